@@ -1,0 +1,73 @@
+"""Files that appear under their final name only when they are complete."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from m1pipe.errors import InputError
+
+
+def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Return `path` as a Path, refusing one that exists unless `force` is given.
+
+    Raises
+    ------
+    InputError
+        If something is there already, or the folder that should hold it is not.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already: choose another name, or overwrite with --force")
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the final name when the block ends well.
+
+    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it takes the final name when the block ends well.
+
+    With `force` an existing folder is replaced, and only after the new one is complete.
+    """
+    path = refuse_existing(path, force=force)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,98 @@
+"""The `m1pipe` command: finds the sub-command, and turns failures into exit codes in one place."""
+
+import importlib
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import click
+
+from m1pipe import errors
+from m1pipe._version import __version__
+from m1pipe.console import log, set_verbosity
+
+COMMANDS = {
+    "demo": "the whole job on simulated data, in minutes",
+    "simulate": "make data with a known truth",
+    "convert": "text and other formats to h5ad, streaming",
+    "inspect": "what a file holds; overlap with another",
+    "train": "train an encoder (VAE, or autoencoder at beta 0)",
+    "encode": "latent means of a file's samples",
+    "crossval": "compare encoders with their rivals by cross-validation",
+    "report": "gather a cross-validation, test, write the report",
+    "fit": "fit the final head on an encoder",
+    "predict": "predict targets of new samples",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import `m1pipe.cli.NAME` and return its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"m1pipe.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="m1pipe")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only warnings.")
+def cli(verbose: int, quiet: bool) -> None:
+    """Latent features from a big unlabelled expression matrix, put to the test on a small one.
+
+    A first run: m1pipe demo
+    """
+    set_verbosity(verbose, quiet)
+    warnings.showwarning = _warn
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Warnings of ours as one log line each; others named by their class."""
+    prefix = "warning" if issubclass(category, errors.M1Warning) else category.__name__
+    log.warning("%s: %s", prefix, message)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("m1pipe: interrupted", err=True)
+        return errors.EXIT_INTERRUPTED
+    except errors.StoppedBySignalError as stopped:
+        click.echo(f"m1pipe: {stopped}", err=True)
+        return errors.EXIT_RESUMABLE
+    except errors.InputError as error:
+        click.echo(f"m1pipe: error: {' '.join(str(error).split())}", err=True)
+        return errors.EXIT_INPUT
+    except Exception:  # noqa: BLE001 - the one place where a fault of ours becomes an exit code
+        traceback.print_exc()
+        click.echo("m1pipe: this is a fault of m1pipe itself; please report it", err=True)
+        return errors.EXIT_OURS
+    return errors.EXIT_DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,500 @@
+"""Every setting, its default and its check; JSON and TOML in and out; the published presets.
+
+A default is written here once: the click options and the estimators read it from these classes.
+Precedence when a configuration is put together: typed option > file > preset > default.
+"""
+
+import dataclasses
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from m1pipe.errors import InputError
+
+Likelihood = Literal["gaussian", "gaussian_shared", "gaussian_unit", "log_normal", "bernoulli"]
+Transform = Literal["standardize", "center", "minmax", "none"]
+Activation = Literal["leaky_relu", "relu", "elu", "tanh", "sigmoid", "identity"]
+Schedule = Literal["plateau", "cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16"]
+Recipe = Literal["best", "published"]
+
+
+def _check_choice(name: str, value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        known = ", ".join(get_args(kind))
+        raise InputError(f"{name}: expected one of {known}; found {value!r}")
+
+
+def _check_range(
+    name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> None:
+    if not (low < value if open_low else low <= value) or not value <= high:
+        bracket = "(" if open_low else "["
+        raise InputError(f"{name}: expected a number in {bracket}{low}, {high}]; found {value!r}")
+
+
+def _check_widths(name: str, widths: tuple[int, ...] | None) -> None:
+    if widths is not None and any(w < 1 for w in widths):
+        raise InputError(f"{name}: expected layer widths of at least 1; found {widths!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape and likelihood of a variational autoencoder.
+
+    Attributes
+    ----------
+    n_latent : int
+        Number of latent units.
+    hidden : tuple of int or None
+        Widths of the encoder's hidden layers, first to last. None: one layer, its width chosen
+        from the number of training samples.
+    decoder_hidden : tuple of int or None
+        Widths of the decoder's hidden layers. None: the encoder's, reversed.
+    activation : str
+        Nonlinearity of the hidden layers.
+    latent_activation : str
+        Nonlinearity of the mu head; anything but "identity" exists for parity with published
+        set-ups.
+    output_activation : str
+        Nonlinearity of the reconstruction, likewise.
+    batch_norm : bool
+        Batch normalisation after each hidden linear layer.
+    dropout : float
+        Dropout probability in the hidden layers.
+    linear_skip : bool
+        Add linear paths genes -> mu and z -> genes beside the networks, started at the
+        probabilistic-PCA solution of the training rows.
+    likelihood : str
+        Law of a gene given the latents.
+    transform : str
+        Per-gene transform fitted on the training rows.
+    beta : float
+        Weight of the KL divergence; 0 is the plain autoencoder.
+    free_bits : float
+        Nats per latent unit that the KL does not penalise.
+    """
+
+    n_latent: int = 32
+    hidden: tuple[int, ...] | None = None
+    decoder_hidden: tuple[int, ...] | None = None
+    activation: Activation = "leaky_relu"
+    latent_activation: Activation = "identity"
+    output_activation: Activation = "identity"
+    batch_norm: bool = True
+    dropout: float = 0.0
+    linear_skip: bool = True
+    likelihood: Likelihood = "gaussian"
+    transform: Transform = "standardize"
+    beta: float = 1.0
+    free_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range("latent", self.n_latent, 1)
+        _check_widths("hidden", self.hidden)
+        _check_widths("decoder-hidden", self.decoder_hidden)
+        for name in ("activation", "latent_activation", "output_activation"):
+            _check_choice(name, getattr(self, name), Activation)
+        _check_range("dropout", self.dropout, 0, 0.99)
+        _check_choice("likelihood", self.likelihood, Likelihood)
+        _check_choice("transform", self.transform, Transform)
+        _check_range("beta", self.beta, 0)
+        _check_range("free-bits", self.free_bits, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How an encoder is trained.
+
+    Attributes
+    ----------
+    epochs : int or None
+        Passes over the training rows. None: chosen so that small sets get enough steps.
+    batch_size : int
+        Rows a step.
+    lr : float
+        Adam's learning rate at the start.
+    weight_decay : float
+        Decoupled weight decay (AdamW).
+    schedule : str
+        Learning-rate schedule.
+    plateau_factor, plateau_patience : float, int
+        The plateau schedule multiplies the rate by the factor after that many epochs without
+        a better validation loss.
+    clip : float
+        Gradients are clipped to this global norm; 0 switches clipping off.
+    kl_warmup : float
+        Share of the epochs over which beta rises linearly from 0.
+    patience : int
+        Early stopping: epochs without a better validation loss, counted after the warm-up;
+        0 switches it off.
+    validation : float
+        Share of the rows held out for validation; 0 uses the training loss instead.
+    seed : int
+        Seed of initialisation, row order, noise and the validation split.
+    precision : str
+        "auto" takes bf16 where the device multiplies it faster and the result agrees.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", ...
+    memory : str
+        What the data may take while training (such as "4G"); a larger matrix is streamed.
+    checkpoint_minutes : float
+        A checkpoint is written at each epoch's end and at least this often.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Schedule = "plateau"
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    clip: float = 1.0
+    kl_warmup: float = 0.25
+    patience: int = 30
+    validation: float = 0.1
+    seed: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+    memory: str = "4G"
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None:
+            _check_range("epochs", self.epochs, 1)
+        _check_range("batch-size", self.batch_size, 1)
+        _check_range("lr", self.lr, 0, open_low=True)
+        _check_range("weight-decay", self.weight_decay, 0)
+        _check_choice("schedule", self.schedule, Schedule)
+        _check_range("plateau-factor", self.plateau_factor, 0, 1, open_low=True)
+        _check_range("plateau-patience", self.plateau_patience, 0)
+        _check_range("clip", self.clip, 0)
+        _check_range("kl-warmup", self.kl_warmup, 0, 1)
+        _check_range("patience", self.patience, 0)
+        _check_range("validation", self.validation, 0, 0.9)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+        _check_choice("precision", self.precision, Precision)
+        parse_bytes(self.memory)
+        _check_range("checkpoint-minutes", self.checkpoint_minutes, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Everything that decides how an encoder is made: `config.json` of a run folder."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """A feed-forward head and its training; the same for every row of a comparison.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Widths of the hidden layers.
+    epochs : int
+        Most passes over the training rows.
+    lr, weight_decay : float
+        Of AdamW.
+    batch_size : int
+        Rows a step.
+    dropout : float
+        Dropout probability in the hidden layers.
+    patience : int
+        Early stopping: epochs without a better inner-validation loss; 0 switches it off.
+    validation : float
+        Share of the training rows used for early stopping.
+    standardize : bool
+        Inputs are standardised by the training rows (with a floored scale).
+    initialize_bias : bool
+        The output bias starts at the training mean (log-odds for classes).
+    class_weight : "balanced" or None
+        Weight classes by their inverse frequency in the training rows.
+    device : str
+        As for encoders.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    epochs: int = 200
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    dropout: float = 0.0
+    patience: int = 20
+    validation: float = 0.15
+    standardize: bool = True
+    initialize_bias: bool = True
+    class_weight: Literal["balanced"] | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check_widths("head-hidden", self.hidden)
+        _check_range("head-epochs", self.epochs, 1)
+        _check_range("head-lr", self.lr, 0, open_low=True)
+        _check_range("head-weight-decay", self.weight_decay, 0)
+        _check_range("head-batch-size", self.batch_size, 1)
+        _check_range("head-dropout", self.dropout, 0, 0.99)
+        _check_range("head-patience", self.patience, 0)
+        _check_range("head-validation", self.validation, 0, 0.9)
+        if self.class_weight not in (None, "balanced"):
+            raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalConfig:
+    """A cross-validated comparison: `config.json` of a crossval folder, beside its inputs.
+
+    Attributes
+    ----------
+    folds, repeats : int
+        k-fold cross-validation, repeated with fresh shuffles.
+    stratify, group : str or None
+        Columns of obs; `group` may be a regular expression applied to the sample ids. None:
+        the label itself where it is categorical, and `donor` where there is such a column.
+    models : tuple of str or None
+        Rows of the ladder to run, beside the encoders. None: the full ladder.
+    linear_rival : str or None
+        The linear row that the encoder rows are declared to be compared with. None: ridge for
+        levels, logistic for classes.
+    recipe : str
+        "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
+    min_coverage : float
+        Smallest share of the encoder's genes that must be found in X.
+    seed : int
+        Seed of the folds, the heads and everything drawn.
+    head : HeadConfig
+        Settings of every feed-forward row.
+    """
+
+    folds: int = 5
+    repeats: int = 1
+    stratify: str | None = None
+    group: str | None = None
+    models: tuple[str, ...] | None = None
+    linear_rival: str | None = None
+    recipe: Recipe = "best"
+    min_coverage: float = 0.8
+    seed: int = 0
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        _check_range("folds", self.folds, 2)
+        _check_range("repeats", self.repeats, 1)
+        _check_choice("recipe", self.recipe, Recipe)
+        _check_range("min-coverage", self.min_coverage, 0, 1)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "m1": {
+        "hidden": (4096, 2048, 1024, 512),
+        "n_latent": 256,
+        "batch_norm": False,
+        "linear_skip": False,
+        "activation": "relu",
+        "batch_size": 64,
+        "lr": 1e-4,
+        "epochs": 100,
+    },
+    "notebook": {
+        "hidden": (256, 128, 64),
+        "n_latent": 32,
+        "batch_norm": True,
+        "activation": "leaky_relu",
+        "dropout": 0.2,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+        "batch_size": 64,
+        "lr": 1e-3,
+        "schedule": "plateau",
+        "clip": 1.0,
+    },
+    "vaexprs": {
+        "hidden": (512,),
+        "n_latent": 2,
+        "batch_norm": False,
+        "activation": "sigmoid",
+        "linear_skip": False,
+        "likelihood": "bernoulli",
+        "transform": "minmax",
+    },
+    "dee2": {
+        "hidden": (),
+        "n_latent": 2000,
+        "latent_activation": "relu",
+        "output_activation": "sigmoid",
+        "batch_norm": False,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+        "beta": 0.0,
+        "lr": 1e-3,
+        "batch_size": 128,
+        "schedule": "plateau",
+        "plateau_factor": 0.5,
+        "plateau_patience": 5,
+    },
+    "overview": {
+        "hidden": (128, 64),
+        "n_latent": 10,
+        "activation": "sigmoid",
+        "batch_norm": False,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+    },
+}
+
+Config = TypeVar("Config", EncoderConfig, HeadConfig, CrossvalConfig)
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes meant by a size such as "4G", "512M", "1.5GiB" or "1000000".
+
+    Raises
+    ------
+    InputError
+        If the text is not a positive size.
+    """
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    cleaned = text.strip().upper().removesuffix("IB").removesuffix("B")
+    digits = cleaned.rstrip("KMGT")
+    try:
+        size = float(digits) * units[cleaned[len(digits) :]]
+    except (ValueError, KeyError):
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise InputError(f"memory: expected a size such as 4G or 512M; found {text!r}")
+    return int(size)
+
+
+def preset_options(name: str) -> dict[str, Any]:
+    """Settings of a published set-up by name.
+
+    Raises
+    ------
+    InputError
+        If there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}; found {name!r}")
+    return PRESETS[name]
+
+
+def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON or TOML configuration as a plain dictionary.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is neither JSON nor TOML, or does not hold a table.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: expected a readable JSON or TOML file; {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a table of settings; found {type(value).__name__}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dictionary of a configuration, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config") -> Config:
+    """Put a configuration together from layers, later ones winning.
+
+    A layer may be nested (`{"model": {"beta": 0}}`) or flat (`{"beta": 0}`); a flat name is
+    looked up in the parts. None values in a layer are skipped, so that absent options do not
+    overwrite.
+
+    Parameters
+    ----------
+    kind : type
+        One of the configuration classes.
+    *layers : mapping
+        For example preset, file, typed options, in this order.
+    where : str
+        Named in the error message.
+
+    Raises
+    ------
+    InputError
+        On a name that the configuration does not have, or a value of the wrong kind.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(kind, merged, layer, where)
+    return _construct(kind, merged, where)
+
+
+def _parts(kind: type) -> dict[str, type]:
+    """Fields of a configuration class that are configuration classes themselves."""
+    return {
+        f.name: f.type
+        for f in dataclasses.fields(kind)
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
+    }
+
+
+def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
+    own = {f.name for f in dataclasses.fields(kind)}
+    parts = _parts(kind)
+    for name, value in layer.items():
+        if name in parts:
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: {name}: expected a table; found {value!r}")
+            _merge(parts[name], into.setdefault(name, {}), value, f"{where}: {name}")
+        elif name in own:
+            if value is not None:
+                into[name] = value
+        else:
+            homes = [p for p, t in parts.items() if name in {f.name for f in dataclasses.fields(t)}]
+            if not homes:
+                known = sorted(
+                    own.union(*({f.name for f in dataclasses.fields(t)} for t in parts.values()))
+                )
+                raise InputError(
+                    f"{where}: unknown setting {name!r}; known ones are {', '.join(known)}"
+                )
+            if value is not None:
+                into.setdefault(homes[0], {})[name] = value
+
+
+def _construct(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    parts = _parts(kind)
+    arguments: dict[str, Any] = {}
+    for f in dataclasses.fields(kind):
+        if f.name in parts:
+            arguments[f.name] = _construct(parts[f.name], values.get(f.name, {}), where)
+        elif f.name in values:
+            arguments[f.name] = _coerce(f, values[f.name], where)
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except TypeError:
+        raise InputError(f"{where}: a setting is of the wrong kind: {dict(values)!r}") from None
+
+
+def _coerce(f: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
+    """Lists become tuples and whole floats ints where the field wants them; bools stay apart."""
+    text = str(f.type)
+    if isinstance(value, list):
+        value = tuple(value)
+    wants_bool = f.type is bool
+    if wants_bool != isinstance(value, bool):
+        raise InputError(f"{where}: {f.name}: expected {text}; found {value!r}")
+    if f.type is float and isinstance(value, int) and not wants_bool:
+        return float(value)
+    if f.type is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

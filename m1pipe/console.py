@@ -1,0 +1,43 @@
+"""What a command shows while it works: logs and progress on stderr, a bar only on a terminal."""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+log = logging.getLogger("m1pipe")
+
+
+def set_verbosity(verbose: int, quiet: bool) -> None:
+    """Send m1pipe's log to stderr: `verbose` steps below INFO, or warnings only."""
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def shows_bars() -> bool:
+    """Whether progress bars are drawn: stderr is a terminal and the log is not silenced."""
+    return sys.stderr.isatty() and log.isEnabledFor(logging.INFO)
+
+
+def progress(
+    items: Iterable[T] | None = None,
+    *,
+    total: float | None = None,
+    label: str = "",
+    unit: str = "it",
+) -> "tqdm[T]":
+    """Progress bar over `items`, drawn only on a terminal.
+
+    Without `items` the bar is moved by its `update`; use it as a context manager then.
+    """
+    options: dict[str, Any] = {"unit_scale": total is not None and total > 1e5, "leave": False}
+    if items is None:
+        return tqdm(total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
+    return tqdm(items, total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
