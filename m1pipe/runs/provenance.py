@@ -1,0 +1,136 @@
+"""Where a result came from: version, commit, libraries, command line, host, job, input files."""
+
+import hashlib
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from m1pipe._version import __version__
+from m1pipe.errors import InputError
+
+LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "h5py", "anndata", "safetensors")
+PACKAGE = Path(__file__).parents[1]
+
+
+def now() -> str:
+    """Time of day, UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def job_id() -> str | None:
+    """Identifier given by Slurm or LSF (array index included), or None outside a queue."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    if "SLURM_JOB_ID" in os.environ:
+        return os.environ["SLURM_JOB_ID"]
+    if "LSB_JOBID" in os.environ:
+        index = os.environ.get("LSB_JOBINDEX", "0")
+        return os.environ["LSB_JOBID"] + (f"[{index}]" if index != "0" else "")
+    return None
+
+
+def git_commit(folder: Path = PACKAGE) -> str | None:
+    """Commit of the checkout that `folder` belongs to ("-dirty" if changed); None outside one."""
+    ask = ["git", "-C", str(folder)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
+    try:
+        tracked = subprocess.run([*ask, "ls-files", "--error-unmatch", "__init__.py"], **options)
+        if tracked.returncode != 0:
+            return None
+        describe = [*ask, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(describe, **options).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def libraries() -> dict[str, str]:
+    """Versions of python and of the libraries that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Absolute path, size in bytes, time of change and SHA-256 of an input file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file; {error.strerror}") from None
+    return {
+        "path": str(path.resolve()),
+        "size": stat.st_size,
+        "modified_ns": stat.st_mtime_ns,
+        "sha256": digest,
+    }
+
+
+def same_input(known: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
+    """Whether the file at `path` still is the input that `describe_input` saw.
+
+    A file of the same path, size and time of change is taken for the same; any other is hashed.
+    """
+    path = Path(path)
+    if path.exists():
+        stat = path.stat()
+        stamp = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+        if stamp == (known["path"], known["size"], known["modified_ns"]):
+            return True
+        if stat.st_size != known["size"]:
+            return False
+    return bool(describe_input(path)["sha256"] == known["sha256"])
+
+
+def make_provenance(
+    inputs: Mapping[str, str | os.PathLike[str]],
+    *,
+    seed: int | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Everything that `provenance.json` holds.
+
+    Parameters
+    ----------
+    inputs : mapping
+        Role ("data", "x", "y", ...) to the file that plays it.
+    seed, threads : int, optional
+        Seed of the run; number of threads, which decides the last bits of its numbers.
+
+    Raises
+    ------
+    InputError
+        If an input cannot be read.
+    """
+    return {
+        "m1pipe": __version__,
+        "git_commit": git_commit(),
+        "libraries": libraries(),
+        "command": shlex.join(sys.argv),
+        "folder": os.getcwd(),
+        "host": socket.gethostname(),
+        "job_id": job_id(),
+        "started": now(),
+        "seed": seed,
+        "threads": threads,
+        "inputs": {role: describe_input(path) for role, path in inputs.items()},
+    }
