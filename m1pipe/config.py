@@ -183,11 +183,32 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which rows of a file train an encoder, and which validate it.
+
+    Attributes
+    ----------
+    rows : str or None
+        pandas query on obs, such as "tissue.isna()". None: all rows.
+    group : str or None
+        obs column, or regular expression on the sample ids, whose groups are never on both
+        sides of the validation split.
+    validation_file : str or None
+        A file of validation samples, used in place of a share of the rows.
+    """
+
+    rows: str | None = None
+    group: str | None = None
+    validation_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Everything that decides how an encoder is made: `config.json` of a run folder."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
