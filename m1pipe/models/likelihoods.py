@@ -1,0 +1,158 @@
+"""Laws of a gene's level given the decoder's output `eta`: log density, mean, sampling.
+
+Every law works element by element on (n_samples, n_genes) tensors on the scale that the network
+sees (after the per-gene transform); sums over genes are taken by the loss.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIGMA_BOUNDS = (0.25, 4.0)
+PSEUDOCOUNT = 1e-8
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Likelihood(Protocol):
+    """What a law offers; `eta` and `x` have shape (n_samples, n_genes)."""
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log density (nats) of each level."""
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected level."""
+
+    def link(self, mean: Tensor) -> Tensor:
+        """The `eta` that has this mean."""
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of each level."""
+
+
+class Gaussian(nn.Module):
+    """Normal law with mean `eta`.
+
+    Parameters
+    ----------
+    n_scales : int
+        Number of learned standard deviations: one a gene, 1 for one that all genes share, or 0
+        for a standard deviation of 1 that is not learned.
+    bounds : pair of float
+        The learned standard deviations stay strictly between these, by a logistic curve: unlike
+        a hard clamp it leaves every parameter a gradient, so none is stuck at a bound.
+    """
+
+    def __init__(self, n_scales: int, bounds: tuple[float, float] = SIGMA_BOUNDS) -> None:
+        super().__init__()
+        self.low, self.high = math.log(bounds[0]), math.log(bounds[1])
+        self.raw_scale = nn.Parameter(torch.empty(n_scales)) if n_scales else None
+        self.set_scale(torch.ones(max(n_scales, 1)))
+
+    def log_scale(self) -> Tensor:
+        """Natural log of the standard deviations, shape (n_scales,); one 0 where not learned."""
+        if self.raw_scale is None:
+            return torch.zeros(1)
+        return self.low + (self.high - self.low) * torch.sigmoid(self.raw_scale)
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Start the learned standard deviations at `scale`, shape (n_scales,), kept in bounds."""
+        if self.raw_scale is None:
+            return
+        share = (scale.log() - self.low) / (self.high - self.low)
+        with torch.no_grad():
+            self.raw_scale.copy_(torch.logit(share.clamp(0.01, 0.99)))
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log density (nats) of each level."""
+        if self.raw_scale is None:
+            return -0.5 * (x - eta).square() - _HALF_LOG_TWO_PI
+        log_scale = self.log_scale()
+        return -0.5 * ((x - eta) * torch.exp(-log_scale)).square() - log_scale - _HALF_LOG_TWO_PI
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected level: `eta` itself."""
+        return eta
+
+    def link(self, mean: Tensor) -> Tensor:
+        """The `eta` that has this mean: the mean itself."""
+        return mean
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of each level."""
+        return eta + self.log_scale().to(eta).exp() * _noise(eta, generator)
+
+
+class LogNormal(nn.Module):
+    """log(x + pseudocount) is normal with mean `eta` and standard deviation 1.
+
+    Kept for parity with published work: where many levels are zero, a tiny pseudocount puts
+    nearly all of the variance into whether a level is zero.
+    """
+
+    def __init__(self, pseudocount: float = PSEUDOCOUNT) -> None:
+        super().__init__()
+        self.pseudocount = pseudocount
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log density (nats) of each level, the Jacobian of the logarithm included."""
+        log_x = torch.log(x + self.pseudocount)
+        return -0.5 * (log_x - eta).square() - _HALF_LOG_TWO_PI - log_x
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected level."""
+        return torch.exp(eta + 0.5) - self.pseudocount
+
+    def link(self, mean: Tensor) -> Tensor:
+        """The `eta` that has this mean."""
+        return torch.log(mean + self.pseudocount) - 0.5
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of each level."""
+        return torch.exp(eta + _noise(eta, generator)) - self.pseudocount
+
+
+class Bernoulli(nn.Module):
+    """A level in [0, 1] read as the probability of a success whose log-odds are `eta`."""
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Minus the cross-entropy (nats) of each level."""
+        return x * eta - F.softplus(eta)
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected level."""
+        return torch.sigmoid(eta)
+
+    def link(self, mean: Tensor) -> Tensor:
+        """The log-odds of this mean, kept finite at 0 and 1."""
+        return torch.logit(mean, eps=1e-3)
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw, 0 or 1, of each level."""
+        uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        return (uniform < torch.sigmoid(eta)).to(eta.dtype)
+
+
+def make_likelihood(name: str, n_genes: int) -> Gaussian | LogNormal | Bernoulli:
+    """Likelihood by its name in the configuration.
+
+    Raises
+    ------
+    ValueError
+        If there is no likelihood of that name.
+    """
+    n_scales = {"gaussian": n_genes, "gaussian_shared": 1, "gaussian_unit": 0}
+    if name in n_scales:
+        return Gaussian(n_scales[name])
+    if name == "log_normal":
+        return LogNormal()
+    if name == "bernoulli":
+        return Bernoulli()
+    raise ValueError(f"likelihood: no law is named {name!r}")
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape, type and device of `like`."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

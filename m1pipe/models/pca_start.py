@@ -1,0 +1,112 @@
+"""Start of a VAE's linear paths at the probabilistic-PCA solution of its training rows."""
+
+import torch
+from torch import Tensor
+
+from m1pipe.config import ModelConfig
+from m1pipe.models.likelihoods import Gaussian
+from m1pipe.models.vae import VAEModule, zero_layer
+
+
+def takes_pca_start(config: ModelConfig) -> bool:
+    """Whether `initialize_from_pca` applies: linear paths, a normal law, no outer activations."""
+    return (
+        config.linear_skip
+        and config.likelihood.startswith("gaussian")
+        and config.latent_activation == config.output_activation == "identity"
+    )
+
+
+@torch.no_grad()
+def initialize_from_pca(
+    module: VAEModule,
+    components: Tensor,
+    variances: Tensor,
+    residual_variance: Tensor | float,
+    *,
+    mean: Tensor | None = None,
+) -> None:
+    """Start the linear paths at the probabilistic-PCA solution, the networks at zero.
+
+    With beta > 0 mu starts at the exact posterior mean of the factor model with loadings W and
+    noise psi, `(I + W' psi^-1 W)^-1 W' psi^-1 (x - mean)`, the latents turned so that its
+    posterior covariance is diagonal, and logvar at the log of that diagonal. With beta = 0 the
+    latents start as whitened principal components and the reconstruction is that of the PCA.
+
+    Parameters
+    ----------
+    module : VAEModule
+        With linear paths; changed in place.
+    components : Tensor, shape (k, n_genes)
+        Orthonormal principal axes, k <= n_latent; further units start at zero.
+    variances : Tensor, shape (k,)
+        Variance of the training rows along each axis.
+    residual_variance : Tensor, shape (n_genes,), or float
+        Variance of each gene that the axes leave over.
+    mean : Tensor, shape (n_genes,), optional
+        Mean of the training rows on the transformed scale; zero where not given.
+
+    Raises
+    ------
+    ValueError
+        If the module has no linear paths, or another likelihood than a normal one.
+
+    References
+    ----------
+    Tipping & Bishop 1999, J. R. Stat. Soc. B 61:611, equations 6-8.
+    """
+    skip_encoder, skip_decoder = module.skip_encoder, module.skip_decoder
+    if skip_encoder is None or skip_decoder is None or not takes_pca_start(module.config):
+        raise ValueError("a PCA start needs linear_skip, a normal law and no outer activations")
+    k = components.shape[0]
+    psi = torch.as_tensor(residual_variance, dtype=torch.float64).expand(module.n_genes).cpu()
+    axes, spread = components.double().cpu(), variances.double().cpu()
+    centre = torch.zeros(module.n_genes) if mean is None else mean.double().cpu()
+    if module.config.beta == 0:
+        weight, loadings = axes / spread.sqrt()[:, None], axes.T * spread.sqrt()
+        logvar = torch.zeros(k)
+    else:
+        weight, loadings, logvar = factor_posterior(axes, spread, psi)
+    for layer in (skip_encoder, skip_decoder, module.mu_head, module.logvar_head, module.output):
+        zero_layer(layer)
+    skip_encoder.weight[:k] = weight.to(skip_encoder.weight)
+    skip_encoder.bias[:k] = -(weight @ centre.double()).to(skip_encoder.bias)
+    skip_decoder.weight[:, :k] = loadings.to(skip_decoder.weight)
+    skip_decoder.bias.copy_(centre)
+    module.logvar_head.bias[:k] = logvar.to(module.logvar_head.bias)
+    if isinstance(module.likelihood, Gaussian):
+        scale = psi.sqrt() if module.config.likelihood == "gaussian" else psi.mean().sqrt()[None]
+        module.likelihood.set_scale(scale.to(skip_encoder.weight))
+
+
+def factor_posterior(
+    components: Tensor, variances: Tensor, residual_variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Posterior of the factor model whose loadings are scaled principal axes.
+
+    Parameters
+    ----------
+    components : Tensor, shape (k, n_genes)
+        Orthonormal principal axes.
+    variances : Tensor, shape (k,)
+        Variance along each axis; the mean residual variance is taken off it (at least a
+        twentieth of that is left).
+    residual_variance : Tensor, shape (n_genes,)
+        Noise variance psi of each gene.
+
+    Returns
+    -------
+    weight : Tensor, shape (k, n_genes)
+        Map from centred genes to the posterior mean.
+    loadings : Tensor, shape (n_genes, k)
+        Map from latents to genes, turned so that loadings' psi^-1 loadings is diagonal.
+    logvar : Tensor, shape (k,)
+        Natural log of the posterior variances.
+    """
+    noise = residual_variance.mean()
+    loadings = components.T * (variances - noise).clamp_min(0.05 * noise).sqrt()
+    precision, turn = torch.linalg.eigh(loadings.T @ (loadings / residual_variance[:, None]))
+    precision, turn = precision.flip(0), turn.flip(1)
+    loadings = loadings @ turn
+    weight = (loadings / residual_variance[:, None]).T / (1 + precision)[:, None]
+    return weight, loadings, -torch.log1p(precision)

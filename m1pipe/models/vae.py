@@ -1,0 +1,248 @@
+"""The variational autoencoder and its objective."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from m1pipe.config import ModelConfig
+from m1pipe.models.likelihoods import make_likelihood
+from m1pipe.models.mlp import MLP, activation_layer, evaluating
+
+LOGVAR_BOUNDS = (-12.0, 4.0)
+SMALL_SET = 2000
+
+
+class VAEModule(nn.Module):
+    """Encoder genes -> (mu, logvar) and decoder z -> likelihood parameters.
+
+    mu and logvar are linear in the last hidden layer (unless the configuration asks for another
+    latent activation, for parity). With `linear_skip` a linear map of the genes is added to mu
+    and a linear map of z to the output, and the networks start as zero beside them.
+
+    Parameters
+    ----------
+    n_genes : int
+        Number of genes p.
+    config : ModelConfig
+        Shape, likelihood and beta.
+    hidden : sequence of int, optional
+        Encoder widths that stand in for `config.hidden`, which may be left open there.
+
+    Raises
+    ------
+    ValueError
+        If the widths of the hidden layers are given nowhere.
+    """
+
+    def __init__(
+        self, n_genes: int, config: ModelConfig, *, hidden: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        widths = config.hidden if hidden is None else tuple(hidden)
+        if widths is None:
+            raise ValueError("hidden: expected layer widths in the configuration or as argument")
+        back = widths[::-1] if config.decoder_hidden is None else config.decoder_hidden
+        self.config = config
+        self.n_genes = n_genes
+        self.encoder = _trunk(n_genes, widths, config)
+        self.mu_head = nn.Linear(self.encoder.n_out, config.n_latent)
+        self.logvar_head = nn.Linear(self.encoder.n_out, config.n_latent)
+        self.latent_activation = activation_layer(config.latent_activation)
+        self.decoder = _trunk(config.n_latent, back, config)
+        self.output = nn.Linear(self.decoder.n_out, n_genes)
+        self.output_activation = activation_layer(config.output_activation)
+        self.likelihood = make_likelihood(config.likelihood, n_genes)
+        self.skip_encoder = nn.Linear(n_genes, config.n_latent) if config.linear_skip else None
+        self.skip_decoder = nn.Linear(config.n_latent, n_genes) if config.linear_skip else None
+        if config.linear_skip:
+            zero_layer(self.mu_head)
+            zero_layer(self.output)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and natural-log variance of the approximate posterior.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n_samples, n_genes)
+            Levels after the per-gene transform.
+
+        Returns
+        -------
+        mu, logvar : Tensor, shape (n_samples, n_latent)
+            In the type of `x`, also where the products are taken in bf16.
+        """
+        h = self.encoder(x)
+        return self._mu(x, h), self.logvar_head(h).to(x.dtype).clamp(*LOGVAR_BOUNDS)
+
+    def encode_mu(self, x: Tensor) -> Tensor:
+        """Mean of the approximate posterior alone, shape (n_samples, n_latent)."""
+        return self._mu(x, self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Likelihood parameters `eta` of each gene, shape (n_samples, n_genes)."""
+        eta = self.output(self.decoder(z)).to(z.dtype)
+        if self.skip_decoder is not None:
+            eta = eta + self.skip_decoder(z)
+        return self.output_activation(eta).to(z.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Likelihood parameters at the posterior mean, shape (n_samples, n_genes)."""
+        return self.decode(self.encode_mu(x))
+
+    def _mu(self, x: Tensor, h: Tensor) -> Tensor:
+        """Posterior mean from the genes and the last hidden layer."""
+        mu = self.mu_head(h).to(x.dtype)
+        if self.skip_encoder is not None:
+            mu = mu + self.skip_encoder(x)
+        return self.latent_activation(mu).to(x.dtype)
+
+
+def default_hidden(n_samples: int) -> tuple[int, ...]:
+    """Encoder widths for a training set of this size: one layer, narrower for a small set."""
+    return (128,) if n_samples < SMALL_SET else (512,)
+
+
+def encode_mean(module: VAEModule, x: Tensor) -> Tensor:
+    """Latent means in evaluation mode and without gradients, shape (n_samples, n_latent)."""
+    with evaluating(module), torch.no_grad():
+        return module.encode_mu(x)
+
+
+def decode_mean(module: VAEModule, z: Tensor) -> Tensor:
+    """Expected levels given latents, in evaluation mode and without gradients.
+
+    Parameters
+    ----------
+    module : VAEModule
+        Left in the mode it was in.
+    z : Tensor, shape (n_samples, n_latent)
+        Latents.
+
+    Returns
+    -------
+    Tensor, shape (n_samples, n_genes)
+        On the scale after the per-gene transform.
+    """
+    with evaluating(module), torch.no_grad():
+        return module.likelihood.mean(module.decode(z))
+
+
+def kl_per_unit(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), per sample and latent unit.
+
+    Parameters
+    ----------
+    mu, logvar : Tensor, shape (n_samples, n_latent)
+        Mean and natural-log variance of the approximate posterior.
+
+    Returns
+    -------
+    Tensor, shape (n_samples, n_latent)
+        In nats; >= 0, and 0 exactly where mu = 0 and logvar = 0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+
+    References
+    ----------
+    Kingma & Welling 2014, arXiv:1312.6114, appendix B.
+    """
+    if mu.shape != logvar.shape:
+        raise ValueError(f"mu {tuple(mu.shape)} and logvar {tuple(logvar.shape)} differ in shape")
+    return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
+
+
+def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, I), per sample.
+
+    The sum of `kl_per_unit` over the latent units, shape (n_samples,), in nats.
+    """
+    return kl_per_unit(mu, logvar).sum(1)
+
+
+def vae_loss(
+    module: VAEModule,
+    x: Tensor,
+    *,
+    beta: float,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Negative evidence lower bound of each sample, and its terms.
+
+    At beta = 0 the module is a plain autoencoder: z = mu, no noise is drawn and logvar is not
+    computed, so it gets no gradient.
+
+    Parameters
+    ----------
+    module : VAEModule
+        Used in the mode it is in.
+    x : Tensor, shape (n_samples, n_genes)
+        Levels after the per-gene transform.
+    beta : float
+        Weight of the KL divergence.
+    generator : torch.Generator, optional
+        Source of the posterior noise, on the device of `x`.
+
+    Returns
+    -------
+    dict of Tensor, shape (n_samples,)
+        "reconstruction" (minus the log-likelihood, summed over genes, nats), "kl" (summed over
+        latent units, nats; 0 at beta = 0) and "loss" = reconstruction + beta * kl, where each
+        unit's share in the latter is at least the configuration's free bits.
+
+    References
+    ----------
+    Kingma & Welling 2014, arXiv:1312.6114, equation 10.
+    """
+    if beta == 0:
+        reconstruction = _reconstruction(module, x, module.encode_mu(x))
+        kl = torch.zeros_like(reconstruction)
+        return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
+    mu, logvar = module.encode(x)
+    noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
+    reconstruction = _reconstruction(module, x, mu + torch.exp(0.5 * logvar) * noise)
+    units = kl_per_unit(mu, logvar)
+    free_bits = module.config.free_bits
+    penalty = units.clamp_min(free_bits).sum(1) if free_bits else units.sum(1)
+    loss = reconstruction + beta * penalty
+    return {"loss": loss, "reconstruction": reconstruction, "kl": units.sum(1)}
+
+
+def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
+    """Start the output at the mean of each gene, shape (n_genes,), on the transformed scale.
+
+    Left alone where an output activation stands between the bias and the mean.
+    """
+    if module.config.output_activation == "identity":
+        with torch.no_grad():
+            module.output.bias.copy_(module.likelihood.link(mean))
+
+
+def _reconstruction(module: VAEModule, x: Tensor, z: Tensor) -> Tensor:
+    """Minus the log-likelihood of each sample, summed over genes."""
+    return -module.likelihood.log_prob(x, module.decode(z)).sum(1)
+
+
+def zero_layer(layer: nn.Linear) -> None:
+    """Set weight and bias to zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def _trunk(n_in: int, widths: Sequence[int], config: ModelConfig) -> MLP:
+    """Hidden layers as the configuration wants them."""
+    return MLP(
+        n_in,
+        widths,
+        activation=config.activation,
+        batch_norm=config.batch_norm,
+        dropout=config.dropout,
+    )
