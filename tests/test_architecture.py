@@ -19,6 +19,7 @@ LAYERS = [
     ["data", "models"],
     ["plots"],
     ["training"],
+    ["pca", "recipe"],
     ["encoder"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts"],
