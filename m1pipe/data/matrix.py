@@ -1,0 +1,301 @@
+"""A matrix of samples x genes in any layout, read by rows and never whole unless asked."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.layouts import Stored, find_stored, in_memory, open_hdf5
+from m1pipe.data.units import Units, read_units
+from m1pipe.errors import InputError
+
+BLOCK_BYTES = 2**25
+
+
+class Matrix:
+    """Expression values with their names, annotations and units; made by `open_matrix`.
+
+    Rows come out as fresh float32 arrays, whatever is stored. A context manager: a matrix that
+    came from a file holds it open until it is closed.
+
+    Attributes
+    ----------
+    path : Path or None
+        The file, where there is one.
+    obs, var : DataFrame
+        Annotations of samples and of genes, indexed by their names.
+    units : Units
+    layout : str
+        "memory", "h5ad", "h5ad_csr", "h5ad_csc" or "flat".
+    """
+
+    def __init__(
+        self, stored: Stored, path: Path | None = None, handle: h5py.File | None = None
+    ) -> None:
+        self._stored = stored
+        self._handle = handle
+        self.path = path
+        self.obs = stored.obs
+        self.var = stored.var
+        self.units = stored.units
+        self.layout = stored.layout
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Sample ids: object array of str, shape (n_samples,)."""
+        return self.obs.index.to_numpy(dtype=object)
+
+    @property
+    def genes(self) -> np.ndarray:
+        """Gene names: object array of str, shape (n_genes,)."""
+        return self.var.index.to_numpy(dtype=object)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows."""
+        return len(self.obs)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of columns."""
+        return len(self.var)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_samples, n_genes)."""
+        return self.n_samples, self.n_genes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix as float32."""
+        return 4 * self.n_samples * self.n_genes
+
+    def rows(self, start: int, stop: int, columns: np.ndarray | None = None) -> np.ndarray:
+        """Consecutive rows.
+
+        Parameters
+        ----------
+        start, stop : int
+            As in a slice; `stop` beyond the end means the end.
+        columns : ndarray of int, shape (n_columns,), optional
+            Genes wanted, in any order. Left out: all.
+
+        Returns
+        -------
+        ndarray of float32, C-contiguous, shape (stop - start, n_genes or n_columns)
+            Never a view of what is stored. NaN is not looked for: see `check_finite`.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read there.
+        """
+        stop = min(stop, self.n_samples)
+        if start < 0 or start > stop:
+            raise IndexError(f"rows {start} to {stop} of a matrix with {self.n_samples}")
+        try:
+            X = self._stored.read_rows(start, stop)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: rows {start} to {stop} could not be read: {error}"
+            ) from None
+        return X if columns is None else np.take(X, columns, axis=1)
+
+    def take(self, indices: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """Rows by index, in the order given; an index may come twice.
+
+        Rows that lie together on disk are read together.
+
+        Parameters
+        ----------
+        indices : ndarray of int, shape (n,)
+        columns : ndarray of int, shape (n_columns,), optional
+
+        Returns
+        -------
+        ndarray of float32, C-contiguous, shape (n, n_genes or n_columns)
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < self.n_samples:
+            raise IndexError(f"row indices outside a matrix with {self.n_samples} rows")
+        width = self.n_genes if columns is None else len(columns)
+        out = np.empty((len(indices), width), dtype=np.float32)
+        order = np.argsort(indices, kind="stable")
+        for run in np.split(order, self._breaks(indices[order])):
+            if len(run):
+                first = int(indices[run[0]])
+                X = self.rows(first, int(indices[run[-1]]) + 1, columns)
+                out[run] = X[indices[run] - first]
+        return out
+
+    def blocks(
+        self, n_rows: int | None = None, *, columns: np.ndarray | None = None
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """All rows in order, a block at a time.
+
+        Parameters
+        ----------
+        n_rows : int, optional
+            Rows a block. Left out: what makes blocks of some 32 MB.
+        columns : ndarray of int, shape (n_columns,), optional
+
+        Yields
+        ------
+        start, stop : int
+        X : ndarray of float32, shape (stop - start, n_genes or n_columns)
+        """
+        step = n_rows or self._block_rows()
+        for start in range(0, self.n_samples, step):
+            stop = min(start + step, self.n_samples)
+            yield start, stop, self.rows(start, stop, columns)
+
+    def read(self, columns: np.ndarray | None = None) -> np.ndarray:
+        """The whole matrix, or the columns wanted of it, as a float32 array."""
+        width = self.n_genes if columns is None else len(columns)
+        out = np.empty((self.n_samples, width), dtype=np.float32)
+        for start, stop, X in self.blocks(columns=columns):
+            out[start:stop] = X
+        return out
+
+    def close(self) -> None:
+        """Close the file; a matrix in memory stays as it is."""
+        if self._handle is not None:
+            self._handle.close()
+
+    def __enter__(self) -> "Matrix":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = self.path or "memory"
+        return (
+            f"<Matrix {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}, "
+            f"{self.layout}: {where}>"
+        )
+
+    def _block_rows(self) -> int:
+        """Rows of a default block: whole bands of about BLOCK_BYTES."""
+        band = self._stored.band
+        rows = BLOCK_BYTES // max(4 * self.n_genes, 1)
+        return max(rows // band, 1) * band
+
+    def _breaks(self, ordered: np.ndarray) -> np.ndarray:
+        """Positions at which sorted row indices are cut into runs that are read at one go."""
+        band = ordered // self._stored.band
+        block = ordered // self._block_rows()
+        apart = (np.diff(ordered) > 1) & (np.diff(band) > 0)
+        return np.flatnonzero(apart | (np.diff(block) > 0)) + 1
+
+
+def open_matrix(source: Any) -> Matrix:
+    """Open a matrix of samples x genes in whatever form it comes.
+
+    Parameters
+    ----------
+    source : path, AnnData, DataFrame, (array, names) or Matrix
+        A path to an h5ad file or to HDF5 in the flat layout; a table with samples as its index
+        and genes as its columns; an array with the names of its columns; a Matrix is returned
+        as it is. Units of a DataFrame are read from its `attrs`, of AnnData from `uns`.
+
+    Returns
+    -------
+    Matrix
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, its layout is not known, or the values are not numbers.
+    """
+    if isinstance(source, Matrix):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _open_path(Path(source))
+    if isinstance(source, pd.DataFrame):
+        return Matrix(_from_frame(source))
+    if isinstance(source, tuple) and len(source) == 2:
+        array, names = np.asarray(source[0]), [str(name) for name in source[1]]
+        obs = pd.DataFrame(index=[str(i) for i in range(len(array))])
+        return Matrix(in_memory(array, obs, pd.DataFrame(index=names), Units()))
+    if all(hasattr(source, part) for part in ("X", "obs", "var", "uns")):
+        return Matrix(_from_anndata(source))
+    raise InputError(
+        "matrix: expected a path, AnnData, DataFrame or (array, names); found "
+        f"{type(source).__name__}"
+    )
+
+
+def check_finite(
+    X: np.ndarray,
+    matrix: Matrix,
+    start: int | np.ndarray = 0,
+    *,
+    columns: np.ndarray | None = None,
+) -> None:
+    """Refuse NaN and infinity among rows that were read from a matrix.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, n_genes or n_columns)
+    matrix : Matrix
+        What X was read from; it gives the names.
+    start : int or ndarray of int, shape (n,)
+        Index of X's first row in the matrix, or of every row.
+    columns : ndarray of int, shape (n_columns,), optional
+        As it was read.
+
+    Raises
+    ------
+    InputError
+        Naming the sample and the gene of the first such value.
+    """
+    if np.isfinite(X.sum(dtype=np.float64)):
+        return
+    row, column = np.argwhere(~np.isfinite(X))[0]
+    sample = matrix.samples[start + row if isinstance(start, int) else start[row]]
+    gene = matrix.genes[column if columns is None else columns[column]]
+    raise InputError(
+        f"{matrix.path or 'matrix'}: expected finite numbers; found {X[row, column]} in sample "
+        f"{sample!r}, gene {gene!r}: impute it or leave the sample or gene out"
+    )
+
+
+def _open_path(path: Path) -> Matrix:
+    handle = open_hdf5(path)
+    try:
+        return Matrix(find_stored(handle, path), path, handle)
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _from_frame(frame: pd.DataFrame) -> Stored:
+    for name, kind in frame.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(kind):
+            raise InputError(
+                f"matrix: expected numbers in every column; found {kind} in column {name!r}: "
+                "leave labels out of the table"
+            )
+    obs = pd.DataFrame(index=pd.Index(frame.index.astype(str), dtype=object))
+    var = pd.DataFrame(index=pd.Index(frame.columns.astype(str), dtype=object))
+    attrs = {str(key): value for key, value in frame.attrs.items()}
+    return in_memory(frame.to_numpy(dtype=np.float32), obs, var, read_units(attrs))
+
+
+def _from_anndata(adata: Any) -> Stored:
+    if adata.isbacked:
+        adata = adata.to_memory()
+    if adata.X is None:
+        raise InputError("matrix: expected an AnnData with values; its X is None")
+    return in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))

@@ -1,0 +1,238 @@
+"""Units of expression values: their names, what may be done with them, conversion between them."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m1pipe.errors import InputError, M1Warning
+
+NAMES = (
+    "counts",
+    "cpm",
+    "log2_cpm1",
+    "tpm",
+    "log2_tpm1",
+    "normalized",
+    "log2_normalized1",
+    "intensity",
+    "log2_intensity",
+    "log_fold_change",
+    "zscore",
+    "normal_score",
+    "latent",
+    "unknown",
+)
+LOG_OF = {
+    "cpm": "log2_cpm1",
+    "tpm": "log2_tpm1",
+    "normalized": "log2_normalized1",
+    "intensity": "log2_intensity",
+}
+MILLION = 1e6
+_PER_MILLION = ("cpm", "log2_cpm1", "tpm", "log2_tpm1")
+_BY_TOTAL = ("cpm", "log2_cpm1", "normalized", "log2_normalized1")
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the values of a matrix are.
+
+    Attributes
+    ----------
+    name : str
+        One of `NAMES`.
+    target_sum : float or None
+        What a sample's values sum to, before the logarithm where there is one; always a million
+        for cpm and tpm, None where it does not apply or is not known.
+
+    Raises
+    ------
+    InputError
+        On an unknown name, or a target sum that cannot be.
+    """
+
+    name: str = "unknown"
+    target_sum: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise InputError(f"units: expected one of {', '.join(NAMES)}; found {self.name!r}")
+        if self.name in _PER_MILLION:
+            if self.target_sum not in (None, MILLION):
+                raise InputError(f"units: {self.name} sums to 1e6; found {self.target_sum}")
+            object.__setattr__(self, "target_sum", MILLION)
+        elif self.target_sum is not None:
+            if self.name not in _BY_TOTAL:
+                raise InputError(f"units: {self.name} has no target sum; found {self.target_sum}")
+            if not 0 < self.target_sum < float("inf"):
+                raise InputError(f"units: expected a positive target sum; found {self.target_sum}")
+            object.__setattr__(self, "target_sum", float(self.target_sum))
+
+    @property
+    def is_counts(self) -> bool:
+        """Raw counts."""
+        return self.name == "counts"
+
+    @property
+    def is_log(self) -> bool:
+        """Logarithms, of levels or of ratios."""
+        return self.name in LOG_OF.values() or self.name == "log_fold_change"
+
+    @property
+    def is_linear(self) -> bool:
+        """Proportional to the amount of RNA: sums and ratios of values mean something."""
+        return self.is_counts or self.name in LOG_OF
+
+    def __str__(self) -> str:
+        if self.target_sum is None or self.name in _PER_MILLION:
+            return self.name
+        return f"{self.name} (target sum {self.target_sum:.10g})"
+
+    def to_uns(self) -> dict[str, Any]:
+        """Entries for `uns` of an h5ad file, read back by `read_units`."""
+        entries: dict[str, Any] = {"units": self.name}
+        if self.target_sum is not None:
+            entries["target_sum"] = self.target_sum
+        return entries
+
+
+def read_units(uns: Mapping[str, Any]) -> Units:
+    """Units recorded in `uns`; "unknown", with a warning, where they are not one of `NAMES`.
+
+    Parameters
+    ----------
+    uns : mapping
+        Keys `units` and, where there is one, `target_sum`; others are not looked at.
+    """
+    name = uns.get("units", "unknown")
+    if not isinstance(name, str) or name not in NAMES:
+        warnings.warn(f"units {name!r} are not known: taken as unknown", M1Warning, stacklevel=2)
+        return Units()
+    target_sum = uns.get("target_sum")
+    return Units(name, None if target_sum is None else float(target_sum))
+
+
+def log_units(have: Units) -> Units:
+    """Units of log2(1 + x) of values in the units `have`.
+
+    Raises
+    ------
+    InputError
+        Where the logarithm makes no sense: of logarithms, scores, counts before normalisation.
+    """
+    if have.name in LOG_OF:
+        return Units(LOG_OF[have.name], have.target_sum)
+    if have.is_counts:
+        raise InputError(
+            "log2p1: counts are normalised before the logarithm: add --normalize total"
+        )
+    if have.name == "unknown":
+        raise InputError("log2p1: the units of the values are unknown: say them with --units")
+    raise InputError(f"log2p1: expected values on a linear scale; found {have}")
+
+
+def log2p1(X: np.ndarray) -> np.ndarray:
+    """log2(1 + x), worked in float64 and returned as float32.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+        Values of at least 0 (not checked here); NaN stays NaN.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes)
+        0 exactly where X is 0.
+    """
+    return np.asarray(np.log1p(X, dtype=np.float64) / np.log(2.0), dtype=np.float32)
+
+
+def scale_rows(X: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarray:
+    """Rows of X times target_sum / totals; a row whose total is 0 stays as it is.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+    totals : ndarray, shape (n_samples,)
+    target_sum : float
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples, n_genes)
+    """
+    totals = np.asarray(totals, dtype=np.float64)
+    factors = np.divide(target_sum, totals, out=np.ones_like(totals), where=totals != 0)
+    return np.asarray(X, dtype=np.float64) * factors[:, None]
+
+
+def convert_units(
+    X: np.ndarray, have: Units, want: Units, totals: np.ndarray | None = None
+) -> np.ndarray:
+    """Values in other units, by the recipe counts -> normalised -> log2(1 + x).
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+        Values in the units `have`.
+    have, want : Units
+        Where either is unknown X is returned as it is, with a warning.
+    totals : ndarray, shape (n_samples,), optional
+        Counts of each sample over the gene universe that the target sum refers to. Left out:
+        the sums of the rows of X.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes)
+
+    Raises
+    ------
+    InputError
+        If there is no way from `have` to `want`, a sample without counts would be normalised,
+        or a negative value would be logged.
+    """
+    X = np.asarray(X)
+    if have == want:
+        return X.astype(np.float32, copy=False)
+    if "unknown" in (have.name, want.name):
+        message = f"units: values in {have} are taken as they are where {want} is expected"
+        warnings.warn(message, M1Warning, stacklevel=2)
+        return X.astype(np.float32, copy=False)
+    linear = _linear_units(want)
+    if have != linear:
+        X = scale_rows(X, *_scaling(X, have, linear, want, totals=totals))
+    if linear == want:
+        return X.astype(np.float32)
+    if (X < 0).any():
+        raise InputError(f"units: {have} to {want}: expected values of at least 0 before the log")
+    return log2p1(X)
+
+
+def _linear_units(want: Units) -> Units:
+    """The linear units whose logarithm `want` is, or `want` itself."""
+    for linear, logged in LOG_OF.items():
+        if want.name == logged:
+            return Units(linear, want.target_sum)
+    return want
+
+
+def _scaling(
+    X: np.ndarray, have: Units, linear: Units, want: Units, *, totals: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Totals and target sum that bring `have` to `linear`; InputError where nothing does."""
+    if linear.name not in _BY_TOTAL or linear.target_sum is None:
+        raise InputError(f"units: expected {want}; found {have}, and there is no way between them")
+    if have.is_counts:
+        totals = X.sum(axis=1, dtype=np.float64) if totals is None else np.asarray(totals)
+        empty = np.flatnonzero(~(totals > 0))
+        if len(empty):
+            raise InputError(
+                f"units: {have} to {want}: {len(empty)} samples have no counts "
+                f"(row {empty[0]} first): leave them out"
+            )
+        return totals, linear.target_sum
+    if have.name in ("cpm", "normalized") and have.target_sum is not None:
+        return np.full(len(X), have.target_sum), linear.target_sum
+    raise InputError(f"units: expected {want}; found {have}, and there is no way between them")
