@@ -1,0 +1,266 @@
+"""Matching genes and samples by name, never by position."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.errors import InputError
+
+_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
+_SYMBOL_ENTREZ = re.compile(r"^([^|]+)\|(\d+)$")
+_NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
+_NO_NAME = frozenset({"", "?", "nan", "None", "NA"})
+_REPEATED_SHARE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class GeneMatch:
+    """Where the wanted genes stand among the available ones.
+
+    Attributes
+    ----------
+    columns : ndarray of int64, shape (n_wanted,)
+        Column of each wanted gene among the available ones; -1 where it is missing.
+    missing : list of str
+        Wanted genes that were not found.
+    n_extra : int
+        Available genes that nobody wants.
+    coverage : float
+        Share of the wanted genes that were found, in [0, 1].
+    how : str
+        What the genes were matched by, with counts.
+    """
+
+    columns: np.ndarray
+    missing: list[str]
+    n_extra: int
+    coverage: float
+    how: str
+
+
+def canonical_gene(name: str) -> str:
+    """Ensembl id without its version; any other name as it is.
+
+    >>> canonical_gene("ENSG00000142507.14")
+    'ENSG00000142507'
+    >>> canonical_gene("ENSG00000182378.15_PAR_Y"), canonical_gene("MSTRG.12.3")
+    ('ENSG00000182378.15_PAR_Y', 'MSTRG.12.3')
+    """
+    found = _ENSEMBL_VERSION.match(name)
+    return found.group(1) if found else name
+
+
+def match_genes(
+    wanted: Sequence[str],
+    available: Sequence[str],
+    *,
+    available_var: pd.DataFrame | None = None,
+    wanted_var: pd.DataFrame | None = None,
+) -> GeneMatch:
+    """Find each wanted gene among the available ones, by name.
+
+    Three ways are tried in turn, each for the genes that are still missing: the exact name; the
+    Ensembl id without version; and symbol or id, from names such as ``TP53|7157`` and from the
+    columns symbol, gene_id and gene_name of the annotations. A symbol that more than one gene
+    bears serves nobody, and no available gene is used twice.
+
+    Parameters
+    ----------
+    wanted, available : sequence of str
+        Gene names, unique in each.
+    available_var, wanted_var : DataFrame, optional
+        Annotations, one row a gene in the same order.
+
+    Returns
+    -------
+    GeneMatch
+
+    Raises
+    ------
+    InputError
+        If a name occurs twice, or an Ensembl id is there in two versions and neither is exact.
+    """
+    refuse_duplicates(wanted, "wanted genes")
+    refuse_duplicates(available, "available genes")
+    columns = _match_exact(wanted, available)
+    counts = [("exact name", int((columns >= 0).sum()))]
+    counts.append(("Ensembl id without version", _match_canonical(columns, wanted, available)))
+    if (columns < 0).any():
+        wanted_aliases = _aliases(wanted, wanted_var)
+        available_aliases = _aliases(available, available_var)
+        counts.append(("symbol or id", _match_aliases(columns, wanted_aliases, available_aliases)))
+    missing = [name for name, column in zip(wanted, columns, strict=True) if column < 0]
+    n_found = len(wanted) - len(missing)
+    return GeneMatch(
+        columns=columns,
+        missing=missing,
+        n_extra=len(available) - n_found,
+        coverage=n_found / len(wanted) if len(wanted) else 0.0,
+        how=", ".join(f"{n} by {way}" for way, n in counts if n) or "none found",
+    )
+
+
+def require_coverage(match: GeneMatch, minimum: float, what: str) -> None:
+    """Refuse a match that leaves too many genes out.
+
+    Parameters
+    ----------
+    match : GeneMatch
+        From `match_genes`.
+    minimum : float
+        Smallest share of the wanted genes that must be found; at least one must be in any case.
+    what : str
+        Named in the message, such as a file's name.
+
+    Raises
+    ------
+    InputError
+        With the counts and the first missing genes.
+    """
+    n_wanted = match.columns.size
+    n_found = n_wanted - len(match.missing)
+    if n_found and match.coverage >= minimum:
+        return
+    named = ", ".join(match.missing[:3])
+    raise InputError(
+        f"{what}: expected at least {minimum:.0%} of the encoder's {n_wanted} genes; found "
+        f"{n_found} ({match.coverage:.1%}), missing are {named}, ...: check that the gene names "
+        "are of the same kind, or lower --min-coverage"
+    )
+
+
+def pair_samples(
+    x_samples: Sequence[str], y_samples: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples that two matrices share, by id.
+
+    Parameters
+    ----------
+    x_samples, y_samples : sequence of str
+        Sample ids, unique in each.
+
+    Returns
+    -------
+    ix, iy : ndarray of int64, shape (n_common,)
+        Rows of X, ascending, and the rows of Y that bear the same ids.
+
+    Raises
+    ------
+    InputError
+        If an id occurs twice, or none is in both.
+    """
+    refuse_duplicates(x_samples, "samples of X")
+    refuse_duplicates(y_samples, "samples of Y")
+    row_in_y = {name: i for i, name in enumerate(y_samples)}
+    pairs = [(i, row_in_y[name]) for i, name in enumerate(x_samples) if name in row_in_y]
+    if not pairs:
+        raise InputError(
+            "samples: expected ids that X and Y share; found none: X has "
+            f"{', '.join(x_samples[:3])}, ...; Y has {', '.join(y_samples[:3])}, ...: "
+            "name the samples alike in both"
+        )
+    ix, iy = np.array(pairs, dtype=np.int64).T
+    return ix, iy
+
+
+def refuse_duplicates(names: Sequence[str], what: str) -> None:
+    """Raise an InputError that names the first name that occurs twice."""
+    if len(set(names)) == len(names):
+        return
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if name in seen:
+            raise InputError(
+                f"{what}: expected unique names; found {name!r} at positions {seen[name] + 1} and "
+                f"{position + 1}: rename or drop one of them"
+            )
+        seen[name] = position
+
+
+def _match_exact(wanted: Sequence[str], available: Sequence[str]) -> np.ndarray:
+    column_of = {name: i for i, name in enumerate(available)}
+    return np.array([column_of.get(name, -1) for name in wanted], dtype=np.int64)
+
+
+def _match_canonical(columns: np.ndarray, wanted: Sequence[str], available: Sequence[str]) -> int:
+    """Fill gaps in `columns` by canonical name; the number filled."""
+    taken = set(columns.tolist())
+    column_of: dict[str, int] = {}
+    repeated: set[str] = set()
+    for i, name in enumerate(available):
+        if i not in taken:
+            key = canonical_gene(name)
+            if key in column_of:
+                repeated.add(key)
+            column_of.setdefault(key, i)
+    filled = 0
+    for position in np.flatnonzero(columns < 0).tolist():
+        key = canonical_gene(wanted[position])
+        if key in repeated:
+            raise InputError(
+                f"available genes: expected one version of {key}; found several: drop all but one"
+            )
+        column = column_of.pop(key, -1)
+        if column >= 0:
+            columns[position] = column
+            filled += 1
+    return filled
+
+
+def _aliases(names: Sequence[str], var: pd.DataFrame | None) -> list[set[str]]:
+    """Other names of each gene, from its name and its annotations."""
+    aliases = [{canonical_gene(name)} for name in names]
+    for own, name in zip(aliases, names, strict=True):
+        parts = _SYMBOL_ENTREZ.match(name)
+        if parts:
+            own.update(parts.groups())
+    for values in _name_columns(var):
+        for own, value in zip(aliases, values, strict=True):
+            own.add(canonical_gene(value))
+    for own in aliases:
+        own -= _NO_NAME
+    return aliases
+
+
+def _name_columns(var: pd.DataFrame | None) -> Iterable[list[str]]:
+    """Annotation columns that name each gene; an isoform table's gene_id repeats and is none."""
+    if var is None:
+        return
+    for column in _NAME_COLUMNS:
+        if column in var.columns:
+            values = var[column].astype(str)
+            if values[~values.isin(_NO_NAME)].duplicated().mean() <= _REPEATED_SHARE:
+                yield values.tolist()
+
+
+def _match_aliases(
+    columns: np.ndarray, wanted: Sequence[set[str]], available: Sequence[set[str]]
+) -> int:
+    """Fill gaps in `columns` where an alias names one gene on each side; the number filled."""
+    taken = set(columns.tolist())
+    bearers = _bearers(available)
+    askers = _bearers(wanted)
+    filled = 0
+    for position in np.flatnonzero(columns < 0).tolist():
+        found = {
+            bearers[alias][0]
+            for alias in wanted[position]
+            if len(bearers.get(alias, ())) == 1 and len(askers[alias]) == 1
+        } - taken
+        if len(found) == 1:
+            columns[position] = found.pop()
+            taken.add(int(columns[position]))
+            filled += 1
+    return filled
+
+
+def _bearers(aliases: Sequence[set[str]]) -> dict[str, list[int]]:
+    """Positions of the genes that bear each alias."""
+    bearers: dict[str, list[int]] = {}
+    for position, own in enumerate(aliases):
+        for alias in own:
+            bearers.setdefault(alias, []).append(position)
+    return bearers

@@ -1,0 +1,313 @@
+"""Folds and inner splits: disjoint, covering, reproducible, and never through a group.
+
+The splitters are scikit-learn's. Labels and groups enter as codes in order of first appearance,
+so that renaming them changes nothing.
+"""
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+
+from m1pipe.console import log
+from m1pipe.errors import InputError, M1Warning
+
+DONOR_COLUMN = "donor"
+
+
+def make_folds(
+    n_folds: int,
+    repeats: int,
+    seed: int,
+    *,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    n: int | None = None,
+    strata_is_label: bool = False,
+) -> np.ndarray:
+    """Fold of every sample, for repeated k-fold cross-validation.
+
+    Parameters
+    ----------
+    n_folds, repeats : int
+        Folds, and how often the samples are dealt anew.
+    seed : int
+        Of the shuffles; each repeat has its own.
+    strata : ndarray, shape (n_samples,), optional
+        Each fold gets its share of each stratum, as far as groups allow.
+    groups : ndarray, shape (n_samples,), optional
+        Samples of one group (a donor, say) share a fold.
+    n : int, optional
+        Number of samples, where neither strata nor groups are given.
+    strata_is_label : bool
+        The strata are the classes to predict: one smaller than the folds is refused, not warned
+        about.
+
+    Returns
+    -------
+    ndarray of int64, shape (repeats, n_samples)
+        Values 0 to n_folds - 1; every fold has at least one sample.
+
+    Raises
+    ------
+    InputError
+        If there are fewer samples, groups or samples of a class than folds.
+    """
+    n = _count_samples(strata, groups, n)
+    if n < n_folds:
+        raise InputError(
+            f"folds: expected at least as many samples as folds; found {n} samples for {n_folds} "
+            "folds: lower --folds"
+        )
+    strata_codes = None if strata is None else _codes(strata)
+    group_codes = None if groups is None else _codes(groups)
+    if group_codes is not None:
+        _check_groups(group_codes, n_folds)
+    if strata is not None:
+        _check_strata(strata, n_folds, strata_is_label)
+        _check_label_groups(strata, group_codes, strata_is_label)
+    return np.stack(
+        [_deal(n, n_folds, _state(seed, r), strata_codes, group_codes) for r in range(repeats)]
+    )
+
+
+def inner_split(
+    rows: np.ndarray,
+    fraction: float,
+    seed: int,
+    *,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Part of the training rows set aside for early stopping.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n_rows,)
+        Training rows, as indices into all samples.
+    fraction : float
+        Share to set aside, in (0, 1); with groups it is met as closely as they allow.
+    seed : int
+        Of the draw.
+    strata, groups : ndarray, shape (n_samples,), optional
+        Of all samples: `rows` picks from them. Strata are kept in proportion where they can be; a
+        stratum's only row stays in training. A group is never on both sides.
+
+    Returns
+    -------
+    train_rows, val_rows : ndarray of int64
+        Disjoint, together `rows`, each in the order of `rows` and with at least one row.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two rows, or than two groups.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    strata_codes = None if strata is None else _codes(np.asarray(strata)[rows])
+    group_codes = None if groups is None else _codes(np.asarray(groups)[rows])
+    units = rows.size if group_codes is None else int(group_codes.max(initial=-1)) + 1
+    if units < 2:
+        raise InputError(
+            f"validation: expected at least two {'rows' if groups is None else 'groups'} to hold "
+            f"one out for early stopping; found {units}: give more samples or set the validation "
+            "share to 0"
+        )
+    n_val = min(max(round(fraction * rows.size), 1), rows.size - 1)
+    if group_codes is None:
+        held_out = _draw_rows(n_val, _generator(seed), strata_codes, rows.size)
+    else:
+        held_out = _draw_groups(n_val, seed, strata_codes, group_codes)
+    return rows[~held_out], rows[held_out]
+
+
+def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
+    """Group of every sample, from a column or from the sample ids.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+        Annotations, indexed by sample id.
+    spec : str or None
+        A column of obs; or a regular expression whose first group (or whole match) within the
+        sample id names the group; or "none". None takes the column "donor" where there is one.
+
+    Returns
+    -------
+    ndarray of str, shape (n_samples,), or None
+        A sample without an entry is a group of its own, with a warning.
+
+    Raises
+    ------
+    InputError
+        If `spec` is no column and does not match every sample id.
+    """
+    if spec is None:
+        if DONOR_COLUMN not in obs.columns:
+            return None
+        log.info("samples are grouped by the column %s (--group none switches it off)", "donor")
+        return _groups_from_column(obs, DONOR_COLUMN)
+    if spec in obs.columns:
+        return _groups_from_column(obs, spec)
+    if spec == "none":
+        return None
+    return _groups_from_ids(obs, spec)
+
+
+def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
+    groups = obs[column].astype(object).to_numpy(copy=True)
+    absent = pd.isna(groups) | (groups == "")
+    groups = np.array([str(group) for group in groups], dtype=object)
+    if absent.any():
+        warnings.warn(
+            f"{int(absent.sum())} samples have no entry in the column {column}: each is taken as "
+            "a group of its own",
+            M1Warning,
+            stacklevel=3,
+        )
+        groups[absent] = [f"{column} of {sample}" for sample in obs.index[absent]]
+    return groups
+
+
+def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
+    try:
+        pattern = re.compile(spec)
+    except re.error as error:
+        raise InputError(
+            f"group: expected a column ({', '.join(obs.columns)}) or a regular expression; found "
+            f"{spec!r} ({error})"
+        ) from None
+    groups = []
+    for sample in obs.index:
+        found = pattern.search(str(sample))
+        if not found:
+            raise InputError(
+                f"group: expected a column ({', '.join(obs.columns)}) or a regular expression that "
+                f"matches every sample id; found {spec!r}, which does not match {sample!r}"
+            )
+        groups.append(found.group(1) if pattern.groups and found.group(1) else found.group(0))
+    return np.array(groups, dtype=object)
+
+
+def _count_samples(strata: np.ndarray | None, groups: np.ndarray | None, n: int | None) -> int:
+    lengths = {len(a) for a in (strata, groups) if a is not None} | (
+        {n} if n is not None else set()
+    )
+    if len(lengths) != 1:
+        raise ValueError(f"folds: expected one number of samples; found {sorted(lengths)}")
+    return lengths.pop()
+
+
+def _codes(values: np.ndarray) -> np.ndarray:
+    """Integer codes in order of first appearance; a missing value is a value of its own."""
+    codes, _ = pd.factorize(np.asarray(values, dtype=object), use_na_sentinel=False)
+    return codes.astype(np.int64)
+
+
+def _state(seed: int, stream: int) -> int:
+    """32-bit seed for scikit-learn, from a seed of any size."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+
+
+def _check_groups(group_codes: np.ndarray, n_folds: int) -> None:
+    n_groups = int(group_codes.max()) + 1
+    if n_groups < n_folds:
+        raise InputError(
+            f"folds: expected at least as many groups as folds; found {n_groups} groups for "
+            f"{n_folds} folds: lower --folds, or choose another --group"
+        )
+
+
+def _check_strata(strata: np.ndarray, n_folds: int, is_label: bool) -> None:
+    counts = pd.Series(np.asarray(strata, dtype=object)).value_counts(dropna=False)
+    small = counts[counts < n_folds]
+    if small.empty:
+        return
+    named = ", ".join(f"{name} ({count})" for name, count in list(small.items())[:5])
+    if is_label:
+        raise InputError(
+            f"folds: expected at least {n_folds} samples of every class; found {named}: lower "
+            "--folds, or leave the class out"
+        )
+    warnings.warn(
+        f"{small.size} strata have fewer samples than the {n_folds} folds, so that some folds "
+        f"lack them: {named}",
+        M1Warning,
+        stacklevel=3,
+    )
+
+
+def _check_label_groups(strata: np.ndarray, group_codes: np.ndarray | None, is_label: bool) -> None:
+    """Warn where a class sits in one group: it is never both trained on and tested."""
+    if group_codes is None or not is_label:
+        return
+    per_class = pd.Series(group_codes).groupby(np.asarray(strata, dtype=object)).nunique()
+    lonely = [str(name) for name in per_class[per_class < 2].index]
+    if lonely:
+        warnings.warn(
+            f"all samples of {', '.join(lonely)} are in one group: the fold that tests them has "
+            "none to train on",
+            M1Warning,
+            stacklevel=3,
+        )
+
+
+def _deal(
+    n: int, n_folds: int, state: int, strata: np.ndarray | None, groups: np.ndarray | None
+) -> np.ndarray:
+    """Fold of each of n samples, from codes."""
+    if strata is not None and np.bincount(strata).max() < n_folds:
+        strata = None  # every stratum is smaller than the folds: there is nothing to balance
+    options = {"n_splits": n_folds, "shuffle": True, "random_state": state}
+    if groups is not None:
+        splitter = (GroupKFold if strata is None else StratifiedGroupKFold)(**options)
+    else:
+        splitter = (KFold if strata is None else StratifiedKFold)(**options)
+    folds = np.empty(n, dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for fold, (_, test) in enumerate(splitter.split(np.zeros(n), strata, groups)):
+            folds[test] = fold
+    if strata is not None and np.unique(folds).size < n_folds:
+        return _deal(n, n_folds, state, None, groups)  # a fold went empty: groups come first
+    return folds
+
+
+def _draw_rows(
+    n_val: int, generator: np.random.Generator, strata: np.ndarray | None, n: int
+) -> np.ndarray:
+    """Mask of n_val rows, from each stratum its share up to rounding."""
+    if strata is None:
+        strata = np.zeros(n, dtype=np.int64)
+    sizes = np.bincount(strata)
+    place = np.empty(n)
+    for stratum, size in enumerate(sizes):
+        members = generator.permutation(np.flatnonzero(strata == stratum))
+        place[members] = (np.arange(size) + generator.random()) / size + (size == 1)
+    mask = np.zeros(n, dtype=bool)
+    mask[np.argsort(place, kind="stable")[:n_val]] = True
+    return mask
+
+
+def _draw_groups(
+    n_val: int, seed: int, strata: np.ndarray | None, groups: np.ndarray
+) -> np.ndarray:
+    """Mask of whole groups that hold about n_val rows, never all of them."""
+    n_groups = int(groups.max()) + 1
+    if strata is not None and 2 <= round(groups.size / n_val) <= n_groups:
+        return _deal(groups.size, round(groups.size / n_val), _state(seed, 0), strata, groups) == 0
+    order = _generator(seed).permutation(n_groups)
+    reached = np.cumsum(np.bincount(groups)[order])
+    n_chosen = int(np.argmin(np.abs(reached - n_val))) + 1
+    return np.isin(groups, order[: min(n_chosen, n_groups - 1)])
