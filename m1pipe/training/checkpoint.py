@@ -1,0 +1,53 @@
+"""Checkpoints: tensors and plain types in one file, replaced atomically."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m1pipe.atomic import atomic_file
+from m1pipe.errors import InputError
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write a training state; an older file of that name is replaced when this one is complete.
+
+    Parameters
+    ----------
+    path : path
+        Of the file.
+    state : dict
+        Tensors, numbers, strings, lists and dictionaries only, so that the file is read without
+        executing anything.
+    """
+    with atomic_file(path) as temporary:
+        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto the CPU.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, of another format version, or holds anything but tensors
+        and plain types.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a checkpoint; found no such file: train without resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: expected a readable checkpoint; {reason}") from None
+    found = state.get("format_version") if isinstance(state, dict) else None
+    if found != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: expected a checkpoint of format version {FORMAT_VERSION}; found {found}"
+        )
+    return dict(state)

@@ -1,0 +1,114 @@
+"""Device, precision, seeds and the memory allocator."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from m1pipe.errors import InputError
+
+BIG_MODEL = 5_000_000
+BIG_BATCH = 64
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
+
+
+def resolve_device(name: str) -> torch.device:
+    """Device meant by "auto", "cpu", "cuda", "cuda:1", ...
+
+    "auto" takes the first CUDA device, or the CPU where there is none.
+
+    Raises
+    ------
+    InputError
+        If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: expected auto, cpu, cuda or cuda:N; found {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"device: {name!r} asked for; this machine has {count} CUDA devices")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def resolve_precision(
+    name: str, device: torch.device, *, n_parameters: int, batch_size: int
+) -> torch.dtype:
+    """Type in which matrix products are taken: float32 or bfloat16.
+
+    "auto" is a rule of device and shapes alone, so that the same run takes the same type: bf16 on
+    a CUDA device that has it, and on a CPU with AMX tiles; in both cases only for a model of at
+    least `BIG_MODEL` parameters and batches of at least `BIG_BATCH` rows, because smaller
+    products are bound by the dispatch of kernels. Whether the loss agrees is checked by `fit`.
+
+    Parameters
+    ----------
+    name : {"auto", "fp32", "bf16"}
+        As configured.
+    device : torch.device
+        Where the model is trained.
+    n_parameters, batch_size : int
+        Size of the model, rows a step.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bf16" else torch.float32
+    if n_parameters < BIG_MODEL or batch_size < BIG_BATCH:
+        return torch.float32
+    fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _has_amx()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def move_to(module: nn.Module, name: str) -> torch.device:
+    """Move a module to the device of that name and return the device."""
+    device = resolve_device(name)
+    module.to(device)
+    return device
+
+
+def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random generator on a device, seeded."""
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Seed torch's global generators for a block, and give them back as they were.
+
+    Initialisation and dropout draw from these; what a caller draws later is not disturbed.
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory in the process instead of returning every large block to the kernel.
+
+    Each step of training frees and asks again for blocks of many megabytes, and glibc by default
+    has the kernel zero them anew every time, which can take half of the processor's time. For
+    whole processes: commands call it once, the library never does.
+
+    Returns
+    -------
+    bool
+        Whether the C library took both settings; False where it is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def _has_amx() -> bool:
+    """Whether this CPU multiplies bf16 matrices in tiles; False where torch cannot tell."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())

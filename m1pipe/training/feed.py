@@ -1,0 +1,153 @@
+"""Batches of tensors on the training device, from memory or streamed from a matrix.
+
+`data` decides which rows make a batch and reads them; here they are transformed and moved.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m1pipe.data.batches import MemoryBatches, RowSource, StreamedBatches
+from m1pipe.data.transforms import GeneTransform
+
+Batch = tuple[Tensor, ...]
+READ_BYTES = 64 * 2**20
+
+
+class Batches(Protocol):
+    """What the training loop needs: the last tensor of a batch holds its row numbers."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows an epoch."""
+
+    @property
+    def n_steps(self) -> int:
+        """Batches an epoch."""
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch (from 0), the first `skip` left out; a function of the epoch alone."""
+
+
+@dataclass(frozen=True)
+class ResidentFeed:
+    """Batches of tensors that lie on the device.
+
+    Attributes
+    ----------
+    tensors : tuple of Tensor, each of n_rows rows
+        On the training device.
+    rows : ndarray of int, shape (n_rows,)
+        Row number that each one had in its source.
+    batches : MemoryBatches
+        Decides the order.
+    """
+
+    tensors: Batch
+    rows: np.ndarray
+    batches: MemoryBatches
+
+    @property
+    def n_rows(self) -> int:
+        """Rows an epoch."""
+        return self.batches.n_rows
+
+    @property
+    def n_steps(self) -> int:
+        """Batches an epoch."""
+        return self.batches.n_steps
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch: one slice of every tensor, then the row numbers (on the CPU)."""
+        device = self.tensors[0].device
+        for indices in self.batches.epoch(epoch, skip):
+            chosen = torch.from_numpy(indices).to(device)
+            picked = (tensor.index_select(0, chosen) for tensor in self.tensors)
+            yield (*picked, torch.from_numpy(self.rows[indices]))
+
+
+@dataclass(frozen=True)
+class StreamedFeed:
+    """Batches read from a matrix, transformed and moved to the device one by one.
+
+    Attributes
+    ----------
+    batches : StreamedBatches
+        Decides the order and reads.
+    transform : GeneTransform
+        Applied to every batch.
+    device : torch.device
+        Where the batches go.
+    """
+
+    batches: StreamedBatches
+    transform: GeneTransform
+    device: torch.device
+
+    @property
+    def n_rows(self) -> int:
+        """Rows an epoch."""
+        return self.batches.n_rows
+
+    @property
+    def n_steps(self) -> int:
+        """Batches an epoch."""
+        return self.batches.n_steps
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch: the transformed levels, then the row numbers (on the CPU)."""
+        order = self.batches.indices(epoch, skip)
+        for rows, X in zip(order, self.batches.epoch(epoch, skip), strict=True):
+            x = torch.from_numpy(self.transform.apply(X))
+            yield x.to(self.device), torch.from_numpy(rows)
+
+
+def make_feed(
+    matrix: RowSource,
+    rows: np.ndarray,
+    transform: GeneTransform,
+    *,
+    batch_size: int,
+    seed: int,
+    memory_bytes: int,
+    device: torch.device,
+    shuffle: bool = True,
+) -> ResidentFeed | StreamedFeed:
+    """Batches of a matrix's rows, held on the device where they fit and streamed where not.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Anything with `shape` and `take(indices)`.
+    rows : ndarray of int, shape (n_rows,)
+        Rows to visit, each once an epoch.
+    transform : GeneTransform
+        Fitted on training rows.
+    batch_size, seed : int
+        Rows a batch; seed of the order.
+    memory_bytes : int
+        What the rows may take as float32.
+    device : torch.device
+        Where the batches go.
+    shuffle : bool
+        Held rows come in their own order if False; streamed ones are always shuffled.
+    """
+    needed = 4 * rows.size * matrix.shape[1]
+    if needed > memory_bytes:
+        streamed = StreamedBatches(matrix, rows, batch_size, seed, memory_bytes)
+        return StreamedFeed(streamed, transform, device)
+    X = torch.from_numpy(_read_transformed(matrix, rows, transform)).to(device)
+    return ResidentFeed((X,), rows, MemoryBatches((X,), batch_size, seed, shuffle=shuffle))
+
+
+def _read_transformed(matrix: RowSource, rows: np.ndarray, transform: GeneTransform) -> np.ndarray:
+    """Transformed rows, read in pieces so that they are never held twice."""
+    X = np.empty((rows.size, matrix.shape[1]), dtype=np.float32)
+    step = max(1, READ_BYTES // (4 * max(matrix.shape[1], 1)))
+    for start in range(0, rows.size, step):
+        X[start : start + step] = transform.apply(matrix.take(rows[start : start + step]))
+    return X

@@ -1,0 +1,16 @@
+"""What is minimised: the losses of models, in the form that the training loop calls."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from m1pipe.models.vae import VAEModule, vae_loss
+from m1pipe.training.feed import Batch
+
+
+def vae_objective(
+    module: nn.Module, batch: Batch, beta: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Negative evidence lower bound and its terms of a batch whose first tensor is the levels."""
+    return vae_loss(cast(VAEModule, module), batch[0], beta=beta, generator=generator)
