@@ -1,0 +1,293 @@
+"""Models compared pair by pair on the same folds: one tidy table of tests.
+
+The headline is Nadeau & Bengio's corrected t over folds; Holm's correction is taken over a family
+of pairs that is declared beforehand and over nothing else. Losses pair by sample id or not at all.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from m1pipe.errors import InputError
+from m1pipe.evaluation.effects import cohen_dz, hedges_gav, relative_difference, skill
+from m1pipe.evaluation.significance import (
+    TestResult,
+    bootstrap_interval,
+    clustered_t,
+    group_means,
+    holm,
+    nadeau_bengio,
+    paired_t,
+    sign_flip,
+    wilcoxon,
+)
+
+Pair = tuple[str, str]
+
+COLUMNS = (
+    "model_a",
+    "model_b",
+    "metric",
+    "test",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "statistic",
+    "p",
+    "p_holm",
+    "effect",
+    "n_independent",
+)
+
+EFFECTS = {
+    "nadeau_bengio": "difference as a share of model_b's loss",
+    "paired_t": "d_z over samples",
+    "clustered_t": "d_z over donors",
+    "wilcoxon": "matched-pairs rank-biserial correlation",
+    "sign_flip": "d_z over samples, or donors where they are known",
+    "bootstrap": "d_z over samples, or donors where they are known",
+}
+"""What the column `effect` holds, by test; per-fold t-tests as `paired_t`."""
+
+
+def declared_family(
+    encoders: Sequence[str], models: Sequence[str], linear_rival: str | None
+) -> list[Pair]:
+    """Pairs of the declared family: each encoder row against raw, mean (or prior) and linear.
+
+    Parameters
+    ----------
+    encoders : sequence of str
+        Names of the encoder rows.
+    models : sequence of str
+        All rows that were run; a rival that was not is left out.
+    linear_rival : str or None
+        The linear row declared beforehand.
+    """
+    rivals = [r for r in ("raw", "mean", "prior", linear_rival) if r is not None and r in models]
+    return [(e, r) for e in encoders for r in dict.fromkeys(rivals) if e != r]
+
+
+def compare(
+    losses: Mapping[str, NDArray],
+    folds: NDArray,
+    *,
+    pairs: Iterable[Pair] = (),
+    family: Iterable[Pair] = (),
+    groups: ArrayLike | None = None,
+    metric: str = "mse",
+    headline: str = "nadeau_bengio",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test every pair of models in every way, and correct the headline over the family.
+
+    Parameters
+    ----------
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+        Per-sample out-of-fold loss of each model, all in one order of samples.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+        The test fold of each sample, from 0.
+    pairs : iterable of (str, str)
+        Pairs (a, b) that are shown, without a claim where they are not in the family.
+    family : iterable of (str, str)
+        The declared family; see `declared_family`. Its pairs are shown too.
+    groups : array_like, shape (n_samples,), optional
+        Donors. Where given they are the unit of every test but those named paired_t.
+    metric : str
+        Name of the loss, for the column.
+    headline : str
+        The test that Holm's correction is taken over.
+    seed : int
+        Of the drawn sign patterns and bootstrap samples.
+
+    Returns
+    -------
+    DataFrame, columns `COLUMNS`
+        `difference` is the loss of a minus that of b. Tests: nadeau_bengio; paired_t (every
+        sample once, averaged over repeats); paired_t_repeat0_fold0, ...; clustered_t (with
+        groups); wilcoxon; sign_flip; bootstrap (an interval, no p). `p_holm` is NaN outside the
+        family and for every other test. `effect`: see `EFFECTS`.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a loss is not finite, or a pair names an unknown model.
+    """
+    family = list(dict.fromkeys(family))
+    wanted = list(dict.fromkeys([*family, *pairs]))
+    _check(losses, folds, wanted)
+    rows = [
+        {"model_a": a, "model_b": b, "metric": metric, "test": test, **vars(result)}
+        for a, b in wanted
+        for test, result in _pair_tests(losses[a], losses[b], folds, groups, seed)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    declared = pd.MultiIndex.from_frame(table[["model_a", "model_b"]]).isin(family)
+    claimed = declared & (table["test"] == headline).to_numpy()
+    table["p_holm"] = np.nan
+    table.loc[claimed, "p_holm"] = holm(table.loc[claimed, "p"].to_numpy())
+    return table
+
+
+def fold_tests(
+    losses: Mapping[str, NDArray], folds: NDArray, *, pairs: Iterable[Pair]
+) -> pd.DataFrame:
+    """Per-sample paired t-test inside each test fold: the published Table 1 layout.
+
+    Returns
+    -------
+    DataFrame
+        Columns model_a, model_b, repeat, fold, n_test, loss_a, loss_b, difference, ci_low,
+        ci_high, statistic, p. These p values describe single trained models; they are neither
+        averaged nor claimed.
+    """
+    pairs = list(pairs)
+    _check(losses, folds, pairs)
+    rows = []
+    for a, b in pairs:
+        for r, k, here in _each_fold(folds):
+            loss_a, loss_b = losses[a][r][here], losses[b][r][here]
+            test = paired_t(loss_a - loss_b)
+            sizes = (len(loss_a), loss_a.mean(), loss_b.mean())
+            interval = (test.difference, test.ci_low, test.ci_high)
+            rows.append((a, b, r, k, *sizes, *interval, test.statistic, test.p))
+    columns = "model_a model_b repeat fold n_test loss_a loss_b difference ci_low ci_high".split()
+    return pd.DataFrame(rows, columns=[*columns, "statistic", "p"])
+
+
+def effect_table(
+    losses: Mapping[str, NDArray], *, pairs: Iterable[Pair], yardstick: str | None = None
+) -> pd.DataFrame:
+    """Effect sizes of every pair, on per-sample losses averaged over repeats.
+
+    Returns
+    -------
+    DataFrame
+        Columns model_a, model_b, d_z, g_av, relative_difference (of a to b; negative: a is
+        better), skill_a, skill_b (1 - loss / yardstick's loss; NaN without a yardstick).
+    """
+    rows = []
+    for a, b in pairs:
+        x, y = losses[a].mean(axis=0), losses[b].mean(axis=0)
+        base = None if yardstick is None else losses[yardstick].mean(axis=0)
+        skills = [np.nan if base is None else skill(loss, base) for loss in (x, y)]
+        rows.append((a, b, cohen_dz(x - y), hedges_gav(x, y), relative_difference(x, y), *skills))
+    columns = ["model_a", "model_b", "d_z", "g_av", "relative_difference", "skill_a", "skill_b"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compare_tables(
+    losses: Mapping[str, pd.DataFrame | pd.Series],
+    folds: pd.DataFrame | pd.Series,
+    *,
+    pairs: Iterable[Pair] | None = None,
+    family: Iterable[Pair] = (),
+    groups: pd.Series | None = None,
+    metric: str = "mse",
+) -> pd.DataFrame:
+    """`compare` for tables that carry sample ids, in any order.
+
+    Parameters
+    ----------
+    losses : mapping of str to DataFrame or Series
+        Per-sample losses of each model, indexed by sample id, one column a repeat.
+    folds : DataFrame or Series
+        The test fold of each sample, likewise.
+    pairs : iterable of (str, str), optional
+        All pairs where None.
+    family, metric
+        As for `compare`.
+    groups : Series, optional
+        Donor by sample id.
+
+    Raises
+    ------
+    InputError
+        If a table's sample ids repeat, or are not those of the folds: they are never paired by
+        position.
+    """
+    samples = pd.Index(folds.index)
+    _check_ids(samples, samples, "folds")
+    arrays = {}
+    for name, table in losses.items():
+        _check_ids(samples, table.index, f"losses of {name}")
+        arrays[name] = _by_repeat(table.loc[samples])
+    if groups is not None:
+        _check_ids(samples, groups.index, "groups")
+        groups = groups.loc[samples]
+    wanted = list(combinations(losses, 2)) if pairs is None else pairs
+    return compare(
+        arrays, _by_repeat(folds), pairs=wanted, family=family, groups=groups, metric=metric
+    )
+
+
+def fold_differences(loss_a: NDArray, loss_b: NDArray, folds: NDArray) -> NDArray[np.float64]:
+    """Difference of the mean test losses of every fold, shape (n_repeats * n_folds,).
+
+    Parameters
+    ----------
+    loss_a, loss_b, folds : ndarray, shape (n_repeats, n_samples)
+    """
+    d = loss_a - loss_b
+    return np.array([d[r][here].mean() for r, _, here in _each_fold(folds)])
+
+
+def _pair_tests(
+    a: NDArray, b: NDArray, folds: NDArray, groups: ArrayLike | None, seed: int
+) -> Iterator[tuple[str, TestResult]]:
+    """Name and result of every test of one pair."""
+    x, y = a.mean(axis=0), b.mean(axis=0)
+    d = x - y
+    corrected = nadeau_bengio(fold_differences(a, b, folds), n_folds=int(folds.max()) + 1)
+    yield "nadeau_bengio", replace(corrected, effect=relative_difference(x, y))
+    yield "paired_t", paired_t(d)
+    for r, k, here in _each_fold(folds):
+        yield f"paired_t_repeat{r}_fold{k}", paired_t(a[r][here] - b[r][here])
+    units = d if groups is None else group_means(d, groups)
+    if groups is not None:
+        yield "clustered_t", clustered_t(d, groups)
+    yield "wilcoxon", wilcoxon(units)
+    flipped = sign_flip(units, seed=seed)
+    yield "sign_flip", flipped
+    low, high = bootstrap_interval(units, seed=seed)
+    yield "bootstrap", replace(flipped, ci_low=low, ci_high=high, statistic=np.nan, p=np.nan)
+
+
+def _each_fold(folds: NDArray) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+    """Repeat, fold and the mask of its test samples."""
+    for r, row in enumerate(folds):
+        for k in np.unique(row):
+            yield r, int(k), row == k
+
+
+def _check(losses: Mapping[str, NDArray], folds: NDArray, pairs: Iterable[Pair]) -> None:
+    """Refuse unknown models, shapes that differ and losses that are not finite."""
+    for name in dict.fromkeys(name for pair in pairs for name in pair):
+        if name not in losses:
+            raise ValueError(f"no losses of {name!r}; models are {', '.join(losses)}")
+        if losses[name].shape != folds.shape:
+            raise ValueError(f"losses of {name}: expected {folds.shape}: {losses[name].shape}")
+        if not np.isfinite(losses[name]).all():
+            raise ValueError(f"losses of {name}: expected finite numbers")
+
+
+def _check_ids(expected: pd.Index, found: pd.Index, what: str) -> None:
+    """Refuse ids that repeat or are not the expected ones, in one line that names some."""
+    if found.has_duplicates:
+        first = found[found.duplicated()][0]
+        raise InputError(f"{what}: expected unique sample ids; {first!r} occurs more than once")
+    other = [f"{name!r}" for name in [*expected.difference(found), *found.difference(expected)][:3]]
+    if other:
+        raise InputError(
+            f"{what}: expected the {len(expected)} sample ids of the folds; found {len(found)}, "
+            f"and not in both: {', '.join(other)}; losses are paired by id, so both need the same"
+        )
+
+
+def _by_repeat(table: pd.DataFrame | pd.Series) -> NDArray:
+    """Values as (n_repeats, n_samples)."""
+    return np.atleast_2d(table.to_numpy().T)

@@ -1,0 +1,256 @@
+"""Tests of one difference in loss, on folds or on samples, with their intervals.
+
+Everything here takes differences d = loss of model a - loss of model b (negative: a is better)
+and is two-sided. A test that has nothing to go on (one unit, or differences that are all equal and
+not zero) has p = NaN; differences that are all zero have p = 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from m1pipe.evaluation.effects import as_losses, cohen_dz, is_flat
+
+LEVEL = 0.95
+EXACT_FLIPS = 14  # 2**14 sign patterns are enumerated; more units are drawn from
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One test of one difference.
+
+    Attributes
+    ----------
+    difference : float
+        Mean of the differences over the units of the test.
+    ci_low, ci_high : float
+        95 % interval of the mean difference; NaN where the test gives none.
+    statistic, p : float
+        Two-sided; NaN where there is nothing to test.
+    effect : float
+        Effect size; what it is depends on the test (see each function).
+    n_independent : int
+        Units behind the number: folds, samples or donors.
+    """
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    statistic: float
+    p: float
+    effect: float
+    n_independent: int
+
+
+def nadeau_bengio(differences: ArrayLike, n_folds: int) -> TestResult:
+    """Corrected resampled t-test over the fold differences of (repeated) k-fold.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_repeats * n_folds,)
+        Difference of the mean test losses of every fold.
+    n_folds : int
+        k of one repeat: n_test / n_train is 1 / (k - 1).
+
+    Returns
+    -------
+    TestResult
+        t = mean / sqrt((1/J + 1/(k-1)) * s^2) on J - 1 degrees of freedom, J fold differences.
+        `effect` is d_z over folds.
+
+    References
+    ----------
+    Nadeau & Bengio 2003, Machine Learning 52:239; scikit-learn's example "Statistical comparison
+    of models using grid search" gives the same formula.
+    """
+    d = as_losses(differences)
+    if n_folds < 2:
+        raise ValueError(f"folds: expected at least 2; found {n_folds}")
+    return _t_result(d, variance_of_mean=1 / len(d) + 1 / (n_folds - 1))
+
+
+def paired_t(differences: ArrayLike) -> TestResult:
+    """Paired t-test on per-sample differences, each sample once.
+
+    It speaks of these trained models only: the luck of the training rows is not in it. Over fold
+    differences it is the naive fold test, which rejects far too often.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_samples,)
+
+    Returns
+    -------
+    TestResult
+        `effect` is d_z, the mean over the standard deviation.
+    """
+    d = as_losses(differences)
+    return _t_result(d, variance_of_mean=1 / len(d))
+
+
+def clustered_t(differences: ArrayLike, groups: ArrayLike) -> TestResult:
+    """t-test on the donors' mean differences: each donor weighs the same.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_samples,)
+    groups : array_like, shape (n_samples,)
+        The donor of each sample.
+
+    Returns
+    -------
+    TestResult
+        `effect` is d_z over donors; `n_independent` the number of donors.
+    """
+    return paired_t(group_means(differences, groups))
+
+
+def wilcoxon(differences: ArrayLike) -> TestResult:
+    """Wilcoxon signed-rank test (zeros by Pratt), for symmetric differences only.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_samples,)
+
+    Returns
+    -------
+    TestResult
+        `statistic` is the smaller rank sum, as in scipy; no interval. `effect` is the
+        matched-pairs rank-biserial correlation (W+ - W-) / (W+ + W-).
+    """
+    d = as_losses(differences)
+    ranks = stats.rankdata(np.abs(d))
+    plus, minus = ranks[d > 0].sum(), ranks[d < 0].sum()
+    if plus + minus == 0:
+        return TestResult(float(d.mean()), np.nan, np.nan, 0.0, 1.0, 0.0, len(d))
+    test = stats.wilcoxon(d, zero_method="pratt")
+    effect = float((plus - minus) / (plus + minus))
+    statistic, p = float(test.statistic), float(test.pvalue)
+    return TestResult(float(d.mean()), np.nan, np.nan, statistic, p, effect, len(d))
+
+
+def sign_flip(differences: ArrayLike, *, seed: int = 0, n_draws: int = 9999) -> TestResult:
+    """Permutation test that flips the sign of each unit's difference.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_units,)
+        One a unit: donors or strata (see `group_means`), or samples.
+    seed : int
+        Of the drawn sign patterns.
+    n_draws : int
+        Patterns drawn where there are too many to enumerate.
+
+    Returns
+    -------
+    TestResult
+        p is the share of patterns whose mean is at least as far from 0; the observed pattern is
+        counted in, so that it is never 0. `statistic` is the mean; `effect` is d_z; no interval.
+    """
+    d = as_losses(differences)
+    mean, n = float(d.mean()), len(d)
+    if n <= EXACT_FLIPS:
+        bits = np.arange(2**n)[:, None] >> np.arange(n) & 1
+        sums = (1.0 - 2.0 * bits) @ d
+        extra = 0
+    else:
+        rng = np.random.default_rng(seed)
+        sums = _drawn_sums(d, rng, n_draws)
+        extra = 1
+    reached = np.abs(sums) >= abs(d.sum()) - 1e-12 * np.abs(d).sum()
+    p = (int(reached.sum()) + extra) / (len(sums) + extra)
+    return TestResult(mean, np.nan, np.nan, mean, float(p), cohen_dz(d), n)
+
+
+def bootstrap_interval(
+    differences: ArrayLike, *, seed: int = 0, n_draws: int = 2000
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval (95 %) of the mean over units.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_units,)
+        One a unit: samples, or donors (see `group_means`).
+
+    Returns
+    -------
+    low, high : float
+        NaN below two units; the mean twice where all differences are equal.
+
+    References
+    ----------
+    Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 14.3.
+    """
+    d = as_losses(differences)
+    if len(d) < 2:
+        return np.nan, np.nan
+    if is_flat(d):
+        return float(d.mean()), float(d.mean())
+    rng = np.random.default_rng(seed)
+    means = np.array([d[rng.integers(0, len(d), len(d))].mean() for _ in range(n_draws)])
+    below = (np.sum(means < d.mean()) + 0.5 * np.sum(means == d.mean())) / n_draws
+    bias = stats.norm.ppf(np.clip(below, 1 / n_draws, 1 - 1 / n_draws))
+    centred = d - d.mean()
+    acceleration = np.sum(centred**3) / (6 * np.sum(centred**2) ** 1.5)
+    z = bias + stats.norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(means, stats.norm.cdf(bias + z / (1 - acceleration * z)))
+    return float(low), float(high)
+
+
+def group_means(differences: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
+    """Mean difference of each donor (or other group), donors in sorted order.
+
+    Parameters
+    ----------
+    differences, groups : array_like, shape (n_samples,)
+    """
+    d, names = as_losses(differences), pd.Series(np.asarray(groups))
+    if len(names) != len(d):
+        raise ValueError(f"groups: expected {len(d)}; found {len(names)}")
+    if names.isna().any():
+        raise ValueError("groups: a sample has none")
+    means = pd.Series(d).groupby(names.to_numpy()).mean()
+    return np.asarray(means, dtype=np.float64)
+
+
+def holm(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
+    """Holm's adjusted p values of a declared family.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not len(p):
+        return p
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
+    return np.where(np.isnan(p), np.nan, adjusted)
+
+
+def _t_result(d: NDArray, *, variance_of_mean: float) -> TestResult:
+    """t-test of the mean of d whose variance is `variance_of_mean` times the sample variance."""
+    mean, n = float(d.mean()), len(d)
+    if n < 2 or (is_flat(d) and d.any()):
+        return TestResult(mean, np.nan, np.nan, np.nan, np.nan, np.nan, n)
+    if not d.any():
+        return TestResult(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, n)
+    error = float(np.sqrt(variance_of_mean * d.var(ddof=1)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean / error), n - 1))
+    return TestResult(mean, mean - half, mean + half, mean / error, p, cohen_dz(d), n)
+
+
+def _drawn_sums(d: NDArray, rng: np.random.Generator, n_draws: int) -> NDArray[np.float64]:
+    """Sums of d under random signs, drawn in chunks of a few megabytes."""
+    chunk = max(1, 2**20 // len(d))
+    parts = []
+    for start in range(0, n_draws, chunk):
+        signs = rng.integers(0, 2, (min(chunk, n_draws - start), len(d)), dtype=np.int8)
+        parts.append((1.0 - 2.0 * signs) @ d)
+    return np.concatenate(parts)
