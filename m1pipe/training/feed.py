@@ -30,7 +30,7 @@ class Batches(Protocol):
         """Batches an epoch."""
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch (from 0), the first `skip` left out; a function of the epoch alone."""
+        """Batches of an epoch (from 0) without the first `skip`; a function of the epoch alone."""
 
 
 @dataclass(frozen=True)

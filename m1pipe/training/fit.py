@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class _Loop:
     stop: StopFlag
     observer: Observer
     explain: Explain | None
+    keep_best: bool
     state: FitState
     saved_at: float = 0.0
 
@@ -73,6 +74,7 @@ def fit(
     stop: StopFlag | None = None,
     observer: Observer | None = None,
     explain: Explain | None = None,
+    keep: Literal["best", "last"] = "best",
 ) -> History:
     """Train a module in place and leave it, in evaluation mode, at its best weights.
 
@@ -110,6 +112,8 @@ def fit(
         Told of every step and epoch.
     explain : callable, optional
         From `explain_rows`: names samples and genes when a loss is not finite.
+    keep : {"best", "last"}
+        "last" neither restores the best weights nor stops early.
 
     Returns
     -------
@@ -145,6 +149,7 @@ def fit(
         stop=stop or StopFlag(),
         observer=observer or Observer(),
         explain=explain,
+        keep_best=keep == "best",
         state=FitState(),
     )
     with seeded(config.seed, device):
@@ -312,7 +317,7 @@ def _close_epoch(loop: _Loop) -> None:
         means = _validate(loop, loop.validation)
         row |= {f"val_{name}": mean for name, mean in means.items()}
         loss = means["loss"]
-    if state.epoch >= loop.n_warmup:
+    if loop.keep_best and state.epoch >= loop.n_warmup:
         _judge(loop, loss)
     row["seconds"] = state.seconds + time.perf_counter() - begun
     state.rows.append(row)

@@ -5,6 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from m1pipe.models.heads import head_loss
 from m1pipe.models.vae import VAEModule, vae_loss
 from m1pipe.training.feed import Batch
 
@@ -14,3 +15,16 @@ def vae_objective(
 ) -> dict[str, Tensor]:
     """Negative evidence lower bound and its terms of a batch whose first tensor is the levels."""
     return vae_loss(cast(VAEModule, module), batch[0], beta=beta, generator=generator)
+
+
+def head_objective(
+    module: nn.Module,
+    batch: Batch,
+    beta: float,
+    generator: torch.Generator,
+    *,
+    kind: str,
+    class_weight: Tensor | None,
+) -> dict[str, Tensor]:
+    """Loss of a batch of features, targets and row numbers; `partial` fills in the keywords."""
+    return {"loss": head_loss(kind, module(batch[0]), batch[1], class_weight)}
