@@ -17,6 +17,7 @@ EXACT_FLOP = 4e11
 KRYLOV_STEPS = 4
 OVERSAMPLING = 10
 _NEGLIGIBLE = 1e-9
+_COLUMNS = 4096
 
 Blocks = Callable[[], Iterable[np.ndarray]]
 
@@ -122,31 +123,35 @@ def fit_pca(
 
 
 def _moments(blocks: Blocks) -> tuple[int, np.ndarray, np.ndarray]:
-    """Number of rows, mean and variance per gene, in float64."""
+    """Number of rows, mean and variance per gene, in float64 about the first block's mean."""
     n = 0
-    total: np.ndarray | None = None
+    about, total, squares = np.zeros(0), np.zeros(0), np.zeros(0)
     for block in blocks():
-        if total is None:
-            total = np.zeros(block.shape[1])
+        if n == 0 and block.shape[0]:
+            about = block.mean(axis=0, dtype=np.float64)
+            total, squares = np.zeros_like(about), np.zeros_like(about)
+        if block.shape[0]:
+            deviations = block - about
+            total += deviations.sum(axis=0)
+            squares += np.einsum("ij,ij->j", deviations, deviations)
         n += block.shape[0]
-        total += block.sum(axis=0, dtype=np.float64)
-    if total is None or n == 0:
+    if n == 0:
         raise InputError("PCA: expected at least one training row; found none")
-    mean = total / n
-    squares = np.zeros(mean.size)
-    for block in blocks():
-        deviations = block - mean
-        squares += np.einsum("ij,ij->j", deviations, deviations)
-    return n, mean, squares / n
+    shift = total / n
+    return n, about + shift, np.maximum(squares / n - shift**2, 0.0)
 
 
 def _exact(blocks: Blocks, n: int, mean: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Leading variances (k,) and components (k, p) from whichever square matrix is smaller."""
     p = mean.size
     if n < p:
-        rows = np.concatenate([block - mean for block in blocks()])
-        variances, vectors = _leading(rows @ rows.T / n, min(k, n))
-        components = vectors @ rows
+        rows = np.concatenate([(block - mean).astype(np.float32) for block in blocks()])
+        products = np.zeros((n, n))
+        for start in range(0, p, _COLUMNS):
+            part = rows[:, start : start + _COLUMNS].astype(np.float64)
+            products += part @ part.T
+        variances, vectors = _leading(products / n, min(k, n))
+        components = vectors.astype(np.float32) @ rows
         lengths = np.linalg.norm(components, axis=1, keepdims=True)
         return variances, components / np.maximum(lengths, np.finfo(np.float64).tiny)
     covariance = np.zeros((p, p))

@@ -1,0 +1,6 @@
+"""The trained thing in the middle: an encoder with its genes, its transform and its rival."""
+
+from m1pipe.encoder.train import train_encoder
+from m1pipe.encoder.trained import Encoder, load_encoder
+
+__all__ = ["Encoder", "load_encoder", "train_encoder"]

@@ -1,0 +1,157 @@
+"""What is settled before an encoder is trained: rows, validation rows, complete settings."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from m1pipe.config import EncoderConfig, parse_bytes
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.names import GeneMatch
+from m1pipe.data.splits import inner_split
+from m1pipe.errors import InputError
+from m1pipe.models.vae import VAEModule, default_hidden
+from m1pipe.recipe import Aligned, Recipe, align, name_columns
+from m1pipe.training.schedule import resolve_epochs
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """Everything that is settled before the first step.
+
+    Attributes
+    ----------
+    source : Aligned
+        The data.
+    rows : ndarray of int, shape (n_rows,)
+        Training rows of `source`.
+    held_out : Aligned or None
+        Where the validation rows are: `source` itself, or another file seen through its genes.
+    held_out_rows : ndarray of int, shape (n_validation,)
+    config : EncoderConfig
+        Complete.
+    """
+
+    source: Aligned
+    rows: np.ndarray
+    held_out: Aligned | None
+    held_out_rows: np.ndarray
+    config: EncoderConfig
+
+    @property
+    def n_steps(self) -> int:
+        """Steps an epoch."""
+        return -(-self.rows.size // self.config.training.batch_size)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable values of the network."""
+        with torch.device("meta"):
+            return VAEModule(self.source.shape[1], self.config.model).n_parameters
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of the training and validation rows as float32."""
+        return 4 * (self.rows.size + self.held_out_rows.size) * self.source.shape[1]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the data are read from disk in every epoch, being larger than the memory."""
+        return self.data_bytes > parse_bytes(self.config.training.memory)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimate of what training takes: data, weights with Adam's state, activations."""
+        data = min(self.data_bytes, parse_bytes(self.config.training.memory))
+        widths = sum((*(self.config.model.hidden or ()), *(self.config.model.decoder_hidden or ())))
+        activations = 12 * self.config.training.batch_size * (3 * self.source.shape[1] + widths)
+        return data + 20 * self.n_parameters + activations
+
+    @property
+    def disk_bytes(self) -> int:
+        """Estimate of what the run's folder takes while training: weights, checkpoint, PCA."""
+        pca = 4 * (self.config.model.n_latent + 3) * self.source.shape[1]
+        return 20 * self.n_parameters + pca
+
+
+def plan_training(
+    data: Any,
+    config: EncoderConfig,
+    *,
+    rows: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    validation: Any = None,
+) -> TrainingPlan:
+    """Settle rows and settings without reading values; parameters as for `train_encoder`."""
+    matrix = open_matrix(data)
+    recipe = Recipe(
+        genes=tuple(matrix.genes.tolist()),
+        units=matrix.units,
+        gene_means=np.zeros(matrix.n_genes, dtype=np.float32),
+        gene_names=name_columns(matrix.var),
+    )
+    every = GeneMatch(np.arange(matrix.n_genes), [], 0, 1.0, "the training genes")
+    source = Aligned(matrix, recipe, every)
+    usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
+    train_rows, held_out, held_out_rows = _split(source, usable, config, groups, validation)
+    if train_rows.size < 2:
+        raise InputError(
+            f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
+            "choose more with --rows"
+        )
+    return TrainingPlan(
+        source, train_rows, held_out, held_out_rows, complete_config(config, train_rows.size)
+    )
+
+
+def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
+    """Settings with nothing left open, for this number of training rows.
+
+    Raises
+    ------
+    InputError
+        If likelihood and transform do not go together.
+    """
+    model, training = config.model, config.training
+    fitting = {"bernoulli": ("minmax", "none"), "log_normal": ("none",)}.get(model.likelihood)
+    if fitting and model.transform not in fitting:
+        raise InputError(
+            f"likelihood: {model.likelihood} expects levels as --transform {fitting[0]} gives "
+            f"them; found --transform {model.transform}"
+        )
+    hidden = default_hidden(n_rows) if model.hidden is None else model.hidden
+    back = hidden[::-1] if model.decoder_hidden is None else model.decoder_hidden
+    epochs = resolve_epochs(training, -(-n_rows // training.batch_size))
+    return replace(
+        config,
+        model=replace(model, hidden=hidden, decoder_hidden=back),
+        training=replace(training, epochs=epochs),
+    )
+
+
+def _split(
+    source: Aligned,
+    rows: np.ndarray,
+    config: EncoderConfig,
+    groups: np.ndarray | None,
+    validation: Any,
+) -> tuple[np.ndarray, Aligned | None, np.ndarray]:
+    """Training rows, where the validation rows are, and which they are."""
+    none = np.empty(0, dtype=np.int64)
+    if validation is None:
+        fraction = config.training.validation
+        if fraction == 0 or rows.size < 2:
+            return rows, None, none
+        train_rows, held_out = inner_split(rows, fraction, config.training.seed, groups=groups)
+        return np.sort(train_rows), source, np.sort(held_out)
+    if isinstance(validation, np.ndarray):
+        return np.setdiff1d(rows, validation), source, np.unique(validation)
+    other = align(validation, source.recipe, min_coverage=1.0)
+    shared = set(other.matrix.samples) & set(source.matrix.samples[rows])
+    if shared:
+        raise InputError(
+            f"validation: expected samples that are not trained on; found {len(shared)} of them "
+            f"in both, {min(shared)!r} first: leave them out of one"
+        )
+    return rows, other, np.arange(other.matrix.n_samples)

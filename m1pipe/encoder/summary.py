@@ -1,0 +1,240 @@
+"""How a trained encoder does on rows it was trained on and on rows held out.
+
+Keys of an encoder's `summary`, beside the plain facts of its training:
+
+r2, r2_median, pca_r2, pca_r2_median
+    Reconstruction R2 on standardised genes, 1 - SSE / SST against the training means: pooled over
+    genes, and the median over genes; of the encoder (from the posterior mean) and of the PCA of
+    the same width, both fitted on the same training rows. `r2_rows` says whether the rows are
+    those of validation or, where there are none, of training.
+kl_per_unit, mu_variance, active_units
+    Mean KL divergence (nats; null at beta 0) and variance of each latent unit's posterior mean;
+    how many units have KL > 0.05 as well as variance > 0.01 (Burda et al. 2016, arXiv:1509.00519).
+dead_share
+    Share of hidden units whose output never changes over the rows.
+depth, depth_r
+    What stands for library size, and each latent's Pearson correlation with it; null if unknown.
+error_q99, error_beyond
+    99 % quantile of the training rows' reconstruction error (mean squared residual of
+    standardised genes), and the share of validation rows that lie beyond it.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.transforms import GeneTransform, floored_scale
+from m1pipe.models.mlp import evaluating
+from m1pipe.models.vae import VAEModule, kl_per_unit
+from m1pipe.pca import PCA
+
+ACTIVE_KL = 0.05
+ACTIVE_VARIANCE = 0.01
+OUTLYING = 0.99
+_CONSTANT = 1e-6
+_COUNT_BLOCK = 1024
+
+
+@dataclass(eq=False)
+class Measurement:
+    """What a pass over rows, already transformed, finds.
+
+    Attributes
+    ----------
+    mu : ndarray of float32, shape (n_samples, n_latent)
+        Posterior means.
+    kl : ndarray, shape (n_latent,)
+        Mean KL divergence of each unit, in nats.
+    errors : ndarray, shape (n_samples,)
+        Mean over genes of the squared standardised residual.
+    sse, pca_sse, sst : ndarray, shape (n_genes,)
+        Squared standardised residuals of the encoder and of the PCA, and squared standardised
+        deviations from the training mean, summed over rows.
+    dead_share : float
+        Of hidden units whose output never changes.
+    """
+
+    mu: np.ndarray
+    kl: np.ndarray
+    errors: np.ndarray
+    sse: np.ndarray
+    pca_sse: np.ndarray
+    sst: np.ndarray
+    dead_share: float
+
+    def r2(self) -> dict[str, float | None]:
+        """Reconstruction R2, pooled and median over the genes that vary, of encoder and PCA."""
+        varies = self.sst > 0
+        if not varies.any():
+            return dict.fromkeys(("r2", "r2_median", "pca_r2", "pca_r2_median"))
+        found: dict[str, float | None] = {}
+        for name, sse in (("r2", self.sse), ("pca_r2", self.pca_sse)):
+            found[name] = finite(1 - sse.sum() / self.sst.sum())
+            found[f"{name}_median"] = finite(np.median(1 - sse[varies] / self.sst[varies]))
+        return found
+
+
+def gene_scale(scaler: GeneTransform, pca: PCA) -> np.ndarray:
+    """Spread of each gene on the transformed scale, by which residuals are standardised.
+
+    Returns
+    -------
+    ndarray, shape (n_genes,)
+        1 where the transform standardises; otherwise the training standard deviation, floored.
+    """
+    if scaler.kind == "standardize":
+        return np.ones(pca.mean.size)
+    return floored_scale(np.sqrt(pca.gene_variances.astype(np.float64)))
+
+
+def measure(
+    module: VAEModule, pca: PCA, blocks: Iterable[np.ndarray], scale: np.ndarray
+) -> Measurement:
+    """Pass rows through an encoder and its PCA.
+
+    Parameters
+    ----------
+    module : VAEModule
+        On any device; used in evaluation mode.
+    pca : PCA
+        On the transformed scale.
+    blocks : iterable of ndarray, each of shape (n_rows, n_genes)
+        Transformed rows.
+    scale : ndarray, shape (n_genes,)
+        From `gene_scale`.
+
+    Returns
+    -------
+    Measurement
+    """
+    device = next(module.parameters()).device
+    p = scale.size
+    mus, errors = [], []
+    kl, sse, pca_sse, sst = np.zeros(module.config.n_latent), np.zeros(p), np.zeros(p), np.zeros(p)
+    with evaluating(module), torch.no_grad(), _watching(module) as spans:
+        for X in blocks:
+            mu, logvar = module.encode(torch.from_numpy(X).to(device))
+            fitted = module.likelihood.mean(module.decode(mu)).cpu().numpy()
+            squares = ((X - fitted) / scale) ** 2
+            mus.append(mu.cpu().numpy())
+            errors.append(squares.mean(axis=1))
+            kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
+            sse += squares.sum(axis=0)
+            pca_sse += (((X - pca.reconstruct(pca.scores(X))) / scale) ** 2).sum(axis=0)
+            sst += (((X - pca.mean) / scale) ** 2).sum(axis=0)
+    mu_all = np.concatenate(mus)
+    return Measurement(
+        mu=mu_all,
+        kl=kl / len(mu_all),
+        errors=np.concatenate(errors),
+        sse=sse,
+        pca_sse=pca_sse,
+        sst=sst,
+        dead_share=spans.dead_share(),
+    )
+
+
+def latent_health(found: Measurement, beta: float) -> dict[str, Any]:
+    """KL and variance of each latent unit, and how many units carry anything."""
+    variance = found.mu.astype(np.float64).var(axis=0)
+    active = variance > ACTIVE_VARIANCE
+    if beta > 0:
+        active &= found.kl > ACTIVE_KL
+    return {
+        "kl_per_unit": [finite(kl) for kl in found.kl] if beta > 0 else None,
+        "mu_variance": [finite(v) for v in variance],
+        "active_units": int(active.sum()),
+    }
+
+
+def library_size(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, str] | None:
+    """What stands for the library size of rows of a matrix.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Its obs may hold `total_counts`.
+    rows : ndarray of int, shape (n_rows,)
+
+    Returns
+    -------
+    values : ndarray, shape (n_rows,)
+    name : str
+        "log total_counts", or "detected genes" where the units are such that 0 means absence.
+        None instead of the pair where neither is to be had.
+    """
+    if "total_counts" in matrix.obs.columns:
+        totals = matrix.obs["total_counts"].to_numpy(dtype=np.float64)[rows]
+        if np.isfinite(totals).all() and (totals > 0).all():
+            return np.log(totals), "log total_counts"
+    units = matrix.units
+    if not (units.is_linear or units.is_log) or units.name.endswith(("fold_change", "intensity")):
+        return None
+    detected = np.empty(rows.size)
+    for start in range(0, rows.size, _COUNT_BLOCK):
+        part = slice(start, start + _COUNT_BLOCK)
+        detected[part] = (matrix.take(rows[part]) > 0).sum(axis=1)
+    return detected, "detected genes"
+
+
+def correlations(mu: np.ndarray, depth: np.ndarray) -> list[float]:
+    """Pearson correlation of each latent with a value per sample; 0 where either is constant.
+
+    Parameters
+    ----------
+    mu : ndarray, shape (n_samples, n_latent)
+    depth : ndarray, shape (n_samples,)
+    """
+    Z = mu.astype(np.float64) - mu.mean(axis=0, dtype=np.float64)
+    d = depth - depth.mean()
+    lengths = np.sqrt((Z**2).sum(axis=0) * (d**2).sum())
+    r = np.divide(d @ Z, lengths, out=np.zeros(Z.shape[1]), where=lengths > _CONSTANT)
+    return [float(value) for value in r]
+
+
+def finite(value: float) -> float | None:
+    """A plain number for JSON; None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+@dataclass
+class _Spans:
+    """Lowest and highest output of every unit of every hidden layer."""
+
+    low: dict[int, Tensor] = field(default_factory=dict)
+    high: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        low, high, key = output.amin(0), output.amax(0), id(layer)
+        self.low[key] = torch.minimum(self.low.get(key, low), low)
+        self.high[key] = torch.maximum(self.high.get(key, high), high)
+
+    def dead_share(self) -> float:
+        if not self.low:
+            return 0.0
+        still = [self.high[key] - self.low[key] <= _CONSTANT for key in self.low]
+        return float(torch.cat(still).double().mean())
+
+
+@contextmanager
+def _watching(module: VAEModule) -> Iterator[_Spans]:
+    """Record what the hidden units put out while the block runs."""
+    spans = _Spans()
+    layers = [
+        layer
+        for trunk in (module.encoder, module.decoder)
+        for before, layer in zip((None, *trunk), trunk, strict=False)
+        if not isinstance(layer, nn.Linear | nn.Dropout | nn.BatchNorm1d) and before is not None
+    ]
+    hooks = [layer.register_forward_hook(spans.add) for layer in layers]
+    try:
+        yield spans
+    finally:
+        for hook in hooks:
+            hook.remove()

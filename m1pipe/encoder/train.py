@@ -1,0 +1,286 @@
+"""Training an encoder: the scale, the start, the loop and the summary."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from m1pipe.config import EncoderConfig, parse_bytes
+from m1pipe.data.transforms import GeneTransform, fit_gene_transform
+from m1pipe.encoder import summary
+from m1pipe.encoder.plan import TrainingPlan, plan_training
+from m1pipe.encoder.trained import Encoder, gene_means
+from m1pipe.errors import InputError
+from m1pipe.models.pca_start import initialize_from_pca, takes_pca_start
+from m1pipe.models.vae import VAEModule, initialize_output_bias
+from m1pipe.pca import PCA, fit_pca
+from m1pipe.recipe import Aligned, refuse_counts
+from m1pipe.training.device import resolve_device, seeded
+from m1pipe.training.faults import explain_rows
+from m1pipe.training.feed import Batches, ResidentFeed, make_feed
+from m1pipe.training.fit import fit
+from m1pipe.training.history import History, Observer
+from m1pipe.training.objectives import vae_objective
+from m1pipe.training.signals import StopFlag
+
+BLOCK_BYTES = 2**25
+VALIDATION_MEMORY = 0.25
+RESIDUAL_FLOOR = 1e-3
+
+
+def train_encoder(
+    data: Any,
+    config: EncoderConfig,
+    *,
+    rows: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    validation: Any = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Encoder:
+    """Train an encoder.
+
+    Parameters
+    ----------
+    data : path, AnnData, DataFrame, Matrix or (array, names)
+        Samples x genes.
+    config : EncoderConfig
+        Its `selection` is not looked at: `rows`, `groups` and `validation` stand for it.
+    rows : ndarray of int, shape (n_rows,), optional
+        Rows that may be used, for training and validation. All where not given.
+    groups : ndarray, shape (n_samples,), optional
+        Group of every sample; none is on both sides of the validation split.
+    validation : ndarray of int or data, optional
+        Validation rows, or a file (or anything else that `data` may be) of validation samples.
+        A share of the rows where not given.
+    checkpoint : Path, optional
+        File that a stopped run is resumed from.
+    resume : bool
+        Go on from `checkpoint`.
+    observer : Observer, optional
+        Told of every step and epoch.
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    InputError
+        If the data do not suit the likelihood, or there are too few rows.
+    """
+    plan = plan_training(data, config, rows=rows, groups=groups, validation=validation)
+    return train_planned(plan, checkpoint=checkpoint, resume=resume, observer=observer)
+
+
+def train_planned(
+    plan: TrainingPlan,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    stop: StopFlag | None = None,
+    observer: Observer | None = None,
+) -> Encoder:
+    """Train what was planned.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+    checkpoint, resume, observer
+        As for `train_encoder`.
+    stop : StopFlag, optional
+        Looked at after every step.
+
+    Returns
+    -------
+    Encoder
+    """
+    begun = time.perf_counter()
+    training = plan.config.training
+    _check_values(plan)
+    blocks = _raw_blocks(plan.source, plan.rows)
+    scaler = fit_gene_transform(plan.config.model.transform, blocks)
+    device = resolve_device(training.device)
+    batches, validation = _feeds(plan, scaler, device)
+    pca = fit_pca(
+        lambda: _blocks(plan.source, plan.rows, scaler, batches),
+        plan.config.model.n_latent,
+        seed=training.seed,
+    )
+    module = _start(plan, pca).to(device)
+    history = fit(
+        module,
+        batches,
+        vae_objective,
+        training,
+        beta=plan.config.model.beta,
+        validation=validation,
+        checkpoint=checkpoint,
+        resume=resume,
+        stop=stop,
+        observer=observer,
+        explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
+    )
+    encoder = _encoder(plan, scaler, pca, module.cpu(), history)
+    encoder.summary = {
+        **_facts(plan, history, str(device)),
+        **_measured(plan, encoder, batches, validation),
+        "seconds": time.perf_counter() - begun,
+    }
+    return encoder
+
+
+def _encoder(
+    plan: TrainingPlan, scaler: GeneTransform, pca: PCA, module: VAEModule, history: History
+) -> Encoder:
+    held_out: tuple[str, ...] = ()
+    if plan.held_out is not None:
+        held_out = tuple(plan.held_out.matrix.samples[plan.held_out_rows])
+    return Encoder(
+        module=module,
+        config=plan.config,
+        recipe=replace(plan.source.recipe, gene_means=gene_means(scaler, pca)),
+        scaler=scaler,
+        pca=pca,
+        history=history.rows,
+        samples=tuple(plan.source.matrix.samples[plan.rows]),
+        validation_samples=held_out,
+    )
+
+
+def _check_values(plan: TrainingPlan) -> None:
+    """Refuse values that the likelihood cannot mean."""
+    where = str(plan.source.matrix.path or "data")
+    model = plan.config.model
+    blocks = _raw_blocks(plan.source, plan.rows)
+    if model.likelihood.startswith("gaussian"):
+        refuse_counts(plan.source.matrix.units, blocks, where)
+        return
+    if model.transform == "minmax":
+        return
+    top = 1.0 if model.likelihood == "bernoulli" else np.inf
+    for block in blocks:
+        if block.min() < 0 or block.max() > top:
+            raise InputError(
+                f"{where}: expected values in [0, {top:g}] for the likelihood {model.likelihood}; "
+                f"found {block.min():g} to {block.max():g}"
+            )
+
+
+def _feeds(
+    plan: TrainingPlan, scaler: GeneTransform, device: torch.device
+) -> tuple[Batches, Batches | None]:
+    """Batches of the training rows, and of the validation rows where there are any."""
+    training = plan.config.training
+    memory = parse_bytes(training.memory)
+    share = VALIDATION_MEMORY if plan.streams and plan.held_out is not None else 0.0
+
+    def feed(source: Aligned, rows: np.ndarray, memory_bytes: float) -> Batches:
+        return make_feed(
+            source,
+            rows,
+            scaler,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            memory_bytes=int(memory_bytes),
+            device=device,
+            shuffle=source is plan.source and rows is plan.rows,
+        )
+
+    batches = feed(plan.source, plan.rows, (1 - share) * memory)
+    if plan.held_out is None:
+        return batches, None
+    return batches, feed(plan.held_out, plan.held_out_rows, share * memory or memory)
+
+
+def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
+    """A fresh network, started at the principal components where its shape allows."""
+    model = plan.config.model
+    with seeded(plan.config.training.seed):
+        module = VAEModule(plan.source.shape[1], model)
+    mean = torch.from_numpy(pca.mean)
+    if not takes_pca_start(model):
+        initialize_output_bias(module, mean)
+        return module
+    floor = RESIDUAL_FLOOR * max(float(pca.gene_variances.mean()), RESIDUAL_FLOOR)
+    initialize_from_pca(
+        module,
+        torch.from_numpy(pca.components),
+        torch.from_numpy(pca.variances),
+        torch.from_numpy(np.maximum(pca.residual_variances, floor)),
+        mean=mean,
+    )
+    return module
+
+
+def _block_rows(n_genes: int) -> int:
+    return max(1, BLOCK_BYTES // (4 * max(n_genes, 1)))
+
+
+def _raw_blocks(source: Aligned, rows: np.ndarray) -> Iterator[np.ndarray]:
+    step = _block_rows(source.shape[1])
+    for start in range(0, rows.size, step):
+        yield source.take(rows[start : start + step])
+
+
+def _blocks(
+    source: Aligned, rows: np.ndarray, scaler: GeneTransform, batches: Batches | None
+) -> Iterator[np.ndarray]:
+    """Transformed rows in order, from memory where the batches are held there."""
+    if isinstance(batches, ResidentFeed):
+        held = batches.tensors[0]
+        step = _block_rows(held.shape[1])
+        for start in range(0, len(held), step):
+            yield held[start : start + step].cpu().numpy()
+    else:
+        for block in _raw_blocks(source, rows):
+            yield scaler.apply(block)
+
+
+def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
+    """How training went, in plain numbers."""
+    best = history.rows[history.best_epoch - 1] if history.best_epoch else history.rows[-1]
+    return {
+        "n_rows": int(plan.rows.size),
+        "n_validation": int(plan.held_out_rows.size),
+        "n_parameters": plan.n_parameters,
+        "epochs": history.n_epochs,
+        "best_epoch": history.best_epoch,
+        "stopped_early": history.stopped_early,
+        "train_loss": summary.finite(best["train_loss"]),
+        "val_loss": summary.finite(best["val_loss"]) if "val_loss" in best else None,
+        "device": device,
+        "precision": history.precision,
+        "precision_gap": history.precision_gap,
+    }
+
+
+def _measured(
+    plan: TrainingPlan, encoder: Encoder, batches: Batches, validation: Batches | None
+) -> dict[str, Any]:
+    """The entries of the summary that take a pass over the rows."""
+    scale = summary.gene_scale(encoder.scaler, encoder.pca)
+    blocks = _blocks(plan.source, plan.rows, encoder.scaler, batches)
+    trained = summary.measure(encoder.module, encoder.pca, blocks, scale)
+    judged = trained
+    if plan.held_out is not None:
+        blocks = _blocks(plan.held_out, plan.held_out_rows, encoder.scaler, validation)
+        judged = summary.measure(encoder.module, encoder.pca, blocks, scale)
+    q99 = float(np.quantile(trained.errors, summary.OUTLYING))
+    depth = summary.library_size(plan.source.matrix, plan.rows)
+    return {
+        "r2_rows": "training" if judged is trained else "validation",
+        **judged.r2(),
+        "pca_components": len(encoder.pca.components),
+        **summary.latent_health(judged, encoder.config.model.beta),
+        "dead_share": trained.dead_share,
+        "depth": depth[1] if depth else None,
+        "depth_r": summary.correlations(trained.mu, depth[0]) if depth else None,
+        "error_q99": summary.finite(q99),
+        "error_beyond": None if judged is trained else float((judged.errors > q99).mean()),
+    }

@@ -1,0 +1,234 @@
+"""What the rows of a file go through before a network sees them, stored with every model.
+
+Genes are matched by name, values brought to the units of training, and genes that a file lacks
+take their training mean, so that a model applied years later does what was done in training.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.names import GeneMatch, match_genes, require_coverage
+from m1pipe.data.units import Units, convert_units
+from m1pipe.errors import InputError, M1Warning
+
+MIN_COVERAGE = 0.8
+NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
+MIN_COUNT_LIKE = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """The genes and units that a model was trained on.
+
+    Attributes
+    ----------
+    genes : tuple of str
+        In the order of the network's inputs.
+    units : Units
+        Of the training data.
+    gene_means : ndarray of float32, shape (n_genes,)
+        Training means, in `units`.
+    gene_names : DataFrame, shape (n_genes, n_columns)
+        Other names of the genes (columns symbol, gene_id, gene_name), as far as they were known.
+    """
+
+    genes: tuple[str, ...]
+    units: Units
+    gene_means: np.ndarray
+    gene_names: pd.DataFrame
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings for JSON, without the means."""
+        named = {column: self.gene_names[column].tolist() for column in self.gene_names.columns}
+        return {"genes": list(self.genes), "gene_names": named, **self.units.to_uns()}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any], gene_means: np.ndarray) -> "Recipe":
+        """Recipe stored by `to_dict`, with its means, shape (n_genes,)."""
+        genes = tuple(stored["genes"])
+        if len(genes) != gene_means.size:
+            raise ValueError(f"{len(genes)} genes and {gene_means.size} means")
+        return cls(
+            genes=genes,
+            units=Units(stored["units"], stored.get("target_sum")),
+            gene_means=gene_means,
+            gene_names=pd.DataFrame(stored["gene_names"], index=pd.Index(genes, dtype=object)),
+        )
+
+
+class Aligned:
+    """A matrix seen through a recipe: its rows in the recipe's genes and units.
+
+    Attributes
+    ----------
+    matrix : Matrix
+        What is read.
+    match : GeneMatch
+        Where the recipe's genes stand in it.
+    present : ndarray of bool, shape (n_genes,)
+        Genes of the recipe that the matrix has.
+    """
+
+    def __init__(self, matrix: Matrix, recipe: Recipe, match: GeneMatch) -> None:
+        self.matrix = matrix
+        self.recipe = recipe
+        self.match = match
+        self.present = match.columns >= 0
+        as_it_is = np.array_equal(match.columns, np.arange(matrix.n_genes))
+        self._columns = None if as_it_is else match.columns[self.present]
+        known = "unknown" not in (matrix.units.name, recipe.units.name)
+        self._converts = known and matrix.units != recipe.units
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples of the matrix and genes of the recipe."""
+        return self.matrix.n_samples, len(self.recipe.genes)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Rows by index.
+
+        Parameters
+        ----------
+        indices : ndarray of int, shape (n,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_genes)
+            In the recipe's genes and units; missing genes at their training mean.
+
+        Raises
+        ------
+        InputError
+            If a value is not finite, or a sample cannot be normalised.
+        """
+        X = self.matrix.take(indices, self._columns)
+        check_finite(X, self.matrix, np.asarray(indices), columns=self._columns)
+        if self._converts:
+            X = convert_units(X, self.matrix.units, self.recipe.units, self._totals(X, indices))
+        if self.present.all():
+            return X
+        filled = np.tile(self.recipe.gene_means, (len(X), 1))
+        filled[:, self.present] = X
+        return filled
+
+    def blocks(self, n_rows: int = 1024) -> Iterator[tuple[int, int, np.ndarray]]:
+        """All rows in order: start, stop and an array of shape (stop - start, n_genes)."""
+        for start in range(0, self.matrix.n_samples, n_rows):
+            stop = min(start + n_rows, self.matrix.n_samples)
+            yield start, stop, self.take(np.arange(start, stop))
+
+    def _totals(self, X: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
+        """Library size of each row over the recipe's genes, where counts are normalised."""
+        if not self.matrix.units.is_counts:
+            return None
+        totals = X.sum(axis=1, dtype=np.float64)
+        empty = np.flatnonzero(~(totals > 0))
+        if empty.size:
+            sample = self.matrix.samples[indices[empty[0]]]
+            raise InputError(
+                f"{_where(self.matrix)}: expected counts to normalise; found none in the model's "
+                f"genes in sample {sample!r} ({empty.size} such samples): leave them out"
+            )
+        return totals
+
+
+def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) -> Aligned:
+    """See a file through a recipe.
+
+    Parameters
+    ----------
+    source : path, AnnData, DataFrame, Matrix or (array, names)
+        Whatever `open_matrix` takes.
+    recipe : Recipe
+        Of the model.
+    min_coverage : float
+        Smallest share of the recipe's genes that must be found.
+
+    Returns
+    -------
+    Aligned
+
+    Raises
+    ------
+    InputError
+        If too few genes are found, a name occurs twice, or the units cannot be converted.
+    """
+    matrix = open_matrix(source)
+    where = _where(matrix)
+    try:
+        match = match_genes(
+            recipe.genes,
+            matrix.genes.tolist(),
+            available_var=matrix.var,
+            wanted_var=recipe.gene_names,
+        )
+        _try_conversion(matrix.units, recipe.units)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    require_coverage(match, min_coverage, where)
+    return Aligned(matrix, recipe, match)
+
+
+def name_columns(var: pd.DataFrame) -> pd.DataFrame:
+    """Columns of var, shape (n_genes, n_columns), that hold other names of the genes, as text."""
+    kept = [column for column in NAME_COLUMNS if column in var.columns]
+    return var[kept].astype(object).where(var[kept].notna(), "").astype(str)
+
+
+def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> None:
+    """Refuse counts where a Gaussian likelihood expects logarithms; warn of other linear units.
+
+    Parameters
+    ----------
+    units : Units
+        As recorded.
+    blocks : iterable of ndarray, each of shape (n_rows, n_genes)
+        Looked at only where the units are unknown, until a value that is no count turns up.
+    where : str
+        Named in the message.
+
+    Raises
+    ------
+    InputError
+        Naming what brings counts to logarithms.
+    """
+    advice = "convert the file with --units counts --normalize total --log2p1"
+    if units.is_counts:
+        raise InputError(f"{where}: expected logarithms for a Gaussian; found counts: {advice}")
+    if units.is_linear:
+        warnings.warn(
+            f"{where}: {units} under a Gaussian: a few high genes decide everything; "
+            "convert with --log2p1",
+            M1Warning,
+            stacklevel=3,
+        )
+    if units.name == "unknown" and _look_like_counts(blocks):
+        raise InputError(
+            f"{where}: expected logarithms for a Gaussian; found whole numbers only, some above "
+            f"{MIN_COUNT_LIKE}, in units unknown: if they are counts, {advice}; "
+            "if they are not, say what they are with --units"
+        )
+
+
+def _look_like_counts(blocks: Iterable[np.ndarray]) -> bool:
+    highest = 0.0
+    for block in blocks:
+        if (block < 0).any() or (block != np.floor(block)).any():
+            return False
+        highest = max(highest, float(block.max(initial=0.0)))
+    return highest > MIN_COUNT_LIKE
+
+
+def _try_conversion(have: Units, want: Units) -> None:
+    """Raise what a conversion of values would raise, and warn once where units are unknown."""
+    convert_units(np.ones((1, 1), dtype=np.float32), have, want)
+
+
+def _where(matrix: Matrix) -> str:
+    return str(matrix.path or "data")
