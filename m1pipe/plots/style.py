@@ -1,0 +1,115 @@
+"""One look for every figure: colour-blind safe, legible in print, the same as SVG and as PNG.
+
+Nothing here touches matplotlib's global state: figures are made without pyplot and drawn inside
+`styled()`.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito 2008, without black and with yellow last: it is faint on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+INK = "#222222"
+MUTED = "#767676"
+FAINT = "#D9D9D9"
+
+_SETTINGS: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": True,
+    "axes.formatter.limits": (-4, 5),
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "m1pipe",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Settings of the style while the block runs; they also have to hold while saving."""
+    with mpl.rc_context(_SETTINGS):
+        yield
+
+
+def panels(
+    n_rows: int = 1, n_columns: int = 1, *, width: float = 7.2, height: float = 3.0
+) -> "tuple[Figure, np.ndarray]":
+    """Make a figure that lays itself out, with a grid of empty panels.
+
+    Parameters
+    ----------
+    n_rows, n_columns : int
+        Panels down and across.
+    width, height : float
+        Of the whole figure, in inches.
+
+    Returns
+    -------
+    figure : Figure
+    axes : numpy.ndarray of Axes, shape (n_rows, n_columns)
+    """
+    with styled():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Colour of each name by its place; names beyond the palette are grey."""
+    padded = [*PALETTE, *[MUTED] * len(names)]
+    return dict(zip(names, padded, strict=False))
+
+
+def grid(ax: Axes, axis: str = "both") -> None:
+    """Draw faint lines at the ticks of one axis ("x", "y") or of both."""
+    ax.grid(True, axis=axis)  # type: ignore[arg-type]
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """SVG of a figure; the same figure always gives the same bytes."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None})
+    return buffer.getvalue()
+
+
+def data_uri(figure: Figure) -> str:
+    """Address that holds the figure itself, for the `src` of an HTML image."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg_bytes(figure)).decode("ascii")
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
+    """Write a figure in the format that the name ends in: SVG, PNG or PDF."""
+    with styled():
+        figure.savefig(path, dpi=dpi)

@@ -1,0 +1,177 @@
+"""The cross-validation report: one self-contained page, and the tables beside it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe._version import __version__
+from m1pipe.atomic import write_text
+from m1pipe.evaluation.result import Alarm, CrossvalResult
+from m1pipe.evaluation.tables import fold_losses, ladder_table, to_plain
+from m1pipe.reports import facts, figures, tables, words
+from m1pipe.reports.files import RESULT_FILES, failed_scores, write_tables
+from m1pipe.reports.layout import Picture, Section, Table, render
+from m1pipe.reports.methods import methods_text
+from m1pipe.reports.numbers import count
+from m1pipe.reports.terms import HEADLINE_TEST, metric_of
+
+TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
+
+
+def write_report(
+    result: CrossvalResult,
+    folder: str | os.PathLike[str],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `report.html` and the tables of a cross-validation.
+
+    Parameters
+    ----------
+    result : CrossvalResult
+        What to report.
+    folder : path
+        The cross-validation's folder; made if it is not there. `report.html`, `summary.json`,
+        `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5` in it are replaced.
+    provenance, config : mapping, optional
+        As in `provenance.json` and `config.json` of the folder.
+
+    Returns
+    -------
+    Path
+        Of `report.html`, which needs no other file and no network.
+    """
+    folder = Path(folder)
+    write_tables(result, folder)
+    page = folder / "report.html"
+    write_text(page, report_html(result, provenance=provenance or {}, config=config or {}))
+    return page
+
+
+def report_html(
+    result: CrossvalResult, *, provenance: Mapping[str, Any], config: Mapping[str, Any]
+) -> str:
+    """Text of the report page; the parameters are those of `write_report`."""
+    ladder = ranked(result)
+    alarms = all_alarms(result)
+    version = str(provenance.get("m1pipe", __version__))
+    methods, references = methods_text(result, version=version, settings=config)
+    return render(
+        "crossval.html",
+        title=_title(result),
+        question=words.question(result),
+        meta=_meta(result, provenance, version),
+        severe=[alarm for alarm in alarms if alarm.severity == "severe"],
+        warnings=[alarm for alarm in alarms if alarm.severity != "severe"],
+        winner=words.winner_text(result, ladder, _gap(result, ladder)),
+        verdicts=words.verdicts(result),
+        tags=TAGS,
+        direction=_direction(result),
+        cautions=words.cautions(result),
+        sections=_sections(result, ladder, provenance.get("inputs") or {}),
+        methods=methods,
+        references=references,
+        provenance=facts.provenance(provenance),
+        files_note=f"Beside this page: {', '.join(RESULT_FILES)}.",
+        config=json.dumps(to_plain(config), indent=2) if config else "not recorded",
+    )
+
+
+def ranked(result: CrossvalResult) -> pd.DataFrame:
+    """Ladder with the best row first; `loss` is the mean over folds, as in the headline test."""
+    table = ladder_table(result)
+    table["loss"] = fold_losses(result).groupby("model")["loss"].mean()
+    yardstick = float(table["loss"][result.models[0]])
+    table["share"] = table["loss"] / yardstick if yardstick > 0 else np.nan
+    return table.sort_values("loss", kind="stable")
+
+
+def all_alarms(result: CrossvalResult) -> list[Alarm]:
+    """Alarms of the result, the severe ones first, and one for each score that is missing."""
+    order = {"severe": 0, "warning": 1, "note": 2}
+    known = " ".join(alarm.text for alarm in result.alarms)
+    missing = [
+        Alarm("score_not_computed", "warning", text)
+        for text in failed_scores(result)
+        if text not in known
+    ]
+    return sorted([*result.alarms, *missing], key=lambda alarm: order[alarm.severity])
+
+
+def _title(result: CrossvalResult) -> str:
+    names = ", ".join(result.info.get("encoders", {})) or "models"
+    return f"Cross-validated comparison: {names} against the genes and their rivals"
+
+
+def _meta(result: CrossvalResult, provenance: Mapping[str, Any], version: str) -> str:
+    parts = [
+        count(len(result.samples), "sample"),
+        f"{result.n_folds} folds" + (f" x {result.n_repeats}" if result.n_repeats > 1 else ""),
+        count(len(result.models), "row"),
+        f"m1pipe {version}",
+        str(provenance.get("started", "")),
+    ]
+    return " \N{MIDDLE DOT} ".join(part for part in parts if part)
+
+
+def _direction(result: CrossvalResult) -> str:
+    unit = {"mse": "per sample and target", "log_loss": "per sample, in nats"}
+    return (
+        f"Measured by {metric_of(result.metric).label} {unit.get(result.metric, '')} on test "
+        "samples that no part of the row was fitted on; lower is better. Intervals and p values "
+        "are those of the corrected resampled t-test over folds (Nadeau and Bengio); a "
+        "difference is claimed where p after Holm is below 0.05."
+    )
+
+
+def _gap(result: CrossvalResult, ladder: pd.DataFrame) -> Mapping[Any, Any] | None:
+    """Headline row of the winner minus the runner-up, turned round where it is stored so."""
+    table = result.comparisons
+    if len(ladder) < 2 or not len(table):
+        return None
+    first, second = ladder.index[:2]
+    mine = table[(table["test"] == HEADLINE_TEST) & (table["metric"] == result.metric)]
+    for row in mine.to_dict(orient="records"):
+        if (row["model_a"], row["model_b"]) == (first, second):
+            return row
+        if (row["model_a"], row["model_b"]) == (second, first):
+            turned = {"difference": -row["difference"], "model_a": first, "model_b": second}
+            return {**row, **turned, "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+    return None
+
+
+def _sections(
+    result: CrossvalResult, ladder: pd.DataFrame, inputs: Mapping[str, Any]
+) -> list[Section]:
+    order = [str(model) for model in ladder.index]
+    curves = figures.curves(result)
+    health = _present(figures.latent_health(result), facts.encoders(result))
+    compared = _present(figures.differences(result), *tables.comparisons(result))
+    sections = [
+        Section("data", "Data", [], [facts.data(result, inputs)]),
+        Section(
+            "ladder",
+            "The ladder",
+            [],
+            [tables.ladder(result, ladder), figures.ladder(result, order), facts.seen(result)],
+        ),
+        Section("comparisons", "Comparisons", [], compared),
+        Section(
+            "folds",
+            "Fold by fold",
+            [],
+            [figures.fold_pairs(result, order), *tables.by_fold(result)],
+        ),
+        Section("encoders", "The encoders", [], [*curves, *health]),
+    ]
+    return [section for section in sections if section.parts]
+
+
+def _present(*parts: "Table | Picture | None") -> "Sequence[Table | Picture]":
+    return [part for part in parts if part is not None]

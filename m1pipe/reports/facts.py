@@ -1,0 +1,200 @@
+"""The tables of plain facts: the data, what each row saw, the encoders, where it all came from."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.reports.layout import Table
+from m1pipe.reports.numbers import ABSENT, count, number, size
+from m1pipe.reports.terms import row_label
+
+_MOST_NAMED = 12
+_DASH = "\N{EN DASH}"
+
+
+def data(result: CrossvalResult, inputs: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Samples, genes, targets, units, strata, donors, what was left out, the files.
+
+    Parameters
+    ----------
+    result : CrossvalResult
+        The result.
+    inputs : mapping
+        Role to file, as in `provenance.json`.
+    """
+    info = result.info
+    lines = [
+        ("samples", _samples_text(result)),
+        ("left out", _counts_text(info.get("dropped"))),
+        ("inputs (X)", _with_units(count(info.get("n_features"), "gene"), info.get("units"))),
+        ("targets (Y)", _targets_text(info)),
+        ("classes", _counts_text(info.get("classes"))),
+        ("strata", _strata_text(info)),
+        ("donors", _donors_text(info)),
+        ("folds", _folds_text(result)),
+    ]
+    lines += [(f"file: {role}", str(file.get("path", ""))) for role, file in inputs.items()]
+    rows = [[name, text] for name, text in lines if text]
+    return Table(caption="The data and the folds.", head=[], rows=rows, n_text=2)
+
+
+def _samples_text(result: CrossvalResult) -> str:
+    n = count(len(result.samples), "sample")
+    n_x, n_y = result.info.get("n_x"), result.info.get("n_y")
+    if n_x and n_y:
+        return f"{n} paired by sample id ({n_x:,} in X, {n_y:,} in Y)"
+    return n + (f" with a label, of {n_x:,} in X" if n_x else "")
+
+
+def _with_units(text: str, units: Any) -> str:
+    return f"{text}, {units}" if units else text
+
+
+def _targets_text(info: Mapping[str, Any]) -> str:
+    n = info.get("n_targets")
+    if info.get("kind") == "regression":
+        return _with_units(count(n, "target"), info.get("target_units"))
+    noun = "label" if info.get("kind") == "multilabel" else "class"
+    text = count(n, noun, None if noun == "label" else "classes")
+    return text + (f" of {info['label']}" if info.get("label") else "")
+
+
+def _counts_text(counts: Mapping[str, int] | None) -> str:
+    """`liver 12, lung 30`, the largest first; zero counts are left out."""
+    present = {name: n for name, n in (counts or {}).items() if n}
+    ranked = sorted(present.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {n:,}" for name, n in ranked[:_MOST_NAMED]]
+    if len(ranked) > _MOST_NAMED:
+        shown.append(f"and {len(ranked) - _MOST_NAMED} more")
+    return ", ".join(shown)
+
+
+def _strata_text(info: Mapping[str, Any]) -> str:
+    column = info.get("stratify")
+    if not column:
+        return "none: folds were not stratified"
+    counts = _counts_text(info.get("strata"))
+    return f"by {column}" + (f": {counts}" if counts else "")
+
+
+def _donors_text(info: Mapping[str, Any]) -> str:
+    if not info.get("n_groups"):
+        return "not known: samples are taken as independent"
+    column = f" (by {info['group']})" if info.get("group") else ""
+    return f"{count(info['n_groups'], 'donor')}{column}; no donor on both sides of a split"
+
+
+def _folds_text(result: CrossvalResult) -> str:
+    sizes = [(row == k).sum() for row in result.folds for k in range(result.n_folds)]
+    times = f", repeated {result.n_repeats} times" if result.n_repeats > 1 else ""
+    return f"{result.n_folds}{times}; {min(sizes):,} to {max(sizes):,} test samples each"
+
+
+def seen(result: CrossvalResult) -> Table:
+    """What each row is, and what was fitted on which samples."""
+    encoders, rows = result.info.get("encoders", {}), result.info.get("rows", {})
+    lines = [
+        [model, row_label(model, encoders) or _DASH, _seen_text(rows.get(model))]
+        for model in result.models
+    ]
+    return Table(
+        caption="What each row is and which samples its parts were fitted on. No part of any row "
+        "saw the test rows' targets.",
+        head=["row", "what it is", "fitted on"],
+        rows=lines,
+        n_text=3,
+    )
+
+
+def _seen_text(parts: Any) -> str:
+    if isinstance(parts, Mapping):
+        return "; ".join(f"{name}: {text}" for name, text in parts.items() if text) or ABSENT
+    return str(parts) if parts else ABSENT
+
+
+def runs_of(result: CrossvalResult) -> list[tuple[str, Mapping[str, Any]]]:
+    """Every trained encoder with the name of its row."""
+    encoders = result.info.get("encoders", {})
+    return [(name, run) for name, facts in encoders.items() for run in facts.get("runs", [])]
+
+
+def encoders(result: CrossvalResult) -> Table | None:
+    """Health of every trained encoder: active units, reconstruction beside PCA's, library size."""
+    lines = [_encoder_row(result, name, run) for name, run in runs_of(result)]
+    if not lines:
+        return None
+    return Table(
+        caption="Health of every trained encoder.",
+        head=[
+            "row",
+            "run",
+            "trained on",
+            "best epoch",
+            "units active by KL",
+            "by variance",
+            "R2",
+            "R2 of PCA",
+            "library size r",
+        ],
+        rows=lines,
+        n_text=2,
+        note="Active by KL: mean KL divergence from the prior above 0.05 nats (does not apply at "
+        "beta 0); by variance: variance of the posterior mean above 0.01; both of all latent "
+        "units. R2: share of the variance of the transformed genes that comes back in validation "
+        "rows; of PCA: the same for as many principal components of the same rows. Library size "
+        "r: largest absolute correlation of a latent unit with the total of a sample.",
+    )
+
+
+def _encoder_row(result: CrossvalResult, name: str, run: Mapping[str, Any]) -> list[str]:
+    facts = result.info["encoders"][name]
+    width = facts.get("n_latent")
+    of_width = f" / {width}" if width else ""
+    no_kl = facts.get("beta") == 0
+    return [
+        name,
+        str(run.get("path") or f"seed {run.get('seed')}"),
+        count(run.get("n_train")),
+        str(run.get("best_epoch", ABSENT)),
+        _DASH if no_kl else f"{run.get('active_kl', ABSENT)}{of_width}",
+        f"{run.get('active_mu', ABSENT)}{of_width}",
+        number(run.get("r2"), 3),
+        number(run.get("pca_r2"), 3),
+        number(run.get("library_size_r"), 2),
+    ]
+
+
+def provenance(facts: Mapping[str, Any]) -> Table:
+    """Where the result came from: version, commit, command, libraries, input files.
+
+    Parameters
+    ----------
+    facts : mapping
+        As in `provenance.json`; whatever it holds is shown.
+    """
+    rows: list[list[str]] = []
+    for name, value in facts.items():
+        if name == "inputs" and isinstance(value, Mapping):
+            rows += [[f"input {role}", _input_text(file)] for role, file in value.items()]
+        elif name == "libraries" and isinstance(value, Mapping):
+            rows.append([name, ", ".join(f"{lib} {v}" for lib, v in value.items())])
+        elif value is not None:
+            rows.append([name.replace("_", " "), _plain_text(value)])
+    return Table(
+        caption="Where this result came from.",
+        head=[],
+        rows=rows or [["provenance", ABSENT]],
+        n_text=2,
+    )
+
+
+def _input_text(file: Mapping[str, Any]) -> str:
+    return f"{file.get('path')}, {size(file.get('size'))}, SHA-256 {file.get('sha256')}"
+
+
+def _plain_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {v}" for k, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(str(v) for v in value)
+    return str(value)

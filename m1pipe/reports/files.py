@@ -1,0 +1,163 @@
+"""Tables of a cross-validation folder: written for people and programs, read back bit for bit."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import atomic_file, write_json
+from m1pipe.errors import InputError
+from m1pipe.evaluation.result import Alarm, CrossvalResult
+from m1pipe.evaluation.tables import fold_table, summary_dict
+
+FORMAT_VERSION = 1
+RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "losses.h5")
+
+
+def write_tables(result: CrossvalResult, folder: Path) -> None:
+    """Write `summary.json`, `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5`.
+
+    `seed_scores.csv` joins them where a row has several encoder seeds. NaN is written as `NaN`
+    in the tables and as null in the summary, where a warning goes with it.
+
+    Parameters
+    ----------
+    result : CrossvalResult
+        What to write.
+    folder : Path
+        Made if it is not there; files of the same names are replaced, each when complete.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(result.scores, folder / "scores.csv")
+    _write_csv(result.comparisons, folder / "comparisons.csv")
+    _write_csv(fold_table(result), folder / "folds.csv")
+    if len(result.seed_scores):
+        _write_csv(result.seed_scores, folder / "seed_scores.csv")
+    _write_losses(result, folder / "losses.h5")
+    write_json(folder / "summary.json", _summary(result))
+
+
+def read_result(folder: str | Path) -> CrossvalResult:
+    """Result that `write_tables` wrote.
+
+    Parameters
+    ----------
+    folder : path
+        A cross-validation folder.
+
+    Returns
+    -------
+    CrossvalResult
+        Its losses, folds and scores are bit for bit those that were written.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or is not one of ours.
+    """
+    folder = Path(folder)
+    missing = [name for name in RESULT_FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder}: expected a finished cross-validation; found no {', '.join(missing)}"
+        )
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    seeds = folder / "seed_scores.csv"
+    return CrossvalResult(
+        **_read_losses(folder / "losses.h5"),
+        scores=_read_csv(folder / "scores.csv"),
+        comparisons=_read_csv(folder / "comparisons.csv"),
+        seed_scores=_read_csv(seeds) if seeds.is_file() else pd.DataFrame(),
+        alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
+        info=summary.get("info", {}),
+    )
+
+
+def failed_scores(result: CrossvalResult) -> list[str]:
+    """Sentences that name the scores which could not be computed, one a model and metric.
+
+    The correlation of the yardstick is not among them: a constant prediction has none.
+    """
+    scores = result.scores
+    sentences = []
+    for (model, metric), values in scores.groupby(["model", "metric"], sort=False)["value"]:
+        n_failed = int((~np.isfinite(values.to_numpy(float))).sum())
+        if n_failed and (model, metric) != (result.models[0], "pearson"):
+            where = f"in {n_failed} of {len(values)} folds"
+            sentences.append(f"{metric} of {model} could not be computed {where}")
+    return sentences
+
+
+def _summary(result: CrossvalResult) -> dict[str, Any]:
+    """Summary, with a warning for every score that is not a number."""
+    summary = summary_dict(result)
+    known = " ".join(a["text"] for a in summary["warnings"])
+    summary["warnings"] += [
+        {"name": "score_not_computed", "severity": "warning", "text": text}
+        for text in failed_scores(result)
+        if text not in known
+    ]
+    return summary
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, index=False, na_rep="NaN", lineterminator="\n")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        text_columns = {"model": str, "model_a": str, "model_b": str}
+        return pd.read_csv(
+            path,
+            dtype=text_columns,
+            keep_default_na=False,
+            na_values=["NaN"],
+            float_precision="round_trip",
+        )
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a table written by m1pipe; {error}") from None
+
+
+def _write_losses(result: CrossvalResult, path: Path) -> None:
+    """All losses as one array, models first, so that any name of a model is safe."""
+    seeds = [(name, loss) for name, several in result.seed_losses.items() for loss in several]
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(format_version=FORMAT_VERSION, metric=result.metric)
+        _write_texts(file, "samples", list(result.samples))
+        _write_texts(file, "models", result.models)
+        file["folds"] = result.folds
+        file["losses"] = np.stack([np.asarray(v) for v in result.losses.values()])
+        _write_texts(file, "seed_models", [name for name, _ in seeds])
+        file["seed_losses"] = (
+            np.stack([np.asarray(loss) for _, loss in seeds])
+            if seeds
+            else np.empty((0, *result.folds.shape))
+        )
+
+
+def _write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
+    file.create_dataset(name, data=np.array(list(texts), dtype=object), dtype=h5py.string_dtype())
+
+
+def _read_losses(path: Path) -> dict[str, Any]:
+    """Arguments of CrossvalResult that `losses.h5` holds."""
+    try:
+        with h5py.File(path) as file:
+            texts = {k: file[k].asstr()[...] for k in ("samples", "models", "seed_models")}
+            folds, losses, seeds = (file[k][...] for k in ("folds", "losses", "seed_losses"))
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
+    names = list(dict.fromkeys(texts["seed_models"]))
+    return {
+        "samples": texts["samples"],
+        "folds": folds,
+        "losses": dict(zip(texts["models"], losses, strict=True)),
+        "seed_losses": {name: seeds[texts["seed_models"] == name] for name in names},
+    }

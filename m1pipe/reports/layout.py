@@ -1,0 +1,99 @@
+"""What a report page is made of: tables and figures with captions, and the page itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from m1pipe.reports.numbers import ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of ready-made texts.
+
+    Attributes
+    ----------
+    caption : str
+        Says what is shown, without the number.
+    head : sequence of str
+        One a column; empty for a table without a head.
+    rows : sequence of sequence of str
+        Cells. "not computed" is shown as an error.
+    note : str
+        Below the table.
+    n_text : int
+        Columns from the left that hold text; the others hold numbers, aligned to the right.
+    strong : frozenset of int
+        Rows set in bold.
+    folded : bool
+        Shown only when the reader opens it.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    n_text: int = 1
+    strong: frozenset[int] = frozenset()
+    folded: bool = False
+
+    def __post_init__(self) -> None:
+        width = len(self.head) or (len(self.rows[0]) if self.rows else 0)
+        if any(len(row) != width for row in self.rows):
+            raise ValueError(f"{self.caption}: every row needs {width} cells")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as it stands in the page.
+
+    Attributes
+    ----------
+    caption : str
+        Says what is shown and how to read it, without the number.
+    alt : str
+        What the figure shows, for whoever cannot see it.
+    source : str
+        Address that holds the image itself.
+    """
+
+    caption: str
+    alt: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under one heading.
+
+    Attributes
+    ----------
+    name : str
+        Anchor in the page.
+    title : str
+        Heading.
+    texts : sequence of str
+        Paragraphs before the tables and figures.
+    parts : sequence of Table or Picture
+        In order; the page numbers them.
+    """
+
+    name: str
+    title: str
+    texts: Sequence[str]
+    parts: "Sequence[Table | Picture]"
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill in a template of `m1pipe/reports/templates`; every name in it has to be given."""
+    environment = Environment(
+        loader=PackageLoader("m1pipe.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["absent"] = ABSENT
+    return environment.get_template(template).render(**content)

@@ -1,0 +1,158 @@
+"""The methods paragraph: what was done, in past tense, with references in order of mention."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.reports.numbers import count, listing
+from m1pipe.reports.terms import metric_of
+from m1pipe.reports.words import n_seeds
+
+REFERENCES = {
+    "m1": "Kingma DP, Mohamed S, Rezende DJ, Welling M. Semi-supervised learning with deep "
+    "generative models. Advances in Neural Information Processing Systems 27, 2014. "
+    "arXiv:1406.5298.",
+    "vae": "Kingma DP, Welling M. Auto-encoding variational Bayes. International Conference on "
+    "Learning Representations, 2014. arXiv:1312.6114.",
+    "nadeau": "Nadeau C, Bengio Y. Inference for the generalization error. Machine Learning "
+    "2003;52:239-281. doi:10.1023/A:1024068626366.",
+    "bouckaert": "Bouckaert RR, Frank E. Evaluating the replicability of significance tests for "
+    "comparing learning algorithms. PAKDD 2004, LNCS 3056:3-12. "
+    "doi:10.1007/978-3-540-24775-3_3.",
+    "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scandinavian "
+    "Journal of Statistics 1979;6:65-70.",
+    "wilcoxon": "Wilcoxon F. Individual comparisons by ranking methods. Biometrics Bulletin "
+    "1945;1:80-83. doi:10.2307/3001968.",
+    "burda": "Burda Y, Grosse R, Salakhutdinov R. Importance weighted autoencoders. "
+    "International Conference on Learning Representations, 2016. arXiv:1509.00519.",
+}
+
+
+@dataclass
+class Citations:
+    """Numbers references by their first mention."""
+
+    keys: list[str] = field(default_factory=list)
+
+    def cite(self, *keys: str) -> str:
+        """Bracketed numbers of the references of these keys."""
+        self.keys += [key for key in keys if key not in self.keys]
+        return f"[{', '.join(str(self.keys.index(key) + 1) for key in keys)}]"
+
+    def listed(self) -> list[str]:
+        """Texts of all references mentioned, in order."""
+        return [REFERENCES[key] for key in self.keys]
+
+
+def methods_text(
+    result: CrossvalResult, *, version: str, settings: Mapping[str, Any]
+) -> tuple[str, list[str]]:
+    """Methods paragraph and its references.
+
+    Parameters
+    ----------
+    result : CrossvalResult
+        What was done.
+    version : str
+        Of m1pipe.
+    settings : mapping
+        Configuration of the cross-validation: folds, seed, recipe, head.
+
+    Returns
+    -------
+    text : str
+        One paragraph.
+    references : list of str
+        Those it mentions, by number.
+    """
+    citations = Citations()
+    sentences = [
+        _representation(result, citations),
+        _design(result, settings),
+        _heads(result, settings),
+        _tests(result, citations),
+        f"All computations used m1pipe {version}.",
+    ]
+    return " ".join(text for text in sentences if text), citations.listed()
+
+
+def _representation(result: CrossvalResult, citations: Citations) -> str:
+    """What the encoders are and how they were used."""
+    encoders = result.info.get("encoders", {})
+    if not encoders:
+        return ""
+    kinds = [_encoder_phrase(result, name, facts) for name, facts in encoders.items()]
+    return (
+        f"Latent features were taken from {listing(kinds)} {citations.cite('vae')}; the encoders "
+        "were frozen and the posterior means of the labelled samples were given to a "
+        f"feed-forward network (the latent-feature discriminative model M1 {citations.cite('m1')})."
+    )
+
+
+def _encoder_phrase(result: CrossvalResult, name: str, facts: Mapping[str, Any]) -> str:
+    kind = "an autoencoder" if facts.get("beta") == 0 else "a variational autoencoder"
+    width = f" with {facts['n_latent']} latent units" if facts.get("n_latent") else ""
+    where = " trained inside each training fold" if facts.get("in_fold") else ""
+    return f"{kind}{width}{where} ({name}, {count(n_seeds(result, name), 'seed')})"
+
+
+def _design(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
+    """Folds, strata, groups, what was fitted where."""
+    info = result.info
+    repeats = f", repeated {result.n_repeats} times" if result.n_repeats > 1 else ""
+    strata = f", stratified by {info['stratify']}" if info.get("stratify") else ""
+    donors = ""
+    if info.get("n_groups"):
+        donors = f", with the samples of each of {info['n_groups']:,} donors kept in one fold"
+    seed = f" (seed {settings['seed']})" if settings.get("seed") is not None else ""
+    return (
+        f"All models were compared on the same {result.n_folds} folds{repeats}{strata}{donors}"
+        f"{seed} of {len(result.samples):,} samples. Everything fitted to data (scaling, "
+        "components, penalties, stopping) saw training rows only; test rows chose nothing."
+    )
+
+
+def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
+    """The feed-forward heads, the same for every row."""
+    head = settings.get("head") or {}
+    if not head:
+        return ""
+    if settings.get("recipe") == "published":
+        return (
+            "Feed-forward networks had the published sizes (256 and 32 hidden units on genes, "
+            "32 on latents) on inputs that were not standardised."
+        )
+    widths = " and ".join(str(w) for w in head.get("hidden", ())) or "no"
+    text = (
+        f"Every feed-forward network had {widths} hidden units, a learning rate of {head['lr']:g}"
+    )
+    text += f", batches of {head['batch_size']} and at most {head['epochs']} epochs"
+    if head.get("standardize"):
+        text += "; its inputs were standardised by the training rows"
+    if head.get("patience") and head.get("validation"):
+        share = f"{head['validation'] * 100:g} %"
+        text += f"; training stopped early on {share} of the training rows held out"
+    return text + "."
+
+
+def _tests(result: CrossvalResult, citations: Citations) -> str:
+    """The headline test, the family, and what describes only."""
+    metric = metric_of(result.metric).label
+    cited = ("nadeau", "bouckaert") if result.n_repeats > 1 else ("nadeau",)
+    text = (
+        f"The headline loss was the {metric} per sample. Models were compared by the corrected "
+        f"resampled t-test over the fold means {citations.cite(*cited)}, two-sided, with a "
+        "test-to-training ratio of 1 / (k - 1); p values of the declared family (each encoder "
+        "against the genes, the yardstick and the linear row) were adjusted by Holm's method "
+        f"{citations.cite('holm')}. Paired t-tests over samples and Wilcoxon's signed-rank test "
+        f"{citations.cite('wilcoxon')} describe the models fitted here, given their training "
+        "sets, and carry no claim."
+    )
+    if result.info.get("encoders"):
+        text += (
+            " Latent units were counted as active where the mean KL divergence exceeded 0.05 "
+            f"nats and where the variance of the posterior mean exceeded 0.01 "
+            f"{citations.cite('burda')}."
+        )
+    return text

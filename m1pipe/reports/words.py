@@ -1,0 +1,220 @@
+"""The decision in words: what each declared comparison shows, who is ahead, what to mind.
+
+A sentence claims a difference only where Holm's adjusted p is below 0.05; it says "nothing is
+shown" otherwise, never "equal". Fewer than three trained encoders carry no sentence about the
+model in general.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from m1pipe.evaluation.compare import declared_family
+from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.reports.numbers import (
+    count,
+    decimals_for,
+    interval,
+    listing,
+    number,
+    p_value,
+    percent,
+)
+from m1pipe.reports.terms import (
+    ALPHA,
+    ENOUGH_SEEDS,
+    HEADLINE_TEST,
+    RECOMMENDED_REPEATS,
+    metric_of,
+)
+
+Kind = Literal["better", "worse", "open", "failed"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One declared comparison in words.
+
+    Attributes
+    ----------
+    kind : str
+        "better", "worse", "open" (nothing is shown) or "failed" (it could not be computed).
+    model, rival : str
+        The two rows.
+    text : str
+        The sentence, with its numbers.
+    """
+
+    kind: Kind
+    model: str
+    rival: str
+    text: str
+
+
+def family(result: CrossvalResult) -> pd.DataFrame:
+    """Declared comparisons by the headline test, those without an adjusted p value included."""
+    table, info = result.comparisons, result.info
+    if not len(table):
+        return table
+    mine = (table["test"] == HEADLINE_TEST) & (table["metric"] == result.metric)
+    pairs = declared_family(list(info.get("encoders", {})), result.models, info.get("linear_rival"))
+    named = pd.MultiIndex.from_frame(table[["model_a", "model_b"]]).isin(pairs)
+    return table[mine & (table["p_holm"].notna() | (table["p"].isna() & named))]
+
+
+def n_seeds(result: CrossvalResult, model: str) -> int:
+    """Number of trained encoders behind one fold's loss of a row; 0 where there is no encoder."""
+    if model in result.seed_losses:
+        return len(result.seed_losses[model])
+    return 1 if model in result.info.get("encoders", {}) else 0
+
+
+def question(result: CrossvalResult) -> str:
+    """The question that the cross-validation answers."""
+    info = result.info
+    if info.get("kind") == "regression":
+        what = f"the levels of {count(info.get('n_targets'), 'target')}"
+    else:
+        what = str(info.get("label") or "the labels")
+    names = listing(list(info.get("encoders", {}))) or "learned"
+    return (
+        f"Do the latent features of an encoder ({names}) predict {what} better than the genes "
+        "themselves, the training mean and a linear model do - by how much, and how sure is that?"
+    )
+
+
+def verdicts(result: CrossvalResult) -> list[Verdict]:
+    """One sentence for each declared comparison, in the order of the table."""
+    table = family(result)
+    return [_verdict(row, result, len(table)) for row in table.to_dict(orient="records")]
+
+
+def _verdict(row: Mapping[Any, Any], result: CrossvalResult, n_family: int) -> Verdict:
+    a, b = str(row["model_a"]), str(row["model_b"])
+    if not all(math.isfinite(row[k]) for k in ("difference", "ci_low", "ci_high", "p_holm")):
+        text = f"{a} and {b} could not be compared: the test gave no number (see the warnings)."
+        return Verdict("failed", a, b, text)
+    tail = f"p {p_value(row['p_holm'])} after Holm over {count(n_family, 'comparison')}"
+    tail += _seed_phrase(result, a)
+    if row["p_holm"] >= ALPHA:
+        return Verdict("open", a, b, _open_text(row, tail))
+    kind: Kind = "better" if row["difference"] < 0 else "worse"
+    return Verdict(kind, a, b, _claim_text(row, kind, _subject(result, a), tail))
+
+
+def _claim_text(row: Mapping[Any, Any], kind: Kind, subject: str, tail: str) -> str:
+    """`vae is better than raw by 0.12 (95 % CI 0.08 to 0.16), p = ...`."""
+    sign = -1 if kind == "better" else 1
+    gap, *ends = (sign * row[k] for k in ("difference", "ci_low", "ci_high"))
+    low, high = sorted(ends)
+    digits = decimals_for(high - low)
+    return (
+        f"{subject} is {kind} than {row['model_b']} by {number(gap, digits)} "
+        f"(95 % CI {interval(low, high, digits)}), {tail}."
+    )
+
+
+def _open_text(row: Mapping[Any, Any], tail: str) -> str:
+    """`No difference between vae and ridge is shown: ...`, with what the interval leaves open."""
+    gap, low, high = (row[k] for k in ("difference", "ci_low", "ci_high"))
+    digits = decimals_for(high - low)
+    a, b = row["model_a"], row["model_b"]
+    return (
+        f"No difference between {a} and {b} is shown: the loss of {a} is "
+        f"{_sided(gap, digits)} than that of {b} (95 % CI {_sided(low, digits)} to "
+        f"{_sided(high, digits)}), {tail}."
+    )
+
+
+def _sided(value: float, digits: int) -> str:
+    return f"{number(abs(value), digits)} {'lower' if value < 0 else 'higher'}"
+
+
+def _subject(result: CrossvalResult, model: str) -> str:
+    """Who the sentence is about: the model, or only the encoders trained here."""
+    n = n_seeds(result, model)
+    if n == 0 or n >= ENOUGH_SEEDS:
+        return model
+    return f"The one trained {model} encoder" if n == 1 else f"The {n} trained {model} encoders"
+
+
+def _seed_phrase(result: CrossvalResult, model: str) -> str:
+    n = n_seeds(result, model)
+    return f", {count(n, 'encoder seed')}" if n else ""
+
+
+def winner_text(result: CrossvalResult, ladder: pd.DataFrame, gap: Mapping[Any, Any] | None) -> str:
+    """Who has the lowest loss of all rows, and how far the runner-up is behind.
+
+    Parameters
+    ----------
+    result : CrossvalResult
+        The result.
+    ladder : DataFrame
+        As of `ladder_table`, best first.
+    gap : mapping, optional
+        Nadeau-Bengio row of the winner against the runner-up.
+    """
+    best = ladder.iloc[0]
+    text = (
+        f"Of all {count(len(ladder), 'row')}, {ladder.index[0]} has the lowest "
+        f"{metric_of(result.metric).label}: {number(best['loss'])}"
+    )
+    if math.isfinite(best["share"]):
+        text += f", {percent(best['share'], 1)} of that of {result.models[0]}"
+    if gap is None or not math.isfinite(gap["difference"]):
+        return text + ". How far the runner-up is behind could not be computed."
+    low, high = sorted((-gap["ci_low"], -gap["ci_high"]))
+    digits = decimals_for(high - low)
+    text += (
+        f". The runner-up, {gap['model_b']}, is behind by {number(-gap['difference'], digits)} "
+        f"(95 % CI {interval(low, high, digits)}; p {p_value(gap['p'])}, not adjusted)"
+    )
+    if low <= 0 <= high:
+        text += ": these data do not tell the two apart"
+    return text + ". This pair was picked after seeing the results, so no claim is made for it."
+
+
+def cautions(result: CrossvalResult) -> list[str]:
+    """What limits the sentences above: repeats, seeds, donors, confounding."""
+    found = [_repeats_caution(result), _seeds_caution(result), _groups_caution(result)]
+    found += [str(text) for text in result.info.get("confounding") or []]
+    return [text for text in found if text]
+
+
+def _repeats_caution(result: CrossvalResult) -> str:
+    if result.n_repeats >= RECOMMENDED_REPEATS:
+        return ""
+    k, r = result.n_folds, result.n_repeats
+    done = f"{k} folds were run once" if r == 1 else f"{k} folds were repeated {r} times"
+    return (
+        f"{done}; 5 x 5 folds (--folds 5 --repeats 5) are recommended where they can be "
+        f"afforded. The headline test here has {k * r - 1} degrees of freedom, there 24, and so "
+        "finds smaller differences."
+    )
+
+
+def _seeds_caution(result: CrossvalResult) -> str:
+    few = {m: n_seeds(result, m) for m in result.models if 0 < n_seeds(result, m) < ENOUGH_SEEDS}
+    if not few:
+        return ""
+    named = listing([f"{model} ({count(n, 'seed')})" for model, n in few.items()])
+    return (
+        f"Fewer than three encoder seeds stand behind {named}: what is said of them holds for "
+        "the encoders trained here and does not carry to the model in general, because one "
+        "trained encoder is one draw."
+    )
+
+
+def _groups_caution(result: CrossvalResult) -> str:
+    n_groups = result.info.get("n_groups")
+    if not n_groups:
+        return ""
+    return (
+        f"{count(len(result.samples), 'sample')} come from {count(n_groups, 'donor')}: donors "
+        "are the independent units. No donor stands on both sides of a split, and per-sample "
+        "differences are averaged within donor, each donor weighing the same."
+    )
