@@ -370,7 +370,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-Config = TypeVar("Config", EncoderConfig, HeadConfig, CrossvalConfig)
+Config = TypeVar("Config")
 
 
 def parse_bytes(text: str) -> int:

@@ -1,0 +1,72 @@
+"""`m1pipe convert`: text and other formats to h5ad."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from m1pipe.config import build, read_config_file
+from m1pipe.data.convert import ConvertConfig, Format, Missing
+from m1pipe.data.convert import convert as convert_source
+from m1pipe.data.prepare import ZeroTotal
+from m1pipe.data.steps import Normalize
+from m1pipe.data.units import NAMES
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(ConvertConfig)}
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    """A comma-separated list of names."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "format",
+    type=click.Choice(get_args(Format)),
+    help=f"Format of SOURCE.  [default: {_DEFAULTS['format']}, by its content]",
+)
+@click.option("--genes-as-rows", is_flag=True, default=None, help="Columns are samples.")
+@click.option("--units", type=click.Choice(NAMES), metavar="U", help=f"One of {', '.join(NAMES)}.")
+@click.option("--floor", type=float, metavar="F", help="Raise smaller values to F, first.")
+@click.option("--normalize", type=click.Choice(get_args(Normalize)), help="Scale every sample.")
+@click.option(
+    "--target-sum",
+    type=float,
+    metavar="F",
+    help=f"For --normalize total.  [default: {_DEFAULTS['target_sum']:g}]",
+)
+@click.option("--lengths", metavar="TSV", help="Gene lengths in bases, for --normalize tpm.")
+@click.option("--log2p1", is_flag=True, default=None, help="log2(1 + x), last.")
+@click.option("--labels", metavar="TSV", help="Sample labels, joined by sample id.")
+@click.option("--var", metavar="TSV", help="Gene annotations; a column `gene` becomes gene_id.")
+@click.option(
+    "--obs-columns", callback=_names, metavar="A,B", help="Labels that sit among the genes."
+)
+@click.option(
+    "--zero-total",
+    type=click.Choice(get_args(ZeroTotal)),
+    help=f"Samples that cannot be normalised.  [default: {_DEFAULTS['zero_total']}]",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(get_args(Missing)),
+    help=f"Empty fields, NA, NaN.  [default: {_DEFAULTS['missing']}]",
+)
+@click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
+@click.option("--force", is_flag=True, help="Replace DEST.")
+def convert(source: Path, dest: Path, config_file: str | None, force: bool, **options: Any) -> None:
+    """Turn text (.tsv, .csv, .gz, .bz2), h5ad or flat HDF5 into h5ad, streaming.
+
+    \b
+    Counts of samples x genes to log2 of counts per 10,000:
+      m1pipe convert genes.tsv.gz x.h5ad --units counts --normalize total
+          --target-sum 1e4 --log2p1 --labels labels.tsv
+    """  # noqa: D301 - click wants this character itself
+    layers = [read_config_file(config_file)] if config_file else []
+    config = build(ConvertConfig, *layers, options, where=config_file or "convert")
+    click.echo(convert_source(source, dest, config, force=force))
