@@ -1,0 +1,32 @@
+"""`m1pipe inspect`: what a file holds, and what it shares with another."""
+
+from pathlib import Path
+
+import click
+
+from m1pipe.data.inspection import inspect_matrix, overlap
+from m1pipe.data.matrix import open_matrix
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare genes, samples and units with another file.",
+)
+def inspect(file: Path, against: Path | None) -> None:
+    """Layout, shape, units, labels, zeros, missing values and sums of FILE.
+
+    \b
+    Does x have the genes that an encoder trained on u wants?
+      m1pipe inspect x.h5ad --against u.h5ad
+    """  # noqa: D301 - click wants this character itself
+    with open_matrix(file) as matrix:
+        click.echo(inspect_matrix(matrix))
+        if against is None:
+            return
+        with open_matrix(against) as other:
+            click.echo(f"against {against}")
+            click.echo(overlap(matrix, other))
