@@ -1,5 +1,6 @@
 """What is settled before an encoder is trained: rows, validation rows, complete settings."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +13,10 @@ from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule, default_hidden
-from m1pipe.recipe import Aligned, Recipe, align, name_columns
+from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
 from m1pipe.training.schedule import resolve_epochs
+
+BLOCK_BYTES = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +86,15 @@ def plan_training(
     groups: np.ndarray | None = None,
     validation: Any = None,
 ) -> TrainingPlan:
-    """Settle rows and settings without reading values; parameters as for `train_encoder`."""
+    """Settle rows and settings, and look whether the values suit the likelihood.
+
+    Values are read no farther than that takes. The parameters are those of `train_encoder`.
+
+    Raises
+    ------
+    InputError
+        If the values do not suit the likelihood, or there are too few rows.
+    """
     matrix = open_matrix(data)
     recipe = Recipe(
         genes=tuple(matrix.genes.tolist()),
@@ -100,9 +111,22 @@ def plan_training(
             f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
             "choose more with --rows"
         )
-    return TrainingPlan(
-        source, train_rows, held_out, held_out_rows, complete_config(config, train_rows.size)
-    )
+    complete = complete_config(config, train_rows.size)
+    plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
+    _check_values(plan)
+    return plan
+
+
+def block_rows(n_genes: int) -> int:
+    """Rows of a block of some 32 MB."""
+    return max(1, BLOCK_BYTES // (4 * max(n_genes, 1)))
+
+
+def raw_blocks(source: Aligned, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of a source by index, arrays of shape (n_block_rows, n_genes)."""
+    step = block_rows(source.shape[1])
+    for start in range(0, rows.size, step):
+        yield source.take(rows[start : start + step])
 
 
 def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
@@ -155,3 +179,22 @@ def _split(
             f"in both, {min(shared)!r} first: leave them out of one"
         )
     return rows, other, np.arange(other.matrix.n_samples)
+
+
+def _check_values(plan: TrainingPlan) -> None:
+    """Refuse values that the likelihood cannot mean."""
+    where = str(plan.source.matrix.path or "data")
+    model = plan.config.model
+    blocks = raw_blocks(plan.source, plan.rows)
+    if model.likelihood.startswith("gaussian"):
+        refuse_counts(plan.source.matrix.units, blocks, where)
+        return
+    if model.transform == "minmax":
+        return
+    top = 1.0 if model.likelihood == "bernoulli" else np.inf
+    for block in blocks:
+        if block.min() < 0 or block.max() > top:
+            raise InputError(
+                f"{where}: expected values in [0, {top:g}] for the likelihood {model.likelihood}; "
+                f"found {block.min():g} to {block.max():g}"
+            )

@@ -12,13 +12,12 @@ import torch
 from m1pipe.config import EncoderConfig, parse_bytes
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
-from m1pipe.encoder.plan import TrainingPlan, plan_training
+from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.trained import Encoder, gene_means
-from m1pipe.errors import InputError
 from m1pipe.models.pca_start import initialize_from_pca, takes_pca_start
 from m1pipe.models.vae import VAEModule, initialize_output_bias
 from m1pipe.pca import PCA, fit_pca
-from m1pipe.recipe import Aligned, refuse_counts
+from m1pipe.recipe import Aligned
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.faults import explain_rows
 from m1pipe.training.feed import Batches, ResidentFeed, make_feed
@@ -27,7 +26,6 @@ from m1pipe.training.history import History, Observer
 from m1pipe.training.objectives import vae_objective
 from m1pipe.training.signals import StopFlag
 
-BLOCK_BYTES = 2**25
 VALIDATION_MEMORY = 0.25
 RESIDUAL_FLOOR = 1e-3
 
@@ -102,8 +100,7 @@ def train_planned(
     """
     begun = time.perf_counter()
     training = plan.config.training
-    _check_values(plan)
-    blocks = _raw_blocks(plan.source, plan.rows)
+    blocks = raw_blocks(plan.source, plan.rows)
     scaler = fit_gene_transform(plan.config.model.transform, blocks)
     device = resolve_device(training.device)
     batches, validation = _feeds(plan, scaler, device)
@@ -153,25 +150,6 @@ def _encoder(
     )
 
 
-def _check_values(plan: TrainingPlan) -> None:
-    """Refuse values that the likelihood cannot mean."""
-    where = str(plan.source.matrix.path or "data")
-    model = plan.config.model
-    blocks = _raw_blocks(plan.source, plan.rows)
-    if model.likelihood.startswith("gaussian"):
-        refuse_counts(plan.source.matrix.units, blocks, where)
-        return
-    if model.transform == "minmax":
-        return
-    top = 1.0 if model.likelihood == "bernoulli" else np.inf
-    for block in blocks:
-        if block.min() < 0 or block.max() > top:
-            raise InputError(
-                f"{where}: expected values in [0, {top:g}] for the likelihood {model.likelihood}; "
-                f"found {block.min():g} to {block.max():g}"
-            )
-
-
 def _feeds(
     plan: TrainingPlan, scaler: GeneTransform, device: torch.device
 ) -> tuple[Batches, Batches | None]:
@@ -218,27 +196,16 @@ def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
     return module
 
 
-def _block_rows(n_genes: int) -> int:
-    return max(1, BLOCK_BYTES // (4 * max(n_genes, 1)))
-
-
-def _raw_blocks(source: Aligned, rows: np.ndarray) -> Iterator[np.ndarray]:
-    step = _block_rows(source.shape[1])
-    for start in range(0, rows.size, step):
-        yield source.take(rows[start : start + step])
-
-
 def _blocks(
     source: Aligned, rows: np.ndarray, scaler: GeneTransform, batches: Batches | None
 ) -> Iterator[np.ndarray]:
     """Transformed rows in order, from memory where the batches are held there."""
     if isinstance(batches, ResidentFeed):
         held = batches.tensors[0]
-        step = _block_rows(held.shape[1])
-        for start in range(0, len(held), step):
-            yield held[start : start + step].cpu().numpy()
+        for part in held.split(block_rows(held.shape[1])):
+            yield part.cpu().numpy()
     else:
-        for block in _raw_blocks(source, rows):
+        for block in raw_blocks(source, rows):
             yield scaler.apply(block)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
+from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, write_json, write_text
@@ -282,8 +282,9 @@ def _read_model_json(folder: Path) -> dict[str, Any]:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    packed = pack_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     with atomic_file(path) as temporary:
-        save_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()}, temporary)
+        temporary.write_bytes(packed)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -307,7 +308,7 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
         return []
     return [
         {str(name): value for name, value in row.items()}
-        for row in pd.read_csv(path).to_dict("records")
+        for row in pd.read_csv(path, float_precision="round_trip").to_dict("records")
     ]
 
 

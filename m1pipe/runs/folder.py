@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from m1pipe.atomic import write_json, write_text
 from m1pipe.console import log
-from m1pipe.errors import InputError, M1Warning, StoppedBySignalError
+from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.runs.provenance import job_id, make_provenance, now, same_input
 
 Start = Literal["fresh", "resumed", "finished"]
@@ -112,7 +111,6 @@ class RunFolder:
         if state is not None and not force:
             if resume:
                 self._refuse_changes(config, inputs)
-                self._warn_of_another_machine(threads)
                 if state == "done":
                     return "finished"
                 if self.checkpoint.exists():
@@ -165,6 +163,7 @@ class RunFolder:
     ) -> None:
         if kind is None:
             self.update(state="done")
+            self.checkpoint.unlink(missing_ok=True)
         elif issubclass(kind, StoppedBySignalError | KeyboardInterrupt):
             self.update(state="stopped", message=str(error) or "interrupted")
         else:
@@ -236,17 +235,6 @@ class RunFolder:
             raise InputError(
                 f"{self.path}: cannot resume, for this differs: {'; '.join(changes)}; "
                 "give what the run began with, or start again with --force"
-            )
-
-    def _warn_of_another_machine(self, threads: int | None) -> None:
-        """Say what keeps a resumed run from ending with the same bits."""
-        before = self.read_provenance() or {}
-        if before.get("threads") != threads:
-            warnings.warn(
-                f"{self.path}: begun with {before.get('threads')} threads, resumed with "
-                f"{threads}: the result will not be bit-identical to an unbroken run",
-                M1Warning,
-                stacklevel=3,
             )
 
     def _note_resumption(self) -> None:

@@ -37,6 +37,12 @@ def job_id() -> str | None:
     return None
 
 
+def command_line() -> str:
+    """The command as it can be typed again."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["m1pipe" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
 def git_commit(folder: Path = PACKAGE) -> str | None:
     """Commit of the checkout that `folder` belongs to ("-dirty" if changed); None outside one."""
     ask = ["git", "-C", str(folder)]
@@ -125,7 +131,7 @@ def make_provenance(
         "m1pipe": __version__,
         "git_commit": git_commit(),
         "libraries": libraries(),
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "folder": os.getcwd(),
         "host": socket.gethostname(),
         "job_id": job_id(),

@@ -1,0 +1,28 @@
+"""Kinds of option values that several commands take."""
+
+from typing import Any
+
+import click
+
+
+class Widths(click.ParamType):
+    """Layer widths such as "512" or "512,256"; "none" for no hidden layer."""
+
+    name = "widths"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Tuple of widths."""
+        if isinstance(value, tuple):
+            return value
+        if value == "none":
+            return ()
+        try:
+            return tuple(int(width) for width in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected widths such as 512 or 512,256, or none; found {value!r}")
+
+
+WIDTHS = Widths()
+EXISTING = click.Path(exists=False)

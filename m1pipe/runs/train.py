@@ -1,0 +1,185 @@
+"""What `m1pipe train` does: a run folder around the training of an encoder."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import torch
+
+from m1pipe.config import EncoderConfig, to_dict
+from m1pipe.console import log
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.splits import resolve_groups
+from m1pipe.encoder.plan import TrainingPlan, plan_training
+from m1pipe.encoder.train import train_planned
+from m1pipe.encoder.trained import FILES, Encoder, load_encoder
+from m1pipe.errors import InputError
+from m1pipe.runs.folder import RunFolder
+from m1pipe.runs.watch import STEPS_FILE, Watcher
+from m1pipe.training.checkpoint import load_checkpoint
+from m1pipe.training.history import Observer
+from m1pipe.training.signals import StopFlag
+
+PathLike = str | os.PathLike[str]
+_QUERY_FAULTS = (NameError, SyntaxError, ValueError, TypeError, KeyError, AttributeError)
+
+
+def run_training(
+    data: PathLike,
+    out: PathLike,
+    config: EncoderConfig,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    log_steps: bool = False,
+) -> Encoder:
+    """Train an encoder in a run folder.
+
+    Parameters
+    ----------
+    data : path
+        Samples x genes.
+    out : path
+        The run's folder.
+    config : EncoderConfig
+        Its `selection` says which rows of the file are used.
+    force : bool
+        Overwrite a run that is there.
+    resume : bool
+        Go on with an unfinished one; a finished one is read and returned.
+    log_steps : bool
+        Keep the losses of every step in steps.csv.
+
+    Returns
+    -------
+    Encoder
+        As it is in the folder.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be used, or the data do not suit the model.
+    StoppedBySignalError, KeyboardInterrupt
+        If a signal came; the run can be resumed.
+    """
+    inputs = {"data": data}
+    if config.selection.validation_file is not None:
+        inputs["validation"] = config.selection.validation_file
+    folder = RunFolder(out, results=(*FILES, STEPS_FILE))
+    with open_matrix(data) as matrix:
+        plan = make_plan(matrix, config)
+        start = folder.prepare(
+            to_dict(plan.config),
+            inputs,
+            seed=config.training.seed,
+            threads=torch.get_num_threads(),
+            force=force,
+            resume=resume,
+        )
+        if start == "finished":
+            log.info("%s: finished already, nothing left to do", folder.path)
+            return load_encoder(folder.path)
+        with folder, StopFlag() as stop, Watcher(folder, plan, log_steps=log_steps) as watcher:
+            log.info("%s", plan_line(plan))
+            if start == "resumed":
+                watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
+            encoder = train_planned(
+                plan,
+                checkpoint=folder.checkpoint,
+                resume=start == "resumed",
+                stop=stop,
+                observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch),
+            )
+            encoder.save(folder.path)
+    return encoder
+
+
+def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
+    """Plan of a training on the rows that the configuration selects.
+
+    Raises
+    ------
+    InputError
+        If the selection does not fit the file.
+    """
+    selection = config.selection
+    rows = None if selection.rows is None else select_rows(matrix, selection.rows)
+    return plan_training(
+        matrix,
+        config,
+        rows=rows,
+        groups=resolve_groups(matrix.obs, selection.group),
+        validation=selection.validation_file,
+    )
+
+
+def select_rows(matrix: Matrix, query: str) -> np.ndarray:
+    """Rows of a matrix for which a pandas query on its obs holds.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows,)
+        Ascending, at least one.
+
+    Raises
+    ------
+    InputError
+        If the query cannot be evaluated, is not true or false for each sample, or never holds.
+    """
+    obs = matrix.obs
+    columns = ", ".join(map(str, obs.columns)) or "none"
+    try:
+        chosen = obs.eval(query, engine="python")
+    except _QUERY_FAULTS as error:
+        raise InputError(
+            f"rows: expected a pandas query on the columns of obs ({columns}); found {query!r}: "
+            f"{error}"
+        ) from None
+    if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
+        raise InputError(
+            f"rows: expected a query that is true or false for each sample; found {query!r} "
+            f"(columns of obs: {columns})"
+        )
+    if not chosen.any():
+        raise InputError(f"rows: {query!r} holds for none of the {len(obs)} samples")
+    return np.flatnonzero(chosen.to_numpy())
+
+
+def plan_line(plan: TrainingPlan) -> str:
+    """One line about what will be trained on what."""
+    where = "streamed from disk" if plan.streams else "in memory"
+    return (
+        f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
+        f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}; "
+        f"{plan.n_parameters:,} parameters; {plan.config.training.epochs} epochs of "
+        f"{plan.n_steps:,} steps"
+    )
+
+
+def dry_run_text(plan: TrainingPlan) -> str:
+    """What a training would take: parameters, memory, disk, steps."""
+    epochs = plan.config.training.epochs or 0
+    return "\n".join(
+        (
+            plan_line(plan),
+            f"parameters  {plan.n_parameters:,}",
+            f"memory      about {plan.memory_bytes / 2**30:.2f} GiB beside the libraries",
+            f"disk        about {plan.disk_bytes / 2**30:.2f} GiB while training",
+            f"steps       {epochs * plan.n_steps:,}",
+        )
+    )
+
+
+def summary_line(path: PathLike, encoder: Encoder) -> str:
+    """One line about a trained encoder: where, how long, how good beside PCA, how alive."""
+    found = encoder.summary
+    rows = "held-out" if found["r2_rows"] == "validation" else "training"
+    return (
+        f"{path}: {found['epochs']} epochs (best {found['best_epoch']}), {rows} R2 "
+        f"{_number(found['r2'])} (PCA {_number(found['pca_r2'])}), "
+        f"{found['active_units']} of {encoder.n_latent} units active, {found['seconds']:.0f} s"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
