@@ -1,0 +1,239 @@
+"""Simulated data sets on disk: streamed by row blocks, with the planted truth beside them."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.console import progress
+from m1pipe.data.m1_law import World, tissue_expression, usage
+from m1pipe.data.m1_samples import (
+    Design,
+    labelled_design,
+    labelled_rows,
+    numbered,
+    tissue_names,
+    unlabelled_design,
+    unlabelled_rows,
+)
+from m1pipe.data.m1_world import M1Size, plant
+from m1pipe.data.units import Units, log2p1
+from m1pipe.data.writer import MatrixWriter
+from m1pipe.errors import InputError
+
+SIZES = {
+    "tiny": M1Size(
+        n_unlabelled=300,
+        n_labelled=120,
+        n_genes=60,
+        samples_per_donor=4,
+        n_organs=3,
+        n_tissues=6,
+        n_factors=8,
+        n_modules=30,
+    ),
+    "small": M1Size(n_unlabelled=2_000, n_labelled=600, n_genes=500),
+    "medium": M1Size(n_unlabelled=6_000, n_labelled=600, n_genes=1_000),
+    "large": M1Size(n_unlabelled=20_000, n_labelled=3_000, n_genes=5_000, samples_per_donor=12),
+    "paper": M1Size(
+        n_unlabelled=167_884,
+        n_labelled=17_356,
+        n_genes=18_965,
+        isoforms_per_gene=156_958 / 18_965,
+        most_isoforms=14,
+        samples_per_donor=18.31,
+    ),
+}
+DEFAULT_SIZE = "small"
+DEFAULT_SEED = 0
+M1_FILES = ("unlabelled.h5ad", "genes.h5ad", "isoforms.h5ad", "truth.h5", "README.txt")
+_UNITS = Units("log2_tpm1")
+_BLOCK_BYTES = 2**26
+
+
+def simulate_m1(
+    out: str | os.PathLike[str],
+    size: str | M1Size = DEFAULT_SIZE,
+    seed: int = DEFAULT_SEED,
+    *,
+    n_unlabelled: int | None = None,
+    n_labelled: int | None = None,
+    n_genes: int | None = None,
+    force: bool = False,
+) -> M1Size:
+    """Write an unlabelled set, a labelled set with genes and isoforms, and the truth.
+
+    Both sets hold log2(TPM + 1). The unlabelled samples come from studies and are shifted against
+    the labelled ones, which come from donors; a donor gives several tissues. Isoforms of a gene
+    sum to the gene's TPM. Nothing is held whole, and a sample does not depend on how many are
+    made at a time.
+
+    Parameters
+    ----------
+    out : path
+        Folder to make; see `M1_FILES`.
+    size : str or M1Size
+        One of `SIZES`, or a size of your own.
+    seed : int
+        At least 0; the same seed and size give the same files.
+    n_unlabelled, n_labelled, n_genes : int, optional
+        Replace those of the size.
+    force : bool
+        Replace an earlier simulation in `out`.
+
+    Returns
+    -------
+    M1Size
+        What was made.
+
+    Raises
+    ------
+    InputError
+        If the size is unknown or impossible, the disk is too small, or `out` exists and is not
+        an earlier simulation that `force` allows to replace.
+    """
+    resolved = _resolve_size(size, n_unlabelled, n_labelled, n_genes)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed: expected 0 to 2**63 - 1; found {seed}")
+    out = refuse_existing(out, force=force)
+    _check_replaceable(out)
+    _check_space(out, resolved)
+    with atomic_folder(out, force=force) as folder:
+        world = plant(resolved, seed)
+        unlabelled, labelled = unlabelled_design(resolved, seed), labelled_design(resolved, seed)
+        latents = {
+            "unlabelled": _write_unlabelled(folder, world, unlabelled, seed),
+            "labelled": _write_labelled(folder, world, labelled, seed),
+        }
+        with h5py.File(folder / "truth.h5", "w") as truth:
+            _write_truth(truth, world, resolved, seed)
+            for name, design in (("unlabelled", unlabelled), ("labelled", labelled)):
+                truth[f"{name}/latents"] = latents[name]
+                truth[f"{name}/tissue"] = design.tissue
+        (folder / "README.txt").write_text(_readme(resolved, seed), encoding="utf-8")
+    return resolved
+
+
+def _write_unlabelled(folder: Path, world: World, design: Design, seed: int) -> np.ndarray:
+    latents = []
+    var = pd.DataFrame(index=_gene_names(world))
+    path = folder / "unlabelled.h5ad"
+    with MatrixWriter(path, obs=design.obs, var=var, units=_UNITS) as writer:
+        for start, stop in _blocks(len(design.obs), len(var), "unlabelled samples"):
+            z, X = unlabelled_rows(world, design, seed, start, stop)
+            writer.write(start, X)
+            latents.append(z)
+    return np.concatenate(latents)
+
+
+def _write_labelled(folder: Path, world: World, design: Design, seed: int) -> np.ndarray:
+    latents = []
+    genes, isoforms = pd.DataFrame(index=_gene_names(world)), _isoform_table(world)
+    obs = design.obs
+    with (
+        MatrixWriter(folder / "genes.h5ad", obs=obs, var=genes, units=_UNITS) as gene_writer,
+        MatrixWriter(folder / "isoforms.h5ad", obs=obs, var=isoforms, units=_UNITS) as writer,
+    ):
+        for start, stop in _blocks(len(obs), len(isoforms), "labelled samples"):
+            z, X, Y = labelled_rows(world, design, seed, start, stop)
+            gene_writer.write(start, X)
+            writer.write(start, Y)
+            latents.append(z)
+    return np.concatenate(latents)
+
+
+def _blocks(n_rows: int, n_columns: int, label: str) -> Iterator[tuple[int, int]]:
+    """Row ranges of bounded size, under a progress bar."""
+    step = max(1, _BLOCK_BYTES // (4 * n_columns))
+    bar: Any = progress(total=n_rows, label=label, unit=" samples")
+    with bar:
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            yield start, stop
+            bar.update(stop - start)
+
+
+def _write_truth(truth: h5py.File, world: World, size: M1Size, seed: int) -> None:
+    truth.attrs.update({"seed": seed, "size": json.dumps(dataclasses.asdict(size))})
+    for name, value in dataclasses.asdict(world).items():
+        if isinstance(value, np.ndarray):
+            truth[f"world/{name}"] = value
+        else:
+            truth.attrs[name] = value
+    truth["tissues/names"] = tissue_names(size)
+    truth["tissues/latents"] = world.tissue_latents
+    truth["tissues/expression"] = np.stack(
+        [log2p1(tissue_expression(world, z)) for z in world.tissue_latents]
+    )
+    truth["tissues/usage"] = np.stack(
+        [usage(world, z, tissue) for tissue, z in enumerate(world.tissue_latents)]
+    )
+
+
+def _readme(size: M1Size, seed: int) -> str:
+    return f"""\
+Simulated by m1pipe (m1pipe simulate m1), seed {seed}. Not real data.
+
+unlabelled.h5ad  {size.n_unlabelled} samples x {size.n_genes} genes, from {size.n_studies} studies
+genes.h5ad       {size.n_labelled} samples x {size.n_genes} genes; tissue, donor
+isoforms.h5ad    the same samples x {size.n_isoforms} isoforms; var: gene_id
+truth.h5         what was planted: latents of every sample, tissue means, isoform usage, world
+
+Units are log2(TPM + 1). A sample's TPM sum to a million times the share of a genome that is
+simulated; the isoforms of a gene sum to the gene. The unlabelled samples are shifted against the
+labelled ones, as a whole and by study.
+"""
+
+
+def _resolve_size(
+    size: str | M1Size, n_unlabelled: int | None, n_labelled: int | None, n_genes: int | None
+) -> M1Size:
+    if isinstance(size, str):
+        if size not in SIZES:
+            raise InputError(f"size: expected one of {', '.join(SIZES)}; found {size!r}")
+        size = SIZES[size]
+    given = {"n_unlabelled": n_unlabelled, "n_labelled": n_labelled, "n_genes": n_genes}
+    return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse to replace a folder that holds anything but a simulation."""
+    if not out.exists():
+        return
+    others = [p.name for p in out.iterdir() if p.name not in M1_FILES] if out.is_dir() else [out]
+    if others:
+        raise InputError(
+            f"{out}: expected an earlier simulation to replace; found {others[0]} there: choose "
+            "another folder"
+        )
+
+
+def _check_space(out: Path, size: M1Size) -> None:
+    genes = (size.n_unlabelled + size.n_labelled) * size.n_genes
+    needed = 4 * (genes + size.n_labelled * size.n_isoforms)
+    free = shutil.disk_usage(out.parent).free
+    if needed > free:
+        raise InputError(
+            f"{out}: needs {needed / 1e9:.1f} GB; the disk has {free / 1e9:.1f} GB left: make room "
+            "or choose a smaller --size"
+        )
+
+
+def _gene_names(world: World) -> list[str]:
+    return numbered("GENE", world.gene_base.size)
+
+
+def _isoform_table(world: World) -> pd.DataFrame:
+    """Gene of every isoform; isoforms are numbered within their gene from 201, as Ensembl's."""
+    genes = np.array(_gene_names(world), dtype=object)[world.gene_of]
+    number = 201 + pd.Series(genes).groupby(genes).cumcount()
+    index = [f"{gene}-{i}" for gene, i in zip(genes, number, strict=True)]
+    return pd.DataFrame({"gene_id": genes}, index=index)
