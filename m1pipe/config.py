@@ -312,6 +312,39 @@ class CrossvalConfig:
         _check_range("seed", self.seed, 0, 2**63 - 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """A final head and what it is fitted to: `config.json` of a model's folder.
+
+    Attributes
+    ----------
+    label : str or None
+        Column of obs to predict. None: the levels of a second file.
+    targets : tuple of str or None
+        Columns of that file. None: all.
+    group, stratify : str or None
+        As for a cross-validation, for the inner split that stops training.
+    min_coverage : float
+        Smallest share of the encoder's genes that must be found.
+    seed : int
+        Of the head and the inner split.
+    head : HeadConfig
+        Network and training.
+    """
+
+    label: str | None = None
+    targets: tuple[str, ...] | None = None
+    group: str | None = None
+    stratify: str | None = None
+    min_coverage: float = 0.8
+    seed: int = 0
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        _check_range("min-coverage", self.min_coverage, 0, 1)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "m1": {
         "hidden": (4096, 2048, 1024, 512),
@@ -370,7 +403,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", EncoderConfig, HeadConfig, CrossvalConfig, FitConfig)
 
 
 def parse_bytes(text: str) -> int:
