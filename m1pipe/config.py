@@ -403,7 +403,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-Config = TypeVar("Config", EncoderConfig, HeadConfig, CrossvalConfig, FitConfig)
+Config = TypeVar("Config")
 
 
 def parse_bytes(text: str) -> int:
