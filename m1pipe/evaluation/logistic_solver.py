@@ -1,0 +1,186 @@
+"""Penalised logistic and softmax regression of several row subsets at once, by L-BFGS.
+
+The scores are a rotation onto principal axes, so the Hessian is nearly diagonal: scaling each
+coordinate by its root makes a few dozen steps enough whatever the penalty.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logsumexp
+
+from m1pipe.errors import M1Warning
+
+_STEPS_A_RUN, _MOST_STEPS = 500, 20000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Scores and 0/1 targets shared by all fits.
+
+    Attributes
+    ----------
+    scores : ndarray, shape (n_samples, rank)
+        Orthogonal, centred columns.
+    targets : ndarray, shape (n_samples, n_outputs)
+        With `softmax` one column a class, one 1 a row; else independent outputs.
+    softmax : bool
+    """
+
+    scores: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    softmax: bool
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Coefficients of every fit.
+
+    Attributes
+    ----------
+    weights : ndarray, shape (rank, n_fits, n_outputs)
+    intercept : ndarray, shape (n_fits, n_outputs)
+        Minus infinity for an output that no training row of the fit has, infinity for one that
+        all of them have (not with `softmax`).
+    """
+
+    weights: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def logits(self, problem: Problem) -> NDArray[np.float64]:
+        """Linear predictions of every row by every fit, (n_samples, n_fits, n_outputs)."""
+        return _linear(problem.scores, self.weights) + self.intercept
+
+
+def solve(
+    problem: Problem,
+    train: NDArray[np.bool_],
+    alpha: float,
+    *,
+    tolerance: float,
+    start: Fits | None = None,
+) -> Fits:
+    """Minimise the summed log loss + alpha / 2 * sum weights^2 for every subset of rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    train : ndarray of bool, shape (n_samples, n_fits)
+        The rows of each fit.
+    alpha : float
+        Penalty, of the weights only.
+    tolerance : float
+        Largest entry of the preconditioned gradient at the solution: the total loss is then
+        within about tolerance^2 / 2 a coefficient of its minimum.
+    start : Fits, optional
+        Coefficients to start from.
+
+    Returns
+    -------
+    Fits
+
+    Warns
+    -----
+    M1Warning
+        If the tolerance is not reached.
+    """
+    share = problem.targets.T @ train / train.sum(axis=0)  # (n_outputs, n_fits)
+    share = share.T
+    active = (share > 0) & (problem.softmax | (share < 1))
+    scale = _preconditioner(problem, train, share, alpha)
+    theta = _initial(problem, share, active, start) / scale
+    steps = 0
+    while True:
+        result = minimize(
+            _objective,
+            theta.ravel(),
+            args=(problem, train, active, alpha, scale),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": _STEPS_A_RUN, "gtol": tolerance, "ftol": 0, "maxcor": 20},
+        )
+        theta, steps = result.x, steps + result.nit
+        if result.status != 1 or steps >= _MOST_STEPS:
+            break
+    slope = float(np.abs(result.jac).max())
+    if slope > 10 * tolerance:
+        warnings.warn(
+            f"logistic regression at penalty {alpha:.3g} stopped after {steps} steps short of its "
+            f"tolerance: gradient {slope:.2g}, expected {tolerance:.2g}",
+            M1Warning,
+            stacklevel=3,
+        )
+    solution = theta.reshape(scale.shape) * scale
+    certain = np.where(share > 0.5, np.inf, -np.inf)
+    return Fits(solution[:-1], np.where(active, solution[-1], certain))
+
+
+def _objective(
+    theta: NDArray,
+    problem: Problem,
+    train: NDArray,
+    active: NDArray,
+    alpha: float,
+    scale: NDArray,
+) -> tuple[float, NDArray]:
+    """Penalised total log loss of all fits and its gradient, in scaled coordinates."""
+    solution = theta.reshape(scale.shape) * scale
+    weights = solution[:-1]
+    logits = _linear(problem.scores, weights) + solution[-1]
+    loss, residual = _losses(logits, problem, active)
+    residual *= train[:, :, None]
+    flat = residual.reshape(len(residual), -1)
+    gradient = np.empty(scale.shape)
+    gradient[:-1] = (problem.scores.T @ flat).reshape(weights.shape) + alpha * weights
+    gradient[-1] = residual.sum(axis=0)
+    total = float(np.sum(loss * train) + alpha / 2 * np.vdot(weights, weights))
+    return total, (gradient * scale).ravel()
+
+
+def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray, NDArray]:
+    """Log loss of each row under each fit, and its derivative by the logits."""
+    targets = problem.targets[:, None, :]
+    if problem.softmax:
+        logits = np.where(active, logits, -np.inf)
+        total = logsumexp(logits, axis=2, keepdims=True)
+        own = np.where(targets > 0, logits, -np.inf).max(axis=2)
+        loss = np.where(np.isfinite(own), total[:, :, 0] - own, 0.0)
+        return loss, np.exp(logits - total) - targets * active
+    loss = (np.logaddexp(0, logits) - targets * logits) * active
+    return loss.sum(axis=2), (expit(logits) - targets) * active
+
+
+def _linear(scores: NDArray, weights: NDArray) -> NDArray[np.float64]:
+    """Scores times the weights of all fits, (n_samples, n_fits, n_outputs)."""
+    return (scores @ weights.reshape(len(weights), -1)).reshape(len(scores), *weights.shape[1:])
+
+
+def _preconditioner(
+    problem: Problem, train: NDArray, share: NDArray, alpha: float
+) -> NDArray[np.float64]:
+    """Inverse root of the Hessian's diagonal about the prior, (rank + 1, n_fits, n_outputs)."""
+    spread = np.maximum(share * (1 - share), 1e-3)
+    n = train.sum(axis=0)[:, None]
+    squares = np.einsum("ij,ij->j", problem.scores, problem.scores)[:, None, None]
+    hessian = np.empty((problem.scores.shape[1] + 1, *share.shape))
+    hessian[:-1] = squares * (spread * n / len(train)) + alpha
+    hessian[-1] = spread * n
+    return 1 / np.sqrt(hessian)
+
+
+def _initial(
+    problem: Problem, share: NDArray, active: NDArray, start: Fits | None
+) -> NDArray[np.float64]:
+    """Coefficients to start from: those given, else no weights and the prior's log-odds."""
+    theta = np.zeros((problem.scores.shape[1] + 1, *share.shape))
+    if start is not None:
+        theta[:-1] = start.weights
+        theta[-1] = np.where(active, start.intercept, 0.0)
+        return theta
+    safe = np.where(active, share, 0.5)
+    odds = np.log(safe) if problem.softmax else np.log(safe / (1 - np.minimum(safe, 1 - 1e-12)))
+    theta[-1] = np.where(active, odds, 0.0)
+    return theta

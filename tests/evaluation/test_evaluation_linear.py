@@ -1,0 +1,271 @@
+"""Ridge against brute-force leave-one-out, logistic against scikit-learn."""
+
+import time
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+
+from m1pipe.errors import M1Warning
+from m1pipe.evaluation.linear import fit_logistic, fit_ridge
+from m1pipe.evaluation.logistic import _inner_folds
+from m1pipe.evaluation.logistic_solver import Problem, solve
+from m1pipe.evaluation.rotation import rotate
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def levels(rng, n, p, t, dtype=np.float64):
+    X = rng.normal(size=(n, p))
+    X[:, : p // 2] += rng.normal(size=(n, 1))
+    Y = X[:, :4] @ rng.normal(size=(4, t)) + rng.normal(size=(n, t)) + 5
+    return X.astype(dtype), Y.astype(dtype)
+
+
+def brute_force(X, Y, alpha):
+    """Leave-one-out mean squared error by refitting scikit-learn's ridge n times."""
+    errors = []
+    for i in range(len(X)):
+        keep = np.arange(len(X)) != i
+        model = Ridge(alpha=alpha).fit(X[keep], Y[keep])
+        errors.append((model.predict(X[i : i + 1]) - Y[i]) ** 2)
+    return float(np.mean(errors))
+
+
+@pytest.mark.parametrize(("n", "p", "t"), [(15, 40, 3), (20, 20, 3), (21, 20, 30), (40, 6, 50)])
+def test_leave_one_out_is_exact_for_few_and_many_samples(rng, n, p, t):
+    X, Y = levels(rng, n, p, t)
+    alphas = [1e4, 100.0, 1.0, 1e-2, 1e-6]
+    fit = fit_ridge(X, Y, alphas=alphas)
+    expected = [brute_force(X, Y, a) for a in alphas]
+    np.testing.assert_allclose(fit.losses, expected, rtol=1e-6)
+    assert fit.alpha == alphas[int(np.argmin(expected))]
+
+
+def test_duplicate_samples_and_features_keep_leave_one_out_exact(rng):
+    X, Y = levels(rng, 14, 30, 2)
+    X[3], X[:, 7] = X[2], X[:, 6]
+    fit = fit_ridge(X, Y, alphas=[30.0, 1e-3])
+    np.testing.assert_allclose(fit.losses, [brute_force(X, Y, a) for a in (30.0, 1e-3)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "p"), [(30, 80), (80, 30)])
+def test_fit_and_prediction_match_scikit_learn(rng, n, p):
+    X, Y = levels(rng, n, p, 5)
+    fit = fit_ridge(X, Y, alphas=[7.0])
+    oracle = Ridge(alpha=7.0).fit(X, Y)
+    np.testing.assert_allclose(fit.coef, oracle.coef_.T, atol=1e-10)
+    np.testing.assert_allclose(fit.intercept, oracle.intercept_, atol=1e-10)
+    new = rng.normal(size=(9, p))
+    np.testing.assert_allclose(fit.predict(new), oracle.predict(new), atol=1e-10)
+
+
+def test_chosen_penalty_matches_ridge_cv_and_is_not_beaten_nearby(rng):
+    X, Y = levels(rng, 60, 25, 4)
+    fit = fit_ridge(X, Y)
+    oracle = RidgeCV(alphas=np.unique(fit.alphas)).fit(X, Y)
+    assert fit.alpha == pytest.approx(oracle.alpha_)
+    best = fit.losses.min()
+    for factor in (0.5, 0.8, 1.25, 2):
+        assert fit_ridge(X, Y, alphas=[factor * fit.alpha]).losses[0] > best * 0.999
+
+
+def test_single_precision_agrees_and_stays_single(rng):
+    X, Y = levels(rng, 50, 90, 12)
+    exact = fit_ridge(X, Y)
+    single = fit_ridge(X.astype(np.float32), Y.astype(np.float32))
+    new = rng.normal(size=(8, 90))
+    assert single.predict(new.astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(single.predict(new), exact.predict(new), atol=1e-4)
+
+
+def test_targets_read_in_blocks_give_the_same(rng, monkeypatch):
+    X, Y = levels(rng, 25, 12, 31)
+    whole = fit_ridge(X, Y)
+    monkeypatch.setattr("m1pipe.evaluation.linear._BLOCK_CELLS", 100)
+    blocks = fit_ridge(X, Y)
+    np.testing.assert_allclose(blocks.losses, whole.losses, rtol=1e-12)
+    np.testing.assert_allclose(blocks.predict(X), whole.predict(X), rtol=1e-10)
+
+
+def test_unrelated_inputs_shrink_to_the_mean(rng):
+    X, Y = rng.normal(size=(40, 200)), rng.normal(size=(40, 30)) + 3
+    fit = fit_ridge(X, Y)
+    spread = np.std(fit.predict(rng.normal(size=(10, 200))) - Y.mean(axis=0))
+    assert spread < 0.2 * np.std(Y)
+
+
+def test_a_gene_constant_in_training_rows_does_not_blow_up(rng):
+    """At 20 labels some genes are constant in training and not in the test rows."""
+    X, Y = levels(rng, 20, 30, 4)
+    new = X + rng.normal(size=X.shape)
+    X[:, 11] = 0.1
+    codes = (Y[:, 0] > Y[:, 0].mean()).astype(int)
+    ordinary, moved = new.copy(), new.copy()
+    ordinary[:, 11], moved[:, 11] = 0.1, 50.0
+    fit = fit_ridge(X, Y)
+    np.testing.assert_allclose(fit.predict(moved), fit.predict(ordinary), atol=1e-6)
+    logistic = fit_logistic(X, codes, kind="binary")
+    np.testing.assert_allclose(logistic.predict(moved), logistic.predict(ordinary), atol=1e-6)
+    flat = fit_ridge(np.full((20, 5), 0.1), Y)
+    np.testing.assert_allclose(flat.predict(moved[:, :5]), np.tile(Y.mean(axis=0), (20, 1)))
+
+
+def test_ridge_is_fast_for_many_targets(rng):
+    X, Y = levels(rng, 800, 968, 1505, dtype=np.float32)
+    start = time.process_time()
+    fit_ridge(X, Y)
+    assert time.process_time() - start < 6  # 0.8 s on one quiet core
+
+
+def test_rotation_reproduces_the_centred_matrix(rng):
+    for shape in ((12, 50), (50, 12)):
+        X = rng.normal(size=shape) + 3
+        r = rotate(X)
+        np.testing.assert_allclose((r.left * r.singular) @ r.basis.T + r.center, X, atol=1e-9)
+        np.testing.assert_allclose(r.transform(X), r.left * r.singular, atol=1e-9)
+        np.testing.assert_allclose(r.basis.T @ r.basis, np.eye(len(r.singular)), atol=1e-9)
+
+
+def classes(rng, n, p, k):
+    X = rng.normal(size=(n, p))
+    logits = 1.5 * X[:, :3] @ rng.normal(size=(3, k))
+    return X, (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 10), (40, 150)])
+def test_binary_matches_scikit_learn(rng, n, p):
+    X, y = classes(rng, n, p, 2)
+    fit = fit_logistic(X, y, kind="binary", alphas=[2.5])
+    oracle = LogisticRegression(C=1 / 2.5, tol=1e-10, max_iter=10000).fit(X, y)
+    new = rng.normal(size=(20, p))
+    np.testing.assert_allclose(fit.predict(new), oracle.predict_proba(new), atol=2e-5)
+    np.testing.assert_allclose(fit.coef[:, 0], oracle.coef_[0], atol=2e-5)
+
+
+@pytest.mark.parametrize(("n", "p"), [(90, 12), (60, 200)])
+def test_multiclass_matches_scikit_learn(rng, n, p):
+    X, y = classes(rng, n, p, 4)
+    fit = fit_logistic(X, y, kind="multiclass", alphas=[1.3])
+    oracle = LogisticRegression(C=1 / 1.3, tol=1e-10, max_iter=10000).fit(X, y)
+    new = rng.normal(size=(20, p))
+    np.testing.assert_allclose(fit.predict(new), oracle.predict_proba(new), atol=3e-5)
+
+
+def test_multilabel_is_one_binary_model_a_label(rng):
+    X = rng.normal(size=(80, 15))
+    labels = (X[:, :3] + rng.normal(size=(80, 3)) > 0.4).astype(np.float32)
+    fit = fit_logistic(X, labels, kind="multilabel", alphas=[3.0])
+    for j in range(3):
+        alone = fit_logistic(X, labels[:, j].astype(int), kind="binary", alphas=[3.0])
+        np.testing.assert_allclose(fit.predict(X)[:, j], alone.predict(X)[:, 1], atol=1e-5)
+
+
+def test_penalty_is_chosen_by_the_inner_log_loss(rng):
+    """The curve over penalties equals scikit-learn's on the same inner folds."""
+    X, y = classes(rng, 70, 30, 3)
+    alphas = [300.0, 30.0, 3.0, 0.3]
+    fit = fit_logistic(X, y, kind="multiclass", alphas=alphas, seed=4)
+    folds = _inner_folds(np.eye(3)[y], None, 4)
+    expected = []
+    for alpha in fit.alphas:
+        loss = np.empty(70)
+        for k in range(5):
+            test = folds == k
+            model = LogisticRegression(C=1 / alpha, tol=1e-8, max_iter=10000).fit(
+                X[~test], y[~test]
+            )
+            loss[test] = -np.log(model.predict_proba(X[test])[np.arange(test.sum()), y[test]])
+        expected.append(loss.mean())
+    np.testing.assert_allclose(fit.losses, expected, atol=2e-3)
+    assert fit.alpha == alphas[int(np.argmin(expected))]
+
+
+def test_inner_folds_are_stratified_deterministic_and_keep_donors_together(rng):
+    y = np.repeat([0, 1, 2], [50, 30, 10])
+    folds = _inner_folds(np.eye(3)[y], None, 0)
+    table = np.array([[np.sum((folds == k) & (y == c)) for c in range(3)] for k in range(5)])
+    assert (np.ptp(table, axis=0) <= 1).all()
+    np.testing.assert_array_equal(folds, _inner_folds(np.eye(3)[y], None, 0))
+    donors = rng.integers(0, 12, 90)
+    folds = _inner_folds(np.eye(3)[y], donors, 0)
+    assert all(len(set(folds[donors == d])) == 1 for d in range(12))
+    assert len(set(folds)) == 5
+
+
+def test_shuffled_labels_are_not_predicted(rng):
+    X, y = rng.normal(size=(100, 400)), rng.integers(0, 2, 100)
+    p = fit_logistic(X, y, kind="binary").predict(rng.normal(size=(50, 400)))
+    assert np.abs(p[:, 1] - y.mean()).mean() < 0.1
+
+
+def test_separable_classes_converge_without_a_warning(rng):
+    X, y = classes(rng, 40, 300, 2)
+    X[:, 0] = 6 * y
+    fit = fit_logistic(X, y, kind="binary")
+    assert fit.losses.min() < 0.3
+    again = fit_logistic(X, y, kind="binary")
+    np.testing.assert_array_equal(fit.weights, again.weights)
+
+
+def test_classes_missing_from_training_rows_have_probability_zero(rng):
+    X, y = classes(rng, 60, 8, 3)
+    y[y == 1] = 0
+    p = fit_logistic(X, y, kind="multiclass", n_classes=4).predict(X)
+    assert p.shape == (60, 4)
+    assert (p[:, [1, 3]] == 0).all()
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    one = fit_logistic(X, np.zeros(60, int), kind="multiclass", n_classes=2).predict(X)
+    np.testing.assert_array_equal(one, np.tile([1.0, 0.0], (60, 1)))
+
+
+def test_a_label_that_never_varies_keeps_its_frequency(rng):
+    X = rng.normal(size=(50, 6))
+    labels = np.column_stack([X[:, 0] > 0, np.zeros(50), np.ones(50)])
+    p = fit_logistic(X, labels, kind="multilabel").predict(X)
+    assert (p[:, 1] == 0).all()
+    assert (p[:, 2] == 1).all()
+    assert 0 < p[:, 0].min() < 0.5 < p[:, 0].max() < 1
+
+
+def test_a_rare_class_of_two_samples_is_fitted(rng):
+    X, y = classes(rng, 50, 8, 2)
+    y[:2] = 2
+    assert fit_logistic(X, y, kind="multiclass").predict(X).shape == (50, 3)
+
+
+def test_stopping_short_is_said(rng, monkeypatch):
+    X, y = classes(rng, 60, 20, 2)
+    for name in ("_STEPS_A_RUN", "_MOST_STEPS"):
+        monkeypatch.setattr(f"m1pipe.evaluation.logistic_solver.{name}", 2)
+    r = rotate(X)
+    problem = Problem(r.left * r.singular, y[:, None].astype(float), softmax=False)
+    everything = np.ones((60, 1), dtype=bool)
+    with pytest.warns(M1Warning, match="short of its tolerance"):
+        solve(problem, everything, 1e-9, tolerance=1e-12)
+
+
+@pytest.mark.slow
+def test_logistic_is_fast_for_wide_and_for_many_samples(rng):
+    for n, p, k in ((317, 20531, 6), (12000, 1287, 8)):
+        X, y = classes(rng, n, p, k)
+        start = time.process_time()
+        fit_logistic(X, y, kind="multiclass")
+        assert time.process_time() - start < 60  # 1 s and 35 s on one core
+
+
+def test_shapes_that_do_not_fit_are_refused(rng):
+    X = rng.normal(size=(10, 3))
+    with pytest.raises(ValueError, match="as many as X"):
+        fit_ridge(X, np.zeros((9, 2)))
+    with pytest.raises(ValueError, match="positive"):
+        fit_ridge(X, np.zeros((10, 2)), alphas=[0.0])
+    with pytest.raises(ValueError, match="finite matrix"):
+        fit_ridge(np.full((10, 3), np.nan), np.zeros((10, 2)))
+    with pytest.raises(ValueError, match="expected 10 rows; found 9"):
+        fit_logistic(X, np.zeros(9, int), kind="binary")
+    with pytest.raises(ValueError, match="does not fit the kind"):
+        fit_logistic(X, np.zeros((10, 2)), kind="binary")
