@@ -1,10 +1,15 @@
 """`m1pipe simulate`: data with a known truth."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
-from m1pipe.data.simulate import DEFAULT_SEED, DEFAULT_SIZE, SIZES, simulate_m1
+from m1pipe.config import build, read_config_file
+from m1pipe.data.simulate import SIZES, M1Config, simulate_m1
+
+DEFAULT = M1Config()
 
 
 @click.group()
@@ -22,25 +27,16 @@ def simulate() -> None:
 @click.option(
     "--size",
     type=click.Choice(list(SIZES)),
-    default=DEFAULT_SIZE,
-    show_default=True,
-    help="How much: seconds for tiny, small and medium; paper writes 25 GB.",
+    help="How much: seconds for tiny, small and medium, 25 GB for paper.  "
+    f"[default: {DEFAULT.size}]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=DEFAULT_SEED, show_default=True)
-@click.option("--n-unlabelled", type=click.IntRange(min=1), help="Instead of the size's own.")
-@click.option("--n-labelled", type=click.IntRange(min=1), help="Instead of the size's own.")
-@click.option("--n-genes", type=click.IntRange(min=1), help="Instead of the size's own.")
+@click.option("--seed", type=int, help=f"Of all that is drawn.  [default: {DEFAULT.seed}]")
+@click.option("--n-unlabelled", type=int, metavar="N", help="Instead of the size's own.")
+@click.option("--n-labelled", type=int, metavar="N", help="Instead of the size's own.")
+@click.option("--n-genes", type=int, metavar="N", help="Instead of the size's own.")
+@click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
 @click.option("--force", is_flag=True, help="Replace an earlier simulation.")
-def m1(
-    out: Path,
-    size: str,
-    seed: int,
-    *,
-    n_unlabelled: int | None,
-    n_labelled: int | None,
-    n_genes: int | None,
-    force: bool,
-) -> None:
+def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
     """Unlabelled expression, and labelled expression with isoforms.
 
     Writes unlabelled.h5ad, genes.h5ad and isoforms.h5ad in log2(TPM + 1), and what was planted as
@@ -52,15 +48,9 @@ def m1(
       m1pipe simulate m1 --out sim --size small --seed 1
       m1pipe train sim/unlabelled.h5ad --out runs/vae
     """  # noqa: D301 - click wants this character itself
-    made = simulate_m1(
-        out,
-        size,
-        seed,
-        n_unlabelled=n_unlabelled,
-        n_labelled=n_labelled,
-        n_genes=n_genes,
-        force=force,
-    )
+    layers = [read_config_file(config_file)] if config_file else []
+    config = build(M1Config, *layers, options, where=config_file or "simulate m1")
+    made = simulate_m1(out, **dataclasses.asdict(config), force=force)
     click.echo(
         f"{out}: {made.n_unlabelled:,} unlabelled and {made.n_labelled:,} labelled samples, "
         f"{made.n_genes:,} genes, {made.n_isoforms:,} isoforms, {made.n_tissues} tissues, "

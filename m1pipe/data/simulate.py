@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,40 @@ SIZES = {
         samples_per_donor=18.31,
     ),
 }
-DEFAULT_SIZE = "small"
-DEFAULT_SEED = 0
 M1_FILES = ("unlabelled.h5ad", "genes.h5ad", "isoforms.h5ad", "truth.h5", "README.txt")
 _UNITS = Units("log2_tpm1")
 _BLOCK_BYTES = 2**26
 
 
+@dataclass(frozen=True, kw_only=True)
+class M1Config:
+    """Options of `m1pipe simulate m1`.
+
+    Attributes
+    ----------
+    size : str
+        One of `SIZES`.
+    seed : int
+        At least 0; the same seed and size give the same files.
+    n_unlabelled, n_labelled, n_genes : int or None
+        Replace those of the size.
+    """
+
+    size: str = "small"
+    seed: int = 0
+    n_unlabelled: int | None = None
+    n_labelled: int | None = None
+    n_genes: int | None = None
+
+    def __post_init__(self) -> None:
+        resolve_size(self.size, self.n_unlabelled, self.n_labelled, self.n_genes)
+        _check_seed(self.seed)
+
+
 def simulate_m1(
     out: str | os.PathLike[str],
-    size: str | M1Size = DEFAULT_SIZE,
-    seed: int = DEFAULT_SEED,
+    size: str | M1Size = M1Config.size,
+    seed: int = M1Config.seed,
     *,
     n_unlabelled: int | None = None,
     n_labelled: int | None = None,
@@ -100,9 +124,8 @@ def simulate_m1(
         If the size is unknown or impossible, the disk is too small, or `out` exists and is not
         an earlier simulation that `force` allows to replace.
     """
-    resolved = _resolve_size(size, n_unlabelled, n_labelled, n_genes)
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed: expected 0 to 2**63 - 1; found {seed}")
+    resolved = resolve_size(size, n_unlabelled, n_labelled, n_genes)
+    _check_seed(seed)
     out = refuse_existing(out, force=force)
     _check_replaceable(out)
     _check_space(out, resolved)
@@ -120,6 +143,24 @@ def simulate_m1(
                 truth[f"{name}/tissue"] = design.tissue
         (folder / "README.txt").write_text(_readme(resolved, seed), encoding="utf-8")
     return resolved
+
+
+def resolve_size(
+    size: str | M1Size, n_unlabelled: int | None, n_labelled: int | None, n_genes: int | None
+) -> M1Size:
+    """Size of that name, with the numbers given in place of its own.
+
+    Raises
+    ------
+    InputError
+        If there is no such size, or a number is impossible.
+    """
+    if isinstance(size, str):
+        if size not in SIZES:
+            raise InputError(f"size: expected one of {', '.join(SIZES)}; found {size!r}")
+        size = SIZES[size]
+    given = {"n_unlabelled": n_unlabelled, "n_labelled": n_labelled, "n_genes": n_genes}
+    return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
 
 
 def _write_unlabelled(folder: Path, world: World, design: Design, seed: int) -> np.ndarray:
@@ -193,15 +234,9 @@ labelled ones, as a whole and by study.
 """
 
 
-def _resolve_size(
-    size: str | M1Size, n_unlabelled: int | None, n_labelled: int | None, n_genes: int | None
-) -> M1Size:
-    if isinstance(size, str):
-        if size not in SIZES:
-            raise InputError(f"size: expected one of {', '.join(SIZES)}; found {size!r}")
-        size = SIZES[size]
-    given = {"n_unlabelled": n_unlabelled, "n_labelled": n_labelled, "n_genes": n_genes}
-    return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed: expected 0 to 2**63 - 1; found {seed}")
 
 
 def _check_replaceable(out: Path) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m1pipe.data.names import canonical_gene, match_genes, pair_samples, require_coverage
@@ -32,6 +32,7 @@ def test_only_an_ensembl_version_is_stripped(name: str, expected: str) -> None:
     wanted=st.lists(st.sampled_from("abcdefghij"), unique=True),
     available=st.lists(st.sampled_from("abcdefghij"), unique=True),
 )
+@settings(deadline=None)
 def test_exact_names_are_found_wherever_they_are(wanted: list[str], available: list[str]) -> None:
     match = match_genes(wanted, available)
     for name, column in zip(wanted, match.columns, strict=True):
@@ -107,6 +108,7 @@ def test_no_gene_in_common_is_refused_at_any_coverage() -> None:
     x=st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1),
     y=st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1),
 )
+@settings(deadline=None)
 def test_samples_pair_by_id_in_the_order_of_x(x: list[str], y: list[str]) -> None:
     if not set(x) & set(y):
         with pytest.raises(InputError, match="found none"):

@@ -245,3 +245,18 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and "exists already" in error[0]
     assert run([*options, "--force"]) == 0
+
+
+def test_command_reads_a_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "sim.toml"
+    config.write_text('size = "tiny"\nseed = 4\nn_unlabelled = 30\n')
+    options = ["simulate", "m1", "--config", str(config), "--out", str(tmp_path / "sim")]
+    assert run([*options, "--n-unlabelled", "20"]) == 0
+    assert "20 unlabelled and 120 labelled" in capsys.readouterr().out
+    with h5py.File(tmp_path / "sim" / "truth.h5") as truth:
+        assert truth.attrs["seed"] == 4
+    config.write_text("genes = 5\n")
+    assert run([*options, "--force"]) == 1
+    assert "sim.toml: unknown setting 'genes'" in capsys.readouterr().err
+    assert run(["simulate", "m1", "--out", str(tmp_path / "b"), "--n-labelled", "0"]) == 1
+    assert "n_labelled: expected at least 1; found 0" in capsys.readouterr().err
