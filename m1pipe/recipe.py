@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.names import GeneMatch, match_genes, require_coverage
 from m1pipe.data.units import Units, convert_units
@@ -172,6 +173,7 @@ def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) ->
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     require_coverage(match, min_coverage, where)
+    _report(match, where)
     return Aligned(matrix, recipe, match)
 
 
@@ -223,6 +225,19 @@ def _look_like_counts(blocks: Iterable[np.ndarray]) -> bool:
             return False
         highest = max(highest, float(block.max(initial=0.0)))
     return highest > MIN_COUNT_LIKE
+
+
+def _report(match: GeneMatch, where: str) -> None:
+    """Say how much of the recipe a file covers."""
+    n_wanted = match.columns.size
+    log.info(
+        "%s: %d of %d genes found (%s), %d others not used",
+        where,
+        n_wanted - len(match.missing),
+        n_wanted,
+        match.how,
+        match.n_extra,
+    )
 
 
 def _try_conversion(have: Units, want: Units) -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import click
 
+from m1pipe.config import CrossvalConfig
+
 
 class Widths(click.ParamType):
     """Layer widths such as "512" or "512,256"; "none" for no hidden layer."""
@@ -25,4 +27,10 @@ class Widths(click.ParamType):
 
 
 WIDTHS = Widths()
-EXISTING = click.Path(exists=False)
+MIN_COVERAGE = click.option(
+    "--min-coverage",
+    type=click.FloatRange(0, 1),
+    default=CrossvalConfig.min_coverage,
+    show_default=True,
+    help="Smallest share of the encoder's genes that must be found.",
+)

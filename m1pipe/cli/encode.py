@@ -1,0 +1,45 @@
+"""`m1pipe encode`: latent means of a file's samples."""
+
+import click
+
+from m1pipe.cli.options import MIN_COVERAGE
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@MIN_COVERAGE
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def encode(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+    """Write the latent means of DATA's samples by the encoder in RUN.
+
+    Genes are matched by name and units brought to those of training, raw counts included. What
+    is said on the way: genes that are missing and what that does, and how far the samples lie
+    from the training data.
+
+    \b
+    m1pipe encode runs/vae1 x.h5ad --out z.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    import pandas as pd
+
+    from m1pipe.atomic import refuse_existing
+    from m1pipe.console import log
+    from m1pipe.data.matrix import open_matrix
+    from m1pipe.data.units import Units
+    from m1pipe.data.writer import write_matrix
+    from m1pipe.encoder import load_encoder
+    from m1pipe.encoder.drift import encode_with_drift
+
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    with open_matrix(data) as matrix:
+        Z, drift = encode_with_drift(encoder, matrix, min_coverage=min_coverage)
+        for line in drift.lines():
+            log.info("%s", line)
+        var = pd.DataFrame(index=[f"z{j + 1}" for j in range(encoder.n_latent)])
+        write_matrix(out, Z, obs=matrix.obs, var=var, units=Units("latent"), force=force)
+    click.echo(
+        f"{out}: {len(Z):,} samples x {encoder.n_latent} latents; "
+        f"{drift.beyond:.1%} beyond the training data, {len(drift.missing):,} genes missing"
+    )

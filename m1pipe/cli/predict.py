@@ -1,0 +1,36 @@
+"""`m1pipe predict`: predict targets of new samples."""
+
+import click
+
+from m1pipe.cli.options import MIN_COVERAGE
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@click.option("--linear", is_flag=True, help="Levels before the logarithm.")
+@MIN_COVERAGE
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def predict(
+    model: str, data: str, out: str, linear: bool, min_coverage: float, force: bool
+) -> None:
+    """Predict levels or classes of DATA's samples with MODEL, a folder made by m1pipe fit.
+
+    DATA may hold raw counts: they are normalised and logged as the training data were.
+
+    \b
+    m1pipe predict runs/head new.h5ad --out pred.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.atomic import refuse_existing
+    from m1pipe.data.matrix import open_matrix
+    from m1pipe.predictor import load_predictor
+
+    refuse_existing(out, force=force)
+    predictor = load_predictor(model)
+    with open_matrix(data) as matrix:
+        n_samples, n_columns = predictor.write(
+            matrix, out, linear=linear, min_coverage=min_coverage, force=force
+        )
+    what = "class probabilities" if predictor.is_classes else "targets"
+    click.echo(f"{out}: {n_samples:,} samples x {n_columns:,} {what}")

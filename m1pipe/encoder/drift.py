@@ -1,0 +1,163 @@
+"""How far a new file lies from what an encoder was trained on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m1pipe.encoder.summary import gene_scale
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.recipe import MIN_COVERAGE, Aligned
+
+GAP_SAMPLES = 512
+FIRST_NAMES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """A new file beside the training data.
+
+    Attributes
+    ----------
+    n_samples : int
+        Of the file.
+    n_genes : int
+        Of the encoder.
+    missing : tuple of str
+        Genes of the encoder that the file lacks; they stood at their training mean.
+    units : tuple of str
+        Of the file, and of training.
+    gene_shift : float
+        Median over genes of the distance between the file's mean and the training mean, in
+        training standard deviations.
+    genes_shifted : float
+        Share of genes whose mean lies more than one standard deviation off.
+    beyond : float
+        Share of samples beyond the 99 % quantile of the training rows' reconstruction error.
+    beyond_held_out : float or None
+        The same share of the encoder's own validation rows: what is to be expected.
+    gap_shift : ndarray, shape (n_latent,), or None
+        Root mean square distance, in standard deviations, by which the missing genes move each
+        latent of training-like samples; None where no gene is missing.
+    """
+
+    n_samples: int
+    n_genes: int
+    missing: tuple[str, ...]
+    units: tuple[str, str]
+    gene_shift: float
+    genes_shifted: float
+    beyond: float
+    beyond_held_out: float | None
+    gap_shift: np.ndarray | None
+
+    def lines(self) -> list[str]:
+        """What the numbers say, a sentence a line."""
+        lines = []
+        if self.units[0] != self.units[1]:
+            lines.append(f"units: {self.units[0]} brought to {self.units[1]}")
+        if self.gap_shift is not None:
+            named = ", ".join(self.missing[:FIRST_NAMES])
+            more = ", ..." if len(self.missing) > FIRST_NAMES else ""
+            lines.append(
+                f"{len(self.missing):,} missing genes stand at their training mean ({named}{more}):"
+                f" on training-like samples that moves the latents by "
+                f"{np.median(self.gap_shift):.2f} sd (median), {self.gap_shift.max():.2f} sd (most)"
+            )
+        expected = ""
+        if self.beyond_held_out is not None:
+            expected = f" (of held-out training data: {self.beyond_held_out:.1%})"
+        lines.append(
+            f"gene means lie {self.gene_shift:.2f} training sd off (median), "
+            f"{self.genes_shifted:.1%} of genes more than one"
+        )
+        lines.append(
+            f"{self.beyond:.1%} of samples are reconstructed worse than 99 % of the training rows"
+            + expected
+        )
+        return lines
+
+
+def encode_with_drift(
+    encoder: Encoder, data: Any, *, min_coverage: float = MIN_COVERAGE
+) -> tuple[np.ndarray, Drift]:
+    """Latent means of a file, and how far it lies from the training data, in one pass.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    data, min_coverage
+        As for `Encoder.align`.
+
+    Returns
+    -------
+    Z : ndarray of float32, shape (n_samples, n_latent)
+        What `Encoder.transform` returns.
+    drift : Drift
+
+    Raises
+    ------
+    InputError
+        As `Encoder.align`.
+    """
+    aligned = encoder.align(data, min_coverage=min_coverage)
+    present, scale = aligned.present, gene_scale(encoder.scaler, encoder.pca)
+    Z = np.empty((aligned.shape[0], encoder.n_latent), dtype=np.float32)
+    errors = np.empty(aligned.shape[0])
+    total = np.zeros(aligned.shape[1])
+    for start, stop, X in aligned.blocks(CHUNK_ROWS):
+        Z[start:stop] = encoder.encode_array(X)
+        fitted = encoder.scaler.apply(encoder.decode(Z[start:stop]))
+        transformed = encoder.scaler.apply(X)
+        squares = ((transformed - fitted) / scale) ** 2
+        errors[start:stop] = squares[:, present].mean(axis=1)
+        total += transformed.sum(axis=0, dtype=np.float64)
+    mean = total / max(len(Z), 1)
+    shift = np.abs((mean - encoder.pca.mean) / scale)[present]
+    return Z, _drift(encoder, aligned, shift, errors)
+
+
+def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
+    """How far genes that stand at their training mean move the latents of training-like samples.
+
+    The samples are drawn from the stored principal components with the variance that they leave
+    of each gene: no training sample is kept with a model, and none is needed.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    present : ndarray of bool, shape (n_genes,)
+        Genes that are not missing.
+
+    Returns
+    -------
+    ndarray, shape (n_latent,)
+        Root mean square shift of each latent in its own standard deviations; 0 for a latent that
+        does not vary.
+    """
+    pca = encoder.pca
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal((GAP_SAMPLES, len(pca.variances))) * np.sqrt(pca.variances)
+    noise = rng.standard_normal((GAP_SAMPLES, pca.mean.size)) * np.sqrt(pca.residual_variances)
+    whole = pca.reconstruct(scores) + noise.astype(np.float32)
+    gapped = np.where(present, whole, pca.mean)
+    full, part = (encoder.encode_array(encoder.scaler.invert(X)) for X in (whole, gapped))
+    spread = full.std(axis=0, dtype=np.float64)
+    moved = np.sqrt(np.mean((part - full).astype(np.float64) ** 2, axis=0))
+    return np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
+
+
+def _drift(encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.ndarray) -> Drift:
+    q99 = encoder.summary["error_q99"]
+    missing = tuple(aligned.match.missing)
+    return Drift(
+        n_samples=aligned.shape[0],
+        n_genes=aligned.shape[1],
+        missing=missing,
+        units=(str(aligned.matrix.units), str(encoder.units)),
+        gene_shift=float(np.median(shift)),
+        genes_shifted=float((shift > 1).mean()),
+        beyond=float((errors > q99).mean()) if q99 is not None and len(errors) else 0.0,
+        beyond_held_out=encoder.summary["error_beyond"],
+        gap_shift=gap_shift(encoder, aligned.present) if missing else None,
+    )

@@ -1,0 +1,291 @@
+"""A head on a frozen encoder (or on the genes), for new samples; stored so that it stands alone."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as pack_arrays
+
+from m1pipe._version import __version__
+from m1pipe.atomic import write_json
+from m1pipe.config import FitConfig, build, to_dict
+from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.splits import resolve_groups
+from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.units import LOG_OF, Units
+from m1pipe.data.writer import MatrixWriter
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, load_encoder
+from m1pipe.errors import InputError
+from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, name_columns
+from m1pipe.training.fit_heads import fit_head
+from m1pipe.training.fitted_head import FittedHead
+
+FORMAT_VERSION = 1
+LINEAR = (*LOG_OF, "counts")
+ENDS_AT_ZERO = (*LINEAR, "log2_cpm1", "log2_tpm1", "log2_normalized1")
+
+
+@dataclass(eq=False)
+class Predictor:
+    """What predicts levels or classes of new samples from their genes.
+
+    Attributes
+    ----------
+    encoder : Encoder or None
+        Gives the features; None where the head takes the genes as they are.
+    recipe : Recipe
+        Genes and units that are expected.
+    head : FittedHead
+    config : FitConfig
+    """
+
+    encoder: Encoder | None
+    recipe: Recipe
+    head: FittedHead
+    config: FitConfig
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether each sample belongs to exactly one class."""
+        return self.head.kind in ("binary", "multiclass")
+
+    def units(self, *, linear: bool = False) -> Units:
+        """Of the predictions; with `linear` before the logarithm.
+
+        Raises
+        ------
+        InputError
+            If `linear` is asked for and there is no linear scale.
+        """
+        have = self.head.units
+        if not linear or have.name in LINEAR:
+            return have
+        for plain, logged in LOG_OF.items():
+            if have.name == logged and self.head.kind == "regression":
+                return Units(plain, have.target_sum)
+        raise InputError(f"linear: expected predictions on a log scale; found {have}: leave it out")
+
+    def predict(
+        self, data: Any, *, linear: bool = False, min_coverage: float = MIN_COVERAGE
+    ) -> anndata.AnnData:
+        """Predictions for every sample of data.
+
+        Parameters
+        ----------
+        data : path, AnnData, DataFrame, Matrix or (array, names)
+            Genes in any order and in units that the recipe can convert, raw counts included.
+        linear : bool
+            Levels before the logarithm.
+        min_coverage : float
+            Smallest share of the genes that must be found.
+
+        Returns
+        -------
+        AnnData, shape (n_samples, n_targets) or (n_samples, n_classes)
+            X: levels in the targets' units, at least 0 where the scale ends there; or class
+            probabilities, with the likeliest class in obs. The rest of obs is data's.
+
+        Raises
+        ------
+        InputError
+            If the genes or units do not fit.
+        """
+        units = self.units(linear=linear)
+        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        blocks = [X for _, X in self._blocks(aligned, linear)]
+        X = np.concatenate(blocks) if blocks else np.empty((0, len(self.head.names)), np.float32)
+        obs = self._annotated(aligned.matrix.obs, X)
+        var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
+        return anndata.AnnData(X=X, obs=obs, var=var, uns=units.to_uns())
+
+    def write(
+        self,
+        data: Any,
+        path: str | os.PathLike[str],
+        *,
+        linear: bool = False,
+        min_coverage: float = MIN_COVERAGE,
+        force: bool = False,
+    ) -> tuple[int, int]:
+        """Write what `predict` returns as h5ad, block by block; returns its shape.
+
+        Raises
+        ------
+        InputError
+            As `predict`, or if the file is there and `force` is not given.
+        """
+        units = self.units(linear=linear)
+        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        blocks = self._blocks(aligned, linear)
+        obs = aligned.matrix.obs
+        if self.is_classes:
+            held = list(blocks)
+            obs = self._annotated(obs, np.concatenate([X for _, X in held]))
+            blocks = iter(held)
+        var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
+        with MatrixWriter(path, obs=obs, var=var, units=units, force=force) as writer:
+            for start, X in blocks:
+                writer.write(start, X)
+        return writer.shape
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write config.json, model.json, head.safetensors and a copy of the encoder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays, head = self.head.to_state()
+        if self.encoder is not None:
+            self.encoder.save(folder / "encoder")
+        else:
+            arrays["recipe.gene_means"] = self.recipe.gene_means
+        packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        (folder / "head.safetensors").write_bytes(pack_arrays(packed))
+        write_json(folder / "config.json", to_dict(self.config))
+        write_json(
+            folder / "model.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "m1pipe": __version__,
+                "config": to_dict(self.config),
+                "head": head,
+                "recipe": self.recipe.to_dict() if self.encoder is None else None,
+            },
+        )
+
+    def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
+        """First row and predictions of each block of rows."""
+        for start, _, X in aligned.blocks(CHUNK_ROWS):
+            features = X if self.encoder is None else self.encoder.encode_array(X)
+            yield start, self._levels(self.head.predict(features), linear)
+
+    def _levels(self, predicted: np.ndarray, linear: bool) -> np.ndarray:
+        """Predictions on the scale that was asked for, ended at 0 where the scale does."""
+        if self.head.kind != "regression":
+            return predicted
+        have = self.head.units.name
+        if linear and have not in LINEAR:
+            predicted = np.exp2(predicted) - 1
+        elif have not in ENDS_AT_ZERO:
+            return predicted
+        return np.maximum(predicted, 0, dtype=np.float32)
+
+    def _annotated(self, obs: pd.DataFrame, X: np.ndarray) -> pd.DataFrame:
+        """Copy of obs with the likeliest class of each sample, where there are classes."""
+        obs = obs.copy()
+        if self.is_classes:
+            names = np.asarray(self.head.names, dtype=object)
+            obs[f"predicted_{self.config.label}"] = pd.Categorical(
+                names[X.argmax(axis=1)], categories=list(self.head.names)
+            )
+        return obs
+
+
+def fit_predictor(
+    x: Any,
+    config: FitConfig,
+    *,
+    y: Any = None,
+    encoder: Encoder | str | os.PathLike[str] | None = None,
+) -> Predictor:
+    """Fit the final head.
+
+    Parameters
+    ----------
+    x : path, AnnData, DataFrame or Matrix
+        Genes of the labelled samples; in its obs the label, where that is predicted.
+    config : FitConfig
+    y : path, AnnData, DataFrame or Matrix, optional
+        Levels to predict, paired with x by sample id.
+    encoder : Encoder or path, optional
+        Frozen; its latents are the features. Without it the genes themselves are.
+
+    Returns
+    -------
+    Predictor
+
+    Raises
+    ------
+    InputError
+        If nothing or both of `y` and the label are given, or the files do not fit together.
+    """
+    matrix = open_matrix(x)
+    if isinstance(encoder, str | os.PathLike):
+        encoder = load_encoder(encoder)
+    rows, targets, dropped = load_targets(matrix, y=y, label=config.label, targets=config.targets)
+    for reason, n in dropped.items():
+        log.info("left out: %d %s", n, reason)
+    if encoder is not None:
+        features = encoder.transform(matrix, min_coverage=config.min_coverage)[rows]
+        recipe = encoder.recipe
+    else:
+        features = matrix.take(rows)
+        recipe = Recipe(
+            genes=tuple(matrix.genes.tolist()),
+            units=matrix.units,
+            gene_means=features.mean(axis=0, dtype=np.float64).astype(np.float32),
+            gene_names=name_columns(matrix.var),
+        )
+    groups = resolve_groups(matrix.obs, config.group)
+    head = fit_head(
+        features,
+        targets,
+        config.head,
+        rows=np.arange(rows.size),
+        seed=config.seed,
+        strata=_strata(matrix.obs.iloc[rows], targets, config),
+        groups=None if groups is None else groups[rows],
+    )
+    return Predictor(encoder, recipe, head, config)
+
+
+def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
+    """Read what `Predictor.save` wrote.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or of another format version.
+    """
+    folder = Path(folder)
+    path = folder / "model.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        found = stored["format_version"]
+        if "head" not in stored:
+            raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
+        arrays = load_arrays(folder / "head.safetensors")
+    except OSError:
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; found none") from None
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; {error}") from None
+    if found != FORMAT_VERSION:
+        raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
+    head = FittedHead.from_state(arrays, stored["head"])
+    config = build(FitConfig, stored["config"], where=str(path))
+    if stored["recipe"] is not None:
+        recipe = Recipe.from_dict(stored["recipe"], arrays["recipe.gene_means"])
+        return Predictor(None, recipe, head, config)
+    encoder = load_encoder(folder / "encoder")
+    return Predictor(encoder, encoder.recipe, head, config)
+
+
+def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarray | None:
+    """What the inner split keeps in proportion: the named column, or the classes."""
+    if config.stratify is None:
+        return targets.values if targets.is_classes else None
+    if config.stratify not in obs.columns:
+        raise InputError(
+            f"stratify: expected a column of obs ({', '.join(map(str, obs.columns))}); "
+            f"found {config.stratify!r}"
+        )
+    return obs[config.stratify].astype(str).to_numpy()

@@ -1,0 +1,91 @@
+"""What `m1pipe fit` does: a model folder around the fit of the final head."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.config import FitConfig
+from m1pipe.data.matrix import open_matrix
+from m1pipe.errors import InputError
+from m1pipe.predictor import Predictor, fit_predictor
+from m1pipe.runs.provenance import make_provenance
+
+PathLike = str | os.PathLike[str]
+
+
+def run_fit(
+    x: PathLike,
+    out: PathLike,
+    config: FitConfig,
+    *,
+    y: PathLike | None = None,
+    encoder: PathLike | None = None,
+    force: bool = False,
+) -> tuple[Predictor, str]:
+    """Fit the final head and keep it in a folder that stands alone.
+
+    Parameters
+    ----------
+    x, y : path
+        Genes, and levels to predict; no `y` where `config` names a label.
+    out : path
+        The model's folder.
+    config : FitConfig
+    encoder : path, optional
+        Folder of the run whose encoder gives the features; the genes themselves without it.
+    force : bool
+        Overwrite a model that is there.
+
+    Returns
+    -------
+    predictor : Predictor
+    line : str
+        What was made, in a line.
+
+    Raises
+    ------
+    InputError
+        If the folder is taken, or the files do not fit together.
+    """
+    begun = time.perf_counter()
+    out = Path(out)
+    _refuse_folder(out, force)
+    with open_matrix(x) as matrix:
+        predictor = fit_predictor(matrix, config, y=y, encoder=encoder)
+    inputs = {"x": x, **({"y": y} if y is not None else {})}
+    if encoder is not None:
+        inputs["encoder"] = Path(encoder) / "model.safetensors"
+    provenance = make_provenance(inputs, seed=config.seed, threads=torch.get_num_threads())
+    with atomic_folder(out, force=force) as temporary:
+        predictor.save(temporary)
+        write_json(temporary / "provenance.json", provenance)
+    return predictor, _line(out, predictor, time.perf_counter() - begun)
+
+
+def _refuse_folder(out: Path, force: bool) -> None:
+    """Refuse a folder that is taken; with `force` only one that holds no model."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "head.safetensors").exists():
+        raise InputError(f"{out} exists already and is no model: choose another name")
+    if not force:
+        raise InputError(f"{out} holds a model: choose another name, or overwrite with --force")
+
+
+def _line(out: Path, predictor: Predictor, seconds: float) -> str:
+    head = predictor.head
+    what = "classes" if predictor.is_classes else "targets"
+    features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
+    best = head.history.rows[head.n_epochs - 1]
+    error = ""
+    if "val_loss" in best:
+        kind = "squared error as a share of the variance"
+        name = kind if head.kind == "regression" else "log loss"
+        error = f"inner validation {name} {best['val_loss']:.3f}, "
+    return (
+        f"{out}: {len(head.names):,} {what} from {features}, {error}"
+        f"{head.n_epochs} epochs, {seconds:.0f} s"
+    )
