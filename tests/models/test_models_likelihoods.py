@@ -1,0 +1,100 @@
+"""Every law against torch.distributions, in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import LogNormal as TorchLogNormal
+from torch.distributions import Normal
+
+from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian, LogNormal, make_likelihood
+
+N, P = 40, 7
+NAMES = ["gaussian", "gaussian_shared", "gaussian_unit", "log_normal", "bernoulli"]
+
+
+@pytest.fixture
+def eta() -> Tensor:
+    return torch.randn(N, P, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def _levels(name: str) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(N, P, dtype=torch.float64, generator=generator)
+    if name == "log_normal":
+        return x.exp().where(x > -1, torch.zeros(()).double())
+    return torch.sigmoid(x) if name == "bernoulli" else x
+
+
+@pytest.mark.parametrize(("name", "n_scales"), [("gaussian", P), ("gaussian_shared", 1)])
+def test_gaussian_matches_torch(name: str, n_scales: int, eta: Tensor) -> None:
+    law = make_likelihood(name, P).double()
+    scale = torch.linspace(0.4, 2.5, n_scales, dtype=torch.float64)
+    law.set_scale(scale)
+    x = _levels(name)
+    torch.testing.assert_close(law.log_scale().exp(), scale, rtol=1e-12, atol=0)
+    expected = Normal(eta, scale).log_prob(x)
+    torch.testing.assert_close(law.log_prob(x, eta), expected, rtol=1e-10, atol=1e-10)
+    assert sum(p.numel() for p in law.parameters()) == n_scales
+
+
+def test_unit_gaussian_matches_torch_and_learns_nothing(eta: Tensor) -> None:
+    law, x = make_likelihood("gaussian_unit", P), _levels("gaussian_unit")
+    expected = Normal(eta, 1.0).log_prob(x)
+    torch.testing.assert_close(law.log_prob(x, eta), expected, rtol=1e-10, atol=1e-10)
+    assert list(law.parameters()) == []
+
+
+def test_log_normal_matches_torch(eta: Tensor) -> None:
+    law, x = make_likelihood("log_normal", P), _levels("log_normal")
+    assert isinstance(law, LogNormal) and (x == 0).any()
+    expected = TorchLogNormal(eta, 1.0).log_prob(x + law.pseudocount)
+    torch.testing.assert_close(law.log_prob(x, eta), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_bernoulli_matches_torch(eta: Tensor) -> None:
+    law, x = make_likelihood("bernoulli", P), _levels("bernoulli")
+    expected = TorchBernoulli(logits=eta, validate_args=False).log_prob(x)
+    torch.testing.assert_close(law.log_prob(x, eta), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_have_the_stated_mean(name: str) -> None:
+    law = make_likelihood(name, 3)
+    eta = torch.tensor([[-0.5, 0.0, 0.7]]).expand(200_000, 3)
+    draws = law.sample(eta, torch.Generator().manual_seed(0))
+    error = draws.std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - law.mean(eta[:1])[0]).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_repeat_with_their_generator_and_leave_the_global_one_alone(name: str) -> None:
+    law, eta = make_likelihood(name, 3), torch.zeros(20, 3)
+    before = torch.get_rng_state()
+    first = law.sample(eta, torch.Generator().manual_seed(3))
+    assert torch.equal(first, law.sample(eta, torch.Generator().manual_seed(3)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_link_is_the_inverse_of_the_mean(name: str) -> None:
+    law = make_likelihood(name, 3)
+    mean = torch.tensor([[0.1, 0.5, 0.9]])
+    torch.testing.assert_close(law.mean(law.link(mean)), mean)
+
+
+def test_learned_scales_stay_in_bounds_and_keep_a_gradient() -> None:
+    law = Gaussian(2)
+    law.set_scale(torch.tensor([1e-6, 1e6]))
+    assert ((law.log_scale().exp() > SIGMA_BOUNDS[0]) & (law.log_scale().exp() < 4.0)).all()
+    x = torch.tensor([[3.0, 0.1]])
+    (-law.log_prob(x, torch.zeros(1, 2))).sum().backward()
+    gradient = law.raw_scale.grad
+    assert gradient is not None and gradient[0] < 0 < gradient[1]
+
+
+def test_unknown_likelihood_is_refused() -> None:
+    with pytest.raises(ValueError, match="no law is named 'poisson'"):
+        make_likelihood("poisson", 3)
