@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe & Ito 2008, without black and with yellow last: it is faint on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+# Okabe & Ito 2008, without black; in an order in which the first four stay apart for all.
+PALETTE = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442")
 INK = "#222222"
 MUTED = "#767676"
 FAINT = "#D9D9D9"

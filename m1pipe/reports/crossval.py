@@ -13,13 +13,14 @@ from m1pipe._version import __version__
 from m1pipe.atomic import write_text
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import fold_losses, ladder_table, to_plain
-from m1pipe.reports import facts, figures, tables, words
-from m1pipe.reports.files import RESULT_FILES, failed_scores, write_tables
+from m1pipe.reports import facts, figures, pairs, tables, words
+from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
 from m1pipe.reports.layout import Picture, Section, Table, render
 from m1pipe.reports.methods import methods_text
-from m1pipe.reports.numbers import count
-from m1pipe.reports.terms import HEADLINE_TEST, metric_of
+from m1pipe.reports.numbers import count, listing
+from m1pipe.reports.terms import HEADLINE_TEST, MODELS, metric_of
 
+_IN_ANSWER = ("mean", "prior", "ridge", "logistic", "raw")
 TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
 
 
@@ -40,7 +41,8 @@ def write_report(
         The cross-validation's folder; made if it is not there. `report.html`, `summary.json`,
         `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5` in it are replaced.
     provenance, config : mapping, optional
-        As in `provenance.json` and `config.json` of the folder.
+        What `provenance.json` and `config.json` hold; where left out, those files of the folder
+        are read, if they are there.
 
     Returns
     -------
@@ -50,7 +52,13 @@ def write_report(
     folder = Path(folder)
     write_tables(result, folder)
     page = folder / "report.html"
-    write_text(page, report_html(result, provenance=provenance or {}, config=config or {}))
+    found = {
+        "provenance": read_settings(folder / "provenance.json")
+        if provenance is None
+        else provenance,
+        "config": read_settings(folder / "config.json") if config is None else config,
+    }
+    write_text(page, report_html(result, **found))
     return page
 
 
@@ -61,7 +69,8 @@ def report_html(
     ladder = ranked(result)
     alarms = all_alarms(result)
     version = str(provenance.get("m1pipe", __version__))
-    methods, references = methods_text(result, version=version, settings=config)
+    settings = config.get("crossval", config)
+    methods, references = methods_text(result, version=version, settings=settings)
     return render(
         "crossval.html",
         title=_title(result),
@@ -69,7 +78,8 @@ def report_html(
         meta=_meta(result, provenance, version),
         severe=[alarm for alarm in alarms if alarm.severity == "severe"],
         warnings=[alarm for alarm in alarms if alarm.severity != "severe"],
-        winner=words.winner_text(result, ladder, _gap(result, ladder)),
+        winner=words.winner(result, ladder),
+        runner_up=words.runner_up(_gap(result, ladder)),
         verdicts=words.verdicts(result),
         tags=TAGS,
         direction=_direction(result),
@@ -105,28 +115,29 @@ def all_alarms(result: CrossvalResult) -> list[Alarm]:
 
 
 def _title(result: CrossvalResult) -> str:
-    names = ", ".join(result.info.get("encoders", {})) or "models"
-    return f"Cross-validated comparison: {names} against the genes and their rivals"
+    names = listing(list(result.info.get("encoders", {}))) or "Models"
+    return f"{names} against the genes: a cross-validated comparison"
 
 
 def _meta(result: CrossvalResult, provenance: Mapping[str, Any], version: str) -> str:
     parts = [
         count(len(result.samples), "sample"),
         f"{result.n_folds} folds" + (f" x {result.n_repeats}" if result.n_repeats > 1 else ""),
-        count(len(result.models), "row"),
+        count(len(result.models), "model"),
         f"m1pipe {version}",
-        str(provenance.get("started", "")),
+        str(provenance.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
     ]
     return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
 
 def _direction(result: CrossvalResult) -> str:
     unit = {"mse": "per sample and target", "log_loss": "per sample, in nats"}
+    named = [f"{name}: {MODELS[name]}" for name in result.models if name in _IN_ANSWER]
     return (
         f"Measured by {metric_of(result.metric).label} {unit.get(result.metric, '')} on test "
-        "samples that no part of the row was fitted on; lower is better. Intervals and p values "
-        "are those of the corrected resampled t-test over folds (Nadeau and Bengio); a "
-        "difference is claimed where p after Holm is below 0.05."
+        "samples; lower is better. Intervals and p values are those of the corrected resampled "
+        "t-test over folds (Nadeau and Bengio); a difference is claimed where p after Holm is "
+        f"below 0.05. {'; '.join(named)}."
     )
 
 
@@ -150,14 +161,13 @@ def _sections(
     result: CrossvalResult, ladder: pd.DataFrame, inputs: Mapping[str, Any]
 ) -> list[Section]:
     order = [str(model) for model in ladder.index]
-    curves = figures.curves(result)
-    health = _present(figures.latent_health(result), facts.encoders(result))
-    compared = _present(figures.differences(result), *tables.comparisons(result))
+    encoders = (figures.curves(result), figures.latent_health(result), facts.encoders(result))
+    compared = _present(figures.differences(result), *pairs.comparisons(result))
     sections = [
         Section("data", "Data", [], [facts.data(result, inputs)]),
         Section(
             "ladder",
-            "The ladder",
+            "All models",
             [],
             [tables.ladder(result, ladder), figures.ladder(result, order), facts.seen(result)],
         ),
@@ -168,7 +178,7 @@ def _sections(
             [],
             [figures.fold_pairs(result, order), *tables.by_fold(result)],
         ),
-        Section("encoders", "The encoders", [], [*curves, *health]),
+        Section("encoders", "The encoders", [], _present(*encoders)),
     ]
     return [section for section in sections if section.parts]
 

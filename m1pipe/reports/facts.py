@@ -5,10 +5,13 @@ from typing import Any
 
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.reports.layout import Table
-from m1pipe.reports.numbers import ABSENT, count, number, size
-from m1pipe.reports.terms import row_label
+from m1pipe.reports.numbers import ABSENT, count, listing, number, size
+from m1pipe.reports.terms import model_label
 
+ACTIVE_KL = 0.05
+ACTIVE_VARIANCE = 0.01
 _MOST_NAMED = 12
+_MOST_RUNS = 12
 _DASH = "\N{EN DASH}"
 
 
@@ -60,10 +63,10 @@ def _targets_text(info: Mapping[str, Any]) -> str:
 
 
 def _counts_text(counts: Mapping[str, int] | None) -> str:
-    """`liver 12, lung 30`, the largest first; zero counts are left out."""
+    """`lung (30), liver (12)`, the largest first; zero counts are left out."""
     present = {name: n for name, n in (counts or {}).items() if n}
     ranked = sorted(present.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{name} {n:,}" for name, n in ranked[:_MOST_NAMED]]
+    shown = [f"{name} ({n:,})" for name, n in ranked[:_MOST_NAMED]]
     if len(ranked) > _MOST_NAMED:
         shown.append(f"and {len(ranked) - _MOST_NAMED} more")
     return ", ".join(shown)
@@ -87,20 +90,20 @@ def _donors_text(info: Mapping[str, Any]) -> str:
 def _folds_text(result: CrossvalResult) -> str:
     sizes = [(row == k).sum() for row in result.folds for k in range(result.n_folds)]
     times = f", repeated {result.n_repeats} times" if result.n_repeats > 1 else ""
-    return f"{result.n_folds}{times}; {min(sizes):,} to {max(sizes):,} test samples each"
+    each = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+    return f"{result.n_folds}{times}; {each} test samples each"
 
 
 def seen(result: CrossvalResult) -> Table:
     """What each row is, and what was fitted on which samples."""
     encoders, rows = result.info.get("encoders", {}), result.info.get("rows", {})
     lines = [
-        [model, row_label(model, encoders) or _DASH, _seen_text(rows.get(model))]
+        [model, model_label(model, encoders) or _DASH, _seen_text(rows.get(model))]
         for model in result.models
     ]
     return Table(
-        caption="What each row is and which samples its parts were fitted on. No part of any row "
-        "saw the test rows' targets.",
-        head=["row", "what it is", "fitted on"],
+        caption="What each model is, and which samples its parts were fitted on.",
+        head=["model", "what it is", "fitted on"],
         rows=lines,
         n_text=3,
     )
@@ -120,47 +123,51 @@ def runs_of(result: CrossvalResult) -> list[tuple[str, Mapping[str, Any]]]:
 
 def encoders(result: CrossvalResult) -> Table | None:
     """Health of every trained encoder: active units, reconstruction beside PCA's, library size."""
-    lines = [_encoder_row(result, name, run) for name, run in runs_of(result)]
-    if not lines:
+    runs = runs_of(result)
+    if not runs:
         return None
+    depths = sorted({str(run["depth"]) for _, run in runs if run.get("depth")})
     return Table(
         caption="Health of every trained encoder.",
+        groups=[("", 4), ("active units", 2), ("reconstruction R2", 2), ("", 1)],
         head=[
-            "row",
+            "model",
             "run",
-            "trained on",
-            "best epoch",
-            "units active by KL",
+            "samples",
+            "epoch",
+            "by KL",
             "by variance",
-            "R2",
-            "R2 of PCA",
-            "library size r",
+            "own",
+            "PCA",
+            "largest |r|",
         ],
-        rows=lines,
+        rows=[_encoder_row(result, name, run) for name, run in runs],
         n_text=2,
-        note="Active by KL: mean KL divergence from the prior above 0.05 nats (does not apply at "
-        "beta 0); by variance: variance of the posterior mean above 0.01; both of all latent "
-        "units. R2: share of the variance of the transformed genes that comes back in validation "
-        "rows; of PCA: the same for as many principal components of the same rows. Library size "
-        "r: largest absolute correlation of a latent unit with the total of a sample.",
+        folded=len(runs) > _MOST_RUNS,
+        note="Samples: those trained on. Epoch: the one whose weights were kept. Active by KL: "
+        f"mean KL divergence from the prior above {ACTIVE_KL} nats (an autoencoder has none); by "
+        f"variance: variance of the posterior mean above {ACTIVE_VARIANCE}; of all latent units. "
+        "Reconstruction R2: 1 - SSE / SST on standardised genes, on validation rows where there "
+        "are any; PCA: of as many principal components of the same training rows. Largest |r|: "
+        f"of a latent unit with the library size ({listing(depths, 'or') or 'not recorded'}).",
     )
 
 
 def _encoder_row(result: CrossvalResult, name: str, run: Mapping[str, Any]) -> list[str]:
     facts = result.info["encoders"][name]
-    width = facts.get("n_latent")
-    of_width = f" / {width}" if width else ""
     no_kl = facts.get("beta") == 0
+    of_all = f" / {facts['n_latent']}" if facts.get("n_latent") else ""
+    depth_r = run.get("library_size_r")
     return [
         name,
-        str(run.get("path") or f"seed {run.get('seed')}"),
+        str(run.get("path") or f"seed {run.get('seed', ABSENT)}"),
         count(run.get("n_train")),
-        str(run.get("best_epoch", ABSENT)),
-        _DASH if no_kl else f"{run.get('active_kl', ABSENT)}{of_width}",
-        f"{run.get('active_mu', ABSENT)}{of_width}",
+        str(run.get("best_epoch") or ABSENT),
+        _DASH if no_kl else f"{run.get('active_kl', ABSENT)}{of_all}",
+        f"{run.get('active_mu', ABSENT)}{of_all}",
         number(run.get("r2"), 3),
         number(run.get("pca_r2"), 3),
-        number(run.get("library_size_r"), 2),
+        _DASH if depth_r is None else number(depth_r, 2),
     ]
 
 

@@ -1,26 +1,30 @@
 """The figures of the cross-validation report, drawn by `m1pipe.plots`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.tables import fold_losses
 from m1pipe.plots import comparison, latent, style, training
-from m1pipe.reports.facts import runs_of
+from m1pipe.reports.facts import ACTIVE_KL, runs_of
 from m1pipe.reports.layout import Picture
-from m1pipe.reports.terms import metric_of
+from m1pipe.reports.terms import loss_label, metric_of
 from m1pipe.reports.words import family
 
 WIDTH = 9.2
 _TERMS = (
-    ("loss", "objective (minus ELBO at full beta)"),
+    ("loss", "loss"),
     ("reconstruction", "reconstruction"),
     ("kl", "KL divergence"),
 )
-KL_THRESHOLD = 0.05
+
+
+def _loss(result: CrossvalResult) -> str:
+    return loss_label(result.metric, result.info.get("target_units"))
 
 
 def row_colours(result: CrossvalResult) -> dict[str, str]:
@@ -48,9 +52,9 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> Picture:
             reference=1.0,
         )
     return Picture(
-        caption=f"Test loss of every row divided by that of {yardstick} in the same fold: dots are "
-        f"folds, diamonds their means, best on top; left is better. Dashed: {yardstick}. "
-        "Encoder rows are coloured.",
+        caption=f"Test loss of every model divided by that of {yardstick} in the same fold: dots "
+        f"are folds, diamonds their means, best on top; left is better. Dashed: {yardstick}. "
+        "Models on encoders are coloured.",
         alt=f"Loss of {', '.join(shown)} as a share of {yardstick}'s, by fold",
         source=style.data_uri(figure),
     )
@@ -60,6 +64,8 @@ def differences(result: CrossvalResult) -> Picture | None:
     """Declared differences with their intervals and the fold differences behind them."""
     table = family(result)
     table = table[np.isfinite(table["ci_low"])] if len(table) else table
+    apart = table[table["model_b"] != result.models[0]] if len(table) else table
+    table = apart if len(apart) else table
     if not len(table):
         return None
     names = [f"{a} \N{EN DASH} {b}" for a, b in zip(table.model_a, table.model_b, strict=True)]
@@ -69,118 +75,128 @@ def differences(result: CrossvalResult) -> Picture | None:
     ]
     colours = row_colours(result)
     figure, axes = style.panels(width=WIDTH, height=0.9 + 0.34 * len(table))
-    label = f"difference in {metric_of(result.metric).label}{_unit(result)}"
+    label = f"difference in {_loss(result)}"
     with style.styled():
         comparison.plot_differences(
             axes[0, 0],
             table.assign(name=names),
-            label=f"{label}; left: the first row is better",
+            label=f"{label}; left: the first is better",
             points=points,
             colours=[colours[m] for m in table["model_a"]],
         )
     return Picture(
         caption="Declared comparisons: mean difference over folds (diamond) with its 95 % interval "
         "by the corrected resampled t-test (bar, not adjusted), and the difference in every fold "
-        "(dots).",
+        f"(dots). Those against {result.models[0]} are in the table.",
         alt="Differences in loss with intervals: " + ", ".join(names),
         source=style.data_uri(figure),
     )
 
 
 def fold_pairs(result: CrossvalResult, order: Sequence[str]) -> Picture:
-    """Every fold under every row, joined: whether the folds agree."""
+    """Every fold under every row but the yardstick, joined: whether the folds agree."""
+    shown = [model for model in order if model != result.models[0]] or list(order)
     figure, axes = style.panels(width=WIDTH, height=3.4)
     with style.styled():
         comparison.plot_fold_pairs(
             axes[0, 0],
             fold_losses(result),
-            list(order)[::-1],
-            label=f"{metric_of(result.metric).label}{_unit(result)}",
+            shown[::-1],
+            label=_loss(result),
         )
     return Picture(
-        caption="The same test folds under every row: each grey line is one fold, blue is the "
-        "mean; lower is better. Lines that run in parallel are folds that agree.",
-        alt="Test loss of every fold under every row, paired by fold",
+        caption="The same test folds under every model: each grey line is one fold, blue is the "
+        "mean; lower is better. Lines that run in parallel are folds that agree. "
+        f"The model {result.models[0]} is left out.",
+        alt="Test loss of every fold under every model, paired by fold",
         source=style.data_uri(figure),
     )
 
 
-def curves(result: CrossvalResult) -> list[Picture]:
-    """Training curves, one picture a row of encoders."""
-    pictures = []
-    for name, facts in result.info.get("encoders", {}).items():
-        runs = [run for run in facts.get("runs", []) if len(run.get("history") or [])]
-        if runs:
-            pictures.append(_curve_picture(name, facts, runs, row_colours(result)[name]))
-    return pictures
-
-
-def _curve_picture(
-    name: str, facts: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], colour: str
-) -> Picture:
-    histories = [pd.DataFrame(run["history"]) for run in runs]
-    terms = [t for t in _TERMS if t[0] != "kl" or facts.get("beta") != 0]
-    figure, axes = style.panels(1, len(terms), width=WIDTH, height=2.5)
-    best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
+def curves(result: CrossvalResult) -> Picture | None:
+    """Training curves: one row of panels an encoder row, one column a term of the objective."""
+    found = {
+        name: [run for run in facts.get("runs", []) if len(run.get("history") or [])]
+        for name, facts in result.info.get("encoders", {}).items()
+    }
+    found = {name: runs for name, runs in found.items() if runs}
+    if not found:
+        return None
+    colours = row_colours(result)
+    figure, axes = style.panels(len(found), 3, width=WIDTH, height=0.5 + 2.1 * len(found))
     with style.styled():
-        for ax, (term, title) in zip(axes[0], terms, strict=True):
-            training.plot_term(
-                ax, histories, term, title=title, unit="nats per sample", colour=colour
-            )
-            training.clip_start(ax, histories, term)
-            training.mark_epochs(ax, best)
+        for row, (name, runs) in zip(axes, found.items(), strict=True):
+            beta = result.info["encoders"][name].get("beta")
+            _draw_curves(row, name, runs, colours[name])
+            if beta == 0:
+                row[2].clear()
+                row[2].set_title(_TERMS[2][1])
+                training.say_missing(row[2], "an autoencoder has none")
     return Picture(
-        caption=f"Training of {name} ({len(runs)} runs). Solid: validation rows; dashed: training "
-        "rows; triangles: the epochs whose weights were kept. The first tenth of the epochs may "
-        "leave the panel.",
-        alt=f"Training and validation curves of {name} by epoch",
+        caption="Training curves of every encoder. Solid: validation rows; dashed: training rows; "
+        "triangles: epochs whose weights were kept. The loss is reconstruction (negative "
+        "log-likelihood) plus beta times KL; at beta 1, after the warm-up, minus the ELBO. The "
+        "first tenth of the epochs may leave the panels.",
+        alt=f"Training and validation curves of {', '.join(found)} by epoch",
         source=style.data_uri(figure),
     )
+
+
+def _draw_curves(
+    axes: np.ndarray, name: str, runs: Sequence[Mapping[str, Any]], colour: str
+) -> None:
+    histories = [pd.DataFrame(run["history"]) for run in runs]
+    best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
+    for ax, (term, title) in zip(axes, _TERMS, strict=True):
+        unit = f"{name} (nats per sample)" if term == "loss" else ""
+        training.plot_term(ax, histories, term, title=title, unit=unit, colour=colour)
+        training.mark_epochs(ax, best)
+        if term != "kl":
+            training.clip_start(ax, histories, term)
 
 
 def latent_health(result: CrossvalResult) -> Picture | None:
     """KL of every latent unit and reconstruction beside PCA of the same width."""
     runs = runs_of(result)
-    spectra = [(n, run["kl_per_unit"]) for n, run in runs if len(run.get("kl_per_unit") or [])]
-    scored = [(n, run["r2"], run["pca_r2"]) for n, run in runs if _has_numbers(run)]
+    spectra = _by_name((name, run.get("kl_per_unit")) for name, run in runs)
+    scored = _by_name((name, (run.get("r2"), run.get("pca_r2"))) for name, run in runs)
     if not spectra and not scored:
         return None
-    figure, axes = style.panels(1, 2, width=WIDTH, height=max(2.5, 0.9 + 0.22 * len(scored)))
+    figure, axes = style.panels(1, 2, width=WIDTH, height=max(2.6, 1.0 + 0.3 * len(scored)))
+    colours = row_colours(result)
     with style.styled():
-        _draw_spectra(axes[0, 0], spectra, row_colours(result))
-        names, own, pca = zip(*scored, strict=True) if scored else ((), (), ())
-        latent.plot_reconstruction(axes[0, 1], names, own, pca, label="reconstruction R2")
+        _draw_spectra(axes[0, 0], spectra, colours)
+        latent.plot_reconstruction(axes[0, 1], scored, label="reconstruction R2", colours=colours)
         axes[0, 1].set_title("reconstruction beside PCA")
     return Picture(
         caption="Left: what each latent unit carries (mean KL divergence from the prior), units in "
-        f"falling order; dashed: {KL_THRESHOLD} nats, above which a unit counts as active. Right: "
-        "share of the genes' variance that comes back through each encoder, beside as many "
-        "principal components of the same rows.",
+        f"falling order; dashed: {ACTIVE_KL} nats, above which a unit counts as active. Right: "
+        "share of the genes' variance that comes back through each encoder (diamonds), beside as "
+        "many principal components of the same rows (open circles).",
         alt="KL divergence by latent unit, and reconstruction R2 of encoders and of PCA",
         source=style.data_uri(figure),
     )
 
 
-def _draw_spectra(ax: Any, spectra: Sequence[tuple[str, Any]], colours: Mapping[str, str]) -> None:
+def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """Values by name, those that are missing left out."""
+    found: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        numbers = np.atleast_1d(np.asarray([] if value is None else value, dtype=float))
+        if numbers.size and np.isfinite(numbers).all():
+            found.setdefault(name, []).append(numbers)
+    return found
+
+
+def _draw_spectra(
+    ax: Axes, spectra: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, str]
+) -> None:
     ax.set_title("what each latent unit carries")
     if not spectra:
         training.say_missing(ax)
-    for name in dict.fromkeys(name for name, _ in spectra):
+    for name, values in spectra.items():
         latent.plot_unit_spectrum(
-            ax,
-            [values for other, values in spectra if other == name],
-            threshold=KL_THRESHOLD,
-            label="KL (nats)",
-            colour=colours[name],
+            ax, values, threshold=ACTIVE_KL, label="KL (nats)", colour=colours[name], name=name
         )
-
-
-def _has_numbers(run: Mapping[str, Any]) -> bool:
-    return all(run.get(k) is not None and np.isfinite(run[k]) for k in ("r2", "pca_r2"))
-
-
-def _unit(result: CrossvalResult) -> str:
-    if result.metric == "log_loss":
-        return " (nats)"
-    unit = result.info.get("target_units")
-    return f" ({unit} squared)" if unit and result.metric == "mse" else ""
+    if len(spectra) > 1:
+        ax.legend(loc="best")

@@ -65,7 +65,7 @@ def read_result(folder: str | Path) -> CrossvalResult:
         raise InputError(
             f"{folder}: expected a finished cross-validation; found no {', '.join(missing)}"
         )
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = read_settings(folder / "summary.json")
     seeds = folder / "seed_scores.csv"
     return CrossvalResult(
         **_read_losses(folder / "losses.h5"),
@@ -75,6 +75,23 @@ def read_result(folder: str | Path) -> CrossvalResult:
         alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
         info=summary.get("info", {}),
     )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty where there is no such file.
+
+    Raises
+    ------
+    InputError
+        If it is not JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON written by m1pipe; {error}") from None
+    return value
 
 
 def failed_scores(result: CrossvalResult) -> list[str]:

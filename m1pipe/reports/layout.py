@@ -23,6 +23,8 @@ class Table:
         Cells. "not computed" is shown as an error.
     note : str
         Below the table.
+    groups : sequence of (str, int)
+        Heads above the head, each with the number of columns it spans; empty for none.
     n_text : int
         Columns from the left that hold text; the others hold numbers, aligned to the right.
     strong : frozenset of int
@@ -35,6 +37,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    groups: Sequence[tuple[str, int]] = ()
     n_text: int = 1
     strong: frozenset[int] = frozenset()
     folded: bool = False
@@ -43,6 +46,8 @@ class Table:
         width = len(self.head) or (len(self.rows[0]) if self.rows else 0)
         if any(len(row) != width for row in self.rows):
             raise ValueError(f"{self.caption}: every row needs {width} cells")
+        if self.groups and sum(span for _, span in self.groups) != width:
+            raise ValueError(f"{self.caption}: the upper heads do not span {width} columns")
 
 
 @dataclass(frozen=True, kw_only=True)

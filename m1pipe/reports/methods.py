@@ -93,7 +93,7 @@ def _representation(result: CrossvalResult, citations: Citations) -> str:
 def _encoder_phrase(result: CrossvalResult, name: str, facts: Mapping[str, Any]) -> str:
     kind = "an autoencoder" if facts.get("beta") == 0 else "a variational autoencoder"
     width = f" with {facts['n_latent']} latent units" if facts.get("n_latent") else ""
-    where = " trained inside each training fold" if facts.get("in_fold") else ""
+    where = " trained inside each training fold" if facts.get("mode") == "fold" else ""
     return f"{kind}{width}{where} ({name}, {count(n_seeds(result, name), 'seed')})"
 
 

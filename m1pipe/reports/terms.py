@@ -1,4 +1,4 @@
-"""What the short names in a result mean, in a reader's words: metrics, tests, rows."""
+"""What the short names in a result mean, in a reader's words: metrics, tests, models."""
 
 from dataclasses import dataclass
 
@@ -39,15 +39,15 @@ METRICS = {
 }
 
 TESTS = {
-    "nadeau_bengio": "corrected t (folds)",
-    "clustered_t": "t over donors",
-    "paired_t": "t over samples",
+    "nadeau_bengio": "corrected t",
+    "clustered_t": "t, donors",
+    "paired_t": "t, samples",
     "wilcoxon": "Wilcoxon",
     "sign_flip": "sign flips",
     "bootstrap": "bootstrap",
 }
 
-ROWS = {
+MODELS = {
     "mean": "mean of every target in the training rows",
     "prior": "class frequencies in the training rows",
     "ridge": "ridge regression on the genes",
@@ -60,21 +60,38 @@ ROWS = {
 }
 
 
+_SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
+
+
+def spoken(model: str) -> str:
+    """A model as a sentence names it."""
+    return _SPOKEN.get(model, model)
+
+
 def metric_of(name: str) -> Metric:
     """Metric by its short name; an unknown one goes by that name, lower taken as better."""
     return METRICS.get(name, Metric(name.replace("_", " "), name.replace("_", " "), "lower"))
 
 
-def test_label(name: str) -> str:
-    """Name of a test for a table."""
-    return TESTS.get(name, name.replace("_", " "))
+def loss_label(metric: str, target_units: object) -> str:
+    """Name of the headline loss with its unit, where that is known.
+
+    >>> loss_label("log_loss", None), loss_label("mse", "log2_tpm1 (target sum 1e6)")
+    ('log loss (nats)', 'mean squared error (log2_tpm1\u00b2)')
+    """
+    label = metric_of(metric).label
+    if metric == "log_loss":
+        return f"{label} (nats)"
+    if metric != "mse" or target_units in (None, "", "unknown"):
+        return label
+    return f"{label} ({str(target_units).split(' (')[0]}\N{SUPERSCRIPT TWO})"
 
 
-def row_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
-    """What a row of the ladder is; encoder rows by their width and weight of the KL."""
+def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
+    """What a model of the ladder is; those on encoders by their width and weight of the KL."""
     if name not in encoders:
-        return ROWS.get(name, "")
+        return MODELS.get(name, "")
     width, beta = encoders[name].get("n_latent"), encoders[name].get("beta")
-    kind = "autoencoder" if beta == 0 else "variational autoencoder"
+    kind = "an autoencoder" if beta == 0 else "a variational autoencoder"
     units = f" ({width} latent units)" if width else ""
-    return f"feed-forward network on the latent means of a {kind}{units}"
+    return f"feed-forward network on the latent means of {kind}{units}"

@@ -29,6 +29,7 @@ from m1pipe.reports.terms import (
     HEADLINE_TEST,
     RECOMMENDED_REPEATS,
     metric_of,
+    spoken,
 )
 
 Kind = Literal["better", "worse", "open", "failed"]
@@ -81,8 +82,9 @@ def question(result: CrossvalResult) -> str:
         what = str(info.get("label") or "the labels")
     names = listing(list(info.get("encoders", {}))) or "learned"
     return (
-        f"Do the latent features of an encoder ({names}) predict {what} better than the genes "
-        "themselves, the training mean and a linear model do - by how much, and how sure is that?"
+        f"Do the latent features of trained encoders ({names}) predict {what} better than the "
+        f"genes themselves, a linear model and {spoken(result.models[0])} - by how much, and how "
+        "sure is that?"
     )
 
 
@@ -112,7 +114,7 @@ def _claim_text(row: Mapping[Any, Any], kind: Kind, subject: str, tail: str) -> 
     low, high = sorted(ends)
     digits = decimals_for(high - low)
     return (
-        f"{subject} is {kind} than {row['model_b']} by {number(gap, digits)} "
+        f"{subject} is {kind} than {spoken(str(row['model_b']))} by {number(gap, digits)} "
         f"(95 % CI {interval(low, high, digits)}), {tail}."
     )
 
@@ -121,7 +123,7 @@ def _open_text(row: Mapping[Any, Any], tail: str) -> str:
     """`No difference between vae and ridge is shown: ...`, with what the interval leaves open."""
     gap, low, high = (row[k] for k in ("difference", "ci_low", "ci_high"))
     digits = decimals_for(high - low)
-    a, b = row["model_a"], row["model_b"]
+    a, b = row["model_a"], spoken(str(row["model_b"]))
     return (
         f"No difference between {a} and {b} is shown: the loss of {a} is "
         f"{_sided(gap, digits)} than that of {b} (95 % CI {_sided(low, digits)} to "
@@ -146,42 +148,54 @@ def _seed_phrase(result: CrossvalResult, model: str) -> str:
     return f", {count(n, 'encoder seed')}" if n else ""
 
 
-def winner_text(result: CrossvalResult, ladder: pd.DataFrame, gap: Mapping[Any, Any] | None) -> str:
-    """Who has the lowest loss of all rows, and how far the runner-up is behind.
+def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:
+    """Which model has the lowest loss of all.
 
     Parameters
     ----------
     result : CrossvalResult
         The result.
     ladder : DataFrame
-        As of `ladder_table`, best first.
-    gap : mapping, optional
-        Nadeau-Bengio row of the winner against the runner-up.
+        Columns loss and share, indexed by model, best first.
     """
     best = ladder.iloc[0]
     text = (
-        f"Of all {count(len(ladder), 'row')}, {ladder.index[0]} has the lowest "
+        f"Of the {len(ladder)} models compared, {ladder.index[0]} has the lowest "
         f"{metric_of(result.metric).label}: {number(best['loss'])}"
     )
-    if math.isfinite(best["share"]):
-        text += f", {percent(best['share'], 1)} of that of {result.models[0]}"
-    if gap is None or not math.isfinite(gap["difference"]):
-        return text + ". How far the runner-up is behind could not be computed."
-    low, high = sorted((-gap["ci_low"], -gap["ci_high"]))
+    if math.isfinite(best["share"]) and ladder.index[0] != result.models[0]:
+        text += f", {percent(best['share'], 1)} of that of {spoken(result.models[0])}"
+    return f"{text}."
+
+
+def runner_up(gap: Mapping[Any, Any] | None) -> str:
+    """How far the runner-up is behind.
+
+    Parameters
+    ----------
+    gap : mapping, optional
+        Row of the headline test: the best model minus the runner-up.
+    """
+    if gap is None or not math.isfinite(gap["difference"] + gap["ci_low"]):
+        return "How far the runner-up is behind could not be computed."
+    low, high = -gap["ci_high"], -gap["ci_low"]
     digits = decimals_for(high - low)
-    text += (
-        f". The runner-up, {gap['model_b']}, is behind by {number(-gap['difference'], digits)} "
-        f"(95 % CI {interval(low, high, digits)}; p {p_value(gap['p'])}, not adjusted)"
+    text = (
+        f"The runner-up, {spoken(gap['model_b'])}, is behind by "
+        f"{number(-gap['difference'], digits)} (95 % CI {interval(low, high, digits)}; "
+        f"p {p_value(gap['p'])}, not adjusted)"
     )
     if low <= 0 <= high:
         text += ": these data do not tell the two apart"
-    return text + ". This pair was picked after seeing the results, so no claim is made for it."
+    return f"{text}. The pair was picked after seeing the results, so no claim is made for it."
 
 
 def cautions(result: CrossvalResult) -> list[str]:
     """What limits the sentences above: repeats, seeds, donors, confounding."""
     found = [_repeats_caution(result), _seeds_caution(result), _groups_caution(result)]
-    found += [str(text) for text in result.info.get("confounding") or []]
+    alarmed = " ".join(alarm.text for alarm in result.alarms)
+    confounding = [str(text) for text in result.info.get("confounding") or []]
+    found += [text for text in confounding if text not in alarmed]
     return [text for text in found if text]
 
 
@@ -189,7 +203,7 @@ def _repeats_caution(result: CrossvalResult) -> str:
     if result.n_repeats >= RECOMMENDED_REPEATS:
         return ""
     k, r = result.n_folds, result.n_repeats
-    done = f"{k} folds were run once" if r == 1 else f"{k} folds were repeated {r} times"
+    done = f"One round of {k} folds was run" if r == 1 else f"{k} folds were run {r} times"
     return (
         f"{done}; 5 x 5 folds (--folds 5 --repeats 5) are recommended where they can be "
         f"afforded. The headline test here has {k * r - 1} degrees of freedom, there 24, and so "

@@ -61,11 +61,12 @@ def make_run(seed: int, beta: float) -> dict[str, Any]:
         "n_train": 780,
         "best_epoch": 52,
         "history": history.to_dict(orient="records"),
-        "kl_per_unit": spectrum.tolist() if beta else [],
-        "active_kl": int((spectrum > 0.05).sum()),
+        "kl_per_unit": spectrum.tolist() if beta else None,
+        "active_kl": int((spectrum > 0.05).sum()) if beta else 0,
         "active_mu": 31,
         "r2": 0.31 + 0.01 * seed,
         "pca_r2": 0.33,
+        "depth": "detected genes",
         "library_size_r": 0.42,
     }
 
@@ -114,7 +115,7 @@ def planted() -> Callable[..., CrossvalResult]:
     def build(
         levels: Mapping[str, float] = LEVELS,
         seeds: Mapping[str, int] | None = None,
-        n: int = 400,
+        n: int = 150,
         n_folds: int = 5,
         n_repeats: int = 1,
         alarms: tuple[Alarm, ...] = (),

@@ -1,0 +1,49 @@
+import numpy as np
+import pandas as pd
+
+from m1pipe.plots import style, training
+
+
+def axes():
+    return style.panels()[1][0, 0]
+
+
+def history(n=50):
+    epoch = np.arange(1, n + 1)
+    return pd.DataFrame(
+        {"epoch": epoch, "train_loss": 100.0 / epoch, "val_loss": 1 + 100.0 / epoch}
+    )
+
+
+def test_draws_training_and_validation_of_every_run():
+    ax = training.plot_term(axes(), [history(), history(30)], "loss", title="loss", unit="nats")
+    drawn = [line.get_ydata() for line in ax.lines]
+    assert len(drawn) == 4
+    np.testing.assert_array_equal(drawn[0], history()["train_loss"])
+    np.testing.assert_array_equal(drawn[3], history(30)["val_loss"])
+    assert ax.get_ylabel() == "nats"
+    assert ax.get_xlabel() == "epoch"
+
+
+def test_a_term_that_was_not_recorded_is_said():
+    ax = training.plot_term(axes(), [history()], "kl", title="KL", unit="nats")
+    assert not ax.lines
+    assert [text.get_text() for text in ax.texts] == ["not recorded"]
+
+
+def test_a_term_of_nothing_but_nan_is_said():
+    empty = history().assign(val_kl=np.nan)
+    ax = training.plot_term(axes(), [empty], "kl", title="KL", unit="nats")
+    assert [text.get_text() for text in ax.texts] == ["not recorded"]
+
+
+def test_the_start_leaves_the_panel_and_the_rest_stays():
+    late = history()[history()["epoch"] >= 5]
+    ax = training.plot_term(axes(), [history()], "loss", title="loss", unit="nats")
+    low, high = training.clip_start(ax, [history()], "loss").get_ylim()
+    assert low < late["train_loss"].min() < late["val_loss"].max() < high < 100
+
+
+def test_kept_epochs_are_marked():
+    ax = training.mark_epochs(axes(), [7, 9])
+    assert [line.get_xdata()[0] for line in ax.lines] == [7, 9]
