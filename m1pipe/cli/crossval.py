@@ -1,0 +1,151 @@
+"""`m1pipe crossval`: compare encoders with their rivals by cross-validation."""
+
+from typing import Any, get_args
+
+import click
+
+from m1pipe.cli.options import WIDTHS
+from m1pipe.config import CrossvalConfig, HeadConfig, Recipe, build, read_config_file
+from m1pipe.errors import InputError
+
+NAMED = ("x", "y", "multilabel", "label", "targets")
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """A comma-separated list of names."""
+    if value is None:
+        return None
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+@click.command()
+@click.option("--x", metavar="FILE", help="Genes of the labelled samples.")
+@click.option("--y", metavar="FILE", help="Levels to predict, paired with X by sample id.")
+@click.option("--label", metavar="COL", help="Column of X's obs to predict.")
+@click.option("--multilabel", metavar="FILE", help="Zeros and ones to predict, paired as --y.")
+@click.option("--targets", callback=_names, metavar="A,B", show_default="all", help="Columns of Y.")
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="NAME=RUN[,RUN2...]",
+    help="Frozen encoders, one a seed; or NAME=fold:CONFIG, trained inside each training fold by a "
+    "file of settings, a run's, a preset or `default`. May be given again.",
+)
+@click.option(
+    "--models", callback=_names, metavar="LIST", show_default="all", help="The other rows to run."
+)
+@click.option(
+    "--stratify", metavar="COL", show_default="a class label", help="Folds hold it in proportion."
+)
+@click.option(
+    "--group",
+    metavar="COL|REGEX",
+    show_default="donor, where there is one",
+    help="Groups that stay in one fold; none for none.",
+)
+@click.option("--folds", type=int, show_default=str(CrossvalConfig.folds), help="Number of folds.")
+@click.option(
+    "--repeats", type=int, show_default=str(CrossvalConfig.repeats), help="Repeats of the folds."
+)
+@click.option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
+@click.option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
+@click.option(
+    "--recipe",
+    type=click.Choice(get_args(Recipe)),
+    show_default=CrossvalConfig.recipe,
+    help="Heads: the best known, or as published.",
+)
+@click.option(
+    "--head-hidden",
+    "hidden",
+    type=WIDTHS,
+    show_default=",".join(map(str, HeadConfig.hidden)),
+    help="Widths of the heads' hidden layers.",
+)
+@click.option(
+    "--head-epochs",
+    "epochs",
+    type=int,
+    show_default=str(HeadConfig.epochs),
+    help="Most epochs of a head.",
+)
+@click.option(
+    "--head-lr", "lr", type=float, show_default=str(HeadConfig.lr), help="Their learning rate."
+)
+@click.option(
+    "--class-weight", type=click.Choice(["balanced"]), help="Weight classes alike in the heads."
+)
+@click.option(
+    "--linear-rival",
+    metavar="ROW",
+    show_default="ridge, or logistic for classes",
+    help="Linear row of the declared comparisons.",
+)
+@click.option(
+    "--min-coverage",
+    type=float,
+    show_default=str(CrossvalConfig.min_coverage),
+    help="Share of an encoder's genes that X must have.",
+)
+@click.option("--device", show_default=HeadConfig.device, help="Of the heads.")
+@click.option("--seed", type=int, show_default=str(CrossvalConfig.seed), help="Of folds and heads.")
+@click.option("--out", required=True, metavar="CV", help="Folder of the result.")
+@click.option("--config", "file", metavar="FILE", help="JSON or TOML; CV/config.json repeats.")
+@click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
+@click.option("--force", is_flag=True, help="Overwrite a result.")
+def crossval(
+    out: str,
+    encoders: tuple[str, ...],
+    fold: int | None,
+    repeat: int | None,
+    file: str | None,
+    dry_run: bool,
+    force: bool,
+    **typed: Any,
+) -> None:
+    """Compare encoders with the genes, their mean, PCA and linear models on the same folds.
+
+    The same command goes on where a killed one was, fold by fold.
+
+    \b
+    m1pipe crossval --x x.h5ad --y y.h5ad --out runs/cv
+        --encoder vae=runs/vae1,runs/vae2,runs/vae3 --encoder ae=runs/ae
+    m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.evaluation.cost import cost_text
+    from m1pipe.runs.crossval import run_crossval, summary_line
+    from m1pipe.training.device import tune_allocator
+
+    if repeat is not None and fold is None:
+        raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
+    stored = read_config_file(file) if file else {}
+    run = _named_inputs(stored, encoders, {name: typed.pop(name) for name in NAMED})
+    config = build(CrossvalConfig, stored.pop("crossval", {}), stored, typed, where="crossval")
+    if dry_run:
+        click.echo(cost_text(run.problem(config)))
+        return
+    tune_allocator()
+    only = None if fold is None else (repeat or 0, fold)
+    result = run_crossval(run, config, out, only=only, force=force)
+    click.echo(f"{out}: fold {fold} done" if result is None else summary_line(out, result))
+
+
+def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:
+    """What is compared: the file's entries, which are taken out of it, below those typed."""
+    from m1pipe.evaluation.representations import parse_encoder
+    from m1pipe.runs.crossval import CrossvalRun
+
+    named = {name: stored.pop(name, None) for name in NAMED}
+    named |= {name: value for name, value in typed.items() if value is not None}
+    rows = stored.pop("encoders", None) or {}
+    if encoders:
+        rows = {}
+        for name, items in map(parse_encoder, encoders):
+            if name in rows:
+                raise InputError(f"encoder: {name} is named twice: give its runs after one NAME=")
+            rows[name] = items
+    if named["x"] is None:
+        raise click.UsageError("Missing option '--x'.")
+    named["targets"] = None if named["targets"] is None else tuple(named["targets"])
+    return CrossvalRun(**named, encoders={name: tuple(items) for name, items in rows.items()})

@@ -1,0 +1,299 @@
+"""A variational autoencoder as a scikit-learn transformer."""
+
+import copy
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from m1pipe import config
+from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.estimators import settings
+from m1pipe.estimators.settings import MODEL, TRAINING
+from m1pipe.models.vae import VAEModule
+
+SCORE_DRAWS = 64
+CHUNK_ROWS = 1024
+
+
+def _has_prior(estimator: "VAE") -> bool:
+    """Whether the model is a generative one: a plain autoencoder has no prior to draw from."""
+    if estimator.beta == 0:
+        raise AttributeError("at beta 0 the model is a plain autoencoder and has no likelihood")
+    return True
+
+
+class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Variational autoencoder: latent means of expression profiles, and profiles from latents.
+
+    The parameters are the fields of `m1pipe.config.ModelConfig` and `TrainingConfig`, described
+    there; two have another name here, as a parameter may not be called like a method:
+    `input_transform` (per-gene transform fitted on the training rows) and `random_state` (the
+    seed; None draws one).
+
+    Attributes
+    ----------
+    encoder_ : Encoder
+        The trained thing, with its genes, transform, PCA and history.
+    n_features_in_ : int
+        Number of genes.
+    feature_names_in_ : ndarray of str
+        Gene names, where X was a DataFrame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from m1pipe import VAE
+    >>> X = np.random.default_rng(0).normal(size=(60, 10))
+    >>> vae = VAE(n_latent=2, hidden=(8,), epochs=3).fit(X)
+    >>> vae.transform(X).shape
+    (60, 2)
+    """
+
+    def __init__(
+        self,
+        n_latent: int = MODEL.n_latent,
+        *,
+        hidden: tuple[int, ...] | None = MODEL.hidden,
+        decoder_hidden: tuple[int, ...] | None = MODEL.decoder_hidden,
+        activation: str = MODEL.activation,
+        latent_activation: str = MODEL.latent_activation,
+        output_activation: str = MODEL.output_activation,
+        batch_norm: bool = MODEL.batch_norm,
+        dropout: float = MODEL.dropout,
+        linear_skip: bool = MODEL.linear_skip,
+        likelihood: str = MODEL.likelihood,
+        input_transform: str = MODEL.transform,
+        beta: float = MODEL.beta,
+        free_bits: float = MODEL.free_bits,
+        epochs: int | None = TRAINING.epochs,
+        batch_size: int = TRAINING.batch_size,
+        lr: float = TRAINING.lr,
+        weight_decay: float = TRAINING.weight_decay,
+        schedule: str = TRAINING.schedule,
+        plateau_factor: float = TRAINING.plateau_factor,
+        plateau_patience: int = TRAINING.plateau_patience,
+        clip: float = TRAINING.clip,
+        kl_warmup: float = TRAINING.kl_warmup,
+        patience: int = TRAINING.patience,
+        validation: float = TRAINING.validation,
+        precision: str = TRAINING.precision,
+        device: str = TRAINING.device,
+        random_state: int | np.random.RandomState | None = TRAINING.seed,
+    ) -> None:
+        self.n_latent = n_latent
+        self.hidden = hidden
+        self.decoder_hidden = decoder_hidden
+        self.activation = activation
+        self.latent_activation = latent_activation
+        self.output_activation = output_activation
+        self.batch_norm = batch_norm
+        self.dropout = dropout
+        self.linear_skip = linear_skip
+        self.likelihood = likelihood
+        self.input_transform = input_transform
+        self.beta = beta
+        self.free_bits = free_bits
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.plateau_factor = plateau_factor
+        self.plateau_patience = plateau_patience
+        self.clip = clip
+        self.kl_warmup = kl_warmup
+        self.patience = patience
+        self.validation = validation
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame, shape (n_samples, n_genes)
+            Expression levels on the scale of the likelihood: log levels for the Gaussian ones.
+        y : None
+            Not used.
+        """
+        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
+        seed = settings.draw_seed(self.random_state)
+        chosen = config.EncoderConfig(
+            model=settings.collect(self, config.ModelConfig, {}),
+            training=settings.collect(self, config.TrainingConfig, {"seed": seed}),
+        )
+        self.encoder_ = train_encoder((np.ascontiguousarray(X), self._genes()), chosen)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Latent means.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame, shape (n_samples, n_genes)
+            On the scale of the training data.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_latent)
+        """
+        X = self._validated(X)
+        module = self._module()
+        with torch.inference_mode():
+            parts = [module.encode_mu(x).numpy() for x in self._chunks(X)]
+        return np.concatenate(parts).astype(np.float32)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Expression levels that the decoder gives to latents.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_latent)
+            Latents, such as `transform` returns.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+            In units of the training data.
+        """
+        check_is_fitted(self)
+        Z = np.asarray(X, dtype=np.float32)
+        if Z.ndim != 2 or Z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"inverse_transform: expected shape (n_samples, {self._n_features_out}); "
+                f"found {Z.shape}"
+            )
+        return self.encoder_.decode(Z)
+
+    @available_if(_has_prior)
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> np.ndarray:
+        """New profiles: latents from the prior, levels from the likelihood.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+            None draws differently each time.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+            In units of the training data.
+        """
+        check_is_fitted(self)
+        generator = torch.Generator().manual_seed(settings.draw_seed(random_state))
+        module = self._module()
+        z = torch.randn(n_samples, self._n_features_out, generator=generator, dtype=torch.float64)
+        with torch.inference_mode():
+            drawn = module.likelihood.sample(module.decode(z), generator)
+        return self.encoder_.scaler.invert(drawn.numpy())
+
+    @available_if(_has_prior)
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Lower bound of each row's log-likelihood (importance-weighted, all rows the same noise).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame, shape (n_samples, n_genes)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples,)
+            In nats, as a density of the data's own units (the Jacobian of the transform is in).
+
+        References
+        ----------
+        Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+        """
+        X = self._validated(X)
+        module = self._module()
+        generator = torch.Generator().manual_seed(self.encoder_.config.training.seed)
+        size = (SCORE_DRAWS, 1, self._n_features_out)
+        noise = torch.randn(size, generator=generator, dtype=torch.float64)
+        with torch.inference_mode():
+            parts = [_importance_bound(module, x, noise).numpy() for x in self._chunks(X)]
+        log_scale = np.log(self.encoder_.scaler.scale.astype(np.float64)).sum()
+        return np.concatenate(parts) - log_scale
+
+    @available_if(_has_prior)
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples`: higher is better, comparable between settings."""
+        return float(self.score_samples(X).mean())
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write weights, genes, transform and configuration; no pickles."""
+        check_is_fitted(self)
+        self.encoder_.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """A fitted estimator from what `save` or `m1pipe train` wrote."""
+        encoder = load_encoder(folder)
+        chosen = encoder.config
+        given = dataclasses.asdict(chosen.model) | dataclasses.asdict(chosen.training)
+        estimator = cls(**settings.parameters(given, cls().get_params()))
+        estimator.encoder_ = encoder
+        estimator.n_features_in_ = len(encoder.genes)
+        if not _are_numbered(encoder.genes):
+            estimator.feature_names_in_ = np.asarray(encoder.genes, dtype=object)
+        return estimator
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.encoder_.config.model.n_latent)
+
+    def _genes(self) -> list[str]:
+        """Names of the columns; numbered where X had none."""
+        if hasattr(self, "feature_names_in_"):
+            return [str(name) for name in self.feature_names_in_]
+        return [f"x{j}" for j in range(self.n_features_in_)]
+
+    def _validated(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=np.float32, reset=False)
+
+    def _module(self) -> VAEModule:
+        """The network in double precision: a row's result then does not depend on its batch."""
+        return copy.deepcopy(self.encoder_.module).cpu().double().eval()
+
+    def _chunks(self, X: np.ndarray) -> list[torch.Tensor]:
+        """Transformed rows, some at a time."""
+        apply = self.encoder_.scaler.apply
+        return [
+            torch.from_numpy(apply(X[i : i + CHUNK_ROWS])).double()
+            for i in range(0, len(X), CHUNK_ROWS)
+        ]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _are_numbered(genes: Sequence[str]) -> bool:
+    """Whether the names were made here for an array without names."""
+    return all(name == f"x{j}" for j, name in enumerate(genes))
+
+
+def _importance_bound(module: VAEModule, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Log of the mean over draws of p(x, z) / q(z | x), shape (n_samples,)."""
+    mu, logvar = module.encode(x)
+    weights = []
+    for eps in noise:
+        z = mu + eps * (0.5 * logvar).exp()
+        log_x = module.likelihood.log_prob(x, module.decode(z)).sum(dim=1)
+        log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(dim=1)
+        weights.append(log_x + log_ratio)
+    return torch.stack(weights).logsumexp(dim=0) - float(np.log(len(noise)))

@@ -1,0 +1,71 @@
+"""What a cross-validation would take, said before it is begun."""
+
+from itertools import pairwise
+
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, LINEAR_ROWS, head_config
+
+MEGABYTE = 2**20
+
+
+def cost_text(problem: Problem) -> str:
+    """Design, rows with their fits and sizes, and an estimate of the memory, as lines of text."""
+    targets, config = problem.targets, problem.config
+    n_train = round(targets.n * (1 - 1 / config.folds))
+    lines = [
+        f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
+        f"{'classes' if targets.is_classes else 'targets'}; {config.folds} folds x "
+        f"{config.repeats} repeats, about {n_train:,} training rows each",
+        f"{'row':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
+    ]
+    for row in problem.ladder:
+        lines.append(_row_line(problem, row, n_train))
+    lines += [
+        f"{encoder.name}: trains {problem.n_fits(encoder.name)} encoders inside the folds"
+        for encoder in problem.encoders
+        if encoder.in_fold
+    ]
+    return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
+
+
+def input_width(problem: Problem, row: str) -> int:
+    """Number of features that a row is fitted on."""
+    if row in CONSTANT_ROWS:
+        return 0
+    if row in GENE_ROWS:
+        return problem.matrix.n_genes
+    widths = {encoder.name: encoder.n_latent for encoder in problem.encoders}
+    return widths.get(row, next(iter(widths.values()), min(32, problem.matrix.n_genes)))
+
+
+def n_parameters(problem: Problem, row: str) -> int:
+    """Values that are fitted in one fit of a row, without those of an encoder."""
+    n_in, n_out = input_width(problem, row), problem.targets.n_outputs
+    if row in CONSTANT_ROWS:
+        return n_out
+    widths = () if row in LINEAR_ROWS else head_config(row, problem.config).hidden
+    shape = (n_in, *widths, n_out)
+    return sum((a + 1) * b for a, b in pairwise(shape))
+
+
+def memory_bytes(problem: Problem) -> int:
+    """Rough peak: X, Y, the largest head with its Adam state, the predictions of a test fold."""
+    n, p, t = problem.targets.n, problem.matrix.n_genes, len(problem.targets.names)
+    data = 4 * n * p + problem.targets.values.nbytes
+    heads = [row for row in problem.ladder if row not in (*CONSTANT_ROWS, *LINEAR_ROWS)]
+    fit = max((16 * n_parameters(problem, row) for row in heads), default=0)
+    if set(LINEAR_ROWS) & set(problem.ladder):
+        fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
+    return data + fit + 24 * (n // problem.config.folds + 1) * t
+
+
+def _row_line(problem: Problem, row: str, n_train: int) -> str:
+    n_in = input_width(problem, row)
+    steps = "-"
+    if row not in (*CONSTANT_ROWS, *LINEAR_ROWS):
+        head = head_config(row, problem.config)
+        steps = f"{head.epochs * -(-n_train // head.batch_size):,}"
+    return (
+        f"{row:<16}{f'{n_in:,}' if n_in else '-':>8}{problem.n_fits(row):>6}"
+        f"{n_parameters(problem, row):>14,}{steps:>18}"
+    )

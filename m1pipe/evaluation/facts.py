@@ -1,0 +1,151 @@
+"""What is known of a comparison before its first fit: counts, design, what each row will see."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from m1pipe.evaluation.metrics import HEADLINE
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.representations import EncoderRow, encoder_facts
+from m1pipe.evaluation.result import Alarm
+from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, LINEAR_ROWS, PCA_ROWS, head_config
+from m1pipe.evaluation.shares import Plan
+
+NAMED_TARGETS = 10
+
+
+def make_plan(
+    problem: Problem, *, label: str | None = None, paths: Mapping[str, str | None] | None = None
+) -> Plan:
+    """What the shares of a problem are put together by.
+
+    Parameters
+    ----------
+    problem : Problem
+    label : str, optional
+        The column that is predicted.
+    paths : mapping, optional
+        Roles (x, y) to files, for the report.
+    """
+    info = {**data_facts(problem), **design_facts(problem), "label": label, **(paths or {})}
+    info["rows"] = {row: row_facts(problem, row) for row in problem.ladder}
+    info["encoders"] = {row.name: _encoder_facts(row) for row in problem.encoders}
+    return Plan(
+        samples=problem.samples,
+        folds=problem.folds,
+        groups=problem.groups,
+        ladder=problem.ladder,
+        encoders=tuple(row.name for row in problem.encoders),
+        rival=problem.rival,
+        alarms=_early_alarms(problem),
+        info=info,
+    )
+
+
+def _early_alarms(problem: Problem) -> list[Alarm]:
+    """What can be said before the first fit."""
+    widths = {row.name: row.n_latent for row in problem.encoders}
+    if len(set(widths.values())) < 2:
+        return []
+    named = ", ".join(f"{name} {width}" for name, width in widths.items())
+    text = f"The encoders differ in width ({named}); the PCA has that of {next(iter(widths))}."
+    return [Alarm("widths_differ", "note", text)]
+
+
+def data_facts(problem: Problem) -> dict[str, Any]:
+    """Counts and units of what goes in."""
+    targets = problem.targets
+    named = targets.names if targets.is_classes else targets.names[:NAMED_TARGETS]
+    facts: dict[str, Any] = {
+        "kind": targets.kind,
+        "metric": HEADLINE[targets.kind],
+        "n": targets.n,
+        "n_features": problem.matrix.n_genes,
+        "n_targets": len(targets.names),
+        "target_names": list(named),
+        "units": str(problem.matrix.units),
+        "target_units": str(targets.units) if targets.kind == "regression" else None,
+        "dropped": problem.dropped,
+        "n_x": problem.matrix.n_samples,
+        "n_y": problem.n_y,
+    }
+    if targets.is_classes:
+        counts = np.bincount(targets.values, minlength=len(targets.names))
+        facts["classes"] = dict(zip(targets.names, counts.tolist(), strict=True))
+    return facts
+
+
+def design_facts(problem: Problem) -> dict[str, Any]:
+    """Folds, strata, groups and settings."""
+    config, groups = problem.config, problem.groups
+    by_label = config.stratify is None and problem.strata is not None
+    facts = {
+        name: getattr(config, name)
+        for name in ("folds", "repeats", "seed", "recipe", "min_coverage", "group")
+    }
+    facts["stratify"] = "the label" if by_label else config.stratify
+    facts["linear_rival"] = problem.rival
+    if problem.strata is not None:
+        facts["strata"] = {str(k): n for k, n in Counter(problem.strata).items()}
+    if groups is not None:
+        facts["group"] = config.group or "donor"
+        facts["n_groups"] = len(set(groups))
+    return facts
+
+
+def row_facts(problem: Problem, row: str) -> dict[str, str]:
+    """Which samples fitted each part of a row, in words."""
+    train = "training rows of the fold"
+    if row in CONSTANT_ROWS:
+        return {"model": train}
+    encoders = {e.name: e for e in problem.encoders}
+    facts = {}
+    if row in encoders:
+        facts["encoder"] = _encoder_seen(problem, encoders[row])
+    elif row in PCA_ROWS:
+        facts["pca"] = _pca_seen(problem, row)
+    if row in LINEAR_ROWS:
+        choice = "leave-one-out" if problem.targets.kind == "regression" else "inner folds"
+        scaler = {"scaler": train} if row in GENE_ROWS else {}
+        return {**facts, **scaler, "model": f"{train}, penalty by {choice} within them"}
+    head = head_config(row, problem.config)
+    facts["scaler"] = train if head.standardize else "none"
+    stopped = f", {head.validation:.0%} of them for early stopping" if head.validation else ""
+    facts["head"] = train + stopped
+    return facts
+
+
+def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
+    if not row.in_fold:
+        sizes = sorted({len(encoder.samples) for encoder in row.frozen})
+        return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(row.sources)}"
+    n_more = problem.unlabelled.size
+    return "training rows of the fold" + (
+        f" and up to {n_more:,} without a label" if n_more else ""
+    )
+
+
+def _pca_seen(problem: Problem, row: str) -> str:
+    stored = [e for e in problem.encoders if e.frozen]
+    if stored and row != "pca_fold":
+        first = stored[0]
+        return f"{len(first.frozen[0].samples):,} samples of {first.sources[0]}"
+    in_fold = [e for e in problem.encoders if e.in_fold]
+    return f"the rows of {in_fold[0].name}" if in_fold else "training rows of the fold"
+
+
+def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
+    """Facts about an encoder row; the runs of in-fold encoders are added when they are trained."""
+    config = (row.configs or tuple(e.config for e in row.frozen))[0]
+    return {
+        "n_latent": config.model.n_latent,
+        "beta": config.model.beta,
+        "likelihood": config.model.likelihood,
+        "mode": "fold" if row.in_fold else "frozen",
+        "runs": [
+            encoder_facts(encoder, source)
+            for encoder, source in zip(row.frozen, row.sources, strict=False)
+        ],
+    }

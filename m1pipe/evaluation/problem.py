@@ -1,0 +1,175 @@
+"""What a cross-validation compares: samples, targets, folds, and the rows of the ladder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.config import CrossvalConfig
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.splits import make_folds, resolve_groups
+from m1pipe.data.targets import Targets, load_targets
+from m1pipe.errors import InputError
+from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
+from m1pipe.evaluation.rows import ALL_ROWS, ladder, linear_rival
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything that is decided before the first model is fitted.
+
+    Attributes
+    ----------
+    matrix : Matrix
+        X as it was given, samples without a target included.
+    rows : ndarray of int64, shape (n_samples,)
+        Rows of the matrix that have a target: the samples, in this order everywhere below.
+    targets : Targets
+        Of the samples.
+    dropped : dict of str to int
+        Rows that were left out, and why.
+    n_y : int or None
+        Samples in Y before pairing, where there is a Y.
+    strata : ndarray, shape (n_samples,), or None
+        What the folds are stratified by.
+    all_groups : ndarray, shape (matrix.n_samples,), or None
+        What never stands on both sides of a split, of every row of the matrix.
+    folds : ndarray of int64, shape (n_repeats, n_samples)
+        The fold that tests each sample.
+    ladder : tuple of str
+        Rows in the order in which they are run, the encoders last.
+    encoders : tuple of EncoderRow
+        What stands behind the names of the encoders.
+    rival : str or None
+        The linear row that the encoders are declared to be compared with.
+    config : CrossvalConfig
+        Settings.
+    """
+
+    matrix: Matrix
+    rows: np.ndarray
+    targets: Targets
+    dropped: dict[str, int]
+    n_y: int | None
+    strata: np.ndarray | None
+    all_groups: np.ndarray | None
+    folds: np.ndarray
+    ladder: tuple[str, ...]
+    encoders: tuple[EncoderRow, ...]
+    rival: str | None
+    config: CrossvalConfig
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Sample ids, shape (n_samples,)."""
+        return self.matrix.samples[self.rows]
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Annotations of the samples."""
+        return self.matrix.obs.iloc[self.rows]
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Groups of the samples, shape (n_samples,)."""
+        return None if self.all_groups is None else self.all_groups[self.rows]
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Rows of the matrix without a target; they may serve an encoder."""
+        return np.setdiff1d(np.arange(self.matrix.n_samples), self.rows)
+
+    def n_fits(self, row: str) -> int:
+        """Models fitted for one row over all folds and repeats."""
+        seeds = {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
+        return seeds * self.config.folds * self.config.repeats
+
+
+def make_problem(
+    x: Any,
+    y: Any = None,
+    *,
+    label: str | None = None,
+    multilabel: Any = None,
+    targets: Sequence[str] | None = None,
+    encoders: Mapping[str, Item | Sequence[Item]] | None = None,
+    config: CrossvalConfig,
+) -> Problem:
+    """Open the data, pair them, deal the folds and put the ladder together.
+
+    Parameters
+    ----------
+    x, y, label, multilabel, targets, encoders, config
+        As for `m1pipe.evaluation.crossval.cross_validate`.
+
+    Raises
+    ------
+    InputError
+        If the data, the folds or the rows asked for cannot be had.
+    """
+    matrix = open_matrix(x)
+    levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
+    rows, values, dropped = load_targets(
+        matrix, y=levels, label=label, multilabel=marks, targets=targets
+    )
+    n_y = max((m.n_samples for m in (levels, marks) if m is not None), default=None)
+    opened = resolve_encoders(encoders or {}, reserved=ALL_ROWS)
+    names = ladder(values.kind, opened, config.models)
+    obs = matrix.obs.iloc[rows]
+    strata, is_label = find_strata(obs, values, config.stratify, label)
+    all_groups = resolve_groups(matrix.obs, config.group)
+    folds = make_folds(
+        config.folds,
+        config.repeats,
+        config.seed,
+        strata=strata,
+        groups=None if all_groups is None else all_groups[rows],
+        n=rows.size,
+        strata_is_label=is_label,
+    )
+    rival = linear_rival(values.kind, names, config.linear_rival)
+    return Problem(
+        matrix=matrix,
+        rows=rows,
+        targets=values,
+        dropped=dropped,
+        n_y=n_y,
+        strata=strata,
+        all_groups=all_groups,
+        folds=folds,
+        ladder=names,
+        encoders=opened,
+        rival=rival,
+        config=config,
+    )
+
+
+def find_strata(
+    obs: pd.DataFrame, targets: Targets, column: str | None, label: str | None
+) -> tuple[np.ndarray | None, bool]:
+    """What the folds are stratified by, and whether that is the label itself.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or it holds as many values as samples.
+    """
+    if column is None or column == label:
+        if targets.is_classes:
+            return np.asarray(targets.names, dtype=object)[targets.values], True
+        if column is None:
+            return None, False
+    if column not in obs.columns:
+        raise InputError(
+            f"stratify: expected a column of obs ({', '.join(obs.columns) or 'there are none'}); "
+            f"found {column!r}"
+        )
+    values = obs[column].astype(object).where(obs[column].notna(), "missing").to_numpy()
+    if len(set(values)) == len(values):
+        raise InputError(
+            f"stratify: expected a column with few values; found a value of its own for each of "
+            f"{len(values)} samples in {column!r}"
+        )
+    return values, False

@@ -1,0 +1,266 @@
+"""The encoder rows of a comparison: what stands behind each NAME, and the latents it gives."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m1pipe.config import PRESETS, EncoderConfig, build, preset_options, read_config_file
+from m1pipe.data.matrix import Matrix
+from m1pipe.encoder.plan import plan_training
+from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
+from m1pipe.encoder.train import train_planned
+from m1pipe.encoder.trained import Encoder, load_encoder
+from m1pipe.errors import InputError
+from m1pipe.training.signals import StopFlag
+
+FOLD_PREFIX = "fold:"
+KEPT_FACTS = (
+    "best_epoch",
+    "r2",
+    "r2_median",
+    "pca_r2",
+    "pca_r2_median",
+    "r2_rows",
+    "kl_per_unit",
+    "mu_variance",
+    "active_units",
+    "dead_share",
+    "depth",
+)
+Item = str | os.PathLike[str] | EncoderConfig | Encoder
+_ONE_ITEM = (str, os.PathLike, EncoderConfig, Encoder)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """One NAME of the comparison: frozen encoders, or settings to train by inside each fold.
+
+    Attributes
+    ----------
+    name : str
+        The row's name.
+    frozen : tuple of Encoder
+        One per seed; empty where the encoders are trained inside the fold.
+    configs : tuple of EncoderConfig
+        One per seed; empty where the encoders are frozen.
+    sources : tuple of str
+        Where each seed comes from, for the report.
+    """
+
+    name: str
+    frozen: tuple[Encoder, ...]
+    configs: tuple[EncoderConfig, ...]
+    sources: tuple[str, ...]
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of encoders of one fold."""
+        return len(self.sources)
+
+    @property
+    def in_fold(self) -> bool:
+        """Whether the encoders are trained inside each fold."""
+        return bool(self.configs)
+
+    @property
+    def n_latent(self) -> int:
+        """Width of the first encoder's latents."""
+        return (self.configs or tuple(e.config for e in self.frozen))[0].model.n_latent
+
+
+def parse_encoder(text: str) -> tuple[str, list[str]]:
+    """Name and items of one `--encoder NAME=RUN[,RUN2...]` or `NAME=fold:CONFIG`.
+
+    >>> parse_encoder("vae=runs/a,runs/b")
+    ('vae', ['runs/a', 'runs/b'])
+
+    Raises
+    ------
+    InputError
+        If it is not of that form.
+    """
+    name, _, items = text.partition("=")
+    parts = [part.strip() for part in items.split(",")]
+    if not _NAME.fullmatch(name.strip()) or not all(parts):
+        raise InputError(
+            f"encoder: expected NAME=RUN[,RUN2,...] or NAME=fold:CONFIG; found {text!r}"
+        )
+    return name.strip(), parts
+
+
+def resolve_encoders(
+    encoders: Mapping[str, Item | Sequence[Item]], *, reserved: Sequence[str]
+) -> tuple[EncoderRow, ...]:
+    """Open the encoders and settings behind every NAME.
+
+    Parameters
+    ----------
+    encoders : mapping
+        NAME to one item or several (its seeds): the folder of a run, an Encoder, an EncoderConfig
+        or `"fold:CONFIG"` (CONFIG a file, a run's folder, a preset, or `default`) to train by
+        inside each fold. An item that is given again trains with the next seed.
+    reserved : sequence of str
+        Names of other rows.
+
+    Raises
+    ------
+    InputError
+        If a name is taken or malformed, an item cannot be read, or frozen and in-fold items are
+        mixed under one name.
+    """
+    rows = []
+    for name, given in encoders.items():
+        if name in reserved or not _NAME.fullmatch(name):
+            raise InputError(
+                f"encoder: expected a name of letters, digits and _.+- that is no other row's "
+                f"({', '.join(reserved)}); found {name!r}"
+            )
+        items = [given] if isinstance(given, _ONE_ITEM) else list(given)
+        rows.append(_resolve_row(name, items))
+    return tuple(rows)
+
+
+def fold_config(text: str) -> EncoderConfig:
+    """Settings named by what follows `fold:`.
+
+    Parameters
+    ----------
+    text : str
+        `default`, a preset, a JSON or TOML file, or the folder of a run.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if text == "default":
+        return EncoderConfig()
+    if text in PRESETS:
+        return build(EncoderConfig, preset_options(text), where=f"preset {text}")
+    path = Path(text) / "config.json" if Path(text).is_dir() else Path(text)
+    if not path.is_file():
+        raise InputError(
+            f"encoder: fold:{text}: expected a JSON or TOML file, a run's folder, default, or one "
+            f"of {', '.join(PRESETS)}; found none of these"
+        )
+    values = read_config_file(path)
+    if "model" in values or "training" in values:
+        values = {part: values[part] for part in ("model", "training") if part in values}
+    return build(EncoderConfig, values, where=str(path))
+
+
+def frozen_inputs(
+    encoders: Sequence[EncoderRow], matrix: Matrix, rows: np.ndarray, *, min_coverage: float
+) -> dict[str, list[np.ndarray]]:
+    """Latents of the frozen encoders, and the scores on the PCA stored with the first of them.
+
+    Parameters
+    ----------
+    encoders : sequence of EncoderRow
+        Those to be trained inside the fold are passed over.
+    matrix : Matrix
+        X; genes are matched by name and units converted by each encoder's recipe.
+    rows : ndarray of int, shape (n_samples,)
+        Rows of it that are wanted.
+    min_coverage : float
+        Smallest share of an encoder's genes that X must have.
+
+    Returns
+    -------
+    dict of str to list of ndarray of float32, shape (n_samples, n_latent)
+        By row, one array a seed; under "pca" the scores.
+    """
+    inputs: dict[str, list[np.ndarray]] = {}
+    for row in encoders:
+        for encoder in row.frozen:
+            seen = encoder.align(matrix, min_coverage=min_coverage)
+            inputs.setdefault(row.name, []).append(encoder.transform(seen)[rows])
+            if "pca" not in inputs:
+                inputs["pca"] = [encoder.pca_scores(seen)[rows]]
+    return inputs
+
+
+def train_in_fold(
+    row: EncoderRow,
+    matrix: Matrix,
+    rows: np.ndarray,
+    *,
+    groups: np.ndarray | None,
+    stop: StopFlag | None = None,
+) -> list[Encoder]:
+    """Train every seed of an in-fold row.
+
+    Parameters
+    ----------
+    row : EncoderRow
+    matrix : Matrix
+        X.
+    rows : ndarray of int, shape (n_rows,)
+        Rows of it that may be used; no other is looked at.
+    groups : ndarray, shape (matrix.n_samples,), or None
+        Groups that the encoder's own validation split keeps together.
+    stop : StopFlag, optional
+        Looked at after every step.
+    """
+    plans = [plan_training(matrix, config, rows=rows, groups=groups) for config in row.configs]
+    return [train_planned(plan, stop=stop) for plan in plans]
+
+
+def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
+    """Facts about one trained encoder for the report, plain values only."""
+    known = encoder.summary
+    depth = known.get("depth_r")
+    return {
+        "path": source,
+        "seed": encoder.config.training.seed,
+        "n_train": len(encoder.samples),
+        "history": encoder.history,
+        "active_mu": sum(v > ACTIVE_VARIANCE for v in known["mu_variance"]),
+        "active_kl": sum(kl > ACTIVE_KL for kl in known.get("kl_per_unit") or []),
+        "library_size_r": max((abs(r) for r in depth), default=None) if depth else None,
+        **{name: known.get(name) for name in KEPT_FACTS},
+    }
+
+
+def _resolve_row(name: str, items: list[Item]) -> EncoderRow:
+    if not items:
+        raise InputError(f"encoder: {name}: expected at least one run or setting; found none")
+    opened = [_open_item(item) for item in items]
+    kinds = {isinstance(item, Encoder) for item in opened}
+    if len(kinds) > 1:
+        raise InputError(
+            f"encoder: {name}: expected either frozen runs or fold: settings; found both: give "
+            "them two names"
+        )
+    sources = tuple(
+        str(item) if isinstance(item, str | os.PathLike) else type(item).__name__ for item in items
+    )
+    frozen = tuple(item for item in opened if isinstance(item, Encoder))
+    configs = _spread_seeds([item for item in opened if isinstance(item, EncoderConfig)])
+    return EncoderRow(name, frozen, configs, sources)
+
+
+def _open_item(item: Item) -> Encoder | EncoderConfig:
+    if isinstance(item, Encoder | EncoderConfig):
+        return item
+    text = os.fspath(item)
+    if text.startswith(FOLD_PREFIX):
+        return fold_config(text.removeprefix(FOLD_PREFIX))
+    return load_encoder(text)
+
+
+def _spread_seeds(configs: list[EncoderConfig]) -> tuple[EncoderConfig, ...]:
+    """Settings that are given again train with their seed raised by their position."""
+    spread = []
+    for position, config in enumerate(configs):
+        if config in configs[:position]:
+            seed = config.training.seed + position
+            config = replace(config, training=replace(config.training, seed=seed))
+        spread.append(config)
+    return tuple(spread)

@@ -1,0 +1,189 @@
+"""Shares of a cross-validation, one a (repeat, fold), and how they become one result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.errors import InputError
+from m1pipe.evaluation.compare import compare, declared_family
+from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
+
+SEVERITIES = get_args(Severity)
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What one test fold of one repeat gave.
+
+    Attributes
+    ----------
+    repeat, fold : int
+        Which one.
+    samples : ndarray of str, shape (n_test,)
+        Ids of the test samples.
+    losses : dict of str to ndarray, shape (n_seeds, n_test)
+        Loss of each test sample, for each row of the ladder; one seed for all but encoders.
+    scores : DataFrame
+        Columns model, seed, repeat, fold, metric, value.
+    alarms : dict of str to list of Alarm
+        What was seen on the way, by row.
+    encoders : dict of str to list of dict
+        Facts about the encoders trained inside this fold, one dict per seed.
+    """
+
+    repeat: int
+    fold: int
+    samples: np.ndarray
+    losses: Mapping[str, np.ndarray]
+    scores: pd.DataFrame
+    alarms: Mapping[str, list[Alarm]]
+    encoders: Mapping[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is needed, beside the shares, to put a result together: no data, no models.
+
+    Attributes
+    ----------
+    samples : ndarray of str, shape (n_samples,)
+        Sample ids.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+        The fold that tests each sample.
+    groups : ndarray of str, shape (n_samples,), or None
+        Donor (say) of each sample.
+    ladder, encoders : tuple of str
+        All rows, and those that are encoders.
+    rival : str or None
+        The linear row of the declared family.
+    alarms : list of Alarm
+        What was known before the first fit.
+    info : dict
+        Plain facts for the report.
+    """
+
+    samples: np.ndarray
+    folds: np.ndarray
+    groups: np.ndarray | None
+    ladder: tuple[str, ...]
+    encoders: tuple[str, ...]
+    rival: str | None
+    alarms: list[Alarm]
+    info: dict[str, Any]
+
+    @property
+    def shares(self) -> list[tuple[int, int]]:
+        """Every (repeat, fold), in the order in which they are run."""
+        n_repeats, n_folds = self.folds.shape[0], int(self.folds.max()) + 1
+        return [(r, k) for r in range(n_repeats) for k in range(n_folds)]
+
+    def tested(self, repeat: int, fold: int) -> np.ndarray:
+        """Indices of the samples that a fold tests."""
+        return np.flatnonzero(self.folds[repeat] == fold)
+
+
+def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
+    """Put the shares of all folds together, and compare the rows.
+
+    Parameters
+    ----------
+    plan : Plan
+    shares : sequence of Share
+        One for every (repeat, fold), in any order.
+
+    Returns
+    -------
+    CrossvalResult
+
+    Raises
+    ------
+    InputError
+        If a share is missing, or has other samples or rows than the plan.
+    """
+    found = {(share.repeat, share.fold): share for share in shares}
+    missing = [key for key in plan.shares if key not in found]
+    if missing:
+        named = ", ".join(f"repeat {r} fold {k}" for r, k in missing[:5])
+        raise InputError(
+            f"crossval: expected {len(plan.shares)} shares; {len(missing)} are missing ({named}): "
+            "run them first"
+        )
+    ordered = [found[key] for key in plan.shares]
+    by_seed = _gather_losses(plan, ordered)
+    losses = {row: values.mean(axis=0) for row, values in by_seed.items()}
+    scores = pd.concat([share.scores for share in ordered], ignore_index=True)
+    keys = ["model", "repeat", "fold", "metric"]
+    several = [row for row, values in by_seed.items() if len(values) > 1]
+    return CrossvalResult(
+        samples=plan.samples,
+        folds=plan.folds,
+        losses=losses,
+        scores=scores.groupby(keys, sort=False)[["value"]].mean().reset_index(),
+        seed_scores=scores[scores["model"].isin(several)].reset_index(drop=True),
+        seed_losses={row: by_seed[row] for row in several},
+        comparisons=_comparisons(plan, losses),
+        alarms=[*plan.alarms, *_merge_alarms(ordered)],
+        info=_info(plan, ordered),
+    )
+
+
+def _gather_losses(plan: Plan, shares: Sequence[Share]) -> dict[str, np.ndarray]:
+    """Losses of shape (n_seeds, n_repeats, n_samples) of every row, placed by sample id."""
+    place = {sample: i for i, sample in enumerate(plan.samples)}
+    gathered: dict[str, np.ndarray] = {}
+    for share in shares:
+        tested = plan.tested(share.repeat, share.fold)
+        columns = np.array([place.get(sample, -1) for sample in share.samples], dtype=np.int64)
+        if sorted(columns) != tested.tolist() or set(share.losses) != set(plan.ladder):
+            raise InputError(
+                f"crossval: the share of repeat {share.repeat} fold {share.fold} has other samples "
+                "or rows than this cross-validation: remove it and run it again"
+            )
+        for row in plan.ladder:
+            loss = share.losses[row]
+            if row not in gathered:
+                gathered[row] = np.full((len(loss), *plan.folds.shape), np.nan)
+            gathered[row][:, share.repeat, columns] = loss
+    return gathered
+
+
+def _comparisons(plan: Plan, losses: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """All pairs of rows, later minus earlier; only the declared family carries a claim."""
+    return compare(
+        losses,
+        plan.folds,
+        pairs=[(a, b) for b, a in combinations(plan.ladder, 2)],
+        family=declared_family(plan.encoders, plan.ladder, plan.rival),
+        groups=plan.groups,
+        metric=plan.info["metric"],
+    )
+
+
+def _merge_alarms(shares: Sequence[Share]) -> list[Alarm]:
+    """Each alarm of a row once, with the number of folds that raised it."""
+    seen: dict[tuple[str, str], list[Alarm]] = {}
+    for share in shares:
+        for row, alarms in share.alarms.items():
+            for alarm in {alarm.name: alarm for alarm in alarms}.values():
+                seen.setdefault((row, alarm.name), []).append(alarm)
+    merged = []
+    for alarms in seen.values():
+        worst = max(alarms, key=lambda alarm: SEVERITIES.index(alarm.severity))
+        where = f" (in {len(alarms)} of {len(shares)} folds)" if len(shares) > 1 else ""
+        merged.append(Alarm(worst.name, worst.severity, worst.text + where))
+    return merged
+
+
+def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
+    """The plan's facts, with those of the encoders that were trained inside the folds."""
+    encoders = {name: dict(facts) for name, facts in plan.info.get("encoders", {}).items()}
+    for share in shares:
+        for name, runs in share.encoders.items():
+            place = f"repeat {share.repeat + 1}, fold {share.fold + 1}"
+            named = [{**run, "path": f"{place}, seed {run['seed']}"} for run in runs]
+            encoders[name]["runs"] = [*encoders[name].get("runs", []), *named]
+    return {**plan.info, "encoders": encoders}

@@ -1,0 +1,239 @@
+"""The call behind `m1pipe crossval`: a folder that is resumed fold by fold, and gathered."""
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m1pipe.atomic import write_json
+from m1pipe.config import CrossvalConfig, to_dict
+from m1pipe.console import log
+from m1pipe.errors import InputError
+from m1pipe.evaluation.crossval import make_plan, run_shares
+from m1pipe.evaluation.problem import Problem, make_problem
+from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.shares import Plan, assemble
+from m1pipe.evaluation.tables import ladder_table
+from m1pipe.reports.crossval import write_report
+from m1pipe.runs.provenance import make_provenance
+from m1pipe.runs.shares import (
+    PLAN,
+    fingerprint,
+    read_json,
+    read_plan,
+    read_share,
+    write_plan,
+    write_share,
+)
+from m1pipe.training.signals import StopFlag
+
+SHARES = "shares"
+RESULTS = ("summary.json", "report.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalRun:
+    """What is compared, by name: with the settings, the content of a folder's `config.json`.
+
+    Attributes
+    ----------
+    x : str
+        File of the genes.
+    y, multilabel : str or None
+        File of the levels, or of zeros and ones, to predict.
+    label : str or None
+        Column of x to predict.
+    targets : tuple of str or None
+        Columns of y; None: all.
+    encoders : dict of str to tuple of str
+        NAME to runs or `fold:CONFIG` items.
+    """
+
+    x: str
+    y: str | None = None
+    multilabel: str | None = None
+    label: str | None = None
+    targets: tuple[str, ...] | None = None
+    encoders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def problem(self, config: CrossvalConfig) -> Problem:
+        """Open everything that is named here."""
+        return make_problem(
+            self.x,
+            self.y,
+            multilabel=self.multilabel,
+            label=self.label,
+            targets=self.targets,
+            encoders=self.encoders,
+            config=config,
+        )
+
+
+def run_crossval(
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    out: str | Path,
+    *,
+    only: tuple[int, int] | None = None,
+    force: bool = False,
+) -> CrossvalResult | None:
+    """Run what is missing of a cross-validation, and write its report when it is complete.
+
+    Every finished fold is kept at once, so that the same call goes on where a killed one was.
+
+    Parameters
+    ----------
+    run : CrossvalRun
+        What is compared.
+    config : CrossvalConfig
+        How.
+    out : path
+        Folder of the result.
+    only : (int, int), optional
+        Run this repeat and fold (from 0) and nothing else: one task of a job array. `gather`
+        puts the shares together.
+    force : bool
+        Start again in a folder that holds a cross-validation; with `only`, run the share again.
+
+    Returns
+    -------
+    CrossvalResult or None
+        None with `only`.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be used, or the folder holds something else.
+    StoppedBySignalError
+        After a signal; the folds that are done are kept.
+    """
+    out = Path(out)
+    _refuse_folder(out, force=force)
+    problem = run.problem(config)
+    plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
+    if only is not None and only not in plan.shares:
+        raise InputError(
+            f"fold: expected folds 0 to {config.folds - 1} and repeats 0 to {config.repeats - 1}; "
+            f"found --fold {only[1]} --repeat {only[0]}"
+        )
+    marks = _start_folder(out, run, config, problem, plan, again=force and only is None)
+    wanted = plan.shares if only is None else [only]
+    redo = force and only is not None
+    done = [] if redo else [s for s in wanted if read_share(out / SHARES, *s, marks) is not None]
+    if done:
+        log.info("%d of %d folds are done already", len(done), len(wanted))
+    with StopFlag() as stop:
+        for share in run_shares(problem, [s for s in wanted if s not in done], stop=stop):
+            write_share(out / SHARES, share, marks, force=redo)
+    return gather(out) if only is None else None
+
+
+def gather(folder: str | Path) -> CrossvalResult:
+    """Put the shares of a folder together, test, and write tables and report into it.
+
+    Raises
+    ------
+    InputError
+        If a share is missing, or was made with other settings, data or folds.
+    """
+    folder = Path(folder)
+    plan, marks = read_plan(folder / SHARES)
+    shares = [read_share(folder / SHARES, *place, marks) for place in plan.shares]
+    result = assemble(plan, [share for share in shares if share is not None])
+    write_report(
+        result,
+        folder,
+        provenance=read_json(folder / "provenance.json", "the provenance of a cross-validation"),
+        config=read_json(folder / "config.json", "the settings of a cross-validation"),
+    )
+    return result
+
+
+def _refuse_folder(out: Path, *, force: bool) -> None:
+    """Refuse a folder that is finished, or that is not ours."""
+    if force or not out.exists():
+        return
+    if (out / RESULTS[0]).exists():
+        raise InputError(
+            f"{out} holds a finished cross-validation: choose another name, or overwrite it with "
+            "--force"
+        )
+    others = {p.name for p in out.iterdir()} - {SHARES} if out.is_dir() else {out.name}
+    if others and not (out / SHARES / PLAN).exists():
+        raise InputError(
+            f"{out} exists already and holds no cross-validation: choose another name, or write "
+            "into it with --force"
+        )
+
+
+def _start_folder(
+    out: Path,
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    problem: Problem,
+    plan: Plan,
+    *,
+    again: bool,
+) -> dict[str, str]:
+    """Write config, provenance and plan, or check that those there are of the same run."""
+    provenance = make_provenance(_inputs(run, problem), seed=config.seed)
+    hashes = {role: str(file["sha256"]) for role, file in provenance["inputs"].items()}
+    marks = fingerprint(_deciding(run, config, problem), hashes, plan)
+    if again:
+        _clear(out)
+    if (out / SHARES / PLAN).exists():
+        _, before = read_plan(out / SHARES)
+        changed = [what for what in marks if before.get(what) != marks[what]]
+        if changed:
+            raise InputError(
+                f"{out} holds part of another cross-validation: its {' and '.join(changed)} "
+                "differ: choose another name, or start again with --force"
+            )
+    else:
+        write_plan(out / SHARES, plan, marks)
+    if not (out / "provenance.json").exists():
+        write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
+        write_json(out / "provenance.json", provenance)
+    return marks
+
+
+def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
+    """Role to file, for everything that is read."""
+    inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel}
+    for row in problem.encoders:
+        for i, source in enumerate(row.sources if row.frozen else (), start=1):
+            inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
+    return {role: path for role, path in inputs.items() if path is not None}
+
+
+def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dict[str, Any]:
+    """Settings that decide a number; paths and devices do not."""
+    settings: dict[str, Any] = to_dict(config)
+    settings["head"].pop("device")
+    in_fold = {row.name: [to_dict(c) for c in row.configs] for row in problem.encoders}
+    for seeds in in_fold.values():
+        for chosen in seeds:
+            for name in ("device", "memory", "checkpoint_minutes"):
+                chosen["training"].pop(name)
+    frozen = {row.name: len(row.frozen) for row in problem.encoders}
+    return {
+        "crossval": settings,
+        "label": run.label,
+        "targets": run.targets,
+        "in_fold": in_fold,
+        "frozen": frozen,
+    }
+
+
+def _clear(out: Path) -> None:
+    """Remove the earlier cross-validation, and nothing that is not ours."""
+    shutil.rmtree(out / SHARES, ignore_errors=True)
+    for name in (*RESULTS, "provenance.json"):
+        (out / name).unlink(missing_ok=True)
+
+
+def summary_line(out: str | Path, result: CrossvalResult) -> str:
+    """The result in one line: the best rows by the headline loss, and where the report is."""
+    ladder = ladder_table(result)
+    rows = ", ".join(f"{row} {loss:.4g}" for row, loss in ladder["loss"].items())
+    return f"{Path(out) / 'report.html'}: {result.metric} {rows}"

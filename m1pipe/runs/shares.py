@@ -1,0 +1,161 @@
+"""The files behind a cross-validation folder: its plan, and one folder a share."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.errors import InputError
+from m1pipe.evaluation.result import Alarm
+from m1pipe.evaluation.shares import Plan, Share
+from m1pipe.evaluation.tables import to_plain
+
+PLAN = "plan.json"
+Fingerprint = Mapping[str, str]
+
+
+def fingerprint(settings: Any, inputs: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    """Hashes of what must be the same for shares to belong together.
+
+    Parameters
+    ----------
+    settings : plain nested values
+        All that decides a number, apart from the data.
+    inputs : mapping
+        Role to SHA-256 of its file.
+    plan : Plan
+        Its samples and folds.
+
+    Returns
+    -------
+    dict
+        Keys config, data, folds.
+    """
+    return {
+        "config": _digest(settings),
+        "data": _digest(dict(inputs)),
+        "folds": _digest([plan.samples.tolist(), plan.folds.tolist()]),
+    }
+
+
+def write_plan(folder: Path, plan: Plan, marks: Fingerprint) -> None:
+    """Write the plan into the folder of the shares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
+    values["alarms"] = [dataclasses.asdict(alarm) for alarm in plan.alarms]
+    write_json(folder / PLAN, to_plain({**values, "fingerprint": marks}))
+
+
+def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
+    """Plan and fingerprint that `write_plan` wrote.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    stored = read_json(folder / PLAN, "the plan of a cross-validation (made by m1pipe crossval)")
+    try:
+        marks = dict(stored.pop("fingerprint"))
+        for name in ("samples", "folds", "groups"):
+            stored[name] = None if stored[name] is None else np.asarray(stored[name])
+        stored["alarms"] = [Alarm(**alarm) for alarm in stored["alarms"]]
+        stored["ladder"] = tuple(stored["ladder"])
+        stored["encoders"] = tuple(stored["encoders"])
+        return Plan(**stored), marks
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / PLAN}: not written by this version of m1pipe: {error}"
+        ) from None
+
+
+def share_folder(folder: Path, repeat: int, fold: int) -> Path:
+    """Where the share of one (repeat, fold) is kept."""
+    return folder / f"r{repeat}_f{fold}"
+
+
+def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
+    """Write a share; it appears under its name when it is complete."""
+    target = share_folder(folder, share.repeat, share.fold)
+    with atomic_folder(target, force=force) as part:
+        with h5py.File(part / "losses.h5", "w") as file:
+            samples = np.array(share.samples, dtype=object)
+            file.create_dataset("samples", data=samples, dtype=h5py.string_dtype())
+            for row, loss in share.losses.items():
+                file[f"losses/{row}"] = loss
+        share.scores.to_csv(part / "scores.csv", index=False, na_rep="NaN")
+        facts = {
+            "fingerprint": dict(marks),
+            "repeat": share.repeat,
+            "fold": share.fold,
+            "alarms": {
+                row: [dataclasses.asdict(alarm) for alarm in alarms]
+                for row, alarms in share.alarms.items()
+            },
+            "encoders": share.encoders,
+        }
+        write_json(part / "share.json", to_plain(facts))
+
+
+def read_share(folder: Path, repeat: int, fold: int, marks: Fingerprint) -> Share | None:
+    """A share that is done, or None.
+
+    Raises
+    ------
+    InputError
+        If it comes from other settings, data or folds, or is damaged.
+    """
+    path = share_folder(folder, repeat, fold)
+    if not path.is_dir():
+        return None
+    facts = read_json(path / "share.json", "a share of a cross-validation")
+    changed = [what for what in marks if facts.get("fingerprint", {}).get(what) != marks[what]]
+    if changed:
+        raise InputError(
+            f"{path}: expected a share of this cross-validation; its {' and '.join(changed)} "
+            "differ: remove it, or give what it was made with"
+        )
+    try:
+        with h5py.File(path / "losses.h5") as file:
+            samples = file["samples"].asstr()[...]
+            losses = {row: file["losses"][row][...] for row in file["losses"]}
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
+    scores = pd.read_csv(
+        path / "scores.csv",
+        dtype={"model": str, "metric": str},
+        keep_default_na=False,
+        na_values=["NaN"],
+        float_precision="round_trip",
+    )
+    alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
+    return Share(repeat, fold, samples, losses, scores, alarms, facts["encoders"])
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(to_plain(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Object in a JSON file of a cross-validation folder.
+
+    Raises
+    ------
+    InputError
+        If the file, called `what` in the message, is missing or damaged.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected {what}; found no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected {what}; {error}") from None
+    return value
