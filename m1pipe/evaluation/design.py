@@ -1,0 +1,198 @@
+"""Alarms about the design, known before any fit: leaks between rows, and too few of something."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from m1pipe.evaluation.result import Alarm, Severity
+
+FEW_GROUPS = 10
+_N_DIRECTIONS = 16
+_NEAR_IDENTICAL = 1e-3  # of the median distance from the centre
+
+
+def groups_on_both_sides(groups: ArrayLike, folds: NDArray, *, name: str = "donor") -> list[Alarm]:
+    """Donors whose samples are in training and test rows of the same split.
+
+    Parameters
+    ----------
+    groups : array_like, shape (n_samples,)
+        Entries that are missing belong to no donor.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    name : str
+        What a group is.
+    """
+    owner = pd.Series(np.asarray(groups, dtype=object))
+    split = np.zeros(len(owner), dtype=bool)
+    for row in folds:
+        n_folds = pd.Series(row).groupby(owner).transform("nunique")
+        split |= n_folds.gt(1).to_numpy()
+    if not split.any():
+        return []
+    n_groups = owner[split].nunique()
+    text = (
+        f"{n_groups} of {owner.nunique()} {name}s have samples on both sides of a split "
+        f"({int(split.sum())} samples): the scores are too good and the p values too small. "
+        f"Keep each {name} together (--group {name})."
+    )
+    return [Alarm("group_on_both_sides", "severe", text)]
+
+
+def row_signatures(X: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
+    """Short signatures that only near-identical rows share: 16 random projections.
+
+    Blocks of rows may be passed one after the other; the directions depend on the seed and the
+    number of columns only.
+
+    Parameters
+    ----------
+    X : array_like, shape (n_samples, n_features)
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (n_samples, 16)
+    """
+    X = np.asarray(X)
+    directions = np.random.default_rng(seed).normal(size=(X.shape[1], _N_DIRECTIONS))
+    return (X @ directions.astype(X.dtype, copy=False)).astype(np.float64)
+
+
+def copies_on_both_sides(
+    signatures: NDArray, folds: NDArray, samples: Sequence[str] | NDArray
+) -> list[Alarm]:
+    """Samples that are in the data twice, with a split between them.
+
+    Parameters
+    ----------
+    signatures : ndarray, shape (n_samples, 16)
+        From `row_signatures`.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    samples : sequence of str, shape (n_samples,)
+    """
+    distance = np.linalg.norm(signatures - np.median(signatures, axis=0), axis=1)
+    radius = max(_NEAR_IDENTICAL * float(np.median(distance)), 1e-12)
+    gap, neighbour = cKDTree(signatures).query(signatures, k=2, distance_upper_bound=radius)
+    # where a row has several copies the tree may name the row itself second
+    partner = np.where(neighbour[:, 1] == np.arange(len(gap)), neighbour[:, 0], neighbour[:, 1])
+    copied = np.flatnonzero(np.isfinite(gap[:, 1]))
+    split = copied[(folds[:, copied] != folds[:, partner[copied]]).any(axis=0)]
+    if not len(split):
+        return []
+    first = split[0]
+    text = (
+        f"{len(split)} samples have a near-identical copy on the other side of a split (such as "
+        f"{samples[first]} and {samples[partner[first]]}): the scores are too good. Remove the "
+        "copies, or group them (--group)."
+    )
+    return [Alarm("copies_on_both_sides", "severe", text)]
+
+
+def samples_seen_by_encoder(
+    encoder: str, samples: Iterable[str], trained: Iterable[str], validated: Iterable[str] = ()
+) -> list[Alarm]:
+    """Labelled samples, test rows in their turn, that the encoder saw without their labels.
+
+    Parameters
+    ----------
+    encoder : str
+    samples : iterable of str
+        Ids of the labelled samples.
+    trained, validated : iterable of str
+        Ids that the encoder was trained on, and early-stopped on.
+    """
+    labelled = set(samples)
+    seen, stopped = labelled & set(trained), labelled & set(validated)
+    if not seen and not stopped:
+        return []
+    parts = [f"{len(seen)} trained it"] if seen else []
+    parts += [f"{len(stopped)} stopped its training"] if stopped else []
+    text = (
+        f"{encoder}: of the {len(labelled)} labelled samples {' and '.join(parts)} (without "
+        "labels), so test rows are not new to it. Leave them out of its training rows, or train "
+        f"it inside each fold (--encoder {encoder}=fold:CONFIG)."
+    )
+    return [Alarm("seen_by_encoder", "warning", text)]
+
+
+def encoder_conditioned(
+    encoder: str, condition: str | None, *, label: str | None, stratify: str | None = None
+) -> list[Alarm]:
+    """An encoder that was told the label, or the stratum that stands in for it.
+
+    Parameters
+    ----------
+    encoder : str
+    condition : str or None
+        Column that the encoder is conditioned on.
+    label, stratify : str or None
+        Columns of the label and of the strata.
+    """
+    if condition is None or condition not in (label, stratify):
+        return []
+    what = "the label" if condition == label else "the stratum"
+    text = f"{encoder} is conditioned on {condition}, {what}: its latents hold the answer."
+    return [Alarm("conditioned_on_label", "severe", text)]
+
+
+def small_strata(strata: ArrayLike, n_folds: int, *, name: str = "stratum") -> list[Alarm]:
+    """Strata (or classes) with fewer samples than there are folds.
+
+    Parameters
+    ----------
+    strata : array_like, shape (n_samples,)
+    n_folds : int
+    name : str
+        What a stratum is.
+    """
+    counts = pd.Series(np.asarray(strata, dtype=object)).value_counts()
+    small = counts[counts < n_folds]
+    if not len(small):
+        return []
+    listed = ", ".join(f"{k} ({v})" for k, v in list(small.items())[:5])
+    text = (
+        f"{len(small)} of {len(counts)} values of {name} have fewer samples than the {n_folds} "
+        f"folds: {listed}{', ...' if len(small) > 5 else ''}. Some folds test none of them."
+    )
+    return [Alarm("small_strata", "warning", text)]
+
+
+def few_groups(groups: ArrayLike, *, name: str = "donor") -> list[Alarm]:
+    """Too few donors to say much about further donors.
+
+    Parameters
+    ----------
+    groups : array_like, shape (n_samples,)
+    name : str
+        What a group is.
+    """
+    n = pd.Series(np.asarray(groups, dtype=object)).nunique()
+    if n >= FEW_GROUPS:
+        return []
+    text = f"Only {n} {name}s: what holds for them may not hold for the next {name}"
+    if n < 6:
+        text += f", and no sign-flip test over them can give p below {2 / 2**n:.2g}"
+    return [Alarm("few_groups", "warning", text + ".")]
+
+
+def constant_targets(values: NDArray, names: Sequence[str]) -> list[Alarm]:
+    """Targets that never vary: they cost nothing to predict and flatter every model.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_samples, n_targets)
+    names : sequence of str
+    """
+    constant = np.flatnonzero(np.ptp(values, axis=0) == 0)
+    if not len(constant):
+        return []
+    listed = ", ".join(names[j] for j in constant[:3]) + (", ..." if len(constant) > 3 else "")
+    text = (
+        f"{len(constant)} of {values.shape[1]} targets are constant ({listed}): every model "
+        "predicts them; they lower all errors alike and are left out of per-target scores."
+    )
+    severity: Severity = "warning" if len(constant) > values.shape[1] / 2 else "note"
+    return [Alarm("constant_targets", severity, text)]
