@@ -1,0 +1,291 @@
+import base64
+import dataclasses
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m1pipe.evaluation.result import Alarm
+from m1pipe.reports.crossval import ranked, report_html, write_report
+from m1pipe.reports.files import RESULT_FILES
+
+LEVELS = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
+VOID = {"meta", "link", "img", "br", "hr"}
+ALARMS = (
+    Alarm("leak", "severe", "3 donors stand on both sides of a split & <more>."),
+    Alarm("depth", "warning", "5 latent units follow library size."),
+    Alarm("coverage", "note", "12 genes were missing."),
+)
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and refers to, and checks that its tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.texts, self.references, self.tags = [], [], [], []
+        self.rows, self.absent = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.references += [v for k, v in attrs if k in ("src", "href", "action", "srcset", "data")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if attributes.get("class") == "absent":
+            self.absent.append(tuple(self.rows[-1][:1]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data.strip()
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def row(self, *start):
+        return next(row for row in self.rows if tuple(row[: len(start)]) == start)
+
+
+@pytest.fixture
+def build(planted, provenance, settings):
+    def make(result=None, **facts):
+        result = result or planted(LEVELS, {"vae": 3}, **facts)
+        return Page(report_html(result, provenance=provenance, config=settings))
+
+    return make
+
+
+def test_the_page_is_whole_and_refers_to_nothing_outside(build):
+    page = build(alarms=ALARMS)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert page.references
+    assert all(reference.startswith("data:") for reference in page.references)
+
+
+def test_nothing_inside_the_style_or_the_figures_is_fetched(planted, provenance, settings):
+    text = report_html(planted(LEVELS, {"vae": 3}), provenance=provenance, config=settings)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "@import" not in style
+    assert "url(" not in style
+    figures = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", text)
+    assert len(figures) >= 5
+    for figure in figures:
+        svg = base64.b64decode(figure).decode()
+        links = re.findall(r'(?:href|src)="([^"]*)"', svg)
+        assert all(link.startswith("#") for link in links)
+
+
+def test_every_alarm_is_shown_the_severe_ones_before_the_answer(build):
+    page = build(alarms=ALARMS)
+    for alarm in ALARMS:
+        assert alarm.text in page.text
+    assert page.text.index(ALARMS[0].text) < page.text.index("Answer")
+    assert "should not be believed" in page.text
+    assert "should not be believed" not in build(alarms=ALARMS[1:]).text
+
+
+def test_a_score_that_is_not_a_number_is_an_error_not_a_blank(planted, build):
+    result = planted(LEVELS, {"vae": 3})
+    lost = (result.scores["model"] == "ridge") & (result.scores["metric"] == "r2")
+    result.scores.loc[lost, "value"] = np.nan
+    page = build(result)
+    assert page.absent == [("ridge",)]
+    assert "not computed" in page.row("ridge")
+    assert "r2 of ridge could not be computed in 5 of 5 folds" in page.text
+
+
+def test_a_missing_loss_does_not_hide(planted, build):
+    result = planted(LEVELS, {"vae": 3})
+    result.comparisons.loc[result.comparisons["model_b"] == "raw", ["p", "p_holm", "ci_low"]] = (
+        np.nan
+    )
+    page = build(result)
+    assert "vae and raw could not be compared" in page.text
+
+
+def test_the_ladder_shows_means_shares_and_spreads(planted, build):
+    result = planted(LEVELS, {"vae": 3})
+    row = build(result).row("vae")
+    by_fold = result.scores.query("model == 'vae' and metric == 'mse'")["value"]
+    base = result.scores.query("model == 'mean' and metric == 'mse'")["value"]
+    by_seed = result.seed_losses["vae"].mean(axis=(1, 2))
+    shown = [float(cell) for cell in row[1:6]]
+    expected = [
+        by_fold.mean(),
+        by_fold.std(ddof=1),
+        by_fold.mean() / base.mean(),
+        3,
+        by_seed.std(ddof=1),
+    ]
+    np.testing.assert_allclose(shown, expected, atol=6e-4)
+
+
+def test_the_fold_table_is_that_of_the_paper(planted, build):
+    from scipy.stats import ttest_rel
+
+    result = planted(LEVELS, {"vae": 3})
+    page = build(result)
+    here = result.folds[0] == 1
+    losses = {name: loss[0][here] for name, loss in result.losses.items()}
+    row = page.row("2", str(here.sum()))
+    np.testing.assert_allclose(
+        [float(cell) for cell in row[2:6]], [v.mean() for v in losses.values()], atol=6e-4
+    )
+    assert ttest_rel(losses["vae"], losses["raw"]).pvalue < 1e-3
+    assert row[6] == "< 0.001"
+    assert "describe the models fitted in that fold" in page.text
+
+
+def test_equal_losses_within_a_fold_are_no_crash(planted, build):
+    result = planted(LEVELS, {"vae": 3})
+    losses = dict(result.losses) | {"vae": result.losses["ridge"].copy()}
+    page = build(dataclasses.replace(result, losses=losses))
+    assert page.open == []
+
+
+def test_direction_units_and_family_are_stated(build):
+    text = build().text
+    assert "lower is better" in text
+    assert "negative difference favours the first" in text
+    assert "log2_normalized1\N{SUPERSCRIPT TWO}" in text
+    assert "Holm over 3" in text
+    assert "conditional on the models trained here" in text
+
+
+def test_the_data_and_what_each_model_saw_are_listed(build):
+    page = build(n_groups=8, group="donor")
+    assert page.row("inputs (X)")[1].startswith("968 genes, log2_normalized1")
+    assert page.row("targets (Y)")[1].startswith("1,505 targets")
+    assert "8 donors (by donor)" in page.row("donors")[1]
+    assert page.row("samples")[1] == "150 samples paired by sample id (991 in X, 991 in Y)"
+    assert page.row("vae", page.row("vae")[1])
+    assert "867 samples of runs/u.h5ad" in page.text
+
+
+def test_provenance_names_command_version_and_hashes(build, provenance):
+    text = build().text
+    assert provenance["command"] in text
+    assert provenance["git_commit"] in text
+    assert provenance["inputs"]["x"]["sha256"] in text
+    assert '"patience": 20' in text
+
+
+def test_encoders_have_curves_and_health(build):
+    page = build()
+    assert page.row("vae", "runs/vae0")[2:] == ["780", "52", "25 / 32", "31 / 32", *_R2, "0.42"]
+    assert "KL divergence" in page.text
+
+
+_R2 = ["0.310", "0.330"]
+
+
+def test_every_number_of_folds_and_kind_of_target_gives_a_page(planted, build):
+    result = planted(LEVELS, {"vae": 1}, n_folds=3, n_repeats=5)
+    assert build(result).open == []
+    scores = result.scores.replace({"metric": {"mse": "log_loss", "mae": "accuracy"}})
+    tests = result.comparisons.assign(metric="log_loss")
+    info = dict(result.info) | {
+        "kind": "binary",
+        "metric": "log_loss",
+        "label": "disease",
+        "classes": {"ALL": 47, "AML": 25},
+        "target_units": None,
+    }
+    page = build(dataclasses.replace(result, scores=scores, comparisons=tests, info=info))
+    assert "predict disease" in page.text
+    assert "ALL (47), AML (25)" in page.text
+    assert "in nats" in page.text
+
+
+def test_a_result_without_facts_or_comparisons_still_gives_a_page(planted, tmp_path):
+    result = dataclasses.replace(
+        planted(LEVELS, {}), info={"metric": "mse"}, comparisons=pd.DataFrame()
+    )
+    page = Page(write_report(result, tmp_path).read_text(encoding="utf-8"))
+    assert page.open == []
+    assert "No comparison was declared" in page.text
+    assert "could not be computed" in page.text
+
+
+def test_the_best_is_ranked_by_the_mean_over_folds(planted):
+    result = planted(LEVELS, {"vae": 3})
+    expected = result.scores.query("metric == 'mse'").groupby("model")["value"].mean()
+    np.testing.assert_allclose(ranked(result)["loss"], expected.sort_values(), rtol=1e-12)
+
+
+def test_writing_gives_all_files_and_the_same_page_each_time(
+    planted, provenance, settings, tmp_path
+):
+    result = planted(LEVELS, {"vae": 3})
+    page = write_report(result, tmp_path / "cv", provenance=provenance, config=settings)
+    first = page.read_bytes()
+    assert {p.name for p in (tmp_path / "cv").iterdir()} >= {*RESULT_FILES, "report.html"}
+    write_report(result, tmp_path / "cv", provenance=provenance, config=settings)
+    assert page.read_bytes() == first
+
+
+def test_settings_are_read_from_the_folder_where_they_are_not_given(planted, tmp_path):
+    (tmp_path / "provenance.json").write_text('{"command": "m1pipe crossval --x a.h5ad"}')
+    (tmp_path / "config.json").write_text('{"x": "a.h5ad", "crossval": {"seed": 17}}')
+    text = write_report(planted(LEVELS, {"vae": 3}), tmp_path).read_text(encoding="utf-8")
+    assert "m1pipe crossval --x a.h5ad" in text
+    assert "(seed 17)" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [800, 1400])
+def test_a_browser_shows_the_page_without_a_complaint(
+    planted, provenance, settings, tmp_path, width
+):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed: the page is not seen as a browser shows it")
+    page = write_report(
+        planted(n_repeats=5, alarms=ALARMS), tmp_path, provenance=provenance, config=settings
+    )
+    probe = page.read_text(encoding="utf-8").replace(
+        "</body>",
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
+        "[...document.images].every(i => i.complete && i.naturalWidth > 100), "
+        "[...document.querySelectorAll('.scroll')].every(t => t.scrollWidth <= t.clientWidth)"
+        "].join(' ')</script></body>",
+    )
+    (tmp_path / "probe.html").write_text(probe, encoding="utf-8")
+    done = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},3000",
+            "--dump-dom",
+            (tmp_path / "probe.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = re.search(r"<title>([^<]*)</title>", done.stdout).group(1)
+    page_width, window_width, images, tables = title.split()
+    assert int(page_width) <= int(window_width)
+    assert (images, tables) == ("true", "true")
+    assert "CONSOLE" not in done.stderr
