@@ -260,7 +260,7 @@ def check_finite(
     InputError
         Naming the sample and the gene of the first such value.
     """
-    if np.isfinite(X.sum(dtype=np.float64)):
+    if np.isfinite(X).all():
         return
     row, column = np.argwhere(~np.isfinite(X))[0]
     sample = matrix.samples[start + row if isinstance(start, int) else start[row]]

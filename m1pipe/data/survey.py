@@ -60,7 +60,8 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
     minimum, maximum, whole = np.inf, -np.inf, True
     ones = np.zeros(n_genes, dtype=np.int64)
     for start, stop, X in blocks:
-        totals[start:stop] = np.nansum(X, axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # infinities of both signs: counted below
+            totals[start:stop] = np.nansum(X, axis=1, dtype=np.float64)
         counts += _count(X)
         minimum = min(minimum, float(np.fmin.reduce(X, axis=None, initial=np.inf)))
         maximum = max(maximum, float(np.fmax.reduce(X, axis=None, initial=-np.inf)))
@@ -115,7 +116,7 @@ def _count(X: np.ndarray) -> np.ndarray:
     n_zero = X.size - np.count_nonzero(X)
     n_negative = np.count_nonzero(X < 0)
     n_missing = n_infinite = 0
-    if not np.isfinite(X.sum(dtype=np.float64)):
+    if not np.isfinite(X).all():
         n_missing = int(np.isnan(X).sum())
         n_infinite = int(np.isinf(X).sum())
     return np.array([n_zero, n_missing, n_infinite, n_negative], dtype=np.int64)

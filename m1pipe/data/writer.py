@@ -1,5 +1,6 @@
 """Writing h5ad: X contiguous and uncompressed, by row blocks; the name appears when complete."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ class MatrixWriter:
         _check_space(self.path, self.shape[0] * self.shape[1] * self.dtype.itemsize)
         with ExitStack() as stack:
             part = stack.enter_context(atomic_file(self.path))
-            self._file = stack.enter_context(_new_hdf5(part, self.path))
+            self._file = stack.enter_context(_new_hdf5(part, self.path, self._small_bytes()))
             self._write_parts()
             self._stack = stack.pop_all()
         return self
@@ -123,6 +124,11 @@ class MatrixWriter:
             self._stack.__exit__(RuntimeError, lacking, None)
             raise lacking
         self._stack.__exit__(kind, error, trace)
+
+    def _small_bytes(self) -> int:
+        """Room enough for everything but X."""
+        frames = (self.obs, self.var)
+        return 2**21 + 2 * int(sum(f.memory_usage(deep=True).sum() for f in frames))
 
     def _write_parts(self) -> None:
         root = self._file
@@ -206,16 +212,35 @@ def _cannot_write(path: Path, error: Exception) -> InputError:
 
 
 @contextmanager
-def _new_hdf5(part: Path, path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file; failures of the disk, also on closing, become InputErrors."""
+def _new_hdf5(part: Path, path: Path, small_bytes: int) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file; failures of the disk, also on closing, become InputErrors.
+
+    The first `small_bytes` are reserved: HDF5 can crash the process when the disk is too full for
+    its own records, while a failure to write X is only an error.
+    """
     try:
+        _reserve(part, small_bytes)
         file = h5py.File(part, "w")
+        _reserve(part, small_bytes)
     except OSError as error:
         raise _cannot_write(path, error) from None
     try:
         yield file
     finally:
         try:
+            file.flush()
+            n_bytes = file.id.get_filesize()
             file.close()
+            os.truncate(part, n_bytes)
         except (OSError, RuntimeError) as error:
             raise _cannot_write(path, error) from None
+
+
+def _reserve(part: Path, n_bytes: int) -> None:
+    """Take disk space for the start of a file, where the file system can."""
+    with open(part, "ab") as handle:
+        try:
+            os.posix_fallocate(handle.fileno(), 0, n_bytes)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise

@@ -14,6 +14,7 @@ from m1pipe.errors import InputError
 
 MISSING = frozenset({"", "NA", "NaN", "nan", "N/A", "NULL", "null"})
 _BLOCK_BYTES = 2**22
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,6 @@ def _number(field: str) -> float | None:
         value = float(field)
     except ValueError:
         return None
-    if "_" in field or not abs(value) <= np.finfo(np.float32).max:
+    if "_" in field or not abs(value) <= _FLOAT32_MAX:
         return None
     return value
