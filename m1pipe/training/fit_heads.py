@@ -38,6 +38,7 @@ class _Task:
     seed: int
     device: torch.device
     folds: np.ndarray | None
+    class_weight: np.ndarray | None
 
 
 def fit_head(
@@ -50,10 +51,12 @@ def fit_head(
     strata: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     folds_order: np.ndarray | None = None,
+    class_weight: np.ndarray | None = None,
 ) -> FittedHead:
     """Train a head on some rows of a feature matrix.
 
-    Scaling, start and class weights come from `rows`. A share of `rows` decides when to stop, and
+    Scaling, start and class weights come from `rows`; with standardisation a feature that is
+    constant in them is not listened to. A share of `rows` decides when to stop, and
     the best weights are kept; with fewer than `FEW_ROWS` rows that share would be too small, so
     inner cross-validation chooses a number of epochs and all of `rows` are trained on for as long.
 
@@ -75,6 +78,8 @@ def fit_head(
         Of all rows, for the inner split.
     folds_order : ndarray of int, shape (n,), optional
         Fold of each row, to spread the folds evenly over the order.
+    class_weight : ndarray, shape (n_classes,), optional
+        Weight of each class, in place of the configuration's.
 
     Returns
     -------
@@ -93,11 +98,11 @@ def fit_head(
         inner = [
             None if labels is None else np.asarray(labels)[rows] for labels in (strata, groups)
         ]
-        task = _make_task(X, targets, config, seed, None)
+        task = _make_task(X, targets, config, seed=seed, class_weight=class_weight)
         epochs = _choose_epochs(task, inner[0], inner[1])
         fixed = replace(task, config=replace(config, epochs=epochs))
         return _train(fixed, np.arange(rows.size))
-    task = _make_task(X, targets, config, seed, folds_order)
+    task = _make_task(X, targets, config, seed=seed, class_weight=class_weight, folds=folds_order)
     if config.validation == 0:
         return _train(task, rows)
     kept, held_out = inner_split(rows, config.validation, seed, strata=strata, groups=groups)
@@ -105,14 +110,20 @@ def fit_head(
 
 
 def _make_task(
-    X: np.ndarray, targets: Targets, config: HeadConfig, seed: int, folds: np.ndarray | None
+    X: np.ndarray,
+    targets: Targets,
+    config: HeadConfig,
+    *,
+    seed: int,
+    class_weight: np.ndarray | None,
+    folds: np.ndarray | None = None,
 ) -> _Task:
     """Features and targets on the device; on the CPU they are not copied."""
     device = resolve_device(config.device)
     X = np.ascontiguousarray(X, dtype=np.float32)
     x = torch.from_numpy(X).to(device)
     y = torch.from_numpy(np.ascontiguousarray(targets.values)).to(device)
-    return _Task(X, x, y, targets, config, seed, device, folds)
+    return _Task(X, x, y, targets, config, seed, device, folds, class_weight)
 
 
 def _choose_epochs(task: _Task, strata: np.ndarray | None, groups: np.ndarray | None) -> int:
@@ -149,9 +160,11 @@ def _train(
     config, kind, names = task.config, task.targets.kind, task.targets.names
     fitted = rows if scale_rows is None else scale_rows
     y = task.y[torch.from_numpy(fitted).to(task.device)]
-    weight = balanced_weight(kind, y, len(names)) if config.class_weight else None
+    weight = _class_weight(task, y)
     scaler, scale_y = _fit_scaler(task, fitted), _target_scale(task, y)
     module = _start_head(task)
+    if config.standardize:
+        _silence(module, _constant_inputs(task, fitted))
     if config.initialize_bias:
         start = initial_bias(kind, y, len(names), weight)
         with torch.no_grad():
@@ -170,12 +183,40 @@ def _train(
     return FittedHead(module, kind, names, task.targets.units, scaler, history, n_epochs)
 
 
+def _class_weight(task: _Task, y: Tensor) -> Tensor | None:
+    """Weights of the classes: those given, or balanced over the training targets `y`."""
+    if task.class_weight is not None:
+        return torch.from_numpy(task.class_weight.astype(np.float32)).to(task.device)
+    if not task.config.class_weight:
+        return None
+    return balanced_weight(task.targets.kind, y, len(task.targets.names))
+
+
 def _start_head(task: _Task) -> Head:
     """A head with seeded weights on the task's device."""
     widths, dropout = task.config.hidden, task.config.dropout
     with seeded(task.seed):
         module = Head(task.X.shape[1], task.targets.n_outputs, widths, dropout=dropout)
     return module.to(task.device)
+
+
+def _constant_inputs(task: _Task, rows: np.ndarray) -> np.ndarray:
+    """Which features have one value in all of these rows, shape (n_features,)."""
+    first = task.X[rows[0]]
+    constant = np.ones(first.size, dtype=bool)
+    for start in range(0, rows.size, BLOCK_ROWS):
+        constant &= (task.X[rows[start : start + BLOCK_ROWS]] == first).all(0)
+    return constant
+
+
+def _silence(module: Head, inputs: np.ndarray) -> None:
+    """Start the weights of these inputs at zero, where they stay: standardised, they are all zero.
+
+    Random weights would let such a feature move the predictions of rows where it is not constant.
+    """
+    first = next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
+    with torch.no_grad():
+        first.weight[:, torch.from_numpy(inputs).to(first.weight.device)] = 0.0
 
 
 def _fit_scaler(task: _Task, rows: np.ndarray) -> GeneTransform:
