@@ -157,8 +157,10 @@ class TextTable:
     def _cut_row(self, line: bytes, number: int, cut: list[int]) -> _Row:
         """Cut a row into its name, its numbers, still as one text, and its labels."""
         if not cut and b'"' not in line:
-            name, _, numbers = line.partition(self.delimiter.encode())
+            name, delimiter, numbers = line.partition(self.delimiter.encode())
             name_text = _decode(name, f"{self.path}: line {number}")
+            if not delimiter:
+                self._check_width([name_text], number)
             return _Row(number, name_text, numbers.decode("latin-1"), [])
         fields = _split(line, self.delimiter, f"{self.path}: line {number}")
         self._check_width(fields, number)
