@@ -233,6 +233,7 @@ def _fit(
         rows=np.arange(targets.n),
         seed=settings.draw_seed(estimator.random_state),
         strata=targets.values if targets.is_classes else None,
+        class_weight=weights,
     )
 
 

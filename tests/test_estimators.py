@@ -1,0 +1,216 @@
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from m1pipe import VAE, FeedForwardClassifier, FeedForwardRegressor, load_encoder
+from m1pipe.config import HeadConfig, ModelConfig, TrainingConfig
+
+QUICK: dict[str, Any] = {"n_latent": 2, "hidden": (8,), "epochs": 3, "kl_warmup": 0.0}
+
+
+@parametrize_with_checks(
+    [
+        VAE(n_latent=3, hidden=(8,), epochs=2),
+        FeedForwardRegressor(hidden=(64,), epochs=60),
+        FeedForwardClassifier(hidden=(64,), epochs=60),
+    ]
+)
+def test_scikit_learn_accepts_them(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.fixture
+def X(rng: np.random.Generator) -> np.ndarray:
+    Z = rng.normal(size=(120, 2))
+    return (Z @ rng.normal(size=(2, 9)) + 0.3 * rng.normal(size=(120, 9)) + 5).astype(np.float32)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "kinds"),
+    [
+        (VAE(), (ModelConfig, TrainingConfig)),
+        (FeedForwardRegressor(), (HeadConfig,)),
+        (FeedForwardClassifier(), (HeadConfig,)),
+    ],
+)
+def test_defaults_are_those_of_the_configuration(estimator: Any, kinds: Any) -> None:
+    names = {"input_transform": "transform", "random_state": "seed"}
+    defaults = {}
+    for kind in kinds:
+        defaults |= vars(kind())
+    defaults.setdefault("seed", 0)
+    found = estimator.get_params()
+    assert len(found) > 8
+    for name, value in found.items():
+        assert value == defaults[names.get(name, name)], name
+
+
+def test_vae_finds_what_the_encoder_of_the_library_finds(X: np.ndarray, tmp_path: Path) -> None:
+    frame = pd.DataFrame(X, columns=[f"g{j}" for j in range(9)])
+    vae = VAE(**QUICK).fit(frame)
+    vae.save(tmp_path / "run")
+    Z = load_encoder(tmp_path / "run").transform(frame)
+    np.testing.assert_allclose(vae.transform(frame), Z, rtol=1e-4, atol=1e-5)
+    assert vae.encoder_.genes == tuple(frame.columns)
+
+
+def test_vae_goes_to_a_folder_and_back(X: np.ndarray, tmp_path: Path) -> None:
+    frame = pd.DataFrame(X, columns=[f"g{j}" for j in range(9)])
+    vae = VAE(**QUICK, lr=0.01, random_state=3).fit(frame)
+    vae.save(tmp_path / "run")
+    again = VAE.load(tmp_path / "run")
+    assert again.lr == 0.01
+    assert again.random_state == 3
+    np.testing.assert_array_equal(again.transform(frame), vae.transform(frame))
+    with pytest.raises(ValueError, match="feature names"):
+        again.transform(frame[frame.columns[::-1]])
+
+
+def test_pickle_keeps_every_answer(X: np.ndarray) -> None:
+    vae = VAE(**QUICK).fit(X)
+    again = pickle.loads(pickle.dumps(vae))
+    np.testing.assert_array_equal(again.transform(X), vae.transform(X))
+    np.testing.assert_array_equal(again.sample(3, random_state=1), vae.sample(3, random_state=1))
+
+
+def test_inverse_transform_decodes_in_the_units_of_the_data(X: np.ndarray) -> None:
+    vae = VAE(n_latent=2, hidden=(16,), epochs=60, lr=0.01).fit(X)
+    back = vae.inverse_transform(vae.transform(X))
+    assert ((back - X) ** 2).mean() < 0.5 * X.var(axis=0).mean()
+    with pytest.raises(ValueError, match=r"expected shape \(n_samples, 2\)"):
+        vae.inverse_transform(np.zeros((3, 5)))
+
+
+def test_samples_have_the_mean_and_spread_of_the_data(X: np.ndarray) -> None:
+    vae = VAE(n_latent=2, hidden=(16,), epochs=60, lr=0.01).fit(X)
+    S = vae.sample(4000, random_state=0)
+    np.testing.assert_allclose(S.mean(axis=0), X.mean(axis=0), atol=0.35)
+    ratio = S.std(axis=0) / X.std(axis=0)
+    assert ratio.min() > 0.6
+    assert ratio.max() < 1.6
+    assert not np.array_equal(S[:5], vae.sample(5, random_state=1))
+
+
+def test_a_plain_autoencoder_has_no_likelihood(X: np.ndarray) -> None:
+    ae = VAE(**QUICK, beta=0.0).fit(X)
+    assert ae.transform(X).shape == (120, 2)
+    for method in ("sample", "score_samples", "score"):
+        assert not hasattr(ae, method)
+    with pytest.raises(AttributeError, match="sample"):
+        ae.sample(1)
+
+
+def test_score_is_the_log_likelihood_of_a_model_where_it_is_known(X: np.ndarray) -> None:
+    """A linear Gaussian VAE at its exact posterior: the bound is tight, whatever the noise."""
+    vae = VAE(n_latent=1, hidden=(), decoder_hidden=(), epochs=1, likelihood="gaussian_unit")
+    vae.fit(X)
+    module = vae.encoder_.module
+    W = torch.linspace(-1, 1, 9)[:, None]
+    M = 1 + float((W**2).sum())
+    with torch.no_grad():
+        for layer in (module.mu_head, module.logvar_head, module.output):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        module.skip_encoder.weight.copy_(W.T / M)
+        module.skip_encoder.bias.zero_()
+        module.skip_decoder.weight.copy_(W)
+        module.skip_decoder.bias.zero_()
+        module.logvar_head.bias.fill_(-np.log(M))
+    scaler = vae.encoder_.scaler
+    covariance = (W @ W.T).numpy() + np.eye(9)
+    density = stats.multivariate_normal(np.zeros(9), covariance)
+    expected = density.logpdf(scaler.apply(X)) - np.log(scaler.scale.astype(float)).sum()
+    np.testing.assert_allclose(vae.score_samples(X), expected, rtol=1e-4)
+    assert vae.score(X) == pytest.approx(expected.mean(), rel=1e-4)
+
+
+def test_rows_are_scored_the_same_alone_and_together(X: np.ndarray) -> None:
+    vae = VAE(**QUICK).fit(X)
+    together = vae.score_samples(X)
+    alone = [vae.score_samples(X[[i]])[0] for i in (0, 7, 119)]
+    np.testing.assert_allclose(alone, together[[0, 7, 119]], rtol=1e-9)
+
+
+def test_vae_stands_in_a_pipeline_and_a_grid_search(X: np.ndarray) -> None:
+    pipeline = make_pipeline(StandardScaler(), VAE(**QUICK), FeedForwardRegressor(epochs=2))
+    assert pipeline.fit(X, X[:, :2]).predict(X).shape == (120, 2)
+    search = GridSearchCV(VAE(**QUICK), {"n_latent": [1, 2]}, cv=2).fit(X)
+    assert np.isfinite(search.best_score_)
+    named = make_pipeline(VAE(**QUICK)).set_output(transform="pandas").fit_transform(X)
+    assert list(named.columns) == ["vae0", "vae1"]
+
+
+def test_clone_copies_settings_and_no_state(X: np.ndarray) -> None:
+    vae = VAE(**QUICK).fit(X)
+    assert clone(vae).get_params() == vae.get_params()
+    assert not hasattr(clone(vae), "encoder_")
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(X: np.ndarray) -> None:
+    first, second = (VAE(**QUICK, random_state=4).fit_transform(X) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, VAE(**QUICK, random_state=5).fit_transform(X))
+    drawn = VAE(**QUICK, random_state=np.random.RandomState(4)).fit_transform(X)
+    assert not np.array_equal(first, drawn)
+
+
+def test_regressor_learns_a_line_and_returns_the_shape_of_y(X: np.ndarray) -> None:
+    y = X[:, 0] - 2 * X[:, 1]
+    assert cross_val_score(FeedForwardRegressor(), X, y, cv=3).min() > 0.9
+    model = FeedForwardRegressor(epochs=3)
+    assert model.fit(X, y).predict(X).shape == (120,)
+    assert model.fit(X, y[:, None]).predict(X).shape == (120, 1)
+
+
+def test_a_gene_constant_in_training_does_not_blow_a_prediction_up(
+    X: np.ndarray, rng: np.random.Generator
+) -> None:
+    train = X.copy()
+    train[:, 4] = 1.0
+    test = train.copy()
+    test[:, 4] = 3.0
+    y = train[:, 0]
+    model = FeedForwardRegressor(epochs=40).fit(train, y)
+    change = np.abs(model.predict(test) - model.predict(train))
+    assert model.head_.scaler.scale[4] > 0.01
+    assert change.max() < 30 * y.std()
+
+
+def test_classifier_with_text_labels(X: np.ndarray) -> None:
+    y = np.where(X[:, 0] > X[:, 0].mean(), "tumour", "normal")
+    model = FeedForwardClassifier().fit(X[:80], y[:80])
+    assert list(model.classes_) == ["normal", "tumour"]
+    assert model.score(X[80:], y[80:]) > 0.8
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_classifier_refuses_one_class(X: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="at least two classes"):
+        FeedForwardClassifier().fit(X, np.ones(120))
+
+
+def test_class_weights_move_the_prediction(X: np.ndarray, rng: np.random.Generator) -> None:
+    y = np.where(rng.random(120) < 0.1, "rare", "usual")
+    assert 3 < (y == "rare").sum() < 30
+    plain = FeedForwardClassifier(epochs=5).fit(X, y).predict_proba(X)[:, 0].mean()
+    for weight in ("balanced", {"rare": 9.0, "usual": 1.0}):
+        weighted = FeedForwardClassifier(epochs=5, class_weight=weight).fit(X, y)
+        assert weighted.predict_proba(X)[:, 0].mean() > plain + 0.2
