@@ -1,5 +1,6 @@
 """The layouts that are read in place: h5ad (dense, CSR, CSC) and the flat HDF5 of the DTU files."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pandas as pd
 from anndata.io import read_elem
 from scipy import sparse
 
+from m1pipe.data.rawio import prefetch, read_at
 from m1pipe.data.units import Units, read_units
 from m1pipe.errors import InputError
 
@@ -33,6 +35,8 @@ class Stored:
     units : Units
     band : int
         Rows that are stored together: reading one costs as much as reading all of them.
+    prefetch_rows : callable or None
+        (start, stop): asks the system to fetch rows that will be read soon.
     """
 
     layout: str
@@ -41,6 +45,7 @@ class Stored:
     var: pd.DataFrame
     units: Units
     band: int = 1
+    prefetch_rows: Callable[[int, int], None] | None = None
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -124,6 +129,28 @@ def _check_shape(X: Any, obs: pd.DataFrame, var: pd.DataFrame, where: str) -> No
         )
 
 
+def _dense_rows(
+    layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
+) -> Stored:
+    """Rows of a dense dataset, past HDF5 where they lie in the file as they are wanted."""
+    offset = X.id.get_offset()
+    if offset is None or X.dtype != np.dtype("<f4") or sys.byteorder != "little":
+        band = int(X.chunks[0]) if X.chunks else 1
+        return Stored(layout, _read_dataset(X), obs, var, units, band)
+    descriptor = X.file.id.get_vfd_handle()
+    row_bytes = 4 * len(var)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, len(var)), dtype=np.float32)
+        read_at(descriptor, out, offset + start * row_bytes)
+        return out
+
+    def fetch(start: int, stop: int) -> None:
+        prefetch(descriptor, offset + start * row_bytes, (stop - start) * row_bytes)
+
+    return Stored(layout, read, obs, var, units, prefetch_rows=fetch)
+
+
 def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, int], np.ndarray]:
     """Row reader of a dense dataset; HDF5 converts to float32 on the way."""
 
@@ -157,7 +184,7 @@ def _h5ad(handle: h5py.File, path: Path) -> Stored:
     if isinstance(X, h5py.Dataset):
         _check_dense(X, f"{path}: X")
         _check_shape(X.shape, obs, var, f"{path}: X")
-        return Stored("h5ad", _read_dataset(X), obs, var, units, _band(X))
+        return _dense_rows("h5ad", X, obs, var, units)
     kind = str(X.attrs.get("encoding-type", ""))
     if kind not in ("csr_matrix", "csc_matrix"):
         raise InputError(f"{path}: X: expected a dense, CSR or CSC matrix; found {kind or 'none'}")
@@ -180,7 +207,7 @@ def _flat(handle: h5py.File, path: Path) -> Stored:
         if key not in FLAT_KEYS and isinstance(item, h5py.Dataset) and item.shape == (len(obs),):
             obs[key] = read_names(item) if item.dtype.kind in "OS" else item[:]
     units = read_units({k: v for k, v in handle.attrs.items() if k in ("units", "target_sum")})
-    return Stored("flat", _read_dataset(X), obs, var, units, _band(X))
+    return _dense_rows("flat", X, obs, var, units)
 
 
 def _check_dense(X: h5py.Dataset, where: str) -> None:
@@ -189,10 +216,6 @@ def _check_dense(X: h5py.Dataset, where: str) -> None:
             f"{where}: expected a two-dimensional array of numbers; found {X.ndim} dimensions of "
             f"{X.dtype}"
         )
-
-
-def _band(dataset: h5py.Dataset) -> int:
-    return int(dataset.chunks[0]) if dataset.chunks else 1
 
 
 def read_names(dataset: h5py.Dataset) -> np.ndarray:

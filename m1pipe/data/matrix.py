@@ -96,6 +96,8 @@ class Matrix:
             If the file cannot be read there.
         """
         stop = min(stop, self.n_samples)
+        if self._handle is not None and not self._handle:
+            raise ValueError(f"{self.path} is closed")
         if start < 0 or start > stop:
             raise IndexError(f"rows {start} to {stop} of a matrix with {self.n_samples}")
         try:
@@ -126,11 +128,13 @@ class Matrix:
         width = self.n_genes if columns is None else len(columns)
         out = np.empty((len(indices), width), dtype=np.float32)
         order = np.argsort(indices, kind="stable")
-        for run in np.split(order, self._breaks(indices[order])):
-            if len(run):
-                first = int(indices[run[0]])
-                X = self.rows(first, int(indices[run[-1]]) + 1, columns)
-                out[run] = X[indices[run] - first]
+        runs = [run for run in np.split(order, self._breaks(indices[order])) if len(run)]
+        spans = [(int(indices[run[0]]), int(indices[run[-1]]) + 1) for run in runs]
+        if self._stored.prefetch_rows is not None:
+            for first, last in spans:
+                self._stored.prefetch_rows(first, last)
+        for run, (first, last) in zip(runs, spans, strict=True):
+            out[run] = self.rows(first, last, columns)[indices[run] - first]
         return out
 
     def blocks(

@@ -1,6 +1,5 @@
 """Values on their way from a source to h5ad: text is parsed once into a raw file, then re-read."""
 
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.rawio import read_at
 from m1pipe.data.sources.tables import label_column
 from m1pipe.data.sources.text import TextTable, open_table
 from m1pipe.data.survey import Block
@@ -173,7 +173,7 @@ def _row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], It
         for start in range(0, n_rows, step):
             stop = min(start + step, n_rows)
             X = np.empty((stop - start, n_columns), dtype=np.float32)
-            _read_at(spool, X, 4 * n_columns * start)
+            read_at(spool.fileno(), X, 4 * n_columns * start)
             yield start, stop, X
 
     return blocks
@@ -191,7 +191,7 @@ def _transposed_blocks(
             right = min(left + slab, n_columns)
             columns = np.empty((n_rows, right - left), dtype=np.float32)
             for row in range(n_rows):
-                _read_at(spool, columns[row], 4 * (row * n_columns + left))
+                read_at(spool.fileno(), columns[row], 4 * (row * n_columns + left))
             for start in range(left, right, step):
                 stop = min(start + step, right)
                 yield start, stop, np.ascontiguousarray(columns[:, start - left : stop - left].T)
@@ -208,13 +208,3 @@ def _append(spool: BinaryIO, X: np.ndarray) -> None:
             raise InputError(
                 f"no room for a temporary copy beside the destination: {error.strerror}"
             ) from None
-
-
-def _read_at(spool: BinaryIO, out: np.ndarray, offset: int) -> None:
-    """Fill an array from a position of a file."""
-    view = out.data.cast("B")
-    while view:
-        n_read = os.preadv(spool.fileno(), [view], offset)
-        if n_read == 0:
-            raise EOFError("the spool ends early")
-        view, offset = view[n_read:], offset + n_read

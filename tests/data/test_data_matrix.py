@@ -48,6 +48,16 @@ def _write_flat(path: Path) -> Path:
     return path
 
 
+def _write_behind_userblock(path: Path) -> Path:
+    with (
+        h5py.File(path, "w", userblock_size=1024) as file,
+        h5py.File(_write_flat(path.with_suffix(".flat"))) as flat,
+    ):
+        for key in flat:
+            flat.copy(key, file)
+    return path
+
+
 def _write_chunked(path: Path) -> Path:
     _write_adata(path, X)
     with h5py.File(path, "a") as file:
@@ -70,6 +80,7 @@ SOURCES: dict[str, Callable[[Path], object]] = {
     "h5ad_csr": lambda path: _write_adata(path, sparse.csr_matrix(X)),
     "h5ad_csc": lambda path: _write_adata(path, sparse.csc_matrix(X)),
     "flat": _write_flat,
+    "flat_behind_userblock": _write_behind_userblock,
 }
 
 
@@ -157,6 +168,8 @@ def test_closing_closes_the_file(tmp_path: Path) -> None:
     path = _write_adata(tmp_path / "a.h5ad", X)
     with open_matrix(str(path)) as matrix:
         assert matrix.path == path
+    with pytest.raises(ValueError, match=r"a\.h5ad is closed"):
+        matrix.rows(0, 1)
     with h5py.File(path, "a"):  # HDF5 refuses to write what is still open for reading
         pass
 
