@@ -56,9 +56,9 @@ def row_signatures(X: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
     -------
     ndarray, shape (n_samples, 16)
     """
-    X = np.asarray(X)
+    X = np.asarray(X, dtype=np.float32)
     directions = np.random.default_rng(seed).normal(size=(X.shape[1], _N_DIRECTIONS))
-    return (X @ directions.astype(X.dtype, copy=False)).astype(np.float64)
+    return (X @ directions.astype(np.float32)).astype(np.float64)
 
 
 def copies_on_both_sides(
