@@ -199,7 +199,6 @@ def exchangeable_rivals(rng: np.random.Generator, gap: float) -> np.ndarray:
     return np.array(differences)
 
 
-@pytest.mark.slow
 def test_null_simulation_corrected_test_holds_and_naive_does_not(rng):
     d = [exchangeable_rivals(rng, gap=0.0) for _ in range(400)]
     corrected = np.mean([sig.nadeau_bengio(x, n_folds=5).p < 0.05 for x in d])
@@ -208,7 +207,6 @@ def test_null_simulation_corrected_test_holds_and_naive_does_not(rng):
     assert naive > 0.3
 
 
-@pytest.mark.slow
 def test_corrected_test_sees_a_real_difference(rng):
     d = [exchangeable_rivals(rng, gap=0.9) for _ in range(100)]
     assert np.mean([sig.nadeau_bengio(x, n_folds=5).p < 0.05 for x in d]) > 0.8

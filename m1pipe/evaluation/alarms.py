@@ -1,0 +1,98 @@
+"""Which guards are asked about what: the design, trained encoders, fitted rows, the result."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m1pipe.data.splits import DONOR_COLUMN
+from m1pipe.evaluation import confounding, design, guards
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.result import Alarm
+
+
+def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
+    """What can be said of a comparison before its first fit.
+
+    Parameters
+    ----------
+    problem : Problem
+    label : str, optional
+        The column that is predicted.
+    """
+    targets, samples = problem.targets, problem.samples
+    found = design.copies_on_both_sides(_signatures(problem), problem.folds, samples)
+    if DONOR_COLUMN in problem.obs:
+        found += design.groups_on_both_sides(problem.obs[DONOR_COLUMN], problem.folds)
+    if problem.groups is not None:
+        name = problem.config.group or DONOR_COLUMN
+        found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
+    if problem.strata is not None and not targets.is_classes:
+        name = problem.config.stratify or "stratum"
+        found += design.small_strata(problem.strata, problem.config.folds, name=name)
+    if targets.kind == "regression":
+        found += design.constant_targets(targets.values, targets.names)
+    if targets.is_classes and label is not None:
+        found += confounding.confounded_label(problem.class_names, problem.obs, name=label)
+    for row in problem.encoders:
+        for encoder, source in zip(row.frozen, row.sources, strict=False):
+            name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
+            found += design.samples_seen_by_encoder(
+                name, samples, encoder.samples, encoder.validation_samples
+            )
+    return [*found, *_different_widths(problem)]
+
+
+def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[Alarm]:
+    """What is wrong with one trained encoder.
+
+    Parameters
+    ----------
+    name : str
+        Of the row, with the seed where there are several.
+    n_latent : int
+    facts : mapping
+        From `m1pipe.evaluation.representations.encoder_facts`.
+    """
+    return [
+        *guards.collapsed_units(name, int(facts["active_units"]), n_latent),
+        *guards.dead_relus(name, float(facts["dead_share"])),
+        *guards.library_size_axes(name, facts.get("depth_r") or [], str(facts.get("depth"))),
+        *guards.weak_encoder(name, facts["r2"], facts["pca_r2"]),
+    ]
+
+
+def row_alarms(
+    row: str, prediction: np.ndarray, levels: np.ndarray | None, dead_share: float
+) -> list[Alarm]:
+    """What is wrong with one fitted row that is not the yardstick.
+
+    Parameters
+    ----------
+    row : str
+    prediction : ndarray, shape (n_test, n_outputs)
+    levels : ndarray, shape (n_test, n_targets), or None
+        The targets, where they are levels.
+    dead_share : float
+        Share of dead hidden units.
+    """
+    return [
+        *guards.collapsed_predictor(row, prediction, levels),
+        *guards.dead_relus(f"the head of {row}", dead_share),
+    ]
+
+
+def _signatures(problem: Problem) -> np.ndarray:
+    """Signatures of the samples' genes, read block by block."""
+    blocks = np.array_split(problem.rows, max(1, len(problem.rows) // 1024))
+    parts = [design.row_signatures(problem.matrix.take(block)) for block in blocks]
+    return np.concatenate(parts)
+
+
+def _different_widths(problem: Problem) -> Sequence[Alarm]:
+    widths = {row.name: row.n_latent for row in problem.encoders}
+    if len(set(widths.values())) < 2:
+        return []
+    named = ", ".join(f"{name} {width}" for name, width in widths.items())
+    text = f"The encoders differ in width ({named}); the PCA has that of {next(iter(widths))}."
+    return [Alarm("widths_differ", "note", text)]
