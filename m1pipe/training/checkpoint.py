@@ -23,9 +23,20 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     state : dict
         Tensors, numbers, strings, lists and dictionaries only, so that the file is read without
         executing anything.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, as on a full disk; the older file stays.
     """
-    with atomic_file(path) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+    try:
+        with atomic_file(path) as temporary:
+            torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        raise InputError(
+            f"{path}: the checkpoint could not be written; {_reason(error)}: "
+            "free space there or choose another folder"
+        ) from None
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -43,11 +54,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: expected a readable checkpoint; {reason}") from None
+        raise InputError(f"{path}: expected a readable checkpoint; {_reason(error)}") from None
     found = state.get("format_version") if isinstance(state, dict) else None
     if found != FORMAT_VERSION:
         raise InputError(
             f"{path}: expected a checkpoint of format version {FORMAT_VERSION}; found {found}"
         )
     return dict(state)
+
+
+def _reason(error: Exception) -> str:
+    """First line of an error's message."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

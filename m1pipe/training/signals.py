@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from m1pipe.errors import StoppedBySignalError
 
@@ -54,7 +54,7 @@ class StopFlag:
         """Whether an end was asked for."""
         return self.reason is not None
 
-    def leave(self, where: str) -> None:
+    def leave(self, where: str) -> NoReturn:
         """Raise the exception that the flag stands for; the state must be saved by then.
 
         Raises

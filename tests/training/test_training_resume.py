@@ -212,6 +212,24 @@ def test_unusable_checkpoints_are_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_a_full_disk_leaves_the_older_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "resume.pt"
+    save_checkpoint(path, {"a": 1})
+
+    def full(state: dict, temporary: Path) -> None:
+        Path(temporary).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"could not be written; .*No space left") as raised:
+        save_checkpoint(path, {"a": 2})
+    assert "\n" not in str(raised.value)
+    assert load_checkpoint(path)["a"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["resume.pt"]
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_signals_raise_the_flag_and_handlers_come_back(name: str) -> None:
     number = getattr(signal, name)
