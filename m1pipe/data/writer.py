@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from anndata.io import write_elem
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, refuse_existing
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 _EMPTY_PARTS = ("layers", "obsm", "varm", "obsp", "varp")
@@ -173,29 +174,36 @@ def write_matrix(
 
 
 def plain_frame(frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Copy of a table that anndata can write: names and column names text, text categorical.
+    """Copy of a table that anndata can write: all names text, text and dates categorical.
+
+    A slash in a column's name, which HDF5 cannot hold, becomes an underscore, with a warning.
 
     Raises
     ------
     InputError
-        If a name comes twice.
+        If a row's or a column's name comes twice, or a column has the reserved name `_index`.
     """
-    repeated = frame.index[frame.index.duplicated()]
-    if len(repeated):
-        raise InputError(
-            f"{where} names: expected each once; found {repeated[0]!r} more than once "
-            f"({len(repeated)} repeats)"
-        )
-    plain = frame.copy()
-    plain.index = pd.Index(frame.index.astype(str), dtype=object, name=frame.index.name)
-    plain.columns = plain.columns.astype(str)
-    for name in plain.columns:
-        kind = plain[name].dtype
-        if pd.api.types.is_object_dtype(kind) or isinstance(kind, pd.StringDtype):
-            known = plain[name].notna()
-            text = plain[name].astype(object).where(~known, plain[name].astype(str))
-            plain[name] = pd.Categorical(text.where(known, np.nan))
-    return plain
+    columns = [str(name).replace("/", "_") for name in frame.columns]
+    for what, names in (("names", frame.index), ("columns", pd.Index(columns))):
+        twice = names[names.duplicated()]
+        if len(twice):
+            raise InputError(f"{where} {what}: expected each once; found {twice[0]!r} again")
+    if "_index" in columns:
+        raise InputError(f"{where} columns: the name '_index' is reserved: rename the column")
+    changed = [f"{a} -> {b}" for a, b in zip(frame.columns, columns, strict=True) if str(a) != b]
+    if changed:
+        message = f"{where} columns: renamed for HDF5: {', '.join(changed)}"
+        warnings.warn(message, M1Warning, stacklevel=2)
+    index_name = None if frame.index.name in columns else frame.index.name
+    index = pd.Index(frame.index.astype(str), dtype=object).rename(index_name)
+    return frame.set_axis(index).set_axis(columns, axis=1).apply(_plain_column)
+
+
+def _plain_column(column: pd.Series) -> pd.Series:
+    kind = column.dtype
+    if pd.api.types.is_numeric_dtype(kind) or isinstance(kind, pd.CategoricalDtype):
+        return column.copy()
+    return column.astype(str).where(column.notna()).astype("category")
 
 
 def _check_space(path: Path, n_bytes: int) -> None:

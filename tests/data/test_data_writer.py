@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import MatrixWriter, write_matrix
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 UNITS = Units("log2_normalized1", 1e4)
 X = np.random.default_rng(3).normal(5, 1, (9, 4)).astype(np.float32)
@@ -72,6 +72,41 @@ def test_names_that_are_numbers_become_text(tmp_path: Path) -> None:
     frame = pd.DataFrame({3: ["x"] * 9}, index=range(9))
     adata = anndata.read_h5ad(_write(tmp_path / "m.h5ad", obs=frame))
     assert adata.obs_names[4] == "4" and adata.obs.columns.tolist() == ["3"]
+
+
+def test_columns_of_other_kinds_are_written(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "when": pd.to_datetime(["2020-01-31"] * 9),
+            "count": pd.array([1, None, 3] * 3, dtype="Int64"),
+            "known": pd.array([True, None, False] * 3, dtype="boolean"),
+            "text": pd.array(["u", None, "v"] * 3, dtype="string"),
+            "id": list("abcdefghi"),
+        },
+        index=pd.Index(OBS.index, name="id"),
+    )
+    obs = anndata.read_h5ad(_write(tmp_path / "m.h5ad", obs=frame)).obs
+    assert obs["when"].astype(str).tolist() == ["2020-01-31"] * 9
+    assert obs["count"].sum() == 12 and obs["known"].isna().sum() == 3
+    assert obs["text"].cat.categories.tolist() == ["u", "v"]
+    assert obs["id"].tolist() == list("abcdefghi") and obs.index.tolist() == OBS.index.tolist()
+
+
+def test_names_of_columns_that_hdf5_cannot_hold(tmp_path: Path) -> None:
+    with pytest.warns(M1Warning, match="renamed for HDF5: a/b -> a_b"):
+        path = _write(tmp_path / "m.h5ad", obs=OBS.rename(columns={"age": "a/b"}))
+    assert "a_b" in anndata.read_h5ad(path).obs
+    for columns, reason in [
+        ({"age": "_index"}, "'_index' is reserved"),
+        ({"age": "tissue"}, "sample columns: expected each once; found 'tissue' again"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            _write(tmp_path / "other.h5ad", obs=OBS.rename(columns=columns))
+
+
+def test_a_table_without_columns_is_written(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m.h5ad", obs=OBS[[]], var=VAR[[]])
+    assert anndata.read_h5ad(path).obs.shape == (9, 0)
 
 
 def test_the_tables_given_are_left_as_they_are(tmp_path: Path) -> None:
@@ -179,7 +214,7 @@ import resource, sys
 import numpy as np, pandas as pd
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 X = np.ones((30000, 100), dtype=np.float32)
 obs, var = (pd.DataFrame(index=pd.RangeIndex(n).astype(str)) for n in X.shape)
