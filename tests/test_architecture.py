@@ -26,7 +26,8 @@ LAYERS = [
     ["estimators"],
     ["reports"],
     ["runs"],
-    ["cli", "__main__"],
+    ["cli"],
+    ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 LEAVES = {"plots"}  # take arrays and tables only

@@ -1,0 +1,173 @@
+"""Faults of the published pipeline, each shown to be one and shown to be absent here.
+
+The faults are re-made in the test itself, so that a test which no longer sees the fault fails.
+"""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import m1pipe
+from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, build
+from m1pipe.data.batches import MemoryBatches, StreamedBatches
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.targets import Targets
+from m1pipe.data.units import Units
+from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.evaluation.compare import compare_tables
+from m1pipe.models.vae import VAEModule
+from m1pipe.training.fit_heads import fit_head
+
+
+def _expression(n: int, n_genes: int, seed: int) -> np.ndarray:
+    """log2(TPM + 1)-like levels: positive, correlated, some 9 % zeros."""
+    rng = np.random.default_rng(seed)
+    level = rng.gamma(3.0, 1.5, n_genes) + rng.standard_normal((n, 8)) @ rng.standard_normal(
+        (8, n_genes)
+    )
+    level = np.maximum(level + 0.3 * rng.standard_normal((n, n_genes)), 0)
+    limit = np.quantile(level, 0.09)
+    return np.where(level <= limit, 0, level).astype(np.float32)
+
+
+def test_mu_and_log_variance_are_linear() -> None:
+    """ReLU on both heads made sigma >= 1 and left units constant."""
+    torch.manual_seed(0)
+    module = VAEModule(40, ModelConfig(n_latent=12, hidden=(32,), linear_skip=False))
+    with torch.no_grad():
+        mu, logvar = module.encode(torch.randn(200, 40))
+    faulty_mu, faulty_sigma = torch.relu(mu), torch.exp(torch.relu(logvar))
+    assert float(faulty_sigma.min()) >= 1
+    assert float(mu.min()) < 0 and float(logvar.min()) < 0
+    assert int((mu.std(0) > 0).sum()) == 12
+    assert float((faulty_mu == 0).float().mean()) > 0.2
+
+
+def test_zeros_do_not_carry_the_variance() -> None:
+    """log(x + 1e-8) gives a few zeros nearly all the variance; log2(x + 1) does not."""
+    log_level = _expression(400, 200, seed=1)
+    tpm = 2.0**log_level - 1
+    zero = tpm == 0
+    assert 0.05 < zero.mean() < 0.13
+
+    def share_of_zeros(values: np.ndarray) -> float:
+        """What is left of the variance without them, subtracted from 1."""
+        return float(1 - (1 - zero.mean()) * values[~zero].var() / values.var())
+
+    assert share_of_zeros(np.log(tpm + 1e-8)) > 0.85
+    assert share_of_zeros(np.log2(tpm + 1)) < 0.3
+    assert ModelConfig().likelihood == "gaussian"
+
+
+def test_standardised_inputs_keep_the_network_on_genes_alive() -> None:
+    """Raw positive inputs into a 256-32 bottleneck end as a constant predictor; ours do not."""
+    rng = np.random.default_rng(2)
+    X = (5 + _expression(500, 800, seed=2)).astype(np.float32)
+    Y = (X @ rng.standard_normal((800, 30)) / 40).astype(np.float32)
+    names = tuple(f"t{i}" for i in range(30))
+    targets = Targets(kind="regression", values=Y, names=names, units=Units())
+    rows, test = np.arange(400), np.arange(400, 500)
+    faulty = HeadConfig(
+        hidden=(256, 32), standardize=False, initialize_bias=False, epochs=40, patience=0
+    )
+    mean_error = np.mean((Y[test] - Y[rows].mean(0)) ** 2)
+
+    def share(config: HeadConfig) -> float:
+        head = fit_head(X, targets, config, rows=rows, seed=0)
+        return float(np.mean((head.predict(X[test]) - Y[test]) ** 2) / mean_error)
+
+    assert share(replace(HeadConfig(), epochs=40)) < 0.5
+    assert share(faulty) > 0.8
+
+
+def test_the_mean_is_that_of_the_whole_training_fold() -> None:
+    """The mean of the last batch (n = 60) inflates the error by 1 + 1/n."""
+    rng = np.random.default_rng(3)
+    Y = rng.standard_normal((2060, 400))
+    train, test = Y[:1060], Y[1060:]
+    whole = np.mean((test - train.mean(0)) ** 2)
+    last_batch = np.mean((test - train[-60:].mean(0)) ** 2)
+    assert last_batch / whole == pytest.approx((1 + 1 / 60) / (1 + 1 / 1060), abs=0.002)
+
+    frame = pd.DataFrame(Y.astype(np.float32), index=[f"s{i}" for i in range(len(Y))])
+    frame.columns = [f"t{i}" for i in range(400)]
+    X = pd.DataFrame(rng.standard_normal((2060, 3)).astype(np.float32), index=frame.index)
+    X.columns = ["g0", "g1", "g2"]
+    result = m1pipe.cross_validate(X, frame, config=CrossvalConfig(models=("mean",)))
+    expected = np.empty(len(Y))
+    for fold in range(5):
+        inside = result.folds[0] != fold
+        chosen = frame.loc[result.samples].to_numpy(dtype=np.float64)
+        expected[~inside] = np.mean((chosen[~inside] - chosen[inside].mean(0)) ** 2, axis=1)
+    np.testing.assert_allclose(result.losses["mean"][0], expected, rtol=1e-5)
+
+
+def test_losses_pair_by_sample_or_not_at_all() -> None:
+    """Pairs of two differently shuffled loaders are no pairs: their correlation is gone."""
+    rng = np.random.default_rng(4)
+    ids = np.array([f"s{i}" for i in range(500)])
+    difficulty = rng.gamma(2.0, 1.0, 500)
+    a = pd.Series(difficulty + 0.05 * rng.standard_normal(500), index=ids)
+    b = pd.Series(difficulty + 0.05 * rng.standard_normal(500) + 0.02, index=ids)
+    order = rng.permutation(500)
+    shuffled = b.iloc[order]
+    assert abs(np.corrcoef(a, shuffled)[0, 1]) < 0.15
+    assert np.corrcoef(a, b)[0, 1] > 0.99
+    folds = pd.Series(np.arange(500) % 5, index=ids)
+    table = compare_tables({"a": a, "b": shuffled}, folds, pairs=[("a", "b")], family=[])
+    found = table.set_index("test").loc["paired_t", "p"]
+    assert found == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-10)
+    with pytest.raises(ValueError, match="sample"):
+        compare_tables({"a": a, "b": shuffled.iloc[:-1]}, folds, pairs=[("a", "b")], family=[])
+
+
+def test_every_row_is_seen_once_an_epoch(tmp_path: Path) -> None:
+    """The original's loader saw 3.9 % of the data an epoch."""
+    rows = np.arange(10, 999)
+    batches = MemoryBatches((rows,), batch_size=64, seed=0)
+    seen = np.concatenate([np.asarray(batch) for batch in batches.epoch(0)])
+    assert np.array_equal(np.sort(rows[seen]), rows)
+
+    X = np.arange(999 * 3, dtype=np.float32).reshape(999, 3)
+    streamed = StreamedBatches(
+        open_matrix((X, ["a", "b", "c"])), rows, batch_size=64, seed=0, buffer_bytes=20_000
+    )
+    first = np.concatenate([batch[:, 0] for batch in streamed.epoch(0)])
+    assert np.array_equal(np.sort(first), X[rows, 0])
+
+
+def test_validation_is_every_held_out_row_not_one_random_batch() -> None:
+    X = pd.DataFrame(_expression(300, 20, seed=5), index=[f"s{i}" for i in range(300)])
+    X.columns = [f"g{i}" for i in range(20)]
+    config = build(EncoderConfig, {"epochs": 2, "n_latent": 2, "hidden": (8,), "batch_size": 16})
+    encoder = train_encoder(X, config)
+    assert encoder.summary["n_validation"] == len(encoder.validation_samples) == 30
+    assert not set(encoder.validation_samples) & set(encoder.samples)
+
+
+def test_no_artefact_needs_unpickling_and_none_is_a_whole_object(tmp_path: Path) -> None:
+    """The package calls no pickle, and torch.load only with weights_only=True."""
+    calls = 0
+    for path in Path(m1pipe.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            assert called.split(".")[0] not in {"pickle", "joblib", "dill"}, path
+            if called == "torch.load":
+                calls += 1
+                assert "weights_only=True" in ast.unparse(node), path
+    assert calls > 0
+
+
+def test_genes_are_matched_by_name_not_by_position(tmp_path: Path) -> None:
+    X = pd.DataFrame(_expression(200, 20, seed=6), index=[f"s{i}" for i in range(200)])
+    X.columns = [f"g{i}" for i in range(20)]
+    config = build(EncoderConfig, {"epochs": 2, "n_latent": 2, "hidden": (8,)})
+    train_encoder(X, config).save(tmp_path / "run")
+    encoder = load_encoder(tmp_path / "run")
+    np.testing.assert_array_equal(encoder.transform(X), encoder.transform(X.iloc[:, ::-1]))
