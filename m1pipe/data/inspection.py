@@ -18,6 +18,7 @@ QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _MOST_LEVELS = 12
 _LARGEST_LOG = 40.0
 _LOOKS_LOG = 25.0
+_SHALLOW = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +234,30 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
     if n_zero and not found.n_negative:
         first = matrix.samples[found.totals == 0][0]
         doubts.append(f"{n_zero:,} samples are zero throughout, such as {first!r}")
+    shallow = _shallow(matrix, found)
+    if len(shallow):
+        doubts.append(
+            f"{len(shallow):,} samples have less than {_SHALLOW:.0%} of the median depth, such as "
+            f"{shallow[0]!r}"
+        )
     suspects = matrix.genes[binary_genes(found)]
     if len(suspects):
         doubts.append(
             f"{len(suspects):,} genes hold 0 and 1 only, such as {suspects[0]!r}: are they labels?"
         )
     return doubts
+
+
+def _shallow(matrix: Matrix, found: Survey) -> np.ndarray:
+    """Samples with hardly any counts, where the depth is known; empty ones are left out."""
+    if "total_counts" in matrix.obs and pd.api.types.is_numeric_dtype(matrix.obs["total_counts"]):
+        depth = matrix.obs["total_counts"].to_numpy(dtype=np.float64)
+    elif matrix.units.is_counts:
+        depth = found.totals
+    else:
+        return matrix.samples[:0]
+    shallow: np.ndarray = matrix.samples[(depth > 0) & (depth < _SHALLOW * np.median(depth))]
+    return shallow
 
 
 def _unit_doubt(units: Units, found: Survey, looks_like: str) -> str:

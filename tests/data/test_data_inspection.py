@@ -113,6 +113,17 @@ def test_doubts(values: np.ndarray, units: str, doubt: str) -> None:
     assert any(doubt in found for found in report.doubts), report.doubts
 
 
+def test_hardly_sequenced_samples_are_a_doubt() -> None:
+    values = RNG.poisson(50, (60, 25)).astype(np.float32)
+    values[4], values[4, 0], values[9] = 0, 3, 0
+    doubt = "1 samples have less than 1% of the median depth, such as 's4'"
+    assert doubt in inspect_matrix(_matrix(values, "counts")).doubts
+    matrix = _matrix(np.log2(1 + values), "log2_cpm1")
+    assert doubt not in inspect_matrix(matrix).doubts
+    matrix.obs["total_counts"] = values.sum(axis=1)
+    assert doubt in inspect_matrix(matrix).doubts
+
+
 def test_names_that_come_twice_are_a_doubt_and_no_failure() -> None:
     matrix = open_matrix((X[:, :3], ["A", "B", "A"]))
     assert "1 gene names come more than once, such as 'A'" in str(inspect_matrix(matrix))
