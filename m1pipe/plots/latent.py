@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from m1pipe.plots.style import INK, MUTED, PALETTE, grid
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+from m1pipe.plots.training import MOST_LINES
 
 
 def plot_unit_spectrum(
@@ -18,7 +19,7 @@ def plot_unit_spectrum(
     colour: str = PALETTE[0],
     name: str = "",
 ) -> Axes:
-    """What each latent unit carries, units in falling order, one line a run.
+    """What each latent unit carries, units in falling order: a line a run, or a band for many.
 
     Parameters
     ----------
@@ -40,9 +41,13 @@ def plot_unit_spectrum(
     Axes
         The same axes.
     """
-    for i, run in enumerate(values):
-        falling = np.sort(np.asarray(run, dtype=float))[::-1]
-        (line,) = ax.plot(np.arange(1, len(falling) + 1), falling, "-o", ms=3, color=colour)
+    runs = [np.sort(np.asarray(run, dtype=float))[::-1] for run in values]
+    if len(runs) > MOST_LINES and len({len(run) for run in runs}) == 1:
+        units = np.arange(1, len(runs[0]) + 1)
+        ax.fill_between(units, np.min(runs, 0), np.max(runs, 0), color=colour, alpha=0.2, lw=0)
+        runs = [np.median(runs, axis=0)]
+    for i, run in enumerate(runs):
+        (line,) = ax.plot(np.arange(1, len(run) + 1), run, "-o", ms=3, color=colour)
         line.set(alpha=0.75, label=name if name and i == 0 else "_")
     ax.axhline(threshold, color=INK, linestyle=(0, (4, 3)), linewidth=1)
     ax.set_yscale("symlog", linthresh=threshold)
@@ -67,7 +72,8 @@ def plot_reconstruction(
     ax : Axes
         Where to draw.
     scores : mapping of str to sequence of array_like, shape (2,)
-        For each encoder, top to bottom, one pair a run: its R2, and that of the PCA.
+        For each encoder, top to bottom, one pair a run: its R2, and that of the PCA. More than
+        ten runs are drawn as their medians and ranges.
     label : str
         What the horizontal axis shows.
     colours : mapping of str to str
@@ -79,7 +85,11 @@ def plot_reconstruction(
         The same axes.
     """
     for place, (name, pairs) in enumerate(scores.items()):
-        own, pca = np.asarray(pairs, dtype=float).reshape(-1, 2).T
+        runs = np.asarray(pairs, dtype=float).reshape(-1, 2)
+        if len(runs) > MOST_LINES:
+            ax.hlines([place] * 2, runs.min(0), runs.max(0), color=FAINT, linewidth=5, zorder=0)
+            runs = np.median(runs, axis=0)[None]
+        own, pca = runs.T
         rows = place + (np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else np.zeros(1))
         ax.hlines(rows, own, pca, color=MUTED, linewidth=0.8, zorder=1)
         ax.plot(pca, rows, "o", color="white", mec=INK, ms=5)

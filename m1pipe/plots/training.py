@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from m1pipe.plots.style import INK, MUTED, grid
 
+MOST_LINES = 10
 _LOOKS: dict[str, dict[str, Any]] = {
     "train": {"linestyle": (0, (3, 2)), "alpha": 0.55, "linewidth": 1.0},
     "val": {"linestyle": "solid", "linewidth": 1.5},
@@ -23,7 +24,7 @@ def plot_term(
     unit: str,
     colour: str = INK,
 ) -> Axes:
-    """One term of the training loss by epoch, one pair of lines a run.
+    """One term of the training loss by epoch: a pair of lines a run, or bands for many runs.
 
     Parameters
     ----------
@@ -36,31 +37,44 @@ def plot_term(
     title, unit : str
         Heading of the panel and unit of its values.
     colour : str
-        Of all lines; training is dashed and pale, validation solid.
+        Of all lines; training is dashed and pale, validation solid. More than ten runs are drawn
+        as their median and range.
 
     Returns
     -------
     Axes
         The same axes.
     """
-    drawn = False
-    for history in histories:
-        for part, look in _LOOKS.items():
-            if f"{part}_{term}" in history and history[f"{part}_{term}"].notna().any():
-                ax.plot(history["epoch"], history[f"{part}_{term}"], color=colour, **look)
-                drawn = True
+    drawn = [_plot_part(ax, histories, f"{part}_{term}", colour, part) for part in _LOOKS]
     ax.set_title(title)
     ax.set_xlabel("epoch")
     ax.set_ylabel(unit)
     grid(ax, "y")
-    if not drawn:
+    if not any(drawn):
         say_missing(ax)
     return ax
 
 
+def _plot_part(
+    ax: Axes, histories: Sequence[pd.DataFrame], column: str, colour: str, part: str
+) -> bool:
+    """Draw one column of all runs; False where none has it."""
+    found = [h[["epoch", column]].dropna() for h in histories if column in h]
+    found = [history for history in found if len(history)]
+    if len(found) <= MOST_LINES:
+        for history in found:
+            ax.plot(history["epoch"], history[column], color=colour, **_LOOKS[part])
+        return bool(found)
+    by_epoch = pd.concat(found).groupby("epoch")[column]
+    middle = by_epoch.median()
+    ax.fill_between(middle.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.2, lw=0)
+    ax.plot(middle.index, middle, color=colour, **_LOOKS[part])
+    return True
+
+
 def mark_epochs(ax: Axes, epochs: Sequence[float]) -> Axes:
-    """Mark the epochs whose weights were kept by ticks on the lower edge."""
-    for epoch in epochs:
+    """Mark the epochs whose weights were kept by triangles on the lower edge."""
+    for epoch in sorted(set(epochs)):
         ax.plot(epoch, 0, "^", transform=ax.get_xaxis_transform(), color=MUTED, ms=5, clip_on=False)
     return ax
 

@@ -18,7 +18,7 @@ from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, wri
 from m1pipe.reports.layout import Picture, Section, Table, render
 from m1pipe.reports.methods import methods_text
 from m1pipe.reports.numbers import count, listing
-from m1pipe.reports.terms import HEADLINE_TEST, MODELS, metric_of
+from m1pipe.reports.terms import ALPHA, HEADLINE_TEST, MODELS, metric_of
 
 _IN_ANSWER = ("mean", "prior", "ridge", "logistic", "raw")
 TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
@@ -131,13 +131,13 @@ def _meta(result: CrossvalResult, provenance: Mapping[str, Any], version: str) -
 
 
 def _direction(result: CrossvalResult) -> str:
-    unit = {"mse": "per sample and target", "log_loss": "per sample, in nats"}
+    unit = {"mse": " (per sample and target)", "log_loss": " (nats per sample)"}
     named = [f"{name}: {MODELS[name]}" for name in result.models if name in _IN_ANSWER]
     return (
-        f"Measured by {metric_of(result.metric).label} {unit.get(result.metric, '')} on test "
+        f"Measured by {metric_of(result.metric).label}{unit.get(result.metric, '')} on test "
         "samples; lower is better. Intervals and p values are those of the corrected resampled "
         "t-test over folds (Nadeau and Bengio); a difference is claimed where p after Holm is "
-        f"below 0.05. {'; '.join(named)}."
+        f"below {ALPHA}. Models: {'; '.join(named)}."
     )
 
 

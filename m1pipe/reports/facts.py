@@ -12,6 +12,7 @@ ACTIVE_KL = 0.05
 ACTIVE_VARIANCE = 0.01
 _MOST_NAMED = 12
 _MOST_RUNS = 12
+_UNKNOWN = "not recorded"
 _DASH = "\N{EN DASH}"
 
 
@@ -111,8 +112,8 @@ def seen(result: CrossvalResult) -> Table:
 
 def _seen_text(parts: Any) -> str:
     if isinstance(parts, Mapping):
-        return "; ".join(f"{name}: {text}" for name, text in parts.items() if text) or ABSENT
-    return str(parts) if parts else ABSENT
+        return "; ".join(f"{name}: {text}" for name, text in parts.items() if text) or _UNKNOWN
+    return str(parts) if parts else _UNKNOWN
 
 
 def runs_of(result: CrossvalResult) -> list[tuple[str, Mapping[str, Any]]]:

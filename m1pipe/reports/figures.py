@@ -134,9 +134,10 @@ def curves(result: CrossvalResult) -> Picture | None:
                 training.say_missing(row[2], "an autoencoder has none")
     return Picture(
         caption="Training curves of every encoder. Solid: validation rows; dashed: training rows; "
-        "triangles: epochs whose weights were kept. The loss is reconstruction (negative "
-        "log-likelihood) plus beta times KL; at beta 1, after the warm-up, minus the ELBO. The "
-        "first tenth of the epochs may leave the panels.",
+        "triangles: epochs whose weights were kept; more than ten runs are shown as their median "
+        "and range. The loss is reconstruction (negative log-likelihood) plus beta times KL; at "
+        "beta 1, after the warm-up, minus the ELBO. The first tenth of the epochs may leave the "
+        "panels.",
         alt=f"Training and validation curves of {', '.join(found)} by epoch",
         source=style.data_uri(figure),
     )
@@ -148,8 +149,9 @@ def _draw_curves(
     histories = [pd.DataFrame(run["history"]) for run in runs]
     best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
     for ax, (term, title) in zip(axes, _TERMS, strict=True):
-        unit = f"{name} (nats per sample)" if term == "loss" else ""
-        training.plot_term(ax, histories, term, title=title, unit=unit, colour=colour)
+        unit = "nats per sample" if term == "loss" else ""
+        heading = f"{name}: {title}" if term == "loss" else title
+        training.plot_term(ax, histories, term, title=heading, unit=unit, colour=colour)
         training.mark_epochs(ax, best)
         if term != "kl":
             training.clip_start(ax, histories, term)

@@ -13,6 +13,7 @@ from m1pipe.atomic import atomic_file, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import fold_table, summary_dict
+from m1pipe.reports.terms import metric_of
 
 FORMAT_VERSION = 1
 RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "losses.h5")
@@ -21,8 +22,9 @@ RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "l
 def write_tables(result: CrossvalResult, folder: Path) -> None:
     """Write `summary.json`, `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5`.
 
-    `seed_scores.csv` joins them where a row has several encoder seeds. NaN is written as `NaN`
-    in the tables and as null in the summary, where a warning goes with it.
+    `seed_scores.csv` joins them where a row has several encoder seeds, and `histories.csv` where
+    training curves are known. NaN is written as `NaN` in the tables and as null in the summary,
+    where a warning goes with it.
 
     Parameters
     ----------
@@ -35,8 +37,10 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
     _write_csv(result.scores, folder / "scores.csv")
     _write_csv(result.comparisons, folder / "comparisons.csv")
     _write_csv(fold_table(result), folder / "folds.csv")
-    if len(result.seed_scores):
-        _write_csv(result.seed_scores, folder / "seed_scores.csv")
+    extra = {"seed_scores.csv": result.seed_scores, "histories.csv": history_table(result)}
+    for name, table in extra.items():
+        if len(table):
+            _write_csv(table, folder / name)
     _write_losses(result, folder / "losses.h5")
     write_json(folder / "summary.json", _summary(result))
 
@@ -66,15 +70,44 @@ def read_result(folder: str | Path) -> CrossvalResult:
             f"{folder}: expected a finished cross-validation; found no {', '.join(missing)}"
         )
     summary = read_settings(folder / "summary.json")
-    seeds = folder / "seed_scores.csv"
     return CrossvalResult(
         **_read_losses(folder / "losses.h5"),
         scores=_read_csv(folder / "scores.csv"),
         comparisons=_read_csv(folder / "comparisons.csv"),
-        seed_scores=_read_csv(seeds) if seeds.is_file() else pd.DataFrame(),
+        seed_scores=_read_csv(folder / "seed_scores.csv"),
         alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
-        info=summary.get("info", {}),
+        info=_with_histories(summary.get("info", {}), _read_csv(folder / "histories.csv")),
     )
+
+
+def history_table(result: CrossvalResult) -> pd.DataFrame:
+    """Training curves of all encoders.
+
+    Returns
+    -------
+    DataFrame
+        Columns model, run (from 0), epoch, and the losses that were recorded.
+    """
+    parts = [
+        pd.DataFrame(run["history"]).assign(model=name, run=i)
+        for name, facts in result.info.get("encoders", {}).items()
+        for i, run in enumerate(facts.get("runs", []))
+        if run.get("history")
+    ]
+    if not parts:
+        return pd.DataFrame()
+    table = pd.concat(parts, ignore_index=True)
+    keys = ["model", "run", "epoch"]
+    return table[[*keys, *table.columns.drop(keys)]]
+
+
+def _with_histories(info: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """Facts with the training curves back in their places."""
+    for name, facts in info.get("encoders", {}).items():
+        for i, run in enumerate(facts.get("runs", [])):
+            mine = table[(table["model"] == name) & (table["run"] == i)] if len(table) else table
+            run["history"] = mine.drop(columns=["model", "run"], errors="ignore").to_dict("records")
+    return info
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -105,13 +138,17 @@ def failed_scores(result: CrossvalResult) -> list[str]:
         n_failed = int((~np.isfinite(values.to_numpy(float))).sum())
         if n_failed and (model, metric) != (result.models[0], "pearson"):
             where = f"in {n_failed} of {len(values)} folds"
-            sentences.append(f"{metric} of {model} could not be computed {where}")
+            name = metric_of(str(metric)).head
+            sentences.append(f"{name} of {model} could not be computed {where}.")
     return sentences
 
 
 def _summary(result: CrossvalResult) -> dict[str, Any]:
-    """Summary, with a warning for every score that is not a number."""
+    """Summary with a warning for every score that is not a number; curves are left to a table."""
     summary = summary_dict(result)
+    for facts in summary["info"].get("encoders", {}).values():
+        for run in facts.get("runs", []):
+            run.pop("history", None)
     known = " ".join(a["text"] for a in summary["warnings"])
     summary["warnings"] += [
         {"name": "score_not_computed", "severity": "warning", "text": text}
@@ -127,6 +164,9 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """Table of a file; empty where there is no such file, or nothing in it."""
+    if not path.is_file():
+        return pd.DataFrame()
     try:
         text_columns = {"model": str, "model_a": str, "model_b": str}
         return pd.read_csv(

@@ -1,10 +1,12 @@
 """What a report page is made of: tables and figures with captions, and the page itself."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from m1pipe.reports.numbers import ABSENT
 
@@ -91,6 +93,18 @@ class Section:
     parts: "Sequence[Table | Picture]"
 
 
+def keep_together(text: str) -> str:
+    r"""Join by no-break spaces what a line must not break: `p < 0.001`, `95 % CI`, `12 %`.
+
+    >>> keep_together("p < 0.001, 95 % CI")
+    'p\xa0<\xa00.001, 95\xa0%\xa0CI'
+    """
+    text = re.sub(r"\bp ([=<>]) (?=\d)", "p\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", text)
+    text = re.sub(r"([<>]) (?=\d)", "\\1\N{NO-BREAK SPACE}", text)
+    text = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
+    return text.replace("% CI", "%\N{NO-BREAK SPACE}CI")
+
+
 def render(template: str, **content: Any) -> str:
     """Fill in a template of `m1pipe/reports/templates`; every name in it has to be given."""
     environment = Environment(
@@ -100,5 +114,6 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["absent"] = ABSENT
+    environment.globals.update(absent=ABSENT, word_break=Markup("<wbr>"))
+    environment.filters["tight"] = keep_together
     return environment.get_template(template).render(**content)

@@ -6,7 +6,7 @@ from typing import Any
 
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.reports.numbers import count, listing
-from m1pipe.reports.terms import metric_of
+from m1pipe.reports.terms import metric_of, spoken
 from m1pipe.reports.words import n_seeds
 
 REFERENCES = {
@@ -68,6 +68,7 @@ def methods_text(
     """
     citations = Citations()
     sentences = [
+        _task(result.info),
         _representation(result, citations),
         _design(result, settings),
         _heads(result, settings),
@@ -93,7 +94,10 @@ def _representation(result: CrossvalResult, citations: Citations) -> str:
 def _encoder_phrase(result: CrossvalResult, name: str, facts: Mapping[str, Any]) -> str:
     kind = "an autoencoder" if facts.get("beta") == 0 else "a variational autoencoder"
     width = f" with {facts['n_latent']} latent units" if facts.get("n_latent") else ""
-    where = " trained inside each training fold" if facts.get("mode") == "fold" else ""
+    sizes = sorted({run["n_train"] for run in facts.get("runs", []) if run.get("n_train")})
+    where = f" trained on {count(sizes[0], 'sample')}" if len(sizes) == 1 else ""
+    if facts.get("mode") == "fold":
+        where = " trained inside each training fold"
     return f"{kind}{width}{where} ({name}, {count(n_seeds(result, name), 'seed')})"
 
 
@@ -108,9 +112,22 @@ def _design(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
     seed = f" (seed {settings['seed']})" if settings.get("seed") is not None else ""
     return (
         f"All models were compared on the same {result.n_folds} folds{repeats}{strata}{donors}"
-        f"{seed} of {len(result.samples):,} samples. Everything fitted to data (scaling, "
-        "components, penalties, stopping) saw training rows only; test rows chose nothing."
+        f"{seed} of {len(result.samples):,} samples. Everything fitted within the "
+        "comparison (scaling, penalties, networks, stopping) saw training rows only."
     )
+
+
+def _task(info: Mapping[str, Any]) -> str:
+    """What was predicted from what, as a sentence."""
+    if not info.get("n_features"):
+        return ""
+    target = str(info.get("label") or count(info.get("n_targets"), "label"))
+    if info.get("kind") == "regression":
+        target = f"the levels of {count(info.get('n_targets'), 'target')}"
+        target += f" ({info['target_units']})" if info.get("target_units") else ""
+    units = f" ({info['units']})" if info.get("units") else ""
+    genes = f"{info['n_features']:,} genes{units}"
+    return f"The task was to predict {target} from the levels of {genes}."
 
 
 def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
@@ -139,12 +156,14 @@ def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
 def _tests(result: CrossvalResult, citations: Citations) -> str:
     """The headline test, the family, and what describes only."""
     metric = metric_of(result.metric).label
+    against = [m for m in ("raw", result.info.get("linear_rival")) if m in result.models]
+    rivals = f"each encoder against {listing([*against, spoken(result.models[0])])}"
     cited = ("nadeau", "bouckaert") if result.n_repeats > 1 else ("nadeau",)
     text = (
         f"The headline loss was the {metric} per sample. Models were compared by the corrected "
         f"resampled t-test over the fold means {citations.cite(*cited)}, two-sided, with a "
-        "test-to-training ratio of 1 / (k - 1); p values of the declared family (each encoder "
-        "against the genes, the yardstick and the linear row) were adjusted by Holm's method "
+        f"test-to-training ratio of 1 / (k - 1); p values of the declared family ({rivals}) were "
+        f"adjusted by Holm's method "
         f"{citations.cite('holm')}. Paired t-tests over samples and Wilcoxon's signed-rank test "
         f"{citations.cite('wilcoxon')} describe the models fitted here, given their training "
         "sets, and carry no claim."

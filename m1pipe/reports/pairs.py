@@ -64,7 +64,10 @@ def _family_table(result: CrossvalResult, declared: pd.DataFrame) -> Table:
             "p",
             "p Holm",
             "d_z",
-            *(f"p {TESTS[test]}, n {n}" for test, n in zip(beside, n_units, strict=True)),
+            *(
+                f"p, {TESTS[test]} (n\N{NO-BREAK SPACE}{n})"
+                for test, n in zip(beside, n_units, strict=True)
+            ),
         ],
         rows=rows,
         note=_FAMILY_NOTE + (_DONOR_NOTE if result.info.get("n_groups") else ""),

@@ -14,6 +14,7 @@ from m1pipe.reports.terms import METRICS, loss_label, metric_of
 from m1pipe.reports.words import family
 
 _WIDEST = 12
+_MOST_SHOWN = 11
 _DASH = "\N{EN DASH}"
 
 
@@ -95,10 +96,10 @@ def by_fold(result: CrossvalResult) -> list[Table]:
     tested = ", and p values of paired t-tests over the samples of that fold"
     left, right = _fold_cells(result), _fold_p_cells(result)
     left_head, right_head = left.pop(0), right.pop(0)
-    last = frozenset({len(left) - 1})
+    last, folded = frozenset({len(left) - 1}), len(left) > _MOST_SHOWN
     groups = [("", 2), ("loss", len(result.models)), ("p, paired t", len(right_head))]
     if not right_head:
-        return [Table(caption=f"{caption}.", head=left_head, rows=left, strong=last)]
+        return [Table(caption=f"{caption}.", head=left_head, rows=left, strong=last, folded=folded)]
     if len(left_head) + len(right_head) <= _WIDEST:
         both = [a + b for a, b in zip(left, right, strict=True)]
         table = Table(
@@ -108,16 +109,18 @@ def by_fold(result: CrossvalResult) -> list[Table]:
             rows=both,
             note=_fold_note(result),
             strong=last,
+            folded=folded,
         )
         return [table]
     names = [[row[0], *cells] for row, cells in zip(left[:-1], right, strict=False)]
     return [
-        Table(caption=f"{caption}.", head=left_head, rows=left, strong=last),
+        Table(caption=f"{caption}.", head=left_head, rows=left, strong=last, folded=folded),
         Table(
             caption="p values of paired t-tests over the test samples of every fold.",
             head=["fold", *right_head],
             rows=names,
             note=_fold_note(result),
+            folded=folded,
         ),
     ]
 

@@ -114,7 +114,7 @@ def _claim_text(row: Mapping[Any, Any], kind: Kind, subject: str, tail: str) -> 
     low, high = sorted(ends)
     digits = decimals_for(high - low)
     return (
-        f"{subject} is {kind} than {spoken(str(row['model_b']))} by {number(gap, digits)} "
+        f"{subject} {kind} than {spoken(str(row['model_b']))} by {number(gap, digits)} "
         f"(95 % CI {interval(low, high, digits)}), {tail}."
     )
 
@@ -136,11 +136,13 @@ def _sided(value: float, digits: int) -> str:
 
 
 def _subject(result: CrossvalResult, model: str) -> str:
-    """Who the sentence is about: the model, or only the encoders trained here."""
+    """Who the sentence is about, with its verb: the model, or only the encoders trained here."""
     n = n_seeds(result, model)
     if n == 0 or n >= ENOUGH_SEEDS:
-        return model
-    return f"The one trained {model} encoder" if n == 1 else f"The {n} trained {model} encoders"
+        return f"{model} is"
+    if n == 1:
+        return f"The one trained {model} encoder is"
+    return f"The {n} trained {model} encoders are"
 
 
 def _seed_phrase(result: CrossvalResult, model: str) -> str:

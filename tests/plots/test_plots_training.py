@@ -25,6 +25,15 @@ def test_draws_training_and_validation_of_every_run():
     assert ax.get_xlabel() == "epoch"
 
 
+def test_many_runs_are_drawn_as_their_median_and_range():
+    runs = [history().assign(val_loss=float(i)) for i in range(11)]
+    ax = training.plot_term(axes(), runs, "loss", title="loss", unit="nats")
+    assert len(ax.lines) == 2  # one for training, one for validation
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), 5.0)
+    heights = ax.collections[1].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (0.0, 10.0)
+
+
 def test_a_term_that_was_not_recorded_is_said():
     ax = training.plot_term(axes(), [history()], "kl", title="KL", unit="nats")
     assert not ax.lines

@@ -14,7 +14,7 @@ from m1pipe.reports.crossval import ranked, report_html, write_report
 from m1pipe.reports.files import RESULT_FILES
 
 LEVELS = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
-VOID = {"meta", "link", "img", "br", "hr"}
+VOID = {"meta", "link", "img", "wbr"}
 ALARMS = (
     Alarm("leak", "severe", "3 donors stand on both sides of a split & <more>."),
     Alarm("depth", "warning", "5 latent units follow library size."),
@@ -49,6 +49,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.texts.append(data)
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data.strip()
@@ -107,7 +108,7 @@ def test_a_score_that_is_not_a_number_is_an_error_not_a_blank(planted, build):
     page = build(result)
     assert page.absent == [("ridge",)]
     assert "not computed" in page.row("ridge")
-    assert "r2 of ridge could not be computed in 5 of 5 folds" in page.text
+    assert "R2 of ridge could not be computed in 5 of 5 folds." in page.text
 
 
 def test_a_missing_loss_does_not_hide(planted, build):
@@ -210,7 +211,7 @@ def test_every_number_of_folds_and_kind_of_target_gives_a_page(planted, build):
     page = build(dataclasses.replace(result, scores=scores, comparisons=tests, info=info))
     assert "predict disease" in page.text
     assert "ALL (47), AML (25)" in page.text
-    assert "in nats" in page.text
+    assert "nats per sample" in page.text
 
 
 def test_a_result_without_facts_or_comparisons_still_gives_a_page(planted, tmp_path):

@@ -34,6 +34,8 @@ def test_reading_gives_what_was_written_bit_for_bit(written):
     pd.testing.assert_frame_equal(again.comparisons, result.comparisons, check_exact=True)
     assert again.alarms[0] == result.alarms[0]
     assert again.info["linear_rival"] == "ridge"
+    runs, expected = (r.info["encoders"]["vae"]["runs"] for r in (again, result))
+    assert [run["history"] for run in runs] == [run["history"] for run in expected]
 
 
 def test_writing_what_was_read_changes_nothing(written, tmp_path):
@@ -65,6 +67,7 @@ def test_the_summary_holds_means_folds_comparisons_and_warnings(written):
     np.testing.assert_allclose(summary["models"]["vae"]["folds"], mine, rtol=1e-12)
     assert len(summary["comparisons"]) == len(result.comparisons)
     assert summary["warnings"][0]["text"] == "Do not."
+    assert "history" not in summary["info"]["encoders"]["vae"]["runs"][0]
 
 
 def test_a_missing_score_is_nan_in_the_table_and_a_warning_in_the_summary(planted, tmp_path):
@@ -74,7 +77,7 @@ def test_a_missing_score_is_nan_in_the_table_and_a_warning_in_the_summary(plante
     write_tables(result, tmp_path)
     assert "ridge,0,0,r2,NaN" in (tmp_path / "scores.csv").read_text()
     warnings = json.loads((tmp_path / "summary.json").read_text())["warnings"]
-    assert [w["text"] for w in warnings] == ["r2 of ridge could not be computed in 2 of 5 folds"]
+    assert [w["text"] for w in warnings] == ["R2 of ridge could not be computed in 2 of 5 folds."]
 
 
 def test_the_constant_yardstick_needs_no_correlation(planted, tmp_path):
