@@ -165,7 +165,7 @@ def _split(
     none = np.empty(0, dtype=np.int64)
     if validation is None:
         fraction = config.training.validation
-        if fraction == 0 or rows.size < 2:
+        if fraction == 0 or rows.size < 3:
             return rows, None, none
         train_rows, held_out = inner_split(rows, fraction, config.training.seed, groups=groups)
         return np.sort(train_rows), source, np.sort(held_out)

@@ -1,0 +1,118 @@
+"""What is settled before training: rows, validation, complete settings, values that fit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pytest
+
+from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig, build, preset_options
+from m1pipe.encoder.plan import complete_config, plan_training
+from m1pipe.errors import InputError
+from m1pipe.models.vae import VAEModule
+
+Make = Callable[..., anndata.AnnData]
+
+
+def test_rows_are_split_without_overlap(data: anndata.AnnData) -> None:
+    rows = np.arange(10, 110)
+    plan = plan_training(data, EncoderConfig(), rows=rows)
+    assert plan.held_out_rows.size == 10
+    np.testing.assert_array_equal(np.sort(np.append(plan.rows, plan.held_out_rows)), rows)
+
+
+def test_groups_stay_on_one_side(data: anndata.AnnData) -> None:
+    donors = data.obs["donor"].to_numpy()
+    plan = plan_training(data, EncoderConfig(), groups=donors)
+    assert plan.held_out_rows.size > 0
+    assert not set(donors[plan.rows]) & set(donors[plan.held_out_rows])
+
+
+def test_validation_rows_may_be_named(data: anndata.AnnData) -> None:
+    plan = plan_training(data, EncoderConfig(), validation=np.array([3, 5]))
+    assert 3 not in plan.rows
+    assert plan.rows.size == data.n_obs - 2
+    np.testing.assert_array_equal(plan.held_out_rows, [3, 5])
+
+
+def test_validation_may_be_another_file(data: anndata.AnnData, expression: Make) -> None:
+    plan = plan_training(data, EncoderConfig(), validation=expression(20, seed=8))
+    assert plan.rows.size == data.n_obs
+    assert plan.held_out_rows.size == 20
+    with pytest.raises(InputError, match=r"found 7 of them in both, 's0_0' first"):
+        plan_training(data, EncoderConfig(), validation=data[:7].copy())
+
+
+def test_no_validation_where_none_is_wanted(data: anndata.AnnData) -> None:
+    plan = plan_training(data, build(EncoderConfig, {"validation": 0.0}))
+    assert plan.held_out is None
+    assert plan.rows.size == data.n_obs
+
+
+def test_one_row_is_refused(data: anndata.AnnData) -> None:
+    with pytest.raises(InputError, match="at least 2 training rows; found 1"):
+        plan_training(data, EncoderConfig(), rows=np.array([4]))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "hidden", "epochs"),
+    [(60, (128,), 400), (1999, (128,), 94), (2000, (512,), 94), (150_000, (512,), 20)],
+)
+def test_open_settings_are_completed(n_rows: int, hidden: tuple[int, ...], epochs: int) -> None:
+    found = complete_config(EncoderConfig(), n_rows)
+    assert found.model.hidden == found.model.decoder_hidden == hidden
+    assert found.training.epochs == epochs
+    assert complete_config(found, 77) == found
+
+
+def test_typed_settings_stay() -> None:
+    config = build(EncoderConfig, {"hidden": [8, 4], "decoder_hidden": [], "epochs": 3})
+    found = complete_config(config, 5000)
+    assert (found.model.hidden, found.model.decoder_hidden) == ((8, 4), ())
+    assert found.training.epochs == 3
+    back = complete_config(build(EncoderConfig, {"hidden": [8, 4]}), 5000)
+    assert back.model.decoder_hidden == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "transform"), [("bernoulli", "standardize"), ("log_normal", "minmax")]
+)
+def test_likelihood_and_transform_must_go_together(likelihood: str, transform: str) -> None:
+    config = build(EncoderConfig, {"likelihood": likelihood, "transform": transform})
+    with pytest.raises(InputError, match=rf"{likelihood} expects levels as --transform"):
+        complete_config(config, 100)
+
+
+def test_counts_are_refused_under_a_gaussian_only(expression: Make) -> None:
+    counts = expression(30, counts=True)
+    with pytest.raises(InputError, match=r"found counts.*--log2p1"):
+        plan_training(counts, EncoderConfig())
+    counts.uns = {}
+    with pytest.raises(InputError, match=r"whole numbers only.*--log2p1"):
+        plan_training(counts, EncoderConfig())
+    minmax = build(EncoderConfig, preset_options("vaexprs"))
+    assert plan_training(counts, minmax).rows.size == 27
+
+
+def test_values_outside_a_likelihoods_range_are_refused(data: anndata.AnnData) -> None:
+    unscaled = build(EncoderConfig, {"likelihood": "bernoulli", "transform": "none"})
+    with pytest.raises(InputError, match=r"in \[0, 1\] for the likelihood bernoulli"):
+        plan_training(data, unscaled)
+    negative = data.copy()
+    negative.X[0, 0] = -1
+    log_normal = build(EncoderConfig, {"likelihood": "log_normal", "transform": "none"})
+    with pytest.raises(InputError, match=r"in \[0, inf\] for the likelihood log_normal"):
+        plan_training(negative, log_normal)
+
+
+def test_sizes_are_those_of_the_network(data: anndata.AnnData) -> None:
+    config = EncoderConfig(model=ModelConfig(n_latent=3, hidden=(7,)))
+    plan = plan_training(data, config)
+    built = VAEModule(data.n_vars, plan.config.model)
+    assert plan.n_parameters == sum(p.numel() for p in built.parameters())
+    assert plan.data_bytes == 4 * data.n_obs * data.n_vars
+    assert not plan.streams
+    small = replace(config, training=TrainingConfig(memory="20K"))
+    assert plan_training(data, small).streams
+    assert plan.n_steps == -(-plan.rows.size // 64)
