@@ -6,6 +6,7 @@ import click
 
 from m1pipe.cli.options import WIDTHS
 from m1pipe.config import CrossvalConfig, HeadConfig, Recipe, build, read_config_file
+from m1pipe.console import log
 from m1pipe.errors import InputError
 
 NAMED = ("x", "y", "multilabel", "label", "targets")
@@ -128,6 +129,8 @@ def crossval(
     tune_allocator()
     only = None if fold is None else (repeat or 0, fold)
     result = run_crossval(run, config, out, only=only, force=force)
+    for alarm in result.alarms if result else ():
+        log.warning("%s", alarm)
     click.echo(f"{out}: fold {fold} done" if result is None else summary_line(out, result))
 
 

@@ -9,25 +9,22 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress, shows_bars
-from m1pipe.data.matrix import check_finite
-from m1pipe.data.transforms import fit_gene_transform
+from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
 from m1pipe.evaluation.facts import make_plan
+from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.representations import (
-    Item,
-    encoder_facts,
-    frozen_inputs,
-    train_in_fold,
-)
+from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, PCA_ROWS, Fold, fit_row, train_mean
+from m1pipe.evaluation.rows import (
+    CONSTANT_ROWS,
+    Fold,
+    RowFit,
+    fit_row,
+    train_mean,
+)
 from m1pipe.evaluation.shares import Share, assemble
-from m1pipe.pca import fit_pca
 from m1pipe.training.signals import StopFlag
-
-FOLD_PCA_WIDTH = 32
-Inputs = Mapping[str, Sequence[np.ndarray]]
 
 
 def cross_validate(
@@ -121,28 +118,6 @@ def run_shares(
             yield run_share(problem, inputs, repeat, fold, on_row=bar.update, stop=stop)
 
 
-def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
-    """What no fold changes, by row: the genes, the latents of frozen encoders, their PCA."""
-    inputs: dict[str, Sequence[np.ndarray]] = {}
-    min_coverage = problem.config.min_coverage
-    inputs |= frozen_inputs(
-        problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
-    )
-    if set(GENE_ROWS) & set(problem.ladder) or needs_fold_pca(problem):
-        X = problem.matrix.take(problem.rows)
-        check_finite(X, problem.matrix, problem.rows)
-        inputs["genes"] = [X]
-    return inputs
-
-
-def needs_fold_pca(problem: Problem) -> bool:
-    """Whether a PCA is to be fitted on the training fold."""
-    stored = any(row.frozen for row in problem.encoders)
-    return "pca_fold" in problem.ladder or (
-        not stored and bool(set(PCA_ROWS) & set(problem.ladder))
-    )
-
-
 def run_share(
     problem: Problem,
     inputs: Inputs,
@@ -168,14 +143,19 @@ def run_share(
     """
     split = make_fold(problem, repeat, fold)
     found, trained = fold_inputs(problem, inputs, split, stop)
+    widths = {row.name: row.n_latent for row in problem.encoders}
+    alarms = {
+        name: [a for facts in runs for a in encoder_alarms(name, widths[name], facts)]
+        for name, runs in trained.items()
+    }
     losses: dict[str, np.ndarray] = {}
     scores: list[pd.DataFrame] = []
-    alarms: dict[str, list[Alarm]] = {}
     for row in problem.ladder:
         begun = time.perf_counter()
         fits = [fit_row(row, X, split, problem.config) for X in found[row]]
-        losses[row], table = _judge(row, [fit.prediction for fit in fits], split)
+        losses[row], table = _judge(row, fits, split)
         scores.append(table.assign(repeat=repeat, fold=fold))
+        alarms.setdefault(row, []).extend(_row_alarms(row, fits, split))
         on_row()
         if not shows_bars():
             log.info(
@@ -208,69 +188,24 @@ def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
     )
 
 
-def fold_inputs(
-    problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
-) -> tuple[dict[str, Sequence[np.ndarray | None]], dict[str, list[dict[str, Any]]]]:
-    """Inputs of every row in one fold, after the encoders and the PCA of the fold are trained.
-
-    Returns
-    -------
-    inputs : dict of str to sequence of ndarray or None
-        By row, one array of all samples a seed; None for the constant rows.
-    facts : dict of str to list of dict
-        Facts about the encoders trained here, by name.
-    """
-    found: dict[str, Sequence[np.ndarray | None]] = dict(inputs)
-    facts = {}
-    usable = encoder_rows(problem, split)
-    for row in problem.encoders:
-        if not row.in_fold:
-            continue
-        encoders = train_in_fold(row, problem.matrix, usable, groups=problem.all_groups, stop=stop)
-        found[row.name] = [e.transform(problem.matrix)[problem.rows] for e in encoders]
-        found.setdefault("pca_fold", [encoders[0].pca_scores(problem.matrix)[problem.rows]])
-        facts[row.name] = [encoder_facts(e, "") for e in encoders]
-    if needs_fold_pca(problem) and "pca_fold" not in found:
-        found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]
-    stored = found.get("pca", found.get("pca_fold", ()))
-    found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
-    found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
-    found |= {row: [None] for row in CONSTANT_ROWS}
-    return found, facts
-
-
-def encoder_rows(problem: Problem, split: Fold) -> np.ndarray:
-    """Rows of X that an encoder trained in the fold may see.
-
-    The training rows, and the rows without a target unless their group is tested.
-    """
-    others = problem.unlabelled
-    if problem.all_groups is not None:
-        tested = problem.all_groups[problem.rows[split.test]]
-        others = others[~np.isin(problem.all_groups[others], tested)]
-    return np.sort(np.concatenate([problem.rows[split.train], others]))
-
-
-def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Scores of all samples on the components of the standardised training rows."""
-    scaler = fit_gene_transform("standardize", [X[train]])
-    rows = scaler.apply(X[train])
-    return fit_pca(lambda: [rows], FOLD_PCA_WIDTH).scores(scaler.apply(X))
-
-
-def _judge(
-    row: str, predictions: Sequence[np.ndarray], split: Fold
-) -> tuple[np.ndarray, pd.DataFrame]:
+def _judge(row: str, fits: Sequence[RowFit], split: Fold) -> tuple[np.ndarray, pd.DataFrame]:
     """Losses of shape (n_seeds, n_test), and a table of model, seed, metric, value."""
     kind, values = split.targets.kind, split.targets.values[split.test]
     mean = train_mean(split) if kind == "regression" else None
-    losses = np.stack([per_sample_loss(kind, p, values) for p in predictions])
+    losses = np.stack([per_sample_loss(kind, fit.prediction, values) for fit in fits])
     lines = [
         {"model": row, "seed": seed, "metric": metric, "value": value}
-        for seed, prediction in enumerate(predictions)
-        for metric, value in explained_scores(kind, prediction, values, mean).values.items()
+        for seed, fit in enumerate(fits)
+        for metric, value in explained_scores(kind, fit.prediction, values, mean).values.items()
     ]
     return losses, pd.DataFrame(lines)
+
+
+def _row_alarms(row: str, fits: Sequence[RowFit], split: Fold) -> list[Alarm]:
+    if row in CONSTANT_ROWS:
+        return []
+    levels = split.targets.values[split.test] if split.targets.kind == "regression" else None
+    return [a for fit in fits for a in row_alarms(row, fit.prediction, levels, fit.dead_share)]
 
 
 def _row_line(row: str, losses: np.ndarray, split: Fold, seconds: float) -> str:

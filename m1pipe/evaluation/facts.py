@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.evaluation.alarms import design_alarms, encoder_alarms
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, encoder_facts
-from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, LINEAR_ROWS, PCA_ROWS, head_config
 from m1pipe.evaluation.shares import Plan
 
 NAMED_TARGETS = 10
+CONFOUNDED = ("confounded_label", "class_in_few_groups")
 
 
 def make_plan(
@@ -32,6 +33,12 @@ def make_plan(
     info = {**data_facts(problem), **design_facts(problem), "label": label, **(paths or {})}
     info["rows"] = {row: row_facts(problem, row) for row in problem.ladder}
     info["encoders"] = {row.name: _encoder_facts(row) for row in problem.encoders}
+    alarms = design_alarms(problem, label)
+    for row in problem.encoders:
+        for run in info["encoders"][row.name]["runs"]:
+            name = row.name if row.n_seeds == 1 else f"{row.name} ({run['path']})"
+            alarms += encoder_alarms(name, row.n_latent, run)
+    info["confounding"] = [a.text for a in alarms if a.name in CONFOUNDED]
     return Plan(
         samples=problem.samples,
         folds=problem.folds,
@@ -39,19 +46,9 @@ def make_plan(
         ladder=problem.ladder,
         encoders=tuple(row.name for row in problem.encoders),
         rival=problem.rival,
-        alarms=_early_alarms(problem),
+        alarms=alarms,
         info=info,
     )
-
-
-def _early_alarms(problem: Problem) -> list[Alarm]:
-    """What can be said before the first fit."""
-    widths = {row.name: row.n_latent for row in problem.encoders}
-    if len(set(widths.values())) < 2:
-        return []
-    named = ", ".join(f"{name} {width}" for name, width in widths.items())
-    text = f"The encoders differ in width ({named}); the PCA has that of {next(iter(widths))}."
-    return [Alarm("widths_differ", "note", text)]
 
 
 def data_facts(problem: Problem) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Problem:
         return self.matrix.obs.iloc[self.rows]
 
     @property
+    def class_names(self) -> np.ndarray:
+        """Name of each sample's class, shape (n_samples,); for classes only."""
+        return name_classes(self.targets)
+
+    @property
     def groups(self) -> np.ndarray | None:
         """Groups of the samples, shape (n_samples,)."""
         return None if self.all_groups is None else self.all_groups[self.rows]
@@ -158,7 +163,7 @@ def find_strata(
     """
     if column is None or column == label:
         if targets.is_classes:
-            return np.asarray(targets.names, dtype=object)[targets.values], True
+            return name_classes(targets), True
         if column is None:
             return None, False
     if column not in obs.columns:
@@ -173,3 +178,9 @@ def find_strata(
             f"{len(values)} samples in {column!r}"
         )
     return values, False
+
+
+def name_classes(targets: Targets) -> np.ndarray:
+    """Name of each sample's class, shape (n_samples,)."""
+    named: np.ndarray = np.asarray(targets.names, dtype=object)[targets.values]
+    return named

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.config import PRESETS, EncoderConfig, build, preset_options, read_config_file
+from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
@@ -31,6 +32,7 @@ KEPT_FACTS = (
     "active_units",
     "dead_share",
     "depth",
+    "depth_r",
 )
 Item = str | os.PathLike[str] | EncoderConfig | Encoder
 _ONE_ITEM = (str, os.PathLike, EncoderConfig, Encoder)
@@ -208,8 +210,19 @@ def train_in_fold(
     stop : StopFlag, optional
         Looked at after every step.
     """
-    plans = [plan_training(matrix, config, rows=rows, groups=groups) for config in row.configs]
-    return [train_planned(plan, stop=stop) for plan in plans]
+    trained = []
+    for config in row.configs:
+        plan = plan_training(matrix, config, rows=rows, groups=groups)
+        trained.append(train_planned(plan, stop=stop))
+        log.info(
+            "%s: encoder of seed %d trained on %d rows, %d epochs, %.1f s",
+            row.name,
+            config.training.seed,
+            plan.rows.size,
+            trained[-1].summary["epochs"],
+            trained[-1].summary["seconds"],
+        )
+    return trained
 
 
 def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:

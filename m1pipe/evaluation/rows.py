@@ -1,10 +1,11 @@
 """The ladder: which models are compared, and how each is fitted on one training fold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import nn
 
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.data.targets import Targets
@@ -14,6 +15,7 @@ from m1pipe.evaluation.linear import fit_ridge
 from m1pipe.evaluation.logistic import fit_logistic
 from m1pipe.evaluation.representations import EncoderRow
 from m1pipe.training.fit_heads import fit_head
+from m1pipe.training.fitted_head import FittedHead
 
 CONSTANT_ROWS = ("mean", "prior")
 GENE_ROWS = ("ridge", "logistic", "raw")
@@ -24,6 +26,7 @@ ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS)
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 PUBLISHED_EPOCHS = 100
+HEAD_ROWS = 2048
 
 
 def ladder(
@@ -134,18 +137,18 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class RowFit:
-    """A fitted row: its predictions of the test rows, and facts about the fit.
+    """A fitted row: its predictions of the test rows, and whether its network is alive.
 
     Attributes
     ----------
     prediction : ndarray, shape (n_test, n_targets) or (n_test, n_classes)
         Levels or probabilities.
-    facts : dict
-        Plain numbers such as the penalty or the number of epochs.
+    dead_share : float
+        Share of the hidden units that are dead over the training rows.
     """
 
     prediction: np.ndarray
-    facts: dict[str, Any] = field(default_factory=dict)
+    dead_share: float = 0.0
 
 
 def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) -> RowFit:
@@ -179,7 +182,7 @@ def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) 
         groups=fold.groups,
         folds_order=fold.order,
     )
-    return RowFit(head.predict(X[fold.test]), {"epochs": head.n_epochs})
+    return RowFit(head.predict(X[fold.test]), dead_share(head, X[fold.train[:HEAD_ROWS]]))
 
 
 def train_mean(fold: Fold) -> np.ndarray:
@@ -212,7 +215,7 @@ def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool) -> RowFit:
     targets = fold.targets.values[fold.train]
     if fold.targets.kind == "regression":
         ridge = fit_ridge(train, targets)
-        return RowFit(ridge.predict(test), {"alpha": ridge.alpha})
+        return RowFit(ridge.predict(test))
     logistic = fit_logistic(
         train,
         targets,
@@ -221,4 +224,23 @@ def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool) -> RowFit:
         groups=None if fold.groups is None else fold.groups[fold.train],
         seed=fold.seed,
     )
-    return RowFit(logistic.predict(test), {"alpha": logistic.alpha})
+    return RowFit(logistic.predict(test))
+
+
+def dead_share(head: FittedHead, X: np.ndarray) -> float:
+    """Share of a head's hidden units that put out the same for every row.
+
+    Parameters
+    ----------
+    head : FittedHead
+    X : ndarray, shape (n_samples, n_features)
+    """
+    device = next(head.module.parameters()).device
+    x = torch.from_numpy(head.scaler.apply(X)).to(device)
+    still = []
+    with torch.no_grad():
+        for layer in head.module.hidden:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                still.append(x.amax(0) - x.amin(0) <= 1e-6)
+    return float(torch.cat(still).double().mean()) if still else 0.0

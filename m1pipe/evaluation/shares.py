@@ -10,6 +10,7 @@ import pandas as pd
 
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare, declared_family
+from m1pipe.evaluation.guards import below_yardstick, untested_pairs
 from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
 
 SEVERITIES = get_args(Severity)
@@ -117,6 +118,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     losses = {row: values.mean(axis=0) for row, values in by_seed.items()}
     scores = pd.concat([share.scores for share in ordered], ignore_index=True)
     keys = ["model", "repeat", "fold", "metric"]
+    comparisons = _comparisons(plan, losses)
     several = [row for row, values in by_seed.items() if len(values) > 1]
     return CrossvalResult(
         samples=plan.samples,
@@ -125,8 +127,15 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
         scores=scores.groupby(keys, sort=False)[["value"]].mean().reset_index(),
         seed_scores=scores[scores["model"].isin(several)].reset_index(drop=True),
         seed_losses={row: by_seed[row] for row in several},
-        comparisons=_comparisons(plan, losses),
-        alarms=[*plan.alarms, *_merge_alarms(ordered)],
+        comparisons=comparisons,
+        alarms=[
+            *plan.alarms,
+            *_merge_alarms(ordered),
+            *below_yardstick(
+                losses, plan.folds, yardstick=plan.ladder[0], metric=plan.info["metric"]
+            ),
+            *untested_pairs(comparisons),
+        ],
         info=_info(plan, ordered),
     )
 
@@ -173,8 +182,8 @@ def _merge_alarms(shares: Sequence[Share]) -> list[Alarm]:
     merged = []
     for alarms in seen.values():
         worst = max(alarms, key=lambda alarm: SEVERITIES.index(alarm.severity))
-        where = f" (in {len(alarms)} of {len(shares)} folds)" if len(shares) > 1 else ""
-        merged.append(Alarm(worst.name, worst.severity, worst.text + where))
+        text = f"{worst.text.rstrip('.')} (in {len(alarms)} of {len(shares)} folds)."
+        merged.append(Alarm(worst.name, worst.severity, text))
     return merged
 
 

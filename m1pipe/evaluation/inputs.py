@@ -1,0 +1,92 @@
+"""What each row is fitted on: the genes, latents and PCA scores, of all folds and of one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from m1pipe.data.matrix import check_finite
+from m1pipe.data.transforms import fit_gene_transform
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
+from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, PCA_ROWS, Fold
+from m1pipe.pca import fit_pca
+from m1pipe.training.signals import StopFlag
+
+FOLD_PCA_WIDTH = 32
+Inputs = Mapping[str, Sequence[np.ndarray]]
+
+
+def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
+    """What no fold changes, by row: the genes, the latents of frozen encoders, their PCA."""
+    inputs: dict[str, Sequence[np.ndarray]] = {}
+    min_coverage = problem.config.min_coverage
+    inputs |= frozen_inputs(
+        problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
+    )
+    in_fold = any(row.in_fold for row in problem.encoders)
+    if in_fold or set(GENE_ROWS) & set(problem.ladder) or needs_fold_pca(problem):
+        X = problem.matrix.take(problem.rows)
+        check_finite(X, problem.matrix, problem.rows)
+        inputs["genes"] = [X]
+    return inputs
+
+
+def needs_fold_pca(problem: Problem) -> bool:
+    """Whether a PCA is to be fitted on the training fold."""
+    stored = any(row.frozen for row in problem.encoders)
+    return "pca_fold" in problem.ladder or (
+        not stored and bool(set(PCA_ROWS) & set(problem.ladder))
+    )
+
+
+def fold_inputs(
+    problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
+) -> tuple[dict[str, Sequence[np.ndarray | None]], dict[str, list[dict[str, Any]]]]:
+    """Inputs of every row in one fold, after the encoders and the PCA of the fold are trained.
+
+    Returns
+    -------
+    inputs : dict of str to sequence of ndarray or None
+        By row, one array of all samples a seed; None for the constant rows.
+    facts : dict of str to list of dict
+        Facts about the encoders trained here, by name.
+    """
+    found: dict[str, Sequence[np.ndarray | None]] = dict(inputs)
+    facts = {}
+    usable = encoder_rows(problem, split)
+    for row in problem.encoders:
+        if row.in_fold:
+            encoders = train_in_fold(
+                row, problem.matrix, usable, groups=problem.all_groups, stop=stop
+            )
+            X, first = inputs["genes"][0], encoders[0]
+            found[row.name] = [encoder.encode_array(X) for encoder in encoders]
+            found.setdefault("pca_fold", [first.pca.scores(first.scaler.apply(X))])
+            facts[row.name] = [encoder_facts(encoder, "") for encoder in encoders]
+    if needs_fold_pca(problem) and "pca_fold" not in found:
+        found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]
+    stored = found.get("pca", found.get("pca_fold", ()))
+    found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
+    found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
+    found |= {row: [None] for row in CONSTANT_ROWS}
+    return found, facts
+
+
+def encoder_rows(problem: Problem, split: Fold) -> np.ndarray:
+    """Rows of X that an encoder trained in the fold may see.
+
+    The training rows, and the rows without a target unless their group is tested.
+    """
+    others = problem.unlabelled
+    if problem.all_groups is not None:
+        tested = problem.all_groups[problem.rows[split.test]]
+        others = others[~np.isin(problem.all_groups[others], tested)]
+    return np.sort(np.concatenate([problem.rows[split.train], others]))
+
+
+def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Scores of all samples on the components of the standardised training rows."""
+    scaler = fit_gene_transform("standardize", [X[train]])
+    rows = scaler.apply(X[train])
+    return fit_pca(lambda: [rows], FOLD_PCA_WIDTH).scores(scaler.apply(X))
