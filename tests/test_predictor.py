@@ -1,0 +1,201 @@
+"""The final head on a frozen encoder: predictions in Y's units, alone in its folder."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from m1pipe.config import EncoderConfig, FitConfig, HeadConfig, build
+from m1pipe.encoder import Encoder, train_encoder
+from m1pipe.errors import InputError
+from m1pipe.predictor import Predictor, fit_predictor, load_predictor
+
+Make = Callable[..., anndata.AnnData]
+HEAD = HeadConfig(hidden=(16,), epochs=60, lr=0.01)
+
+
+@pytest.fixture(scope="module")
+def x(expression: Make) -> anndata.AnnData:
+    return expression(200, 30, seed=1)
+
+
+@pytest.fixture(scope="module")
+def y(x: anndata.AnnData) -> anndata.AnnData:
+    """Isoform levels: halves of genes, in another order of samples, some of them missing."""
+    linear = np.exp2(np.asarray(x.X)) - 1
+    X = np.log2(1 + np.concatenate([0.5 * linear[:, :10], 0 * linear[:, :2]], axis=1))
+    var = pd.DataFrame(index=[f"T{j}" for j in range(12)])
+    both = anndata.AnnData(X=X.astype(np.float32), obs=x.obs.copy(), var=var, uns=dict(x.uns))
+    return both[np.random.default_rng(0).permutation(200)[:180]].copy()
+
+
+@pytest.fixture(scope="module")
+def encoder(expression: Make) -> Encoder:
+    config = build(EncoderConfig, {"n_latent": 5, "hidden": [16], "epochs": 10})
+    return train_encoder(expression(300, 30), config)
+
+
+@pytest.fixture(scope="module")
+def levels(x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder) -> Predictor:
+    return fit_predictor(x, FitConfig(head=HEAD), y=y, encoder=encoder)
+
+
+@pytest.fixture(scope="module")
+def classes(x: anndata.AnnData, encoder: Encoder) -> Predictor:
+    return fit_predictor(x, FitConfig(label="tissue", head=HEAD), encoder=encoder)
+
+
+def test_levels_of_new_samples_are_predicted_in_the_units_of_y(
+    levels: Predictor, expression: Make
+) -> None:
+    new = expression(100, 30, seed=6)
+    predicted = levels.predict(new)
+    assert list(predicted.var_names) == [f"T{j}" for j in range(12)]
+    assert list(predicted.obs_names) == list(new.obs_names)
+    assert (predicted.obs["donor"] == new.obs["donor"]).all()
+    assert predicted.uns["units"] == "log2_normalized1"
+    assert predicted.uns["target_sum"] == 1e4
+    true = np.log2(1 + 0.5 * (np.exp2(np.asarray(new.X)[:, :10]) - 1))
+    error = ((predicted.X[:, :10] - true) ** 2).mean(0)
+    assert (error < 0.5 * true.var(0)).all()
+
+
+def test_levels_end_at_zero_and_go_to_the_linear_scale(levels: Predictor, expression: Make) -> None:
+    new = expression(50, 30, seed=6)
+    logged, linear = levels.predict(new), levels.predict(new, linear=True)
+    assert logged.X.min() == 0
+    np.testing.assert_allclose(linear.X, np.exp2(logged.X) - 1, rtol=1e-3, atol=1e-4)
+    assert (linear.uns["units"], linear.uns["target_sum"]) == ("normalized", 1e4)
+    assert np.abs(logged.X[:, 10:]).max() < 0.2
+
+
+def test_signed_scales_are_not_clipped(
+    x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
+) -> None:
+    centred = y.copy()
+    centred.X = (y.X - y.X.mean(0)).astype(np.float32)
+    centred.uns = {"units": "log_fold_change"}
+    predictor = fit_predictor(x, FitConfig(head=HEAD), y=centred, encoder=encoder)
+    assert predictor.predict(x).X.min() < -0.1
+    with pytest.raises(InputError, match="expected predictions on a log scale"):
+        predictor.predict(x, linear=True)
+
+
+def test_classes_come_as_probabilities_and_a_label(classes: Predictor, expression: Make) -> None:
+    new = expression(100, 30, seed=6)
+    predicted = classes.predict(new)
+    assert list(predicted.var_names) == ["Brain", "Liver"]
+    np.testing.assert_allclose(predicted.X.sum(1), 1, atol=1e-5)
+    label = predicted.obs["predicted_tissue"].astype(str)
+    assert (label == np.where(predicted.X[:, 1] > 0.5, "Liver", "Brain")).all()
+    assert (label == new.obs["tissue"]).mean() > 0.85
+
+
+def test_raw_counts_of_a_new_file_go_through_the_recipe(
+    levels: Predictor, expression: Make
+) -> None:
+    counts = expression(40, 30, seed=7, counts=True)
+    by_hand = counts.copy()
+    X = np.asarray(counts.X, dtype=np.float64)
+    by_hand.X = np.log2(1 + 1e4 * X / X.sum(1, keepdims=True)).astype(np.float32)
+    by_hand.uns = {"units": "log2_normalized1", "target_sum": 1e4}
+    np.testing.assert_allclose(levels.predict(counts).X, levels.predict(by_hand).X, atol=1e-3)
+
+
+def test_the_head_sees_the_latents(levels: Predictor, encoder: Encoder, x: anndata.AnnData) -> None:
+    expected = np.maximum(levels.head.predict(encoder.transform(x)), 0)
+    np.testing.assert_allclose(levels.predict(x).X, expected, atol=1e-5)
+
+
+def test_without_an_encoder_the_genes_are_the_features(
+    x: anndata.AnnData, y: anndata.AnnData, tmp_path: Path
+) -> None:
+    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y)
+    order = np.random.default_rng(0).permutation(30)
+    np.testing.assert_allclose(
+        predictor.predict(x[:, order].copy()).X, predictor.predict(x).X, atol=1e-5
+    )
+    predictor.save(tmp_path / "m")
+    again = load_predictor(tmp_path / "m")
+    gap = x[:, 1:].copy()
+    np.testing.assert_array_equal(again.predict(gap).X, predictor.predict(gap).X)
+    filled = x.copy()
+    paired = x[x.obs_names.isin(y.obs_names)]
+    filled.X[:, 0] = np.asarray(paired.X)[:, 0].mean()
+    np.testing.assert_allclose(again.predict(gap).X, predictor.predict(filled).X, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["levels", "classes"])
+def test_a_saved_model_stands_alone(
+    kind: str, x: anndata.AnnData, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    predictor: Predictor = request.getfixturevalue(kind)
+    predictor.save(tmp_path / "model")
+    shutil.move(tmp_path / "model", tmp_path / "elsewhere")
+    again = load_predictor(tmp_path / "elsewhere")
+    assert again.config == predictor.config
+    before, after = predictor.predict(x), again.predict(x)
+    np.testing.assert_array_equal(after.X, before.X)
+    pd.testing.assert_frame_equal(after.obs, before.obs)
+
+
+@pytest.mark.parametrize("kind", ["levels", "classes"])
+def test_what_is_written_is_what_is_predicted(
+    kind: str, x: anndata.AnnData, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    predictor: Predictor = request.getfixturevalue(kind)
+    shape = predictor.write(x, tmp_path / "p.h5ad")
+    written, expected = anndata.read_h5ad(tmp_path / "p.h5ad"), predictor.predict(x)
+    assert shape == expected.shape
+    np.testing.assert_array_equal(written.X, expected.X)
+    assert list(written.obs.columns) == list(expected.obs.columns)
+    assert written.uns["units"] == expected.uns["units"]
+    with pytest.raises(InputError, match="--force"):
+        predictor.write(x, tmp_path / "p.h5ad")
+
+
+def test_a_column_and_some_targets_may_be_chosen(
+    x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
+) -> None:
+    config = FitConfig(targets=("T3", "T1"), stratify="tissue", group="donor", head=HEAD)
+    predictor = fit_predictor(x, config, y=y, encoder=encoder)
+    assert list(predictor.predict(x).var_names) == ["T3", "T1"]
+    with pytest.raises(InputError, match="stratify: expected a column of obs"):
+        fit_predictor(x, FitConfig(stratify="site", head=HEAD), y=y, encoder=encoder)
+
+
+def test_a_numeric_label_is_a_level(x: anndata.AnnData, encoder: Encoder) -> None:
+    predictor = fit_predictor(x, FitConfig(label="factor", head=HEAD), encoder=encoder)
+    predicted = predictor.predict(x)
+    assert predicted.shape == (200, 1)
+    assert np.corrcoef(predicted.X[:, 0], x.obs["factor"])[0, 1] > 0.8
+    assert "predicted_factor" not in predicted.obs
+
+
+def test_few_labels_fit(x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder) -> None:
+    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y[:20].copy(), encoder=encoder)
+    assert np.isfinite(predictor.predict(x).X).all()
+
+
+def test_folders_that_are_no_model_are_refused(
+    levels: Predictor, encoder: Encoder, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="expected a model made by m1pipe fit; found none"):
+        load_predictor(tmp_path)
+    encoder.save(tmp_path / "run")
+    with pytest.raises(InputError, match="found an encoder"):
+        load_predictor(tmp_path / "run")
+    levels.save(tmp_path / "model")
+    (tmp_path / "model" / "head.safetensors").write_bytes(b"short")
+    with pytest.raises(InputError, match="expected a model made by m1pipe fit"):
+        load_predictor(tmp_path / "model")
+    levels.save(tmp_path / "model")
+    stored = json.loads((tmp_path / "model" / "model.json").read_text())
+    (tmp_path / "model" / "model.json").write_text(json.dumps({**stored, "format_version": 2}))
+    with pytest.raises(InputError, match="expected format version 1; found 2"):
+        load_predictor(tmp_path / "model")
