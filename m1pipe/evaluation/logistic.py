@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
 from m1pipe.evaluation.class_metrics import log_loss_per_sample, multilabel_loss_per_sample
-from m1pipe.evaluation.logistic_solver import Problem, solve
+from m1pipe.evaluation.logistic_solver import Fits, Problem, solve
 from m1pipe.evaluation.rotation import Rotation, rotate
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
 _INNER_FOLDS = 5
-_INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6  # gradient of the preconditioned total loss
+_INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
+_CLEAR_RISE = 1.02  # of the inner loss over its best: weaker penalties are not tried
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def fit_logistic(
     groups : array_like, shape (n_samples,), optional
         Donors, which the inner folds keep together.
     alphas : array_like, optional
-        Penalties to try, strongest first, until the loss has risen twice running; a single one
-        is taken as it is. None: half decades about the mean eigenvalue of X'X.
+        Penalties to try, strongest first, until the loss has clearly risen; a single one is
+        taken as it is. None: half decades about the mean eigenvalue of X'X.
     seed : int
         Of the inner folds.
 
@@ -107,10 +108,11 @@ def fit_logistic(
         raise ValueError(f"targets: expected {len(rotation.left)} rows; found {len(coded)}")
     problem = Problem(rotation.left * rotation.singular, coded, softmax=kind == "multiclass")
     folds = _inner_folds(coded, groups, seed)
-    tried, losses = _search(problem, kind, folds, _grid(rotation, alphas))
+    tried, losses, start = _search(problem, kind, folds, _grid(rotation, alphas))
     alpha = float(tried[int(np.argmin(losses))])
     everything = np.ones((len(coded), 1), dtype=bool)
-    fit = solve(problem, everything, alpha, tolerance=_FINAL_TOLERANCE)
+    tolerance = _FINAL_TOLERANCE * np.sqrt(len(coded))
+    fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - (rotation.center @ rotation.basis) @ weights
     return LogisticFit(rotation.basis, weights, intercept, kind, alpha, tried, losses)
@@ -161,21 +163,24 @@ def _inner_folds(coded: NDArray, groups: ArrayLike | None, seed: int) -> NDArray
 
 def _search(
     problem: Problem, kind: str, folds: NDArray, grid: NDArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Penalties tried, strongest first, and their log losses on the rows left out."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None]:
+    """Penalties tried, their log losses on the rows left out, the mean fit of the best one."""
     if len(grid) == 1 or folds.max() == 0:
-        middle = grid[len(grid) // 2 : len(grid) // 2 + 1]
-        return middle, np.array([np.nan])
+        middle = len(grid) // 2
+        return grid[middle : middle + 1], np.array([np.nan]), None
     train = folds[:, None] != np.arange(folds.max() + 1)
+    tolerance = _INNER_TOLERANCE * np.sqrt(len(folds))
     losses: list[float] = []
-    fit = None
+    fit, best = None, None
     for alpha in grid:
-        fit = solve(problem, train, float(alpha), tolerance=_INNER_TOLERANCE, start=fit)
+        fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
         logits = np.take_along_axis(fit.logits(problem), folds[:, None, None], axis=1)[:, 0]
         losses.append(_mean_loss(_probabilities(logits, kind), problem.targets, kind))
-        if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
+        best = fit if losses[-1] == min(losses) else best
+        rises_twice = len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]
+        if rises_twice or losses[-1] > _CLEAR_RISE * min(losses):
             break
-    return grid[: len(losses)], np.array(losses)
+    return grid[: len(losses)], np.array(losses), None if best is None else best.mean()
 
 
 def _mean_loss(probabilities: NDArray, coded: NDArray, kind: str) -> float:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, logsumexp
+from scipy.special import expit
 
 from m1pipe.errors import M1Warning
 
 _STEPS_A_RUN, _MOST_STEPS = 500, 20000
+_ROWS_A_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Fits:
         """Linear predictions of every row by every fit, (n_samples, n_fits, n_outputs)."""
         return _linear(problem.scores, self.weights) + self.intercept
 
+    def mean(self) -> "Fits":
+        """One fit with the mean coefficients: near the fit of all rows, a start for it."""
+        return Fits(self.weights.mean(axis=1, keepdims=True), self.intercept.mean(0, keepdims=True))
+
 
 def solve(
     problem: Problem,
@@ -90,8 +95,9 @@ def solve(
     share = problem.targets.T @ train / train.sum(axis=0)  # (n_outputs, n_fits)
     share = share.T
     active = (share > 0) & (problem.softmax | (share < 1))
-    scale = _preconditioner(problem, train, share, alpha)
-    theta = _initial(problem, share, active, start) / scale
+    theta = _initial(problem, share, active, start)
+    scale = _preconditioner(problem, train, active, alpha, theta)
+    theta /= scale
     steps = 0
     while True:
         result = minimize(
@@ -144,11 +150,15 @@ def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray
     """Log loss of each row under each fit, and its derivative by the logits."""
     targets = problem.targets[:, None, :]
     if problem.softmax:
-        logits = np.where(active, logits, -np.inf)
-        total = logsumexp(logits, axis=2, keepdims=True)
-        own = np.where(targets > 0, logits, -np.inf).max(axis=2)
-        loss = np.where(np.isfinite(own), total[:, :, 0] - own, 0.0)
-        return loss, np.exp(logits - total) - targets * active
+        absent = np.where(active, 0.0, -np.inf)
+        shifted = logits + absent
+        shifted -= shifted.max(axis=2, keepdims=True)
+        share = np.exp(shifted)
+        total = share.sum(axis=2, keepdims=True)
+        share /= total
+        own = np.take_along_axis(shifted, problem.targets.argmax(axis=1)[:, None, None], axis=2)
+        loss = np.where(np.isfinite(own), np.log(total) - own, 0.0)[:, :, 0]
+        return loss, share - targets * active
     loss = (np.logaddexp(0, logits) - targets * logits) * active
     return loss.sum(axis=2), (expit(logits) - targets) * active
 
@@ -159,16 +169,19 @@ def _linear(scores: NDArray, weights: NDArray) -> NDArray[np.float64]:
 
 
 def _preconditioner(
-    problem: Problem, train: NDArray, share: NDArray, alpha: float
+    problem: Problem, train: NDArray, active: NDArray, alpha: float, solution: NDArray
 ) -> NDArray[np.float64]:
-    """Inverse root of the Hessian's diagonal about the prior, (rank + 1, n_fits, n_outputs)."""
-    spread = np.maximum(share * (1 - share), 1e-3)
-    n = train.sum(axis=0)[:, None]
-    squares = np.einsum("ij,ij->j", problem.scores, problem.scores)[:, None, None]
-    hessian = np.empty((problem.scores.shape[1] + 1, *share.shape))
-    hessian[:-1] = squares * (spread * n / len(train)) + alpha
-    hessian[-1] = spread * n
-    return 1 / np.sqrt(hessian)
+    """Inverse root of the Hessian's diagonal at a solution, (rank + 1, n_fits, n_outputs)."""
+    logits = _linear(problem.scores, solution[:-1]) + solution[-1]
+    _, residual = _losses(logits, problem, active)
+    p = residual + problem.targets[:, None, :] * active
+    spread = (p * (1 - p) * train[:, :, None]).reshape(len(p), -1)
+    hessian = np.full(solution.shape, alpha)
+    for start in range(0, len(p), _ROWS_A_BLOCK):
+        rows = slice(start, start + _ROWS_A_BLOCK)
+        hessian[:-1] += _linear(problem.scores[rows].T ** 2, spread[rows].reshape(-1, *p.shape[1:]))
+    hessian[-1] = spread.sum(axis=0).reshape(p.shape[1:])
+    return 1 / np.sqrt(np.maximum(hessian, 1e-8))
 
 
 def _initial(
@@ -176,11 +189,10 @@ def _initial(
 ) -> NDArray[np.float64]:
     """Coefficients to start from: those given, else no weights and the prior's log-odds."""
     theta = np.zeros((problem.scores.shape[1] + 1, *share.shape))
+    safe = np.where(active, share, 0.5)
+    theta[-1] = np.log(safe) - (0 if problem.softmax else np.log1p(-np.minimum(safe, 1 - 1e-12)))
     if start is not None:
         theta[:-1] = start.weights
-        theta[-1] = np.where(active, start.intercept, 0.0)
-        return theta
-    safe = np.where(active, share, 0.5)
-    odds = np.log(safe) if problem.softmax else np.log(safe / (1 - np.minimum(safe, 1 - 1e-12)))
-    theta[-1] = np.where(active, odds, 0.0)
+        theta[-1] = np.where(np.isfinite(start.intercept), start.intercept, theta[-1])
+    theta[-1] *= active
     return theta
