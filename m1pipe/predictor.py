@@ -16,7 +16,7 @@ from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_json
-from m1pipe.config import FitConfig, build, to_dict
+from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.splits import resolve_groups
@@ -26,6 +26,7 @@ from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, name_columns
+from m1pipe.settings import build, to_dict
 from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
 

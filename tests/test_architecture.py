@@ -15,7 +15,8 @@ PACKAGE = Path(m1pipe.__file__).parent
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
     ["_version", "errors"],
-    ["atomic", "console", "config"],
+    ["atomic", "console", "settings"],
+    ["config", "presets"],
     ["data", "models"],
     ["plots"],
     ["training"],

@@ -5,18 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from m1pipe.config import (
-    PRESETS,
-    CrossvalConfig,
-    EncoderConfig,
-    HeadConfig,
-    build,
-    parse_bytes,
-    preset_options,
-    read_config_file,
-    to_dict,
-)
+from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.errors import InputError
+from m1pipe.presets import PRESETS, preset_options
+from m1pipe.settings import build, parse_bytes, read_config_file, to_dict
 
 
 def test_later_layers_win_and_none_does_not_overwrite() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.config import EncoderConfig, FitConfig, HeadConfig, build
+from m1pipe.config import EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError
 from m1pipe.predictor import Predictor, fit_predictor, load_predictor
+from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
 HEAD = HeadConfig(hidden=(16,), epochs=60, lr=0.01)

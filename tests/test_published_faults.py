@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 
 import m1pipe
-from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, build
+from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.data.batches import MemoryBatches, StreamedBatches
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.targets import Targets
@@ -22,6 +22,7 @@ from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
 from m1pipe.models.vae import VAEModule
+from m1pipe.settings import build
 from m1pipe.training.fit_heads import fit_head
 
 

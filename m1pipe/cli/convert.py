@@ -6,12 +6,12 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.config import build, read_config_file
 from m1pipe.data.convert import ConvertConfig, Format, Missing
 from m1pipe.data.convert import convert as convert_source
 from m1pipe.data.prepare import ZeroTotal
 from m1pipe.data.steps import Normalize
 from m1pipe.data.units import NAMES
+from m1pipe.settings import build, read_config_file
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(ConvertConfig)}
 

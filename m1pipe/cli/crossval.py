@@ -5,9 +5,10 @@ from typing import Any, get_args
 import click
 
 from m1pipe.cli.options import WIDTHS
-from m1pipe.config import CrossvalConfig, HeadConfig, Recipe, build, read_config_file
+from m1pipe.config import CrossvalConfig, HeadConfig, Recipe
 from m1pipe.console import log
 from m1pipe.errors import InputError
+from m1pipe.settings import build, read_config_file
 
 NAMED = ("x", "y", "multilabel", "label", "targets")
 

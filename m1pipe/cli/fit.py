@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe import config
+from m1pipe import settings
 from m1pipe.cli.options import WIDTHS
 from m1pipe.config import FitConfig, HeadConfig
 
@@ -69,9 +69,9 @@ def fit(
     from m1pipe.runs.fit import run_fit
     from m1pipe.training.device import tune_allocator
 
-    chosen = config.build(
+    chosen = settings.build(
         FitConfig,
-        config.read_config_file(file) if file else {},
+        settings.read_config_file(file) if file else {},
         {**typed, "targets": None if targets is None else tuple(targets.split(","))},
         where="fit",
     )

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from m1pipe.config import build, read_config_file
 from m1pipe.data.simulate import SIZES, M1Config, simulate_m1
+from m1pipe.settings import build, read_config_file
 
 DEFAULT = M1Config()
 

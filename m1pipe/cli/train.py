@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe import config
+from m1pipe import config, presets, settings
 from m1pipe.cli.options import WIDTHS
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.errors import InputError
@@ -20,7 +20,7 @@ def _default(value: object) -> str | bool:
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder of the run.")
 @click.option("--rows", help="pandas query on obs that chooses the rows.")
-@click.option("--preset", type=click.Choice(list(config.PRESETS)), help="A published set-up.")
+@click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="A published set-up.")
 @click.option("--config", "file", type=click.Path(), help="JSON or TOML; RUN/config.json repeats.")
 @click.option(
     "--beta",
@@ -132,11 +132,11 @@ def train(
 
     if resume and force:
         raise click.UsageError("--resume goes on with a run, --force overwrites it: give one")
-    chosen = config.build(
+    chosen = settings.build(
         EncoderConfig,
         (RunFolder(out).read_config() if resume else None) or {},
-        config.preset_options(preset) if preset else {},
-        config.read_config_file(file) if file else {},
+        presets.preset_options(preset) if preset else {},
+        settings.read_config_file(file) if file else {},
         {**typed, **_validation(validation)},
         where="train",
     )

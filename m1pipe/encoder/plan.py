@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from m1pipe.config import EncoderConfig, parse_bytes
+from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule, default_hidden
 from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
+from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import resolve_epochs
 
 BLOCK_BYTES = 2**25

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from m1pipe.config import EncoderConfig, parse_bytes
+from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
@@ -18,6 +18,7 @@ from m1pipe.models.pca_start import initialize_from_pca, takes_pca_start
 from m1pipe.models.vae import VAEModule, initialize_output_bias
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.recipe import Aligned
+from m1pipe.settings import parse_bytes
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.faults import explain_rows
 from m1pipe.training.feed import Batches, ResidentFeed, make_feed

@@ -16,13 +16,14 @@ from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, write_json, write_text
-from m1pipe.config import EncoderConfig, build, to_dict
+from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align
+from m1pipe.settings import build, to_dict
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 1024

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from m1pipe import config
+from m1pipe import config, settings
 
 MODEL = config.ModelConfig()
 TRAINING = config.TrainingConfig()
@@ -19,8 +19,8 @@ RENAMED = {"transform": "input_transform", "seed": "random_state"}
 
 
 def collect(
-    estimator: BaseEstimator, kind: type[config.Config], given: Mapping[str, Any]
-) -> config.Config:
+    estimator: BaseEstimator, kind: type[settings.Config], given: Mapping[str, Any]
+) -> settings.Config:
     """Configuration of one kind from the estimator's parameters of the same names.
 
     Parameters
@@ -38,7 +38,7 @@ def collect(
         if hasattr(estimator, parameter := RENAMED.get(f.name, f.name))
     }
     values.update(given)
-    return config.build(kind, {name: _plain(value) for name, value in values.items()})
+    return settings.build(kind, {name: _plain(value) for name, value in values.items()})
 
 
 def parameters(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

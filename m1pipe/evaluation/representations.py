@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.config import PRESETS, EncoderConfig, build, preset_options, read_config_file
+from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder.plan import plan_training
@@ -17,6 +17,8 @@ from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder, load_encoder
 from m1pipe.errors import InputError
+from m1pipe.presets import PRESETS, preset_options
+from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 
 FOLD_PREFIX = "fold:"

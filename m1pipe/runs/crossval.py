@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.atomic import write_json
-from m1pipe.config import CrossvalConfig, to_dict
+from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.evaluation.crossval import make_plan, run_shares
@@ -25,6 +25,7 @@ from m1pipe.runs.shares import (
     write_plan,
     write_share,
 )
+from m1pipe.settings import to_dict
 from m1pipe.training.signals import StopFlag
 
 SHARES = "shares"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from m1pipe.config import EncoderConfig, to_dict
+from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
@@ -16,6 +16,7 @@ from m1pipe.encoder.trained import FILES, Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
+from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
 from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag

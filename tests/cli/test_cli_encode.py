@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.config import EncoderConfig, build
+from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
 

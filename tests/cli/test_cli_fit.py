@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.config import EncoderConfig, build
+from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.encoder import train_encoder
 from m1pipe.predictor import load_predictor
+from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
 QUICK = ["--head-epochs", "5", "--head-hidden", "8"]

@@ -7,10 +7,12 @@ import anndata
 import numpy as np
 import pytest
 
-from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig, build, preset_options
+from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.encoder.plan import complete_config, plan_training
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule
+from m1pipe.presets import preset_options
+from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
 

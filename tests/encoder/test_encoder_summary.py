@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from m1pipe.config import EncoderConfig, build
+from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.encoder.summary import correlations, library_size, measure
+from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from sklearn.decomposition import PCA as Reference
 
-from m1pipe.config import EncoderConfig, build, preset_options
+from m1pipe.config import EncoderConfig
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError, StoppedBySignalError
+from m1pipe.presets import preset_options
+from m1pipe.settings import build
 from m1pipe.training.history import Observer
 
 Make = Callable[..., anndata.AnnData]

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from m1pipe.config import EncoderConfig, ModelConfig, build, preset_options
+from m1pipe.config import EncoderConfig, ModelConfig
 from m1pipe.models.vae import (
     VAEModule,
     decode_mean,
@@ -14,6 +14,8 @@ from m1pipe.models.vae import (
     kl_to_standard_normal,
     vae_loss,
 )
+from m1pipe.presets import preset_options
+from m1pipe.settings import build
 
 P, K = 30, 4
 

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.config import EncoderConfig, build, read_config_file
+from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import load_encoder
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.runs import watch
 from m1pipe.runs.train import dry_run_text, make_plan, run_training, select_rows, summary_line
+from m1pipe.settings import build, read_config_file
 
 Make = Callable[..., anndata.AnnData]
 TINY = {"n_latent": 3, "hidden": [8], "epochs": 3, "batch_size": 32, "seed": 1}

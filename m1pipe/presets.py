@@ -1,0 +1,76 @@
+"""The published set-ups, by name."""
+
+from typing import Any
+
+from m1pipe.errors import InputError
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "m1": {
+        "hidden": (4096, 2048, 1024, 512),
+        "n_latent": 256,
+        "batch_norm": False,
+        "linear_skip": False,
+        "activation": "relu",
+        "batch_size": 64,
+        "lr": 1e-4,
+        "epochs": 100,
+    },
+    "notebook": {
+        "hidden": (256, 128, 64),
+        "n_latent": 32,
+        "batch_norm": True,
+        "activation": "leaky_relu",
+        "dropout": 0.2,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+        "batch_size": 64,
+        "lr": 1e-3,
+        "schedule": "plateau",
+        "clip": 1.0,
+    },
+    "vaexprs": {
+        "hidden": (512,),
+        "n_latent": 2,
+        "batch_norm": False,
+        "activation": "sigmoid",
+        "linear_skip": False,
+        "likelihood": "bernoulli",
+        "transform": "minmax",
+    },
+    "dee2": {
+        "hidden": (),
+        "n_latent": 2000,
+        "latent_activation": "relu",
+        "output_activation": "sigmoid",
+        "batch_norm": False,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+        "beta": 0.0,
+        "lr": 1e-3,
+        "batch_size": 128,
+        "schedule": "plateau",
+        "plateau_factor": 0.5,
+        "plateau_patience": 5,
+    },
+    "overview": {
+        "hidden": (128, 64),
+        "n_latent": 10,
+        "activation": "sigmoid",
+        "batch_norm": False,
+        "linear_skip": False,
+        "likelihood": "gaussian_unit",
+    },
+}
+
+
+def preset_options(name: str) -> dict[str, Any]:
+    """Settings of a published set-up by name.
+
+    Raises
+    ------
+    InputError
+        If there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}; found {name!r}")
+    return PRESETS[name]

@@ -1,0 +1,151 @@
+"""Configurations put together, written out and read: layers, JSON and TOML, sizes in bytes.
+
+Precedence when a configuration is put together: typed option > file > preset > default.
+"""
+
+import dataclasses
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from m1pipe.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes meant by a size such as "4G", "512M", "1.5GiB" or "1000000".
+
+    Raises
+    ------
+    InputError
+        If the text is not a positive size.
+    """
+    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    cleaned = text.strip().upper().removesuffix("IB").removesuffix("B")
+    digits = cleaned.rstrip("KMGT")
+    try:
+        size = float(digits) * units[cleaned[len(digits) :]]
+    except (ValueError, KeyError):
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise InputError(f"memory: expected a size such as 4G or 512M; found {text!r}")
+    return int(size)
+
+
+def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON or TOML configuration as a plain dictionary.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is neither JSON nor TOML, or does not hold a table.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: expected a readable JSON or TOML file; {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a table of settings; found {type(value).__name__}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dictionary of a configuration, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config") -> Config:
+    """Put a configuration together from layers, later ones winning.
+
+    A layer may be nested (`{"model": {"beta": 0}}`) or flat (`{"beta": 0}`); a flat name is
+    looked up in the parts. None values in a layer are skipped, so that absent options do not
+    overwrite.
+
+    Parameters
+    ----------
+    kind : type
+        One of the configuration classes.
+    *layers : mapping
+        For example preset, file, typed options, in this order.
+    where : str
+        Named in the error message.
+
+    Raises
+    ------
+    InputError
+        On a name that the configuration does not have, or a value of the wrong kind.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(kind, merged, layer, where)
+    return _construct(kind, merged, where)
+
+
+def _parts(kind: type) -> dict[str, type]:
+    """Fields of a configuration class that are configuration classes themselves."""
+    return {
+        f.name: f.type
+        for f in dataclasses.fields(kind)
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
+    }
+
+
+def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
+    own = {f.name for f in dataclasses.fields(kind)}
+    parts = _parts(kind)
+    for name, value in layer.items():
+        if name in parts:
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}: {name}: expected a table; found {value!r}")
+            _merge(parts[name], into.setdefault(name, {}), value, f"{where}: {name}")
+        elif name in own:
+            if value is not None:
+                into[name] = value
+        else:
+            homes = [p for p, t in parts.items() if name in {f.name for f in dataclasses.fields(t)}]
+            if not homes:
+                known = sorted(
+                    own.union(*({f.name for f in dataclasses.fields(t)} for t in parts.values()))
+                )
+                raise InputError(
+                    f"{where}: unknown setting {name!r}; known ones are {', '.join(known)}"
+                )
+            if value is not None:
+                into.setdefault(homes[0], {})[name] = value
+
+
+def _construct(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    parts = _parts(kind)
+    arguments: dict[str, Any] = {}
+    for f in dataclasses.fields(kind):
+        if f.name in parts:
+            arguments[f.name] = _construct(parts[f.name], values.get(f.name, {}), where)
+        elif f.name in values:
+            arguments[f.name] = _coerce(f, values[f.name], where)
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    except TypeError:
+        raise InputError(f"{where}: a setting is of the wrong kind: {dict(values)!r}") from None
+
+
+def _coerce(f: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
+    """Lists become tuples and whole floats ints where the field wants them; bools stay apart."""
+    text = str(f.type)
+    if isinstance(value, list):
+        value = tuple(value)
+    wants_bool = f.type is bool
+    if wants_bool != isinstance(value, bool):
+        raise InputError(f"{where}: {f.name}: expected {text}; found {value!r}")
+    if f.type is float and isinstance(value, int) and not wants_bool:
+        return float(value)
+    if f.type is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
