@@ -6,6 +6,7 @@ coordinate by its root makes a few dozen steps enough whatever the penalty.
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,12 +99,14 @@ def solve(
     theta = _initial(problem, share, active, start)
     scale = _preconditioner(problem, train, active, alpha, theta)
     theta /= scale
+    objective = partial(
+        _objective, scale=scale, problem=problem, train=train, active=active, alpha=alpha
+    )
     steps = 0
     while True:
         result = minimize(
-            _objective,
+            objective,
             theta.ravel(),
-            args=(problem, train, active, alpha, scale),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": _STEPS_A_RUN, "gtol": tolerance, "ftol": 0, "maxcor": 20},
@@ -126,11 +129,12 @@ def solve(
 
 def _objective(
     theta: NDArray,
+    *,
+    scale: NDArray,
     problem: Problem,
     train: NDArray,
     active: NDArray,
     alpha: float,
-    scale: NDArray,
 ) -> tuple[float, NDArray]:
     """Penalised total log loss of all fits and its gradient, in scaled coordinates."""
     solution = theta.reshape(scale.shape) * scale
