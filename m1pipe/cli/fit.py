@@ -49,6 +49,7 @@ from m1pipe.config import FitConfig, HeadConfig
 @click.option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
 @click.option("--force", is_flag=True, help="Overwrite a model.")
 def fit(
+    *,
     x: str,
     y: str | None,
     encoder: str | None,

@@ -13,7 +13,7 @@ from m1pipe.cli.options import MIN_COVERAGE
 @MIN_COVERAGE
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def predict(
-    model: str, data: str, out: str, linear: bool, min_coverage: float, force: bool
+    *, model: str, data: str, out: str, linear: bool, min_coverage: float, force: bool
 ) -> None:
     """Predict levels or classes of DATA's samples with MODEL, a folder made by m1pipe fit.
 

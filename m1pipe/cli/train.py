@@ -105,6 +105,7 @@ def _default(value: object) -> str | bool:
 @click.option("--force", is_flag=True, help="Overwrite a run.")
 @click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
 def train(
+    *,
     data: str,
     out: str,
     file: str | None,

@@ -89,7 +89,18 @@ def plan_training(
 ) -> TrainingPlan:
     """Settle rows and settings, and look whether the values suit the likelihood.
 
-    Values are read no farther than that takes. The parameters are those of `train_encoder`.
+    Values are read no farther than that takes.
+
+    Parameters
+    ----------
+    data, config, validation
+        As for `train_encoder`.
+    rows : ndarray of int, shape (n_rows,), optional
+    groups : ndarray, shape (n_samples,), optional
+
+    Returns
+    -------
+    TrainingPlan
 
     Raises
     ------

@@ -211,11 +211,13 @@ class _Spans:
     high: dict[int, Tensor] = field(default_factory=dict)
 
     def add(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Take a layer's output, shape (n_samples, n_units): a forward hook."""
         low, high, key = output.amin(0), output.amax(0), id(layer)
         self.low[key] = torch.minimum(self.low.get(key, low), low)
         self.high[key] = torch.maximum(self.high.get(key, high), high)
 
     def dead_share(self) -> float:
+        """Share of units whose lowest and highest output are the same."""
         if not self.low:
             return 0.0
         still = [self.high[key] - self.low[key] <= _CONSTANT for key in self.low]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,13 @@ def train_planned(
         observer=observer,
         explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
     )
-    encoder = _encoder(plan, scaler, pca, module.cpu(), history)
+    encoder = _encoder(plan, scaler, pca, module, history)
     encoder.summary = {
         **_facts(plan, history, str(device)),
         **_measured(plan, encoder, batches, validation),
         "seconds": time.perf_counter() - begun,
     }
+    module.cpu()
     return encoder
 
 
@@ -158,23 +160,18 @@ def _feeds(
     training = plan.config.training
     memory = parse_bytes(training.memory)
     share = VALIDATION_MEMORY if plan.streams and plan.held_out is not None else 0.0
-
-    def feed(source: Aligned, rows: np.ndarray, memory_bytes: float) -> Batches:
-        return make_feed(
-            source,
-            rows,
-            scaler,
-            batch_size=training.batch_size,
-            seed=training.seed,
-            memory_bytes=int(memory_bytes),
-            device=device,
-            shuffle=source is plan.source and rows is plan.rows,
-        )
-
-    batches = feed(plan.source, plan.rows, (1 - share) * memory)
+    feed = partial(
+        make_feed,
+        transform=scaler,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        device=device,
+    )
+    batches = feed(plan.source, plan.rows, memory_bytes=int((1 - share) * memory))
     if plan.held_out is None:
         return batches, None
-    return batches, feed(plan.held_out, plan.held_out_rows, share * memory or memory)
+    kept = int(share * memory) or memory
+    return batches, feed(plan.held_out, plan.held_out_rows, memory_bytes=kept, shuffle=False)
 
 
 def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:

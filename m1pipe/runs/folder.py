@@ -239,6 +239,7 @@ class RunFolder:
 
     def _note_resumption(self) -> None:
         self._acquire()
+        self._sweep()
         provenance = self.read_provenance() or {}
         again = {"when": now(), "host": socket.gethostname(), "job_id": job_id()}
         provenance.setdefault("resumed", []).append(again)
@@ -256,11 +257,18 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove what m1pipe wrote here, and nothing else."""
+        self._sweep()
         for name in self._results:
             if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)
             else:
                 (self.path / name).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left of files that it was writing."""
+        for name in self._results:
+            for part in self.path.glob(f".{name}.*.part"):
+                part.unlink()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -102,6 +102,14 @@ def test_an_unfinished_run_asks_how_to_go_on(tmp_path: Path, data: Path) -> None
     assert len(provenance["resumed"]) == 1
 
 
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path, data: Path) -> None:
+    _unfinished(tmp_path / "run", data)
+    part = tmp_path / "run" / ".resume.pt.4711.part"
+    part.write_bytes(b"half a st")
+    assert _begin(tmp_path / "run", data, resume=True)[1] == "resumed"
+    assert not part.exists()
+
+
 def test_resume_where_there_is_nothing_begins(tmp_path: Path, data: Path) -> None:
     assert _begin(tmp_path / "run", data, resume=True)[1] == "fresh"
 
