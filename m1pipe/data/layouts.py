@@ -179,7 +179,7 @@ def _read_csr(group: h5py.Group, n_genes: int) -> Callable[[int, int], np.ndarra
 
 def _h5ad(handle: h5py.File, path: Path) -> Stored:
     obs, var = (_read_frame(handle, key, path) for key in ("obs", "var"))
-    units = read_units(_read_uns(handle))
+    units = read_units(_read_uns(handle), str(path))
     X = handle["X"]
     if isinstance(X, h5py.Dataset):
         _check_dense(X, f"{path}: X")
@@ -206,7 +206,8 @@ def _flat(handle: h5py.File, path: Path) -> Stored:
     for key, item in handle.items():
         if key not in FLAT_KEYS and isinstance(item, h5py.Dataset) and item.shape == (len(obs),):
             obs[key] = read_names(item) if item.dtype.kind in "OS" else item[:]
-    units = read_units({k: v for k, v in handle.attrs.items() if k in ("units", "target_sum")})
+    stated = {k: v for k, v in handle.attrs.items() if k in ("units", "target_sum")}
+    units = read_units(stated, str(path))
     return _dense_rows("flat", X, obs, var, units)
 
 

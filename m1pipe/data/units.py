@@ -99,20 +99,31 @@ class Units:
         return entries
 
 
-def read_units(uns: Mapping[str, Any]) -> Units:
+def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
     """Units recorded in `uns`; "unknown", with a warning, where they are not one of `NAMES`.
 
     Parameters
     ----------
     uns : mapping
         Keys `units` and, where there is one, `target_sum`; others are not looked at.
+    where : str
+        The file, for the message.
+
+    Raises
+    ------
+    InputError
+        If the target sum does not go with the units.
     """
     name = uns.get("units", "unknown")
     if not isinstance(name, str) or name not in NAMES:
-        warnings.warn(f"units {name!r} are not known: taken as unknown", M1Warning, stacklevel=2)
+        text = f"{where}: units {name!r} are not known: taken as unknown"
+        warnings.warn(text, M1Warning, stacklevel=2)
         return Units()
     target_sum = uns.get("target_sum")
-    return Units(name, None if target_sum is None else float(target_sum))
+    try:
+        return Units(name, None if target_sum is None else float(target_sum))
+    except InputError as error:
+        raise InputError(f"{where}: {error}: correct uns, or convert the file again") from None
 
 
 def log_units(have: Units) -> Units:
