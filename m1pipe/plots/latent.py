@@ -92,7 +92,7 @@ def plot_reconstruction(
         own, pca = runs.T
         rows = place + (np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else np.zeros(1))
         ax.hlines(rows, own, pca, color=MUTED, linewidth=0.8, zorder=1)
-        ax.plot(pca, rows, "o", color="white", mec=INK, ms=5)
+        ax.plot(pca, rows, "o", mfc="none", mec=INK, ms=8, zorder=3)
         ax.plot(own, rows, "D", color=colours[name], mec="white", ms=6)
     ax.set_yticks(np.arange(len(scores)), list(scores))
     ax.set_ylim(len(scores) - 0.4, -0.6)

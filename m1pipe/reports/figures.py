@@ -16,6 +16,7 @@ from m1pipe.reports.terms import loss_label, metric_of
 from m1pipe.reports.words import family
 
 WIDTH = 9.2
+_NEAR = 0.9
 _TERMS = (
     ("loss", "loss"),
     ("reconstruction", "reconstruction"),
@@ -41,6 +42,7 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> Picture:
     keys = pd.MultiIndex.from_frame(folds[["repeat", "fold"]])
     folds = folds.assign(loss=folds["loss"].to_numpy() / base.reindex(keys).to_numpy())
     shown = [model for model in order if model != yardstick]
+    near = folds.loc[folds["model"].isin(shown), "loss"].max() > _NEAR
     figure, axes = style.panels(width=WIDTH, height=0.9 + 0.34 * len(shown))
     with style.styled():
         comparison.plot_ladder(
@@ -49,11 +51,11 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> Picture:
             shown,
             label=f"{metric_of(result.metric).label} as a share of that of {yardstick}, same fold",
             colours=row_colours(result),
-            reference=1.0,
+            reference=1.0 if near else None,
         )
     return Picture(
         caption=f"Test loss of every model divided by that of {yardstick} in the same fold: dots "
-        f"are folds, diamonds their means, best on top; left is better. Dashed: {yardstick}. "
+        f"are folds, diamonds their means, best on top; left is better, 1 is {yardstick}. "
         "Models on encoders are coloured.",
         alt=f"Loss of {', '.join(shown)} as a share of {yardstick}'s, by fold",
         source=style.data_uri(figure),

@@ -124,10 +124,14 @@ def _task(info: Mapping[str, Any]) -> str:
     target = str(info.get("label") or count(info.get("n_targets"), "label"))
     if info.get("kind") == "regression":
         target = f"the levels of {count(info.get('n_targets'), 'target')}"
-        target += f" ({info['target_units']})" if info.get("target_units") else ""
-    units = f" ({info['units']})" if info.get("units") else ""
-    genes = f"{info['n_features']:,} genes{units}"
+    target += _in_units(info.get("target_units"))
+    genes = f"{info['n_features']:,} genes{_in_units(info.get('units'))}"
     return f"The task was to predict {target} from the levels of {genes}."
+
+
+def _in_units(units: Any) -> str:
+    """Units in one pair of brackets: ` (log2_normalized1, target sum 10000)`."""
+    return f" ({str(units).replace(' (', ', ').rstrip(')')})" if units else ""
 
 
 def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:

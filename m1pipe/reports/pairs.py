@@ -57,7 +57,7 @@ def _family_table(result: CrossvalResult, declared: pd.DataFrame) -> Table:
         groups=[
             ("", 1),
             (f"corrected resampled t-test over {n_folds} folds, Holm over {len(declared)}", 5),
-            ("describe only", 1 + len(beside)),
+            ("d_z, and p of other tests: describe only", 1 + len(beside)),
         ],
         head=[
             *_PAIR_HEAD,
@@ -65,7 +65,7 @@ def _family_table(result: CrossvalResult, declared: pd.DataFrame) -> Table:
             "p Holm",
             "d_z",
             *(
-                f"p, {TESTS[test]} (n\N{NO-BREAK SPACE}{n})"
+                f"{TESTS[test]} (n\N{NO-BREAK SPACE}{n})"
                 for test, n in zip(beside, n_units, strict=True)
             ),
         ],
@@ -122,7 +122,7 @@ def _difference_phrase(result: CrossvalResult) -> str:
 
 
 def _pair_cells(row: dict[Any, Any]) -> list[str]:
-    digits = decimals_for(row["ci_high"] - row["ci_low"], row["difference"])
+    digits = decimals_for((row["ci_high"] - row["ci_low"]) / 2)
     return [
         f"{row['model_a']} {_DASH} {row['model_b']}",
         number(row["difference"], digits),

@@ -13,7 +13,7 @@ from m1pipe.reports.numbers import decimals_for, number, p_cell
 from m1pipe.reports.terms import METRICS, loss_label, metric_of
 from m1pipe.reports.words import family
 
-_WIDEST = 12
+_WIDEST = 14
 _MOST_SHOWN = 11
 _DASH = "\N{EN DASH}"
 
@@ -31,7 +31,7 @@ def ladder(result: CrossvalResult, table: pd.DataFrame) -> Table:
     metric, means = metric_of(result.metric), result.to_frame().astype(float)
     others = [metric_of(name) for name in means.columns if name != result.metric]
     digits = decimals_for(*table["fold_sd"], most=5)
-    head = [f"{metric.head} {metric.arrow}", "sd over folds", f"share of {result.models[0]}'s"]
+    head = [f"{metric.head}{metric.arrow}", "sd over folds", f"share of {result.models[0]}'s"]
     rows = [
         [*_loss_cells(result, line, digits), *_score_cells(result, means, str(line["model"]))]
         for line in table.reset_index().to_dict(orient="records")
@@ -40,7 +40,7 @@ def ladder(result: CrossvalResult, table: pd.DataFrame) -> Table:
     return Table(
         caption=f"All models, best first: means over {result.n_folds} folds{times}, on test "
         "samples. Arrows point to better values.",
-        head=["model", *head, "seeds", "sd, seeds", *(f"{m.head} {m.arrow}" for m in others)],
+        head=["model", *head, "seeds", "sd over seeds", *(f"{m.head}{m.arrow}" for m in others)],
         rows=rows,
         note=_ladder_note(result),
         strong=frozenset({0}),

@@ -18,8 +18,9 @@ class Metric:
 
     @property
     def arrow(self) -> str:
-        """Direction of better values, for a table's head."""
-        return "\N{DOWNWARDS ARROW}" if self.better == "lower" else "\N{UPWARDS ARROW}"
+        """Direction of better values, to follow the name in a table's head."""
+        arrow = "\N{DOWNWARDS ARROW}" if self.better == "lower" else "\N{UPWARDS ARROW}"
+        return f"\N{NO-BREAK SPACE}{arrow}"
 
 
 METRICS = {
@@ -40,8 +41,8 @@ METRICS = {
 
 TESTS = {
     "nadeau_bengio": "corrected t",
-    "clustered_t": "t, donors",
-    "paired_t": "t, samples",
+    "clustered_t": "t over donors",
+    "paired_t": "t over samples",
     "wilcoxon": "Wilcoxon",
     "sign_flip": "sign flips",
     "bootstrap": "bootstrap",

@@ -112,7 +112,7 @@ def _claim_text(row: Mapping[Any, Any], kind: Kind, subject: str, tail: str) -> 
     sign = -1 if kind == "better" else 1
     gap, *ends = (sign * row[k] for k in ("difference", "ci_low", "ci_high"))
     low, high = sorted(ends)
-    digits = decimals_for(high - low)
+    digits = decimals_for((high - low) / 2)
     return (
         f"{subject} {kind} than {spoken(str(row['model_b']))} by {number(gap, digits)} "
         f"(95 % CI {interval(low, high, digits)}), {tail}."
@@ -122,7 +122,7 @@ def _claim_text(row: Mapping[Any, Any], kind: Kind, subject: str, tail: str) -> 
 def _open_text(row: Mapping[Any, Any], tail: str) -> str:
     """`No difference between vae and ridge is shown: ...`, with what the interval leaves open."""
     gap, low, high = (row[k] for k in ("difference", "ci_low", "ci_high"))
-    digits = decimals_for(high - low)
+    digits = decimals_for((high - low) / 2)
     a, b = row["model_a"], spoken(str(row["model_b"]))
     return (
         f"No difference between {a} and {b} is shown: the loss of {a} is "
@@ -140,6 +140,9 @@ def _subject(result: CrossvalResult, model: str) -> str:
     n = n_seeds(result, model)
     if n == 0 or n >= ENOUGH_SEEDS:
         return f"{model} is"
+    if result.info["encoders"][model].get("mode") == "fold":
+        times = "once" if n == 1 else "twice"
+        return f"The {model} encoder trained {times} in each fold is"
     if n == 1:
         return f"The one trained {model} encoder is"
     return f"The {n} trained {model} encoders are"
@@ -181,7 +184,7 @@ def runner_up(gap: Mapping[Any, Any] | None) -> str:
     if gap is None or not math.isfinite(gap["difference"] + gap["ci_low"]):
         return "How far the runner-up is behind could not be computed."
     low, high = -gap["ci_high"], -gap["ci_low"]
-    digits = decimals_for(high - low)
+    digits = decimals_for((high - low) / 2)
     text = (
         f"The runner-up, {spoken(gap['model_b'])}, is behind by "
         f"{number(-gap['difference'], digits)} (95 % CI {interval(low, high, digits)}; "

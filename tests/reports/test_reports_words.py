@@ -79,6 +79,22 @@ def test_fewer_than_three_seeds_carry_no_sentence_about_the_model(planted, n, su
     assert any("does not carry to the model in general" in text for text in words.cautions(result))
 
 
+def test_an_encoder_trained_in_the_folds_is_called_so(planted):
+    result = planted(CLEAR, {"vae": 1})
+    result.info["encoders"]["vae"]["mode"] = "fold"
+    text = sentence(result, "vae", "raw").text
+    assert text.startswith("The vae encoder trained once in each fold is better than raw")
+
+
+def test_a_wide_interval_still_shows_two_digits(planted):
+    result = planted(CLEAR, {"vae": 3})
+    where = headline(result, "vae", "raw").name
+    columns = ["difference", "ci_low", "ci_high", "p_holm"]
+    result.comparisons.loc[where, columns] = [0.026, -0.730, 0.781, 0.93]
+    text = sentence(result, "vae", "raw").text
+    assert "0.03 higher than that of raw (95 % CI 0.73 lower to 0.78 higher)" in text
+
+
 def test_three_seeds_do(planted):
     result = planted(CLEAR, {"vae": 3})
     assert not any("in general" in text for text in words.cautions(result))
