@@ -35,7 +35,6 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-4, 5),
     "text.color": INK,
     "xtick.color": MUTED,
