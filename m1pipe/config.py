@@ -45,10 +45,11 @@ class ModelConfig:
     n_latent : int
         Number of latent units.
     hidden : tuple of int or None
-        Widths of the encoder's hidden layers, first to last. None: one layer, its width chosen
-        from the number of training samples.
+        Widths of the encoder's hidden layers, first to last; () makes it linear. None: chosen
+        from the number of training samples by `m1pipe.models.vae.default_widths`.
     decoder_hidden : tuple of int or None
-        Widths of the decoder's hidden layers. None: the encoder's, reversed.
+        Widths of the decoder's hidden layers. None: the encoder's, reversed; chosen too where
+        both are None.
     activation : str
         Nonlinearity of the hidden layers.
     latent_activation : str
@@ -61,8 +62,8 @@ class ModelConfig:
     dropout : float
         Dropout probability in the hidden layers.
     linear_skip : bool
-        Add linear paths genes -> mu and z -> genes beside the networks, started at the
-        probabilistic-PCA solution of the training rows.
+        Add linear paths genes -> mu and z -> genes beside the networks. Where `starts_at_pca`
+        they hold the probabilistic-PCA solution of the training rows and are not trained.
     likelihood : str
         Law of a gene given the latents.
     transform : str
@@ -99,6 +100,15 @@ class ModelConfig:
         _check_range("beta", self.beta, 0)
         _check_range("free-bits", self.free_bits, 0)
 
+    @property
+    def starts_at_pca(self) -> bool:
+        """Whether the linear paths hold principal components: a normal law, no outer activation."""
+        return (
+            self.linear_skip
+            and self.likelihood.startswith("gaussian")
+            and self.latent_activation == self.output_activation == "identity"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -111,9 +121,11 @@ class TrainingConfig:
     batch_size : int
         Rows a step.
     lr : float
-        Adam's learning rate at the start.
-    weight_decay : float
-        Decoupled weight decay (AdamW).
+        Adam's learning rate at the start. In a model that starts at its PCA it is relative to the
+        scale of each layer (`m1pipe.encoder.steps`).
+    weight_decay : float or None
+        Decoupled weight decay (AdamW). None: 0, or, in a model that starts at its PCA, stronger
+        the fewer the training rows; it draws the model back to the PCA.
     schedule : str
         Learning-rate schedule.
     plateau_factor, plateau_patience : float, int
@@ -121,8 +133,12 @@ class TrainingConfig:
         a better validation loss.
     clip : float
         Gradients are clipped to this global norm; 0 switches clipping off.
-    kl_warmup : float
-        Share of the epochs over which beta rises linearly from 0.
+    ema : float
+        Weights are averaged over the steps with this decay, and the averages are validated and
+        kept; 0 keeps the weights of the last step of an epoch.
+    kl_warmup : float or None
+        Share of the epochs over which beta rises linearly from 0. None: no such epochs in a model
+        that starts at its PCA, a quarter otherwise.
     patience : int
         Early stopping: epochs without a better validation loss, counted after the warm-up;
         0 switches it off.
@@ -143,13 +159,14 @@ class TrainingConfig:
     epochs: int | None = None
     batch_size: int = 64
     lr: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: Schedule = "plateau"
+    weight_decay: float | None = None
+    schedule: Schedule = "cosine"
     plateau_factor: float = 0.5
     plateau_patience: int = 10
-    clip: float = 1.0
-    kl_warmup: float = 0.25
-    patience: int = 30
+    clip: float = 0.0
+    ema: float = 0.99
+    kl_warmup: float | None = None
+    patience: int = 20
     validation: float = 0.1
     seed: int = 0
     precision: Precision = "auto"
@@ -162,12 +179,15 @@ class TrainingConfig:
             _check_range("epochs", self.epochs, 1)
         _check_range("batch-size", self.batch_size, 1)
         _check_range("lr", self.lr, 0, open_low=True)
-        _check_range("weight-decay", self.weight_decay, 0)
+        if self.weight_decay is not None:
+            _check_range("weight-decay", self.weight_decay, 0)
         _check_choice("schedule", self.schedule, Schedule)
         _check_range("plateau-factor", self.plateau_factor, 0, 1, open_low=True)
         _check_range("plateau-patience", self.plateau_patience, 0)
         _check_range("clip", self.clip, 0)
-        _check_range("kl-warmup", self.kl_warmup, 0, 1)
+        _check_range("ema", self.ema, 0, 0.99999)
+        if self.kl_warmup is not None:
+            _check_range("kl-warmup", self.kl_warmup, 0, 1)
         _check_range("patience", self.patience, 0)
         _check_range("validation", self.validation, 0, 0.9)
         _check_range("seed", self.seed, 0, 2**63 - 1)

@@ -4,24 +4,34 @@ from typing import Any
 
 from m1pipe.errors import InputError
 
+# None of the originals averaged weights, decayed them, or raised beta from 0.
+_PLAIN: dict[str, Any] = {
+    "linear_skip": False,
+    "schedule": "constant",
+    "clip": 0.0,
+    "ema": 0.0,
+    "weight_decay": 0.0,
+    "kl_warmup": 0.0,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "m1": {
+        **_PLAIN,
         "hidden": (4096, 2048, 1024, 512),
         "n_latent": 256,
         "batch_norm": False,
-        "linear_skip": False,
         "activation": "relu",
         "batch_size": 64,
         "lr": 1e-4,
         "epochs": 100,
     },
     "notebook": {
+        **_PLAIN,
         "hidden": (256, 128, 64),
         "n_latent": 32,
         "batch_norm": True,
         "activation": "leaky_relu",
         "dropout": 0.2,
-        "linear_skip": False,
         "likelihood": "gaussian_unit",
         "batch_size": 64,
         "lr": 1e-3,
@@ -29,21 +39,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip": 1.0,
     },
     "vaexprs": {
+        **_PLAIN,
         "hidden": (512,),
         "n_latent": 2,
         "batch_norm": False,
         "activation": "sigmoid",
-        "linear_skip": False,
         "likelihood": "bernoulli",
         "transform": "minmax",
     },
     "dee2": {
+        **_PLAIN,
         "hidden": (),
         "n_latent": 2000,
         "latent_activation": "relu",
         "output_activation": "sigmoid",
         "batch_norm": False,
-        "linear_skip": False,
         "likelihood": "gaussian_unit",
         "beta": 0.0,
         "lr": 1e-3,
@@ -53,11 +63,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "plateau_patience": 5,
     },
     "overview": {
+        **_PLAIN,
         "hidden": (128, 64),
         "n_latent": 10,
         "activation": "sigmoid",
         "batch_norm": False,
-        "linear_skip": False,
         "likelihood": "gaussian_unit",
     },
 }

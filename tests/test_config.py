@@ -34,6 +34,15 @@ def test_presets_build_and_differ_from_the_defaults(name: str) -> None:
     assert build(EncoderConfig, preset_options(name)) != EncoderConfig()
 
 
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_have_nothing_that_their_originals_had_not(name: str) -> None:
+    training = build(EncoderConfig, preset_options(name)).training
+    assert (training.ema, training.weight_decay, training.kl_warmup) == (0.0, 0.0, 0.0)
+    published = "plateau" if name in ("notebook", "dee2") else "constant"
+    assert training.schedule == published
+    assert training.clip == (1.0 if name == "notebook" else 0.0)
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [

@@ -38,13 +38,13 @@ def _default(value: object) -> str | bool:
 @click.option(
     "--hidden",
     type=WIDTHS,
-    show_default="512; 128 below 2,000 rows",
+    show_default="none below 10,000 rows, else 512",
     help='Widths of the encoder\'s hidden layers, such as "512,256", or none.',
 )
 @click.option(
     "--decoder-hidden",
     type=WIDTHS,
-    show_default="the encoder's, reversed",
+    show_default="the encoder's, reversed; without --hidden 512, or 128 below 500 rows",
     help="Widths of the decoder's hidden layers.",
 )
 @click.option(
@@ -62,7 +62,7 @@ def _default(value: object) -> str | bool:
 @click.option(
     "--epochs",
     type=int,
-    show_default="about 3,000 steps, 20 to 400 epochs",
+    show_default="about 2,000 steps, 20 to 100 epochs",
     help="Most passes over the rows.",
 )
 @click.option(

@@ -11,11 +11,12 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
+from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError
-from m1pipe.models.vae import VAEModule, default_hidden
+from m1pipe.models.vae import VAEModule, default_widths
 from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
 from m1pipe.settings import parse_bytes
-from m1pipe.training.schedule import resolve_epochs
+from m1pipe.training.schedule import WARMUP, resolve_epochs
 
 BLOCK_BYTES = 2**25
 
@@ -50,9 +51,18 @@ class TrainingPlan:
 
     @property
     def n_parameters(self) -> int:
-        """Trainable values of the network."""
+        """Trained values of the network."""
+        return self._shapes.n_parameters
+
+    @property
+    def n_held(self) -> int:
+        """Values that hold the PCA beside them and are not trained."""
+        return self._shapes.n_held
+
+    @property
+    def _shapes(self) -> VAEModule:
         with torch.device("meta"):
-            return VAEModule(self.source.shape[1], self.config.model).n_parameters
+            return VAEModule(self.source.shape[1], self.config.model)
 
     @property
     def data_bytes(self) -> int:
@@ -70,13 +80,13 @@ class TrainingPlan:
         data = min(self.data_bytes, parse_bytes(self.config.training.memory))
         widths = sum((*(self.config.model.hidden or ()), *(self.config.model.decoder_hidden or ())))
         activations = 12 * self.config.training.batch_size * (3 * self.source.shape[1] + widths)
-        return data + 20 * self.n_parameters + activations
+        return data + 28 * self.n_parameters + 8 * self.n_held + activations
 
     @property
     def disk_bytes(self) -> int:
         """Estimate of what the run's folder takes while training: weights, checkpoint, PCA."""
         pca = 4 * (self.config.model.n_latent + 3) * self.source.shape[1]
-        return 20 * self.n_parameters + pca
+        return 24 * self.n_parameters + 12 * self.n_held + pca
 
 
 def plan_training(
@@ -156,13 +166,19 @@ def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
             f"likelihood: {model.likelihood} expects levels as --transform {fitting[0]} gives "
             f"them; found --transform {model.transform}"
         )
-    hidden = default_hidden(n_rows) if model.hidden is None else model.hidden
-    back = hidden[::-1] if model.decoder_hidden is None else model.decoder_hidden
-    epochs = resolve_epochs(training, -(-n_rows // training.batch_size))
+    hidden, back = default_widths(model, n_rows)
+    warmup = training.kl_warmup
+    if warmup is None:
+        warmup = 0.0 if model.starts_at_pca else WARMUP
     return replace(
         config,
         model=replace(model, hidden=hidden, decoder_hidden=back),
-        training=replace(training, epochs=epochs),
+        training=replace(
+            training,
+            epochs=resolve_epochs(training, -(-n_rows // training.batch_size)),
+            weight_decay=default_weight_decay(model, training, n_rows),
+            kl_warmup=warmup,
+        ),
     )
 
 

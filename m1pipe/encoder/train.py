@@ -13,9 +13,11 @@ import torch
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
+from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
+from m1pipe.encoder.rates import parameter_groups
 from m1pipe.encoder.trained import Encoder, gene_means
-from m1pipe.models.pca_start import initialize_from_pca, takes_pca_start
+from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.recipe import Aligned
@@ -29,7 +31,6 @@ from m1pipe.training.objectives import vae_objective
 from m1pipe.training.signals import StopFlag
 
 VALIDATION_MEMORY = 0.25
-RESIDUAL_FLOOR = 1e-3
 
 
 def train_encoder(
@@ -119,12 +120,16 @@ def train_planned(
         training,
         beta=plan.config.model.beta,
         validation=validation,
+        parameters=parameter_groups(module, training),
         checkpoint=checkpoint,
         resume=resume,
         stop=stop,
         observer=observer,
         explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
+        start_counts=plan.config.model.starts_at_pca,
     )
+    if plan.config.model.starts_at_pca and validation is not None:
+        recalibrate_noise(module, validation, seed=training.seed)
     encoder = _encoder(plan, scaler, pca, module, history)
     encoder.summary = {
         **_facts(plan, history, str(device)),
@@ -180,15 +185,20 @@ def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
     with seeded(plan.config.training.seed):
         module = VAEModule(plan.source.shape[1], model)
     mean = torch.from_numpy(pca.mean)
-    if not takes_pca_start(model):
+    if not model.starts_at_pca:
         initialize_output_bias(module, mean)
         return module
-    floor = RESIDUAL_FLOOR * max(float(pca.gene_variances.mean()), RESIDUAL_FLOOR)
+    noise = noise_variance(
+        torch.from_numpy(pca.residual_variances),
+        torch.from_numpy(pca.gene_variances),
+        n_samples=plan.rows.size,
+        n_components=len(pca.components),
+    )
     initialize_from_pca(
         module,
         torch.from_numpy(pca.components),
         torch.from_numpy(pca.variances),
-        torch.from_numpy(np.maximum(pca.residual_variances, floor)),
+        noise,
         mean=mean,
     )
     return module
@@ -209,16 +219,19 @@ def _blocks(
 
 def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
     """How training went, in plain numbers."""
-    best = history.rows[history.best_epoch - 1] if history.best_epoch else history.rows[-1]
+    kept = {"train_loss": None, **history.start} if history.start else history.rows[-1]
+    best = history.rows[history.best_epoch - 1] if history.best_epoch else kept
     return {
         "n_rows": int(plan.rows.size),
         "n_validation": int(plan.held_out_rows.size),
         "n_parameters": plan.n_parameters,
+        "n_held": plan.n_held,
         "epochs": history.n_epochs,
         "best_epoch": history.best_epoch,
         "stopped_early": history.stopped_early,
-        "train_loss": summary.finite(best["train_loss"]),
-        "val_loss": summary.finite(best["val_loss"]) if "val_loss" in best else None,
+        "train_loss": best["train_loss"],
+        "val_loss": best.get("val_loss"),
+        "start_val_loss": history.start["val_loss"] if history.start else None,
         "device": device,
         "precision": history.precision,
         "precision_gap": history.precision_gap,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIGMA_BOUNDS = (0.25, 4.0)
+SIGMA_BOUNDS = (0.1, 4.0)
 PSEUDOCOUNT = 1e-8
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 

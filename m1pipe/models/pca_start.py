@@ -3,18 +3,36 @@
 import torch
 from torch import Tensor
 
-from m1pipe.config import ModelConfig
-from m1pipe.models.likelihoods import Gaussian
+from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian
 from m1pipe.models.vae import VAEModule, zero_layer
 
+PSEUDO_ROWS = 10
 
-def takes_pca_start(config: ModelConfig) -> bool:
-    """Whether `initialize_from_pca` applies: linear paths, a normal law, no outer activations."""
-    return (
-        config.linear_skip
-        and config.likelihood.startswith("gaussian")
-        and config.latent_activation == config.output_activation == "identity"
-    )
+
+def noise_variance(
+    residual_variance: Tensor, gene_variance: Tensor, *, n_samples: int, n_components: int
+) -> Tensor:
+    """Variance of each gene about the components, as rows that were not fitted will show it.
+
+    Components take up n_components / n_samples of the noise of the rows that they are fitted to,
+    which is put back; and a gene that is all but explained, or hardly expressed, is drawn towards
+    the mean variance by `PSEUDO_ROWS` rows.
+
+    Parameters
+    ----------
+    residual_variance, gene_variance : Tensor, shape (n_genes,)
+        Variance of the training rows about the components, and about the mean.
+    n_samples, n_components : int
+        Training rows and axes.
+
+    Returns
+    -------
+    Tensor, shape (n_genes,)
+    """
+    grown = residual_variance * n_samples / max(n_samples - n_components, 1)
+    prior = gene_variance.mean()
+    drawn = (n_samples * grown + PSEUDO_ROWS * prior) / (n_samples + PSEUDO_ROWS)
+    return drawn.clamp(SIGMA_BOUNDS[0] ** 2, SIGMA_BOUNDS[1] ** 2)
 
 
 @torch.no_grad()
@@ -42,7 +60,7 @@ def initialize_from_pca(
     variances : Tensor, shape (k,)
         Variance of the training rows along each axis.
     residual_variance : Tensor, shape (n_genes,), or float
-        Variance of each gene that the axes leave over.
+        Variance of each gene that the axes leave over, as from `noise_variance`.
     mean : Tensor, shape (n_genes,), optional
         Mean of the training rows on the transformed scale; zero where not given.
 
@@ -56,7 +74,7 @@ def initialize_from_pca(
     Tipping & Bishop 1999, J. R. Stat. Soc. B 61:611, equations 6-8.
     """
     skip_encoder, skip_decoder = module.skip_encoder, module.skip_decoder
-    if skip_encoder is None or skip_decoder is None or not takes_pca_start(module.config):
+    if skip_encoder is None or skip_decoder is None or not module.config.starts_at_pca:
         raise ValueError("a PCA start needs linear_skip, a normal law and no outer activations")
     k = components.shape[0]
     psi = torch.as_tensor(residual_variance, dtype=torch.float64).expand(module.n_genes).cpu()

@@ -11,6 +11,7 @@ from m1pipe.models.mlp import MLP, activation_layer, evaluating
 
 LOGVAR_BOUNDS = (-12.0, 4.0)
 SMALL_SET = 2000
+NARROW_SET, DEEP_SET = 500, 10_000
 
 
 class VAEModule(nn.Module):
@@ -18,7 +19,8 @@ class VAEModule(nn.Module):
 
     mu and logvar are linear in the last hidden layer (unless the configuration asks for another
     latent activation, for parity). With `linear_skip` a linear map of the genes is added to mu
-    and a linear map of z to the output, and the networks start as zero beside them.
+    and a linear map of z to the output, and the networks start as zero beside them; where they
+    are to hold a PCA, these maps and the noise of the genes are not trained.
 
     Parameters
     ----------
@@ -58,11 +60,19 @@ class VAEModule(nn.Module):
         if config.linear_skip:
             zero_layer(self.mu_head)
             zero_layer(self.output)
+        if config.starts_at_pca:
+            for held in (self.skip_encoder, self.skip_decoder, self.likelihood):
+                held.requires_grad_(False)  # type: ignore[union-attr]
 
     @property
     def n_parameters(self) -> int:
-        """Number of trainable values."""
+        """Number of trained values; those of a PCA that is held come on top (`n_held`)."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def n_held(self) -> int:
+        """Number of values that are set from the training rows and not trained."""
+        return sum(p.numel() for p in self.parameters() if not p.requires_grad)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and natural-log variance of the approximate posterior.
@@ -103,9 +113,21 @@ class VAEModule(nn.Module):
         return self.latent_activation(mu).to(x.dtype)
 
 
-def default_hidden(n_samples: int) -> tuple[int, ...]:
-    """Encoder widths for a training set of this size: one layer, narrower for a small set."""
-    return (128,) if n_samples < SMALL_SET else (512,)
+def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Widths of encoder and decoder for a training set of this size, where left open.
+
+    One layer, narrower for a small set. A model that starts at its PCA has a linear encoder
+    below `DEEP_SET` samples, where a network beside it only learned noise.
+    """
+    plain = (128,) if n_samples < SMALL_SET else (512,)
+    if config.hidden is not None:
+        hidden, back = config.hidden, config.hidden[::-1]
+    elif config.starts_at_pca:
+        hidden = () if n_samples < DEEP_SET else plain
+        back = (128,) if n_samples < NARROW_SET else (512,)
+    else:
+        hidden = back = plain
+    return hidden, back if config.decoder_hidden is None else config.decoder_hidden
 
 
 def encode_mean(module: VAEModule, x: Tensor) -> Tensor:

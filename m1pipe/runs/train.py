@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pandas as pd
-import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
@@ -18,6 +17,7 @@ from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
+from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 
@@ -69,11 +69,12 @@ def run_training(
     folder = RunFolder(out, results=(*FILES, STEPS_FILE))
     with open_matrix(data) as matrix:
         plan = make_plan(matrix, config)
+        n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
         start = folder.prepare(
             to_dict(plan.config),
             inputs,
             seed=config.training.seed,
-            threads=torch.get_num_threads(),
+            threads=n_threads,
             force=force,
             resume=resume,
         )
@@ -84,13 +85,14 @@ def run_training(
             log.info("%s", plan_line(plan))
             if start == "resumed":
                 watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
-            encoder = train_planned(
-                plan,
-                checkpoint=folder.checkpoint,
-                resume=start == "resumed",
-                stop=stop,
-                observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch),
-            )
+            with threads(n_threads):
+                encoder = train_planned(
+                    plan,
+                    checkpoint=folder.checkpoint,
+                    resume=start == "resumed",
+                    stop=stop,
+                    observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch),
+                )
             encoder.save(folder.path)
     return encoder
 
@@ -152,7 +154,7 @@ def plan_line(plan: TrainingPlan) -> str:
     return (
         f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
         f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}; "
-        f"{plan.n_parameters:,} parameters; {plan.config.training.epochs} epochs of "
+        f"{plan.n_parameters:,} trained parameters; {plan.config.training.epochs} epochs of "
         f"{plan.n_steps:,} steps"
     )
 
@@ -163,7 +165,7 @@ def dry_run_text(plan: TrainingPlan) -> str:
     return "\n".join(
         (
             plan_line(plan),
-            f"parameters  {plan.n_parameters:,}",
+            f"parameters  {plan.n_parameters:,} trained, {plan.n_held:,} held at the PCA",
             f"memory      about {plan.memory_bytes / 2**30:.2f} GiB beside the libraries",
             f"disk        about {plan.disk_bytes / 2**30:.2f} GiB while training",
             f"steps       {epochs * plan.n_steps:,}",

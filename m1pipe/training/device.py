@@ -1,6 +1,7 @@
 """Device, precision, seeds and the memory allocator."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,9 @@ from m1pipe.errors import InputError
 
 BIG_MODEL = 5_000_000
 BIG_BATCH = 64
+MUCH_WORK = 2e9
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_FOUND_THREADS = torch.get_num_threads()
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
 
 
@@ -63,6 +67,35 @@ def resolve_precision(
         return torch.float32
     fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _has_amx()
     return torch.bfloat16 if fast else torch.float32
+
+
+def choose_threads(n_parameters: int, batch_size: int) -> int:
+    """Threads for steps of this size: one where they are small.
+
+    A small matrix product gains little from a second thread, and waits for it a thousand times
+    longer than it computes when another process holds the core. A rule of shapes alone, as the
+    number of threads decides the last bits of a sum. What was asked for stands: `OMP_NUM_THREADS`
+    or `MKL_NUM_THREADS` in the environment, or `torch.set_num_threads` after this module's import.
+
+    Parameters
+    ----------
+    n_parameters, batch_size : int
+        Size of the model, rows a step: six operations each for one forward and backward pass.
+    """
+    present = torch.get_num_threads()
+    asked = present != _FOUND_THREADS or any(name in os.environ for name in THREAD_VARIABLES)
+    return present if asked or 6.0 * n_parameters * batch_size >= MUCH_WORK else 1
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch compute with this many threads in a block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def move_to(module: nn.Module, name: str) -> torch.device:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.mlp import evaluating
+from m1pipe.training.averaging import averaged, load_average, start_average, update_average
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision, seeded
 from m1pipe.training.faults import Explain
@@ -48,6 +49,7 @@ class _Loop:
     observer: Observer
     explain: Explain | None
     keep_best: bool
+    start_counts: bool
     state: FitState
     saved_at: float = 0.0
 
@@ -75,6 +77,7 @@ def fit(
     observer: Observer | None = None,
     explain: Explain | None = None,
     keep: Literal["best", "last"] = "best",
+    start_counts: bool = False,
 ) -> History:
     """Train a module in place and leave it, in evaluation mode, at its best weights.
 
@@ -114,6 +117,9 @@ def fit(
         From `explain_rows`: names samples and genes when a loss is not finite.
     keep : {"best", "last"}
         "last" neither restores the best weights nor stops early.
+    start_counts : bool
+        The weights that the module comes with are validated too, and kept if no epoch is better;
+        only where there are validation rows and no warm-up.
 
     Returns
     -------
@@ -130,7 +136,7 @@ def fit(
     """
     device = next(module.parameters()).device
     n_epochs = resolve_epochs(config, batches.n_steps)
-    groups = _decay_groups(module, config.weight_decay) if parameters is None else parameters
+    groups = _decay_groups(module, config.weight_decay or 0.0) if parameters is None else parameters
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
@@ -150,6 +156,7 @@ def fit(
         observer=observer or Observer(),
         explain=explain,
         keep_best=keep == "best",
+        start_counts=start_counts,
         state=FitState(),
     )
     with seeded(config.seed, device):
@@ -157,6 +164,8 @@ def fit(
         while not loop.state.finished:
             _train_epoch(loop)
             _close_epoch(loop)
+    if loop.state.average is not None:
+        load_average(module, loop.state.average)
     _restore_best(loop)
     module.eval()
     return _history(loop.state)
@@ -204,6 +213,12 @@ def _start(loop: _Loop, resume: bool) -> None:
     )
     if dtype is torch.bfloat16:
         _try_bf16(loop)
+    if loop.config.ema:
+        loop.state.average = start_average(loop.module)
+    if loop.start_counts and loop.validation is not None and loop.n_warmup == 0:
+        means = _validate(loop, loop.validation)
+        loop.state.start = {f"val_{name}": mean for name, mean in means.items()}
+        _keep(loop, means["loss"], epoch=0)
 
 
 def _try_bf16(loop: _Loop) -> None:
@@ -265,6 +280,9 @@ def _step(loop: _Loop, batch: Batch) -> None:
         _fail(loop, batch, losses["loss"], f"{what} at step {state.step + 1}")
     loop.optimizer.step()
     state.step += 1
+    if state.average is not None:
+        done = state.epoch * loop.batches.n_steps + state.step
+        update_average(state.average, loop.module, decay=loop.config.ema, n_steps=done)
     state.count += n_rows
     state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
     if loop.observer.on_step is not None:
@@ -313,12 +331,13 @@ def _close_epoch(loop: _Loop) -> None:
     row: dict[str, Any] = {"epoch": state.epoch + 1, "lr": _rate(loop), "beta": loop.beta_now}
     row |= {f"train_{name}": total / state.count for name, total in state.sums.items()}
     loss = row["train_loss"]
-    if loop.validation is not None:
-        means = _validate(loop, loop.validation)
-        row |= {f"val_{name}": mean for name, mean in means.items()}
-        loss = means["loss"]
-    if loop.keep_best and state.epoch >= loop.n_warmup:
-        _judge(loop, loss)
+    with averaged(loop.module, state.average):
+        if loop.validation is not None:
+            means = _validate(loop, loop.validation)
+            row |= {f"val_{name}": mean for name, mean in means.items()}
+            loss = means["loss"]
+        if loop.keep_best and state.epoch >= loop.n_warmup:
+            _judge(loop, loss)
     row["seconds"] = state.seconds + time.perf_counter() - begun
     state.rows.append(row)
     state.epoch, state.step, state.count, state.sums, state.seconds = state.epoch + 1, 0, 0, {}, 0.0
@@ -334,13 +353,18 @@ def _judge(loop: _Loop, loss: float) -> None:
     """Compare an eligible epoch's loss with the best one, and move the plateau schedule."""
     state = loop.state
     if loss < state.best_loss:
-        state.best_loss, state.best_epoch, state.waited = loss, state.epoch + 1, 0
-        weights = loop.module.state_dict()
-        state.best_weights = {name: value.clone() for name, value in weights.items()}
+        _keep(loop, loss, epoch=state.epoch + 1)
     else:
         state.waited += 1
     if loop.config.schedule == "plateau":
         state.plateau.update(loss, loop.config)
+
+
+def _keep(loop: _Loop, loss: float, *, epoch: int) -> None:
+    """Take the module's weights for the best so far."""
+    state, weights = loop.state, loop.module.state_dict()
+    state.best_loss, state.best_epoch, state.waited = loss, epoch, 0
+    state.best_weights = {name: value.clone() for name, value in weights.items()}
 
 
 def _restore_best(loop: _Loop) -> None:
@@ -372,6 +396,7 @@ def _history(state: FitState) -> History:
         rows=state.rows,
         best_epoch=state.best_epoch,
         best_loss=state.best_loss,
+        start=state.start,
         stopped_early=state.stopped_early,
         precision=state.precision,
         precision_gap=state.precision_gap,

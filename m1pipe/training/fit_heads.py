@@ -269,6 +269,7 @@ def _training_config(config: HeadConfig, seed: int) -> TrainingConfig:
         weight_decay=config.weight_decay,
         schedule="constant",
         clip=0.0,
+        ema=0.0,
         kl_warmup=0.0,
         patience=config.patience,
         seed=seed,

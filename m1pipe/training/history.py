@@ -16,9 +16,11 @@ class History:
         and its terms val_* (absent without validation rows), seconds. Losses are means over all
         rows of the epoch.
     best_epoch : int
-        Epoch whose weights were kept; 0 if none was counted.
+        Epoch whose weights were kept; 0 if none was counted, or the start was better than all.
     best_loss : float
         Its validation loss (training loss without validation rows).
+    start : dict or None
+        Validation loss (val_loss) and its terms before the first step, where the start counts.
     stopped_early : bool
         Whether patience ran out before the last epoch.
     precision : str
@@ -30,6 +32,7 @@ class History:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = float("inf")
+    start: dict[str, float] | None = None
     stopped_early: bool = False
     precision: str = "fp32"
     precision_gap: float | None = None

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from m1pipe.config import TrainingConfig
 
-ENOUGH_STEPS = 3000
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 400
+ENOUGH_STEPS = 2000
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 100
+WARMUP = 0.25
 
 
 def resolve_epochs(config: TrainingConfig, n_steps: int) -> int:
@@ -28,7 +29,8 @@ def warmup_epochs(config: TrainingConfig, n_epochs: int, beta: float) -> int:
     """Epochs of rising KL weight; at least one epoch is left after them, none at beta = 0."""
     if beta == 0:
         return 0
-    return min(round(config.kl_warmup * n_epochs), n_epochs - 1)
+    share = WARMUP if config.kl_warmup is None else config.kl_warmup
+    return min(round(share * n_epochs), n_epochs - 1)
 
 
 def beta_at(beta: float, epoch: int, n_warmup: int) -> float:

@@ -29,6 +29,10 @@ class FitState:
         Of the epoch to be restored; its number is from 1, 0 if there is none yet.
     waited : int
         Epochs since.
+    start : dict or None
+        Validation loss and terms before the first step, where the start counts.
+    average : dict of Tensor or None
+        Averages of the weights over the steps.
     plateau : Plateau
         State of the learning rate.
     rows : list of dict
@@ -48,6 +52,8 @@ class FitState:
     best_epoch: int = 0
     best_weights: dict[str, Tensor] | None = None
     waited: int = 0
+    start: dict[str, float] | None = None
+    average: dict[str, Tensor] | None = None
     plateau: Plateau = field(default_factory=Plateau)
     rows: list[dict[str, Any]] = field(default_factory=list)
     precision: str = "fp32"

@@ -58,14 +58,25 @@ def test_one_row_is_refused(data: anndata.AnnData) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "hidden", "epochs"),
-    [(60, (128,), 400), (1999, (128,), 94), (2000, (512,), 94), (150_000, (512,), 20)],
+    ("n_rows", "hidden", "epochs", "decay"),
+    [(60, (), 100, 100.0), (1500, (), 84, 10.0), (150_000, (512,), 20, 0.1)],
 )
-def test_open_settings_are_completed(n_rows: int, hidden: tuple[int, ...], epochs: int) -> None:
+def test_open_settings_are_completed(
+    n_rows: int, hidden: tuple[int, ...], epochs: int, decay: float
+) -> None:
     found = complete_config(EncoderConfig(), n_rows)
-    assert found.model.hidden == found.model.decoder_hidden == hidden
+    assert found.model.hidden == hidden
     assert found.training.epochs == epochs
+    assert found.training.weight_decay == pytest.approx(decay)
+    assert found.training.kl_warmup == 0.0
     assert complete_config(found, 77) == found
+
+
+def test_without_a_pca_start_nothing_decays_and_beta_warms_up() -> None:
+    found = complete_config(build(EncoderConfig, {"linear_skip": False}), 1500)
+    assert found.model.hidden == found.model.decoder_hidden == (128,)
+    assert found.training.weight_decay == 0.0
+    assert found.training.kl_warmup == 0.25
 
 
 def test_typed_settings_stay() -> None:
@@ -112,7 +123,8 @@ def test_sizes_are_those_of_the_network(data: anndata.AnnData) -> None:
     config = EncoderConfig(model=ModelConfig(n_latent=3, hidden=(7,)))
     plan = plan_training(data, config)
     built = VAEModule(data.n_vars, plan.config.model)
-    assert plan.n_parameters == sum(p.numel() for p in built.parameters())
+    assert plan.n_parameters + plan.n_held == sum(p.numel() for p in built.parameters())
+    assert plan.n_held > 2 * 3 * data.n_vars
     assert plan.data_bytes == 4 * data.n_obs * data.n_vars
     assert not plan.streams
     small = replace(config, training=TrainingConfig(memory="20K"))

@@ -5,7 +5,7 @@ from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA, FactorAnalysis
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.pca_start import factor_posterior, initialize_from_pca, takes_pca_start
+from m1pipe.models.pca_start import factor_posterior, initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, vae_loss
 
 N, P, K = 400, 25, 3
@@ -67,6 +67,28 @@ def test_factor_posterior_with_unequal_noise_matches_sklearn() -> None:
     assert subspace_angles(loadings.numpy(), axes.T.numpy()).max() < 1e-7
 
 
+def test_noise_is_that_of_rows_not_fitted() -> None:
+    """Many components of few rows leave far less than new rows will show."""
+    generator = np.random.default_rng(3)
+    scale = generator.uniform(0.5, 1.5, size=60)
+    train, new = (generator.normal(size=(n, 60)) * scale for n in (100, 4000))
+    pca = PCA(30).fit(train)
+    left = train - pca.inverse_transform(pca.transform(train))
+    residual, variance = (torch.tensor(values.var(0)) for values in (left, train))
+    found = noise_variance(residual, variance, n_samples=100, n_components=30)
+    unseen = new - pca.inverse_transform(pca.transform(new))
+    fitted, expected = residual.mean().item(), (unseen**2).mean()
+    assert fitted < 0.75 * expected
+    assert abs(found.mean().item() - expected) < 0.5 * abs(fitted - expected)
+
+
+def test_noise_of_a_constant_gene_is_drawn_to_the_mean_variance() -> None:
+    variance = torch.tensor([2.0, 0.0])
+    found = noise_variance(torch.zeros(2), variance, n_samples=90, n_components=1)
+    torch.testing.assert_close(found, torch.full((2,), 10 * 1.0 / 100))
+    assert noise_variance(torch.zeros(2), variance, n_samples=10**9, n_components=1).min() > 0
+
+
 def test_start_is_close_to_the_exact_likelihood_bound(x: torch.Tensor) -> None:
     """At the exact posterior the bound is tight: it equals the Gaussian log-likelihood."""
     module, pca = _started(x, likelihood="gaussian_shared")
@@ -89,6 +111,6 @@ def test_fewer_components_than_latents_leave_the_rest_at_zero(x: torch.Tensor) -
 )
 def test_other_models_are_refused(settings: dict[str, object]) -> None:
     config = ModelConfig(hidden=(8,), n_latent=K, **settings)
-    assert takes_pca_start(ModelConfig()) and not takes_pca_start(config)
+    assert ModelConfig().starts_at_pca and not config.starts_at_pca
     with pytest.raises(ValueError, match="a PCA start needs"):
         initialize_from_pca(VAEModule(P, config), torch.eye(P)[:K], torch.ones(K), 1.0)

@@ -7,7 +7,7 @@ from m1pipe.config import EncoderConfig, ModelConfig
 from m1pipe.models.vae import (
     VAEModule,
     decode_mean,
-    default_hidden,
+    default_widths,
     encode_mean,
     initialize_output_bias,
     kl_per_unit,
@@ -109,6 +109,17 @@ def test_beta_zero_is_the_plain_autoencoder(x: Tensor) -> None:
     assert (terms["kl"] == 0).all()
 
 
+def test_a_held_pca_is_not_trained_and_counted_apart() -> None:
+    held, plain = _module(hidden=(), decoder_hidden=(8,)), _module(linear_skip=False)
+    assert held.n_held == 2 * P * K + P + K + P  # both maps with their biases, and the noise
+    assert held.n_parameters == 2 * (P * K + K) + (K * 8 + 8) + 2 * 8 + (8 * P + P)
+    assert plain.n_held == 0
+    x = torch.randn(20, P)
+    vae_loss(held, x, beta=1.0)["loss"].mean().backward()
+    assert held.skip_encoder.weight.grad is None and held.skip_decoder.weight.grad is None
+    assert held.likelihood.raw_scale.grad is None
+
+
 @pytest.mark.parametrize("linear_skip", [False, True])
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_shared", "bernoulli"])
 def test_every_parameter_gets_a_gradient_at_beta_one(likelihood: str, linear_skip: bool) -> None:
@@ -121,7 +132,9 @@ def test_every_parameter_gets_a_gradient_at_beta_one(likelihood: str, linear_ski
         optimizer.step()
     # a bias in front of batch norm is taken out again by it, up to rounding
     silent = {"encoder.0.bias", "decoder.0.bias"}
-    for name, parameter in module.named_parameters():
+    trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    assert len(trained) > 10
+    for name, parameter in trained:
         assert parameter.grad is not None, name
         assert name in silent or parameter.grad.abs().max() > 1e-7, name
 
@@ -185,4 +198,21 @@ def test_widths_may_be_given_beside_the_configuration() -> None:
         VAEModule(P, ModelConfig())
     module = VAEModule(P, ModelConfig(decoder_hidden=(9,)), hidden=(8, 7))
     assert module.encoder.n_out == 7 and module.decoder.n_out == 9
-    assert default_hidden(1000) == (128,) and default_hidden(6000) == (512,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_samples", "widths"),
+    [
+        ({}, 499, ((), (128,))),
+        ({}, 500, ((), (512,))),
+        ({}, 10_000, ((512,), (512,))),
+        ({"hidden": (8, 4)}, 500, ((8, 4), (4, 8))),
+        ({"decoder_hidden": (9,)}, 500, ((), (9,))),
+        ({"linear_skip": False}, 1999, ((128,), (128,))),
+        ({"likelihood": "bernoulli"}, 2000, ((512,), (512,))),
+    ],
+)
+def test_open_widths_follow_the_training_set(
+    settings: dict[str, object], n_samples: int, widths: tuple[tuple[int, ...], ...]
+) -> None:
+    assert default_widths(ModelConfig(**settings), n_samples) == widths

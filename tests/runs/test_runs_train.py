@@ -65,7 +65,7 @@ def test_a_finished_run_holds_what_the_formats_promise(data: Path, tmp_path: Pat
 def test_the_stored_config_is_complete_and_repeats_the_run(data: Path, tmp_path: Path) -> None:
     run_training(data, tmp_path / "a", _config(hidden=None, rows='tissue == "Liver"'))
     stored = build(EncoderConfig, read_config_file(tmp_path / "a" / "config.json"))
-    assert stored.model.hidden == stored.model.decoder_hidden == (128,)
+    assert (stored.model.hidden, stored.model.decoder_hidden) == ((), (128,))
     run_training(data, tmp_path / "b", stored)
     assert _weights(tmp_path / "a") == _weights(tmp_path / "b")
 

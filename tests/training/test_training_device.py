@@ -9,10 +9,12 @@ from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.training import device as device_module
 from m1pipe.training.device import (
+    choose_threads,
     make_generator,
     resolve_device,
     resolve_precision,
     seeded,
+    threads,
     tune_allocator,
 )
 from m1pipe.training.schedule import (
@@ -107,9 +109,9 @@ def test_plateau_matches_torch() -> None:
 
 def test_epochs_make_enough_steps() -> None:
     assert resolve_epochs(TrainingConfig(epochs=7), 5) == 7
-    assert resolve_epochs(TrainingConfig(), 100) == 30
+    assert resolve_epochs(TrainingConfig(), 50) == 40
     assert resolve_epochs(TrainingConfig(), 2000) == 20
-    assert resolve_epochs(TrainingConfig(), 1) == 400
+    assert resolve_epochs(TrainingConfig(), 1) == 100
 
 
 def test_warm_up_rises_linearly_from_above_zero() -> None:
@@ -120,3 +122,25 @@ def test_warm_up_rises_linearly_from_above_zero() -> None:
     values = [beta_at(0.5, epoch, 4) for epoch in range(6)]
     np.testing.assert_allclose(values, [0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
     assert cosine_factor(0, 10) == 1.0 and cosine_factor(10, 10) == 0.0
+
+
+def test_small_steps_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(device_module, "_FOUND_THREADS", 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert choose_threads(500_000, 64) == 1
+    assert choose_threads(150_000_000, 64) == 8
+    monkeypatch.setattr(device_module, "_FOUND_THREADS", 2)  # set by hand since
+    assert choose_threads(500_000, 64) == 8
+    monkeypatch.setattr(device_module, "_FOUND_THREADS", 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert choose_threads(500_000, 64) == 8
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="inside"), threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        raise RuntimeError("inside")
+    assert torch.get_num_threads() == before

@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches
@@ -93,7 +94,9 @@ def test_epoch_loss_is_the_sum_over_rows_divided_by_their_number() -> None:
 def test_one_step_is_adam_on_the_batch_mean() -> None:
     x, y = _data(16), torch.randn(16, 2)
     ours, theirs = _linear(), _linear()
-    config = TrainingConfig(epochs=1, lr=0.01, clip=0.5, weight_decay=0.1, schedule="constant")
+    config = TrainingConfig(
+        epochs=1, lr=0.01, clip=0.5, weight_decay=0.1, schedule="constant", ema=0.0
+    )
     fit(ours, _feed(x, y, shuffle=False), _squares, config)
     groups = [{"params": [theirs.weight], "weight_decay": 0.1}, {"params": [theirs.bias]}]
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
@@ -121,7 +124,7 @@ def test_best_weights_are_restored_and_early_stopping_waits_its_patience() -> No
     def on_epoch(row: dict) -> None:
         kept[row["epoch"]] = module.weight.detach().clone()
 
-    config = TrainingConfig(epochs=200, lr=0.02, patience=4, schedule="constant")
+    config = TrainingConfig(epochs=200, lr=0.02, patience=4, schedule="constant", ema=0.0)
     seen = Observer(on_epoch=on_epoch)
     history = fit(module, _feed(x, y), _squares, config, validation=held_out, observer=seen)
     losses = [row["val_loss"] for row in history.rows]
@@ -135,12 +138,78 @@ def test_best_weights_are_restored_and_early_stopping_waits_its_patience() -> No
 
 def test_keep_last_goes_on_to_the_end() -> None:
     x, y = _data(), torch.zeros(50, 2)
-    config = TrainingConfig(epochs=9, lr=1.0, patience=1, schedule="constant")
+    config = TrainingConfig(epochs=9, lr=1.0, patience=1, schedule="constant", ema=0.0)
     module, last = _linear(), []
     seen = Observer(on_epoch=lambda row: last.append(module.weight.detach().clone()))
     history = fit(module, _feed(x, y), _squares, config, observer=seen, keep="last")
     assert history.n_epochs == 9 and history.best_epoch == 0
     assert torch.equal(module.weight, last[-1])
+
+
+def test_averages_of_the_weights_are_what_is_validated_and_kept() -> None:
+    """Against torch's own averaging, with the same memory."""
+    x, y = _data(), torch.randn(50, 2)
+    module, own = _linear(), _linear()
+    oracle = AveragedModel(
+        own, avg_fn=lambda old, new, n: old + (1 - min(0.8, (n + 1) / (n + 11))) * (new - old)
+    )
+    oracle.update_parameters(own)  # its first call copies; counted from the step after it
+
+    def follow(told: dict) -> None:
+        own.load_state_dict(module.state_dict())
+        oracle.n_averaged.fill_(4 * (told["epoch"] - 1) + told["step"] - 1)
+        if oracle.n_averaged == 0:  # torch would copy at 0
+            share = 1 - 1 / 11
+            with torch.no_grad():
+                for old, new in zip(oracle.module.parameters(), own.parameters(), strict=True):
+                    old.lerp_(new, share)
+        else:
+            oracle.update_parameters(own)
+
+    config = TrainingConfig(epochs=3, lr=0.05, schedule="constant", ema=0.8)
+    watching = Observer(on_step=follow)
+    history = fit(module, _feed(x, y), _squares, config, keep="last", observer=watching)
+    assert history.n_epochs == 3
+    torch.testing.assert_close(module.weight, oracle.module.weight, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(module.weight, own.weight)
+
+
+def test_averaging_does_not_disturb_the_steps() -> None:
+    losses = []
+    for ema in (0.0, 0.9):
+        config = TrainingConfig(epochs=4, ema=ema)
+        held_out = _feed(_data(20))
+        history = fit(_vae(), _feed(_data()), vae_objective, config, beta=1.0, validation=held_out)
+        losses.append([row["train_loss"] for row in history.rows])
+    assert losses[0] == losses[1]
+
+
+def test_the_start_is_kept_where_no_epoch_is_better() -> None:
+    x, y = _data(), torch.zeros(50, 2)
+    module = nn.Linear(6, 2)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    config = TrainingConfig(epochs=50, patience=3, lr=0.1)
+    held_out = _feed(x, y)
+    noisy = torch.randn(50, 2)
+    history = fit(module, _feed(x, noisy), _squares, config, validation=held_out, start_counts=True)
+    assert history.start == {"val_loss": 0.0, "val_half": 0.0}
+    assert (history.best_epoch, history.best_loss, history.n_epochs) == (0, 0.0, 3)
+    assert history.stopped_early and not module.weight.any()
+
+
+def test_the_start_does_not_count_before_a_warm_up() -> None:
+    config = TrainingConfig(epochs=4, kl_warmup=0.5)
+    history = fit(
+        _vae(),
+        _feed(_data()),
+        vae_objective,
+        config,
+        beta=1.0,
+        validation=_feed(_data(20)),
+        start_counts=True,
+    )
+    assert history.start is None and history.best_epoch > 2
 
 
 def test_best_epoch_counts_only_after_the_warm_up() -> None:
@@ -255,7 +324,7 @@ def test_non_finite_loss_later_on_restores_the_best_epoch() -> None:
         if row["epoch"] == 2:
             x[:] = math.inf
 
-    config = TrainingConfig(epochs=5, lr=0.01, schedule="constant")
+    config = TrainingConfig(epochs=5, lr=0.01, schedule="constant", ema=0.0)
     with pytest.raises(InputError, match="non-finite loss at step 1 of epoch 3"):
         fit(module, _feed(x, y), _squares, config, observer=Observer(on_epoch=poison))
     assert torch.equal(module.weight, kept[1])

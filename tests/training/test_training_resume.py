@@ -35,7 +35,8 @@ class _Rows:
 
 
 def _config(**settings: object) -> TrainingConfig:
-    chosen = {"epochs": 6, "plateau_patience": 0, "lr": 0.02, "patience": 3, "seed": 5}
+    chosen = {"epochs": 6, "plateau_patience": 0, "lr": 0.2, "patience": 3, "seed": 5, "ema": 0.9}
+    chosen |= {"schedule": "plateau", "clip": 1.0}
     return TrainingConfig(**{**chosen, "kl_warmup": 0.2, "batch_size": 16, **settings})
 
 
@@ -182,7 +183,7 @@ def test_checkpoint_holds_tensors_and_plain_types_only(tmp_path: Path) -> None:
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "resume.pt"
     _run(path)
-    with pytest.raises(InputError, match=r"lr was 0\.02 and is 0\.1 now"):
+    with pytest.raises(InputError, match=r"lr was 0\.2 and is 0\.1 now"):
         _run(path, resume=True, config=_config(lr=0.1))
 
 
