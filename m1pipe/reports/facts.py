@@ -60,7 +60,11 @@ def _targets_text(info: Mapping[str, Any]) -> str:
         return _with_units(count(n, "target"), info.get("target_units"))
     noun = "label" if info.get("kind") == "multilabel" else "class"
     text = count(n, noun, None if noun == "label" else "classes")
-    return text + (f" of {info['label']}" if info.get("label") else "")
+    text += f" of {info['label']}" if info.get("label") else ""
+    names = info.get("target_names") or []
+    if info.get("kind") == "binary" and len(names) == 2:
+        text += f"; ROC AUC and average precision are those of {names[1]}"
+    return text
 
 
 def _counts_text(counts: Mapping[str, int] | None) -> str:

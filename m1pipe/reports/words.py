@@ -234,6 +234,6 @@ def _groups_caution(result: CrossvalResult) -> str:
         return ""
     return (
         f"{count(len(result.samples), 'sample')} come from {count(n_groups, 'donor')}: donors "
-        "are the independent units. No donor stands on both sides of a split, and per-sample "
-        "differences are averaged within donor, each donor weighing the same."
+        "are the independent units. No donor stands on both sides of a split, and the tests "
+        "beside the headline average the differences within donor, each donor weighing the same."
     )

@@ -206,11 +206,13 @@ def test_every_number_of_folds_and_kind_of_target_gives_a_page(planted, build):
         "metric": "log_loss",
         "label": "disease",
         "classes": {"ALL": 47, "AML": 25},
+        "target_names": ["ALL", "AML"],
         "target_units": None,
     }
     page = build(dataclasses.replace(result, scores=scores, comparisons=tests, info=info))
     assert "predict disease" in page.text
     assert "ALL (47), AML (25)" in page.text
+    assert "average precision are those of AML" in page.text
     assert "nats per sample" in page.text
 
 

@@ -110,8 +110,8 @@ def test_donors_are_named_as_the_units(planted):
     result = planted(CLEAR, {"vae": 3}, n_groups=8, group="donor", n_repeats=5)
     assert words.cautions(result) == [
         "150 samples come from 8 donors: donors are the independent units. No donor stands on "
-        "both sides of a split, and per-sample differences are averaged within donor, each donor "
-        "weighing the same."
+        "both sides of a split, and the tests beside the headline average the differences within "
+        "donor, each donor weighing the same."
     ]
 
 
