@@ -148,9 +148,7 @@ def test_a_share_is_run_again_only_by_force(
     for force in (False, False, True):
         run_crossval(run, QUICK, tmp_path / "cv", only=(0, 1), force=force)
     assert fits == [(0, 1), (0, 1)]
-    with pytest.raises(
-        InputError, match="expected folds 0 to 2 and repeats 0 to 0"
-    ):
+    with pytest.raises(InputError, match="expected folds 0 to 2 and repeats 0 to 0"):
         run_crossval(run, QUICK, tmp_path / "cv", only=(0, 3))
 
 
