@@ -150,9 +150,12 @@ def test_negative_before_the_logarithm(refused: Callable[..., str]) -> None:
 
 
 def test_source_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, found in [("none.tsv", "none of that name"), (".", "a folder")]:
+    for name, expected in [
+        ("none.tsv", "expected a text file; found none of that name"),
+        (".", "expected a folder of 10x with matrix.mtx (.gz); found none"),
+    ]:
         assert run(["convert", str(tmp_path / name), str(tmp_path / "x.h5ad"), *COUNTS]) == 1
-        assert f"expected a text file; found {found}" in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -210,10 +213,10 @@ def test_not_hdf5(tmp_path: Path, inspected: Callable[[Path], str]) -> None:
 
 def test_hdf5_without_a_known_layout(tmp_path: Path, inspected: Callable[[Path], str]) -> None:
     with h5py.File(tmp_path / "odd.h5", "w") as file:
-        file["data/expression"], file["meta"] = [[1]], [2]
+        file["data/values"], file["info"] = [[1]], [2]
     line = inspected(tmp_path / "odd.h5")
-    assert "odd.h5: expected h5ad (X, obs, var) or flat HDF5 (expressions, row_names" in line
-    assert "found the keys data, meta" in line
+    assert "odd.h5: expected h5ad (X, obs, var), flat HDF5 (expressions, row_names" in line
+    assert "found the keys data, info" in line
 
 
 def test_truncated_hdf5(tmp_path: Path, inspected: Callable[[Path], str]) -> None:
@@ -231,14 +234,14 @@ def test_hdf5_that_is_empty_or_not_there(tmp_path: Path, inspected: Callable[[Pa
     assert "expected a file; found a folder" in inspected(tmp_path)
 
 
-@pytest.mark.parametrize("when", ["load_text", "apply_steps"])
+@pytest.mark.parametrize("when", ["load.load_text", "convert.apply_steps"])
 def test_ctrl_c_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"m1pipe.data.convert.{when}", interrupted)
+    monkeypatch.setattr(f"m1pipe.data.{when}", interrupted)
     (tmp_path / "genes.tsv").write_text(GOOD)
     assert run(["convert", str(tmp_path / "genes.tsv"), str(tmp_path / "x.h5ad"), *COUNTS]) == 130
     assert "interrupted" in capsys.readouterr().err

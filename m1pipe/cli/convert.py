@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.data.convert import ConvertConfig, Format, Missing
+from m1pipe.data.conversion import ConvertConfig, Duplicates, Format, Missing, Quality
 from m1pipe.data.convert import convert as convert_source
 from m1pipe.data.prepare import ZeroTotal
 from m1pipe.data.steps import Normalize
@@ -57,15 +57,32 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     type=click.Choice(get_args(Missing)),
     help=f"Empty fields, NA, NaN.  [default: {_DEFAULTS['missing']}]",
 )
+@click.option("--where", metavar="COND", help="Samples wanted: COLUMN~REGEX, or a pandas query.")
+@click.option("--series", callback=_names, metavar="A,B", help="Samples wanted: of GEO series.")
+@click.option(
+    "--single-cell-below", type=float, metavar="F", help="Samples wanted: ARCHS4's probability."
+)
+@click.option("--runs", metavar="TSV", help="Runs and experiments; runs of one are summed.")
+@click.option("--qc", type=click.Choice(get_args(Quality)), help="Runs wanted, by DEE2's quality.")
+@click.option("--gene-names", metavar="COLUMN", help="Name genes by their annotation.")
+@click.option("--aliases", metavar="TSV", help="Other names of genes: alias, name.")
+@click.option(
+    "--duplicates",
+    type=click.Choice(get_args(Duplicates)),
+    help=f"Genes of one name.  [default: {_DEFAULTS['duplicates']}]",
+)
 @click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
 @click.option("--force", is_flag=True, help="Replace DEST.")
 def convert(source: Path, dest: Path, config_file: str | None, force: bool, **options: Any) -> None:
-    """Turn text (.tsv, .csv, .gz, .bz2), h5ad or flat HDF5 into h5ad, streaming.
+    """Turn text, GCT, ARCHS4, DEE2, 10x (HDF5 or folder) or h5ad into h5ad, streaming.
 
     \b
     Counts of samples x genes to log2 of counts per 10,000:
       m1pipe convert genes.tsv.gz x.h5ad --units counts --normalize total
           --target-sum 1e4 --log2p1 --labels labels.tsv
+    Liver samples of ARCHS4, no single cells, genes of one symbol summed:
+      m1pipe convert human_gene_v2.h5 u.h5ad --where 'source_name_ch1~liver'
+          --single-cell-below 0.5 --gene-names symbol --duplicates sum
     """  # noqa: D301 - click wants this character itself
     layers = [read_config_file(config_file)] if config_file else []
     config = build(ConvertConfig, *layers, options, where=config_file or "convert")

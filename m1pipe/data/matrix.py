@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.layouts import Stored, find_stored, in_memory, open_hdf5
+from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.layouts import find_stored
+from m1pipe.data.stored import Stored, in_memory
 from m1pipe.data.units import Units, read_units
 from m1pipe.errors import InputError
 
@@ -31,7 +33,7 @@ class Matrix:
         Annotations of samples and of genes, indexed by their names.
     units : Units
     layout : str
-        "memory", "h5ad", "h5ad_csr", "h5ad_csc" or "flat".
+        "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
     """
 
     def __init__(
@@ -158,6 +160,23 @@ class Matrix:
             stop = min(start + step, self.n_samples)
             yield start, stop, self.rows(start, stop, columns)
 
+    def bands(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Ascending rows cut into blocks, so that what lies together on disk is read once.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n,)
+            Ascending.
+
+        Returns
+        -------
+        list of ndarray of int
+            Together `rows`; each is worth some 32 MB at most, or one band of the file.
+        """
+        block = np.asarray(rows) // self._block_rows()
+        cuts = np.flatnonzero(np.diff(block)) + 1
+        return [part for part in np.split(np.asarray(rows), cuts) if len(part)]
+
     def read(self, columns: np.ndarray | None = None) -> np.ndarray:
         """The whole matrix, or the columns wanted of it, as a float32 array."""
         width = self.n_genes if columns is None else len(columns)
@@ -209,9 +228,10 @@ def open_matrix(source: Any) -> Matrix:
     Parameters
     ----------
     source : path, AnnData, DataFrame, (array, names) or Matrix
-        A path to an h5ad file or to HDF5 in the flat layout; a table with samples as its index
-        and genes as its columns; an array with the names of its columns; a Matrix is returned
-        as it is. Units of a DataFrame are read from its `attrs`, of AnnData from `uns`.
+        A path to h5ad, or to HDF5 in the flat layout or that of ARCHS4, DEE2 or 10x; a table with
+        samples as its index and genes as its columns; an array with the names of its columns; a
+        Matrix is returned as it is. Units of a DataFrame are read from its `attrs`, of AnnData
+        from `uns`.
 
     Returns
     -------

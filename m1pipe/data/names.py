@@ -1,7 +1,7 @@
 """Matching genes and samples by name, never by position."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,15 @@ def canonical_gene(name: str) -> str:
     """
     found = _ENSEMBL_VERSION.match(name)
     return found.group(1) if found else name
+
+
+def resolve_aliases(names: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+    """Names with aliases replaced, as they are or else without the version of an Ensembl id.
+
+    >>> resolve_aliases(["ENSG00000141510.17", "P53", "X"], {"ENSG00000141510": "TP53", "P53": "Q"})
+    ['TP53', 'Q', 'X']
+    """
+    return [aliases.get(name) or aliases.get(canonical_gene(name), name) for name in names]
 
 
 def match_genes(

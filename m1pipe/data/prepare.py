@@ -12,6 +12,7 @@ from m1pipe.data.survey import Survey, binary_genes
 from m1pipe.data.units import MILLION
 from m1pipe.errors import InputError, M1Warning
 
+_GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
 ZeroTotal = Literal["error", "drop", "keep"]
 
 
@@ -119,6 +120,20 @@ def annotate(
     if "gene_id" not in table.columns:
         table = table.rename(columns={"gene": "gene_id"})
     return join_labels(frame, table, what)
+
+
+def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
+    """`tissue` and `donor` of GTEx's samples, where they are and go by other names.
+
+    `SMTSD` of the sample attributes becomes `tissue`; ids such as GTEX-1117F-0226-SM-5GZZ7, if
+    all samples have them, give the `donor` GTEX-1117F.
+    """
+    if "SMTSD" in obs and "tissue" not in obs:
+        obs = obs.assign(tissue=obs["SMTSD"])
+    donors = obs.index.astype(str).str.extract(_GTEX_ID, expand=False)
+    if "donor" not in obs and len(obs) and donors.notna().all():
+        obs = obs.assign(donor=donors.to_numpy())
+    return obs
 
 
 def with_totals(obs: pd.DataFrame, found: Survey, steps: Steps) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,8 +12,9 @@ import pandas as pd
 
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.rawio import read_at
+from m1pipe.data.sources.gct import annotation_name, check_n_rows, open_gct
 from m1pipe.data.sources.tables import label_column
-from m1pipe.data.sources.text import TextTable, open_table
+from m1pipe.data.sources.text import TextBlock, TextTable, open_table
 from m1pipe.data.survey import Block
 from m1pipe.errors import InputError, M1Warning
 
@@ -33,11 +34,14 @@ class Loaded:
     blocks : callable
         () -> iterator of (start, stop, X), samples in order; X float32 of shape
         (stop - start, n_genes).
+    chosen : callable or None
+        (rows,) -> the same of some rows, ascending, where they can be read alone.
     """
 
     obs: pd.DataFrame
     var: pd.DataFrame
     blocks: Callable[[], Iterator[Block]]
+    chosen: Callable[[np.ndarray], Iterator[Block]] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,6 +56,7 @@ def load_text(
     genes_as_rows: bool = False,
     label_names: Sequence[str] = (),
     keep_missing: bool = False,
+    repeats: bool = False,
 ) -> Loaded:
     """Parse delimited text once, row by row, into `spool` as raw float32.
 
@@ -67,6 +72,8 @@ def load_text(
         Labels that sit among the genes: columns, or rows where genes are rows.
     keep_missing : bool
         Missing values become NaN instead of being refused.
+    repeats : bool
+        Names of genes may come more than once.
 
     Returns
     -------
@@ -79,37 +86,108 @@ def load_text(
     """
     text_columns = () if genes_as_rows else tuple(label_names)
     text_rows = tuple(label_names) if genes_as_rows else ()
-    line_of: dict[str, int] = {}
-    text: list[list[str]] = []
-    with open_table(path) as table:
+    with open_table(path, repeats=repeats and not genes_as_rows) as table:
         columns = _number_columns(table, text_columns)
-        for block in table.blocks(
+        blocks = table.blocks(
             text_columns=text_columns, text_rows=text_rows, keep_missing=keep_missing
-        ):
-            _note_names(line_of, block.names, block.lines, path)
-            text.extend(block.text)
-            _append(spool, block.values)
-    names = list(line_of)
+        )
+        names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
     if genes_as_rows:
         labels = _row_labels(table, text_rows)
-        blocks = _transposed_blocks(spool, len(names), len(columns))
-        return Loaded(_frame(columns, labels), _frame(names, {}), blocks)
+        return Loaded(
+            _frame(columns, labels),
+            _frame(names, {}),
+            transposed_blocks(spool, len(names), len(columns)),
+        )
     _doubt_orientation(names, columns, path)
     labels = {name: [row[i] for row in text] for i, name in enumerate(text_columns)}
-    blocks = _row_blocks(spool, len(names), len(columns))
-    return Loaded(_frame(names, labels), _frame(columns, {}), blocks)
+    data = row_blocks(spool, len(names), len(columns))
+    return Loaded(_frame(names, labels), _frame(columns, {}), data)
+
+
+def load_gct(
+    path: Path, spool: BinaryIO, *, keep_missing: bool = False, repeats: bool = False
+) -> Loaded:
+    """Parse GCT once into `spool` as raw float32; parameters as `load_text`.
+
+    Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
+    samples to `obs`.
+    """
+    with open_gct(path) as gct:
+        columns = [name for name in gct.table.columns if name not in gct.annotations]
+        blocks = gct.table.blocks(text_columns=gct.annotations, keep_missing=keep_missing)
+        names, text = _spool_rows(blocks, spool, path, repeats=repeats)
+        check_n_rows(gct, len(names))
+    described = {
+        annotation_name(name): [row[i] for row in text] for i, name in enumerate(gct.annotations)
+    }
+    data = transposed_blocks(spool, len(names), len(columns))
+    return Loaded(_frame(columns, gct.sample_labels), _frame(names, described), data)
 
 
 def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
     """Stream an open matrix; NaN is refused unless it is to be kept."""
 
+    def checked(rows: np.ndarray, X: np.ndarray) -> np.ndarray:
+        if not keep_missing:
+            check_finite(X, matrix, rows)
+        return X
+
     def blocks() -> Iterator[Block]:
         for start, stop, X in matrix.blocks():
-            if not keep_missing:
-                check_finite(X, matrix, start)
-            yield start, stop, X
+            yield start, stop, checked(np.arange(start, stop), X)
 
-    return Loaded(matrix.obs, matrix.var, blocks)
+    def chosen(wanted: np.ndarray) -> Iterator[Block]:
+        done = 0
+        for rows in matrix.bands(wanted):
+            yield done, done + len(rows), checked(rows, matrix.take(rows))
+            done += len(rows)
+
+    return Loaded(matrix.obs, matrix.var, blocks, chosen)
+
+
+def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
+    """Some of the samples; a matrix on disk is read only where they lie.
+
+    Parameters
+    ----------
+    data : Loaded
+    wanted : ndarray of bool, shape (n_samples,)
+
+    Returns
+    -------
+    Loaded
+    """
+    if wanted.all():
+        return data
+    obs, rows = data.obs[wanted], np.flatnonzero(wanted)
+    alone = data.chosen
+    if alone is not None:
+        return Loaded(obs, data.var, lambda: alone(rows), lambda some: alone(rows[some]))
+
+    def blocks() -> Iterator[Block]:
+        done = 0
+        for start, stop, X in data.blocks():
+            kept = X[wanted[start:stop]]
+            yield done, done + len(kept), kept
+            done += len(kept)
+
+    return Loaded(obs, data.var, blocks)
+
+
+def _spool_rows(
+    blocks: Iterable[TextBlock], spool: BinaryIO, path: Path, *, repeats: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Append the values of all rows to `spool`; their names and their fields of text."""
+    line_of: dict[str, int] = {}
+    names: list[str] = []
+    text: list[list[str]] = []
+    for block in blocks:
+        _note_names(line_of, block.names, block.lines, path, repeats=repeats)
+        names.extend(block.names)
+        text.extend(block.text)
+        append(spool, block.values)
+    return names, text
 
 
 def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
@@ -126,13 +204,18 @@ def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
 
 
 def _note_names(
-    line_of: dict[str, int], names: Sequence[str], lines: Sequence[int], path: Path
+    line_of: dict[str, int],
+    names: Sequence[str],
+    lines: Sequence[int],
+    path: Path,
+    *,
+    repeats: bool,
 ) -> None:
     """Remember row names; one that comes twice is refused, naming both lines."""
     for name, line in zip(names, lines, strict=True):
         if not name.strip():
             raise InputError(f"{path}: line {line}: expected a name in the first field; found none")
-        if name in line_of:
+        if name in line_of and not repeats:
             raise InputError(
                 f"{path}: line {line}: expected each name once; found {name!r} again, first on "
                 f"line {line_of[name]}"
@@ -165,7 +248,7 @@ def _doubt_orientation(rows: Sequence[str], columns: Sequence[str], path: Path) 
         )
 
 
-def _row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
+def row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
     """Blocks of a raw file of samples x genes."""
     step = max(BLOCK_BYTES // (4 * n_columns), 1)
 
@@ -179,7 +262,7 @@ def _row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], It
     return blocks
 
 
-def _transposed_blocks(
+def transposed_blocks(
     spool: BinaryIO, n_rows: int, n_columns: int
 ) -> Callable[[], Iterator[Block]]:
     """Blocks of samples of a raw file of genes x samples, a slab of columns at a time."""
@@ -199,7 +282,8 @@ def _transposed_blocks(
     return blocks
 
 
-def _append(spool: BinaryIO, X: np.ndarray) -> None:
+def append(spool: BinaryIO, X: np.ndarray) -> None:
+    """Write an array at the end of a raw file; a full disk becomes an InputError."""
     view = np.ascontiguousarray(X).data.cast("B")
     while view:
         try:

@@ -19,12 +19,25 @@ _HDF5_MAGIC = b"\x89HDF"
 def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
     """Yield the lines of a text file, plain, gzip or bzip2, without their ends.
 
+    Raises
+    ------
+    InputError
+        As `open_chunks`.
+    """
+    with open_chunks(path) as chunks:
+        yield _lines(chunks)
+
+
+@contextmanager
+def open_chunks(path: Path) -> Iterator[Iterator[bytes]]:
+    """Yield the text of a file, plain, gzip or bzip2, in pieces of about a megabyte.
+
     A bar shows the progress by bytes of the file.
 
     Raises
     ------
     InputError
-        If there is no such file or it is not text; and while the lines are read, if the file
+        If there is no such file or it is not text; and while it is read, if the file
         turns out to be cut short or broken.
     """
     if not path.is_file():
@@ -36,7 +49,21 @@ def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
         raise InputError(f"{path}: could not be read: {error.strerror}") from None
     bar: Any = progress(total=path.stat().st_size, label=f"reading {path.name}", unit="B")
     with raw, bar, _decompressed(raw) as stream:
-        yield _lines(_chunks(stream, path, lambda: bar.update(raw.tell() - bar.n)))
+        yield _chunks(stream, path, lambda: bar.update(raw.tell() - bar.n))
+
+
+def whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same text in pieces that end where a line ends; the last line may lack its end."""
+    rest = b""
+    for chunk in chunks:
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield rest + chunk[:end]
+            rest = chunk[end:]
+        else:
+            rest += chunk
+    if rest:
+        yield rest
 
 
 def _decompressed(raw: BinaryIO) -> BinaryIO:

@@ -134,5 +134,19 @@ def read_lengths(path: Path, genes: list[str]) -> np.ndarray:
     return lengths
 
 
+def read_aliases(path: Path) -> dict[str, str]:
+    """Other names of genes: the first column of a table is the alias, the second the name.
+
+    Raises
+    ------
+    InputError
+        If an alias comes twice, or the table has one column only.
+    """
+    with open_table(path) as table:
+        rows = [fields for _, fields in table.rows()]
+    refuse_duplicates([fields[0] for fields in rows], f"{path}: aliases")
+    return {fields[0]: fields[1] for fields in rows}
+
+
 def _some(names: pd.Index) -> str:
     return ", ".join(repr(name) for name in names[:3])

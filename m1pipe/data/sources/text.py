@@ -49,6 +49,19 @@ class _Row(NamedTuple):
 class TextTable:
     """A delimited table that is being read, made by `open_table`.
 
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    lines : iterator of bytes
+        The header, and what is below it.
+    header_line : int
+        Line number of the header.
+    skipped : int
+        Lines between the header and the first row that were taken out.
+    repeats : bool
+        Column names may come more than once.
+
     Attributes
     ----------
     path : Path
@@ -59,27 +72,37 @@ class TextTable:
         Rows of labels that `blocks` has met.
     """
 
-    def __init__(self, path: Path, lines: Iterator[bytes]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        lines: Iterator[bytes],
+        *,
+        header_line: int = 1,
+        skipped: int = 0,
+        repeats: bool = False,
+    ) -> None:
         self.path = path
+        self._first_line = header_line + 1 + skipped
         self.labels: dict[str, list[str]] = {}
         self._lines = lines
         header = next(lines, b"").removeprefix(b"\xef\xbb\xbf")
         if not header.strip():
             raise InputError(f"{path}: expected a header line; found an empty file")
-        self.delimiter = _find_delimiter(header, path)
-        cells = _split(header, self.delimiter, f"{path}: line 1")
+        where = f"{path}: line {header_line}"
+        self.delimiter = _find_delimiter(header, where)
+        cells = _split(header, self.delimiter, where)
         self._first = next(lines, None)
         if self._first is None:
             raise InputError(f"{path}: expected rows below the header; found the header only")
-        n_fields = len(_split(self._first, self.delimiter, f"{path}: line 2"))
+        n_fields = len(_split(self._first, self.delimiter, f"{path}: line {self._first_line}"))
         # R writes no name above the row names, so that its header is one field shorter.
         self.columns = cells if len(cells) == n_fields - 1 else cells[1:]
-        _check_names(self.columns, path)
+        _check_names(self.columns, where, repeats=repeats)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Rows below the header with their line numbers; an empty line among them is refused."""
         blank = 0
-        number = 2
+        number = self._first_line
         line = self._first
         while line is not None:
             if line and blank:
@@ -195,10 +218,11 @@ class TextTable:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[TextTable]:
+def open_table(path: Path, *, repeats: bool = False) -> Iterator[TextTable]:
     """Open a delimited text file, compressed or not, and read its header.
 
-    The delimiter is what the header holds: a tab, else a comma, else a semicolon.
+    The delimiter is what the header holds: a tab, else a comma, else a semicolon. With `repeats`
+    a column's name may come more than once.
 
     Raises
     ------
@@ -207,15 +231,15 @@ def open_table(path: Path) -> Iterator[TextTable]:
         is read, if it turns out to be cut short or broken.
     """
     with open_lines(path) as lines:
-        yield TextTable(path, lines)
+        yield TextTable(path, lines, repeats=repeats)
 
 
-def _find_delimiter(header: bytes, path: Path) -> str:
+def _find_delimiter(header: bytes, where: str) -> str:
     for delimiter in "\t,;":
         if delimiter.encode() in header:
             return delimiter
     raise InputError(
-        f"{path}: line 1: expected names separated by tabs or commas; found "
+        f"{where}: expected names separated by tabs or commas; found "
         f"{header[:40].decode('latin-1')!r}"
     )
 
@@ -234,14 +258,14 @@ def _decode(text: bytes, where: str) -> str:
         raise InputError(f"{where}: expected UTF-8 text: {error}") from None
 
 
-def _check_names(names: list[str], path: Path) -> None:
+def _check_names(names: list[str], where: str, *, repeats: bool) -> None:
     seen: set[str] = set()
     for position, name in enumerate(names):
         if not name.strip():
-            raise InputError(f"{path}: line 1: column {position + 2} has no name")
-        if name in seen:
+            raise InputError(f"{where}: column {position + 2} has no name")
+        if name in seen and not repeats:
             raise InputError(
-                f"{path}: line 1: expected each column name once; found {name!r} again in column "
+                f"{where}: expected each column name once; found {name!r} again in column "
                 f"{position + 2}"
             )
         seen.add(name)

@@ -1,0 +1,149 @@
+"""What `convert` is told, and what it says in the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from m1pipe.data.prepare import ZeroTotal
+from m1pipe.data.steps import Normalize
+from m1pipe.data.units import MILLION, Units
+from m1pipe.errors import InputError
+
+Format = Literal[
+    "auto", "text", "gct", "h5ad", "flat", "archs4", "dee2", "dee2_long", "10x", "10x_h5"
+]
+Missing = Literal["error", "keep"]
+Duplicates = Literal["error", "sum"]
+Quality = Literal["pass", "warn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """How a source is turned into h5ad.
+
+    Attributes
+    ----------
+    format : str
+        Of the source; "auto" looks into the file.
+    genes_as_rows : bool
+        The text has genes as rows and samples as columns.
+    units : str or None
+        What the values in the source are. None: what an HDF5 source says itself.
+    floor : float or None
+        Smaller values are raised to it, before anything else.
+    normalize : "total", "median", "tpm" or None
+        Scale each sample: to `target_sum`, to the median of the totals, or, divided by gene
+        lengths, to a million.
+    target_sum : float
+        For "total".
+    lengths : str or None
+        Table of gene lengths in bases, for "tpm".
+    log2p1 : bool
+        log2(1 + x), after everything else.
+    labels : str or None
+        Table of sample labels, joined by sample id.
+    var : str or None
+        Table of gene annotations, joined by gene name; a column `gene` becomes `gene_id`.
+    obs_columns : tuple of str
+        Labels that sit among the genes.
+    zero_total : "error", "drop" or "keep"
+        What is done, when normalising, with samples whose total is 0.
+    missing : "error" or "keep"
+        What is done with missing values.
+    where : str or None
+        Samples wanted: COLUMN~REGEX, or a pandas query on their annotations.
+    series : tuple of str
+        Samples wanted: of these GEO series (ARCHS4).
+    single_cell_below : float or None
+        Samples wanted: with a smaller probability of being single cells (ARCHS4).
+    runs : str or None
+        Table of sequencing runs and their experiments; runs of one experiment are summed.
+    qc : "pass", "warn" or None
+        Runs wanted: those that passed DEE2's quality control, or those with warnings as well.
+    gene_names : str or None
+        Column of the genes' annotations to name them by.
+    aliases : str or None
+        Table of other names of genes: alias, name.
+    duplicates : "error" or "sum"
+        What is done with genes of one name.
+    """
+
+    format: Format = "auto"
+    genes_as_rows: bool = False
+    units: str | None = None
+    floor: float | None = None
+    normalize: Normalize | None = None
+    target_sum: float = MILLION
+    lengths: str | None = None
+    log2p1: bool = False
+    labels: str | None = None
+    var: str | None = None
+    obs_columns: tuple[str, ...] = ()
+    zero_total: ZeroTotal = "error"
+    missing: Missing = "error"
+    where: str | None = None
+    series: tuple[str, ...] = ()
+    single_cell_below: float | None = None
+    runs: str | None = None
+    qc: Quality | None = None
+    gene_names: str | None = None
+    aliases: str | None = None
+    duplicates: Duplicates = "error"
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[Any, Any]] = {
+            "from": (self.format, Format),
+            "normalize": (self.normalize or "total", Normalize),
+            "zero-total": (self.zero_total, ZeroTotal),
+            "missing": (self.missing, Missing),
+            "qc": (self.qc or "pass", Quality),
+            "duplicates": (self.duplicates, Duplicates),
+        }
+        for name, (value, kind) in choices.items():
+            if value not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise InputError(f"{name}: expected one of {known}; found {value!r}")
+        if (self.normalize == "tpm") != (self.lengths is not None):
+            raise InputError("--normalize tpm and --lengths need each other; one was given alone")
+        if not 0 < self.target_sum < float("inf"):
+            raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
+        Units(self.units or "unknown")
+
+
+@dataclass(frozen=True)
+class ConvertSummary:
+    """What `convert` made.
+
+    Attributes
+    ----------
+    path : Path
+    n_samples, n_genes : int
+    units : Units
+    dropped : tuple of str
+        Samples left out because their total is 0.
+    n_source : int
+        Samples in the source; 0 where all were wanted.
+    n_labelled, n_annotated : int or None
+        Samples and genes that the tables of labels knew; None where there was no table.
+    """
+
+    path: Path
+    n_samples: int
+    n_genes: int
+    units: Units
+    dropped: tuple[str, ...] = ()
+    n_labelled: int | None = None
+    n_annotated: int | None = None
+    n_source: int = 0
+
+    def __str__(self) -> str:
+        words = [f"{self.path}: {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}"]
+        if self.n_source:
+            words.append(f"from {self.n_source:,} samples in the source")
+        if self.n_labelled is not None:
+            words.append(f"labels for {self.n_labelled:,} samples")
+        if self.n_annotated is not None:
+            words.append(f"annotations for {self.n_annotated:,} genes")
+        if self.dropped:
+            words.append(f"{len(self.dropped):,} dropped (total 0)")
+        return ", ".join(words)

@@ -1,0 +1,119 @@
+"""HDF5 files opened for reading: what is none, is cut short or points elsewhere is refused."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.errors import InputError
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Raises
+    ------
+    InputError
+        If it is missing, cannot be read, is cut short, is not HDF5, or holds links to other files
+        or object references.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: expected a file; there is none of that name")
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file; found a folder")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: expected an HDF5 file; found an empty file")
+    try:
+        handle = h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        reason = str(error)
+    else:
+        return _closed_on_refusal(handle, path)
+    if "signature not found" in reason:
+        raise InputError(
+            f"{path}: expected an HDF5 file (h5ad or flat); found another kind of file: text is "
+            "turned into h5ad by `m1pipe convert`"
+        )
+    raise InputError(f"{path}: could not be read as HDF5: {reason}")
+
+
+def refuse_links(group: h5py.Group, path: Path, seen: set[int] | None = None) -> None:
+    """Refuse whatever lies outside the file, or is found by address and not by name.
+
+    Raises
+    ------
+    InputError
+        On an external link, external or virtual storage, or a dataset of references.
+    """
+    seen = set() if seen is None else seen
+    for name in group:
+        where = f"{path}: {group.name.rstrip('/')}/{name}"
+        link = group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                f"{where}: expected data; found a link to another file ({link.filename}): copy "
+                "what it points to into this file"
+            )
+        if isinstance(link, h5py.SoftLink):
+            continue  # points to something in this file, which is met by its own name
+        item = group[name]
+        address = h5py.h5o.get_info(item.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        if isinstance(item, h5py.Group):
+            refuse_links(item, path, seen)
+        elif isinstance(item, h5py.Dataset):
+            _refuse_foreign(item, where)
+
+
+def read_names(dataset: h5py.Dataset) -> np.ndarray:
+    """One-dimensional text dataset as an object array of str; numbers become their text."""
+    values = dataset[:]
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+
+
+def read_columns(group: h5py.Group, n_rows: int) -> pd.DataFrame:
+    """One-dimensional datasets of a group that have an entry for every row.
+
+    Returns
+    -------
+    DataFrame, shape (n_rows, n_columns)
+        Numbers as numbers; text as text, or as a categorical where most of it repeats, which
+        keeps long descriptions of many samples small.
+    """
+    columns: dict[str, object] = {}
+    for name, item in group.items():
+        if isinstance(item, h5py.Dataset) and item.shape == (n_rows,):
+            columns[name] = item[:] if item.dtype.kind in "fiub" else _text_column(item)
+    return pd.DataFrame(columns, index=range(n_rows))
+
+
+def _text_column(dataset: h5py.Dataset) -> object:
+    codes, levels = pd.factorize(np.asarray(dataset[:], dtype=object))
+    names = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in levels]
+    values = np.array(names, dtype=object)[codes]
+    return values if 2 * len(names) > len(values) else pd.Categorical(values)
+
+
+def _closed_on_refusal(handle: h5py.File, path: Path) -> h5py.File:
+    try:
+        refuse_links(handle, path)
+    except (InputError, OSError, RuntimeError, KeyError) as error:
+        handle.close()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: could not be read as HDF5: {error}") from None
+    return handle
+
+
+def _refuse_foreign(dataset: h5py.Dataset, where: str) -> None:
+    if dataset.external or dataset.is_virtual:
+        raise InputError(f"{where}: expected data; found values kept in another file")
+    kinds = [dataset.dtype, *(kind for kind, *_ in (dataset.dtype.fields or {}).values())]
+    if any(h5py.check_ref_dtype(kind) is not None for kind in kinds):
+        raise InputError(
+            f"{where}: expected numbers or text; found object references, as MATLAB writes them: "
+            "write a plain table instead"
+        )

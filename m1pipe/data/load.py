@@ -1,0 +1,204 @@
+"""Sources of every kind on their way to h5ad: recognised, opened, chosen from, named."""
+
+import tempfile
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.choose import (
+    bulk_samples,
+    matching_samples,
+    passing_runs,
+    samples_of_series,
+)
+from m1pipe.data.conversion import ConvertConfig
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.names import resolve_aliases
+from m1pipe.data.pooling import (
+    refuse_repeated_genes,
+    rename_genes,
+    sum_genes,
+    sum_samples,
+)
+from m1pipe.data.sources.dee2 import experiments
+from m1pipe.data.sources.dee2_long import load_long, looks_long
+from m1pipe.data.sources.gct import looks_like_gct
+from m1pipe.data.sources.lines import open_lines
+from m1pipe.data.sources.mtx import load_folder
+from m1pipe.data.sources.tables import read_aliases
+from m1pipe.data.spool import Loaded, choose, load_gct, load_matrix, load_text
+from m1pipe.data.units import Units
+from m1pipe.errors import InputError, M1Warning
+
+_HDF5_MAGIC = b"\x89HDF"
+_TEXTS = ("text", "gct", "dee2_long", "10x")
+
+
+def find_format(source: Path, config: ConvertConfig) -> str:
+    """Format of a source, as told or by its content; "hdf5" for any layout of HDF5."""
+    if config.format != "auto":
+        return config.format if config.format in _TEXTS else "hdf5"
+    if source.is_dir():
+        return "10x"
+    if not source.is_file():
+        return "text"
+    with open(source, "rb") as handle:
+        if handle.read(4) == _HDF5_MAGIC:
+            return "hdf5"
+    with open_lines(source) as lines:
+        first = next(lines, b"")
+    if looks_like_gct(first):
+        return "gct"
+    return "dee2_long" if looks_long(first) else "text"
+
+
+def load_source(
+    source: Path, dest: Path, config: ConvertConfig, stack: ExitStack
+) -> tuple[Loaded, Units]:
+    """Values and units of a source as it is; what must stay open is left to `stack`.
+
+    Parameters
+    ----------
+    source, dest : Path
+        A temporary copy of text is put beside `dest`.
+    config : ConvertConfig
+    stack : ExitStack
+
+    Returns
+    -------
+    Loaded, Units
+
+    Raises
+    ------
+    InputError
+        If the source is broken, or is not of the format that was told.
+    """
+    told = Units(config.units or "unknown")
+    kind = find_format(source, config)
+    keep_missing = config.missing == "keep"
+    if kind != "text" and (config.genes_as_rows or config.obs_columns):
+        found = "HDF5" if kind == "hdf5" else kind
+        raise InputError(f"{source}: --genes-as-rows and --obs-columns are for text; found {found}")
+    if kind == "hdf5":
+        matrix = stack.enter_context(open_matrix(source))
+        if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
+            raise InputError(f"{source}: expected {config.format}; found {matrix.layout}")
+        return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
+    spool = stack.enter_context(_temporary_file(dest))
+    if kind == "10x":
+        return load_folder(source, spool), _counts(told)
+    if kind == "dee2_long":
+        return load_long(source, spool), _counts(told)
+    repeats = config.duplicates == "sum"
+    if kind == "gct":
+        return load_gct(source, spool, keep_missing=keep_missing, repeats=repeats), told
+    loaded = load_text(
+        source,
+        spool,
+        genes_as_rows=config.genes_as_rows,
+        label_names=config.obs_columns,
+        keep_missing=keep_missing,
+        repeats=repeats,
+    )
+    return loaded, told
+
+
+def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
+    """The samples that are wanted, by all conditions at once.
+
+    Raises
+    ------
+    InputError
+        If a condition makes no sense, or no sample meets them all.
+    """
+    wanted = np.ones(len(data.obs), dtype=bool)
+    if config.qc is not None:
+        wanted &= passing_runs(data.obs, config.qc)
+    if config.series:
+        wanted &= samples_of_series(data.obs, config.series)
+    if config.single_cell_below is not None:
+        wanted &= bulk_samples(data.obs, config.single_cell_below)
+    if config.where is not None:
+        wanted &= matching_samples(data.obs, config.where)
+    if not wanted.any():
+        raise InputError(f"samples: none of {len(wanted):,} meets all that is asked of them")
+    return choose(data, wanted)
+
+
+def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
+    """What a table says of the runs, in `obs`; runs without a row are left out, with a warning.
+
+    Raises
+    ------
+    InputError
+        If the table knows none of the runs.
+    """
+    known = data.obs.index.isin(runs.index)
+    if not known.any():
+        raise InputError(
+            f"{where}: expected runs such as {data.obs.index[0]!r} in its first column; found "
+            f"{runs.index[0]!r}, and none in common"
+        )
+    if not known.all():
+        lacking = data.obs.index[~known]
+        message = f"{where}: {len(lacking):,} runs have no row (such as {lacking[0]!r}): left out"
+        warnings.warn(message, M1Warning, stacklevel=2)
+    data = choose(data, known)
+    return Loaded(data.obs.join(runs), data.var, data.blocks, data.chosen)
+
+
+def sum_runs(data: Loaded, units: Units, where: str) -> Loaded:
+    """Runs of one experiment summed."""
+    return sum_samples(data, experiments(data.obs, where), units, where=where)
+
+
+def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) -> Loaded:
+    """Genes under the names that are wanted, those that share one summed if asked.
+
+    Raises
+    ------
+    InputError
+        If the column of names is not there, or names repeat and are not to be summed.
+    """
+    names = list(data.var.index)
+    if config.gene_names is not None:
+        if config.gene_names not in data.var:
+            raise InputError(
+                f"{where}: gene-names: expected a column of the genes' annotations "
+                f"({', '.join(data.var.columns) or 'none'}); found {config.gene_names!r}"
+            )
+        better = data.var[config.gene_names]
+        usable = better.notna() & (better.astype(str).str.strip() != "")
+        names = [str(b) if u else n for b, u, n in zip(better, usable, names, strict=True)]
+    if config.aliases is not None:
+        names = resolve_aliases(names, read_aliases(Path(config.aliases)))
+    data = rename_genes(data, names)
+    if config.duplicates == "sum":
+        return sum_genes(data, units, where=where)
+    refuse_repeated_genes(data, where=where)
+    return data
+
+
+def _temporary_file(dest: Path) -> BinaryIO:
+    """A file without a name, which the system removes even after a kill."""
+    try:
+        return tempfile.TemporaryFile(dir=dest.parent, buffering=0)
+    except OSError as error:
+        raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
+
+
+def _counts(told: Units) -> Units:
+    return Units("counts") if told.name == "unknown" else told
+
+
+def _told_units(matrix: Matrix, told: Units) -> Units:
+    if told.name == "unknown":
+        return matrix.units
+    if matrix.units.name not in ("unknown", told.name):
+        message = f"{matrix.path}: says its units are {matrix.units}; taken as {told} as asked"
+        warnings.warn(message, M1Warning, stacklevel=2)
+    return told

@@ -1,0 +1,71 @@
+"""DEE2: counts of SRA runs, in bulk as HDF5 or, formerly, as one long table."""
+
+from pathlib import Path
+
+import h5py
+import pandas as pd
+
+from m1pipe.data.hdf5 import read_names
+from m1pipe.data.stored import Stored, check_dense, dense_rows, transposed_rows
+from m1pipe.data.units import Units
+from m1pipe.errors import InputError
+
+EXPERIMENT_COLUMNS = ("SRX_accession", "experiment_accession", "experiment", "SRX")
+QUALITY = "QC_summary"
+_KEYS = {"bigmatrix", "rownames", "colnames"}
+
+
+def is_dee2(handle: h5py.File) -> bool:
+    """Whether an open HDF5 file is laid out as DEE2's bulk files are."""
+    return set(handle) >= _KEYS
+
+
+def dee2_stored(handle: h5py.File, path: Path) -> Stored:
+    """Rows of a bulk file of DEE2.
+
+    R wrote it, as runs x genes; because R stores the first dimension fastest, the file itself
+    holds genes as rows. Either way round is told by the lengths of the names.
+
+    Raises
+    ------
+    InputError
+        If the values are no numbers (the file of quality measures) or the names do not fit.
+    """
+    X = handle["bigmatrix"]
+    if X.dtype.kind in "OS":
+        raise InputError(
+            f"{path}: bigmatrix: expected counts (se.h5, ke.h5); found text, as in the quality "
+            "measures of qc.h5"
+        )
+    check_dense(X, f"{path}: bigmatrix")
+    runs, genes = (read_names(handle[key]) for key in ("rownames", "colnames"))
+    obs = pd.DataFrame(index=pd.Index(runs, dtype=object))
+    var = pd.DataFrame(index=pd.Index(genes, dtype=object))
+    if X.shape == (len(genes), len(runs)):
+        return transposed_rows("dee2", X, obs, var, Units("counts"))
+    if X.shape == (len(runs), len(genes)):
+        return dense_rows("dee2", X, obs, var, Units("counts"))
+    raise InputError(
+        f"{path}: bigmatrix: expected {len(runs)} runs x {len(genes)} genes by its names, either "
+        f"way round; found {X.shape[0]} x {X.shape[1]}"
+    )
+
+
+def experiments(obs: pd.DataFrame, where: str) -> pd.Series:
+    """Experiment of every run, by a column such as DEE2's `SRX_accession`.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a run has no experiment.
+    """
+    for column in EXPERIMENT_COLUMNS:
+        if column in obs:
+            lacking = obs.index[obs[column].isna()]
+            if len(lacking):
+                raise InputError(f"{where}: {column}: run {lacking[0]!r} has no experiment")
+            return obs[column].astype(str)
+    raise InputError(
+        f"{where}: expected a column of experiments ({', '.join(EXPERIMENT_COLUMNS)}); found "
+        f"{', '.join(map(str, obs.columns[:8])) or 'none'}"
+    )

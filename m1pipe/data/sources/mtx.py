@@ -1,0 +1,177 @@
+"""Folders of Cell Ranger: a Matrix Market file of features x barcodes, and their names."""
+
+import mmap
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.sources.lines import open_chunks, open_lines, whole_lines
+from m1pipe.data.sources.tenx import gene_rows
+from m1pipe.data.spool import Loaded, row_blocks
+from m1pipe.errors import InputError
+
+_BANNER = b"%%MatrixMarket matrix coordinate"
+
+
+def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
+    """Spread the entries of a 10x folder over `spool`, a dense row a cell.
+
+    Entries may come in any order. Features that are no gene expression are left out. Genes go by
+    their id, with the name in `var["symbol"]`.
+
+    Raises
+    ------
+    InputError
+        If a file of the three is missing, their sizes differ, an entry is no whole position and
+        number, stands twice, or lies outside, or the disk is too full.
+    """
+    matrix = _find(folder, "matrix.mtx")
+    features = _fields(_find(folder, "features.tsv", "genes.tsv"))
+    barcodes = [fields[0] for fields in _fields(_find(folder, "barcodes.tsv"))]
+    kept = np.arange(len(features))
+    if len(features[0]) > 2:
+        kinds = np.array([fields[2] for fields in features], dtype=object)
+        kept = gene_rows(kinds, str(folder))
+    with open_chunks(matrix) as chunks:
+        pieces = whole_lines(chunks)
+        n_entries, rest, line = _head(pieces, matrix, (len(features), len(barcodes)))
+        column = np.full(len(features), -1)
+        column[kept] = np.arange(len(kept))
+        with _dense(spool, len(barcodes), len(kept), folder) as values:
+            found = _scatter(rest, pieces, values, column, matrix, line)
+    if found != n_entries:
+        raise InputError(
+            f"{matrix}: expected {n_entries} entries; found {found}: was it cut short?"
+        )
+    ids, symbols = (np.array([f[i] for f in features], dtype=object)[kept] for i in (0, 1))
+    obs = pd.DataFrame(index=pd.Index(barcodes, dtype=object))
+    var = pd.DataFrame({"symbol": symbols}, index=pd.Index(ids, dtype=object))
+    return Loaded(obs, var, row_blocks(spool, len(barcodes), len(kept)))
+
+
+def _find(folder: Path, *names: str) -> Path:
+    for name in names:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    inside = sorted(p.name for p in folder.iterdir())[:6] if folder.is_dir() else []
+    raise InputError(
+        f"{folder}: expected a folder of 10x with {' or '.join(names)} (.gz); found "
+        f"{', '.join(inside) or 'none'}"
+    )
+
+
+def _fields(path: Path) -> list[list[str]]:
+    """Tab-separated fields of a file without a header, all lines as long as the first."""
+    with open_lines(path) as lines:
+        rows = [line.decode("utf-8", "replace").split("\t") for line in lines if line]
+    if not rows:
+        raise InputError(f"{path}: expected names; found an empty file")
+    if path.name.startswith(("features", "genes")):
+        for number, row in enumerate(rows, 1):
+            if len(row) < 2 or len(row) != len(rows[0]):
+                raise InputError(
+                    f"{path}: line {number}: expected an id and a name, as many fields as in the "
+                    f"first line; found {len(row)}"
+                )
+    return rows
+
+
+def _head(pieces: Iterator[bytes], path: Path, shape: tuple[int, int]) -> tuple[int, bytes, int]:
+    """Number of entries, the text after the line of sizes, and the lines before it."""
+    text = next(pieces, b"")
+    if not text.startswith(_BANNER) or b"general" not in text.split(b"\n", 1)[0]:
+        raise InputError(
+            f"{path}: line 1: expected {_BANNER.decode()} ... general; found "
+            f"{text[:40].splitlines()[0].decode('latin-1') if text.strip() else 'nothing'!r}"
+        )
+    line = 0
+    while text.startswith(b"%"):
+        text = text[text.find(b"\n") + 1 :] or next(pieces, b"")
+        line += 1
+    sizes, _, rest = text.partition(b"\n")
+    fields = sizes.split()
+    if len(fields) != 3 or not all(field.isdigit() for field in fields):
+        raise InputError(f"{path}: line {line + 1}: expected three sizes; found {sizes[:40]!r}")
+    n_features, n_cells, n_entries = (int(field) for field in fields)
+    if (n_features, n_cells) != shape:
+        raise InputError(
+            f"{path}: line {line + 1}: expected {shape[0]} features x {shape[1]} barcodes by the "
+            f"names beside it; found {n_features} x {n_cells}"
+        )
+    return n_entries, rest, line + 1
+
+
+@contextmanager
+def _dense(spool: BinaryIO, n_rows: int, n_columns: int, folder: Path) -> Iterator[np.ndarray]:
+    """A raw file of zeros as a flat array; its space is taken at once."""
+    n_bytes = 4 * n_rows * n_columns
+    try:
+        os.posix_fallocate(spool.fileno(), 0, n_bytes)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no room for {n_bytes / 1e9:.1f} GB, a temporary copy beside the "
+            f"destination: {error.strerror}"
+        ) from None
+    with mmap.mmap(spool.fileno(), n_bytes) as mapped:
+        values = np.frombuffer(mapped, dtype=np.float32)
+        try:
+            yield values
+        finally:
+            del values
+
+
+def _scatter(
+    rest: bytes,
+    pieces: Iterator[bytes],
+    values: np.ndarray,
+    column: np.ndarray,
+    path: Path,
+    line: int,
+) -> int:
+    """Put all entries in their places; the number of them."""
+    n_entries = 0
+    n_genes = int(column.max()) + 1
+    n_cells = len(values) // n_genes
+    text: bytes | None = rest
+    while text is not None:
+        n_lines = text.count(b"\n") + bool(text and not text.endswith(b"\n"))
+        where = f"{path}: lines {line + 1} to {line + n_lines}"
+        feature, cell, counts = _entries(text, n_lines, where)
+        inside = (feature >= 0) & (feature < len(column)) & (cell >= 0) & (cell < n_cells)
+        if not inside.all():
+            raise InputError(f"{where}: an entry lies outside the matrix")
+        wanted = column[feature] >= 0
+        places = cell[wanted] * n_genes + column[feature[wanted]]
+        if len(np.unique(places)) != len(places) or values[places].any():
+            raise InputError(f"{where}: expected every entry once; found one again")
+        values[places] = counts[wanted]
+        n_entries += len(feature)
+        line += n_lines
+        text = next(pieces, None)
+    return n_entries
+
+
+def _entries(text: bytes, n_lines: int, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Feature, cell, both from 0, and count of every line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # how numpy says: not a number
+            numbers = np.fromstring(text, sep=" ")
+    except (DeprecationWarning, ValueError):
+        numbers = np.empty(0)
+    if len(numbers) != 3 * n_lines or (numbers[2::3] < 0).any():
+        raise InputError(
+            f"{where}: expected feature, barcode and a count of at least 0 on every line"
+        )
+    positions = numbers.reshape(-1, 3)[:, :2]
+    if (positions != np.rint(positions)).any():
+        raise InputError(f"{where}: expected whole positions")
+    feature, cell = positions.astype(np.int64).T - 1
+    return feature, cell, numbers[2::3].astype(np.float32)

@@ -1,0 +1,168 @@
+"""Rows of a matrix wherever they are stored: dense, sparse, or with genes as rows."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from m1pipe.data.rawio import prefetch, read_at
+from m1pipe.data.units import Units
+from m1pipe.errors import InputError
+
+_SLAB_BYTES = 2**23
+_LARGEST_BAND = 2**28
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the rows of a matrix come from.
+
+    Attributes
+    ----------
+    layout : str
+        "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
+    read_rows : callable
+        (start, stop) -> fresh C-contiguous float32 array, shape (stop - start, n_genes).
+    obs, var : DataFrame
+        Annotations, indexed by sample and by gene names.
+    units : Units
+    band : int
+        Rows that are stored together: reading one costs as much as reading all of them.
+    prefetch_rows : callable or None
+        (start, stop): asks the system to fetch rows that will be read soon.
+    """
+
+    layout: str
+    read_rows: Callable[[int, int], np.ndarray]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    units: Units
+    band: int = 1
+    prefetch_rows: Callable[[int, int], None] | None = None
+
+
+def in_memory(
+    X: Any, obs: pd.DataFrame, var: pd.DataFrame, units: Units, *, layout: str = "memory"
+) -> Stored:
+    """Rows of an array or of a scipy sparse matrix.
+
+    Parameters
+    ----------
+    X : ndarray or scipy sparse matrix, shape (n_samples, n_genes)
+    obs, var : DataFrame
+    units : Units
+    layout : str
+        What the array was made from.
+    """
+    if X.shape != (len(obs), len(var)):
+        raise InputError(
+            f"matrix: expected {len(obs)} samples x {len(var)} genes by the names; "
+            f"found an array of shape {X.shape}"
+        )
+    if sparse.issparse(X):
+        rows = X.tocsr()
+        return Stored(layout, lambda i, j: _dense(rows[i:j].toarray()), obs, var, units)
+    return Stored(layout, lambda i, j: np.array(X[i:j], np.float32, order="C"), obs, var, units)
+
+
+def check_shape(X: Any, obs: pd.DataFrame, var: pd.DataFrame, where: str) -> None:
+    """Refuse an array whose shape is not that of its names."""
+    if tuple(X) != (len(obs), len(var)):
+        raise InputError(
+            f"{where}: expected {len(obs)} rows x {len(var)} columns by its names; found "
+            f"{' x '.join(map(str, X))}"
+        )
+
+
+def check_dense(X: h5py.Dataset, where: str) -> None:
+    """Refuse what is not a table of numbers."""
+    if X.ndim != 2 or X.dtype.kind not in "fiub":
+        raise InputError(
+            f"{where}: expected a two-dimensional array of numbers; found {X.ndim} dimensions of "
+            f"{X.dtype}"
+        )
+
+
+def dense_rows(
+    layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
+) -> Stored:
+    """Rows of a dense dataset, past HDF5 where they lie in the file as they are wanted."""
+    offset = X.id.get_offset()
+    if offset is None or X.dtype != np.dtype("<f4") or sys.byteorder != "little":
+        band = int(X.chunks[0]) if X.chunks else 1
+        return Stored(layout, _read_dataset(X), obs, var, units, band)
+    descriptor = X.file.id.get_vfd_handle()
+    row_bytes = 4 * len(var)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, len(var)), dtype=np.float32)
+        read_at(descriptor, out, offset + start * row_bytes)
+        return out
+
+    def fetch(start: int, stop: int) -> None:
+        prefetch(descriptor, offset + start * row_bytes, (stop - start) * row_bytes)
+
+    return Stored(layout, read, obs, var, units, prefetch_rows=fetch)
+
+
+def transposed_rows(
+    layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
+) -> Stored:
+    """Rows of a dense dataset that has genes as its rows and samples as its columns.
+
+    Samples of one chunk make a band, so that a chunk is inflated once a pass, unless a band would
+    be larger than the memory that a block may take.
+
+    Parameters
+    ----------
+    layout : str
+    X : Dataset, shape (n_genes, n_samples)
+    obs, var : DataFrame
+    units : Units
+    """
+    chunk_genes, chunk_samples = X.chunks or (1, 1)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, len(var)), dtype=np.float32)
+        slab = max(_SLAB_BYTES // (4 * max(stop - start, 1) * chunk_genes), 1) * chunk_genes
+        for first in range(0, len(var) if out.size else 0, slab):
+            out[:, first : first + slab] = X[first : first + slab, start:stop].T
+        return out
+
+    largest = max(_LARGEST_BAND // (4 * max(len(var), 1)), 1)
+    return Stored(layout, read, obs, var, units, min(int(chunk_samples), largest))
+
+
+def csr_reader(group: h5py.Group, n_genes: int) -> Callable[[int, int], np.ndarray]:
+    """Row reader of a CSR group; only the row pointers are held."""
+    indptr = group["indptr"][:]
+
+    def read(start: int, stop: int) -> np.ndarray:
+        first, last = indptr[start], indptr[stop]
+        parts = (group["data"][first:last], group["indices"][first:last])
+        pointers = indptr[start : stop + 1] - first
+        rows = sparse.csr_matrix((*parts, pointers), shape=(stop - start, n_genes))
+        return _dense(rows.toarray())
+
+    return read
+
+
+def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, int], np.ndarray]:
+    """Row reader of a dense dataset; HDF5 converts to float32 on the way."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, dataset.shape[1]), dtype=np.float32)
+        if out.size:
+            dataset.read_direct(out, np.s_[start:stop])
+        return out
+
+    return read
+
+
+def _dense(X: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(X, dtype=np.float32)
