@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.models.vae import VAEModule
 
-NETWORK_RATE = 10.0  # networks start at random or at zero, the linear maps close to their goal
+NETWORK_RATE = 10.0  # the linear maps start close to their goal, networks far from it
+BIAS_RATE = 10.0
 DECAY_ROWS = 15.0
 DECAY_BOUNDS = (1e-4, 0.1)  # of a step
 
@@ -56,8 +57,6 @@ def parameter_groups(module: VAEModule, training: TrainingConfig) -> list[dict[s
     rest = [p for p in module.parameters() if p.requires_grad and p.ndim == 1]
     return [*groups, {"params": rest, "lr": training.lr * BIAS_RATE}]
 
-
-BIAS_RATE = 10.0
 
 
 def _scales(module: VAEModule) -> list[tuple[Tensor, float]]:

@@ -10,6 +10,11 @@ r2, r2_median, pca_r2, pca_r2_median
 kl_per_unit, mu_variance, active_units
     Mean KL divergence (nats; null at beta 0) and variance of each latent unit's posterior mean;
     how many units have KL > 0.05 as well as variance > 0.01 (Burda et al. 2016, arXiv:1509.00519).
+val_loss, start_val_loss
+    Loss on the validation rows (nats a sample) of the epoch that was kept, and before the first
+    step; `best_epoch` is 0 where the start itself was kept. Both with the noise of the start.
+n_parameters, n_held
+    Trained values, and those that hold the PCA and are not trained.
 dead_share
     Share of hidden units whose output never changes over the rows.
 depth, depth_r

@@ -117,7 +117,8 @@ def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...]
     """Widths of encoder and decoder for a training set of this size, where left open.
 
     One layer, narrower for a small set. A model that starts at its PCA has a linear encoder
-    below `DEEP_SET` samples, where a network beside it only learned noise.
+    below `DEEP_SET` samples: there a network beside it gained at most 0.002 of R2, for half as
+    much time again.
     """
     plain = (128,) if n_samples < SMALL_SET else (512,)
     if config.hidden is not None:

@@ -167,7 +167,7 @@ def _encoder_row(result: CrossvalResult, name: str, run: Mapping[str, Any]) -> l
         name,
         str(run.get("path") or f"seed {run.get('seed', ABSENT)}"),
         count(run.get("n_train")),
-        str(run.get("best_epoch") or ABSENT),
+        str(ABSENT if run.get("best_epoch") is None else run["best_epoch"]),
         _DASH if no_kl else f"{run.get('active_kl', ABSENT)}{of_all}",
         f"{run.get('active_mu', ABSENT)}{of_all}",
         number(run.get("r2"), 3),

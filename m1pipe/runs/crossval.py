@@ -9,6 +9,7 @@ from m1pipe.atomic import write_json
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.errors import InputError
+from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import make_plan, run_shares
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
@@ -26,6 +27,7 @@ from m1pipe.runs.shares import (
     write_share,
 )
 from m1pipe.settings import to_dict
+from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.signals import StopFlag
 
 SHARES = "shares"
@@ -123,7 +125,7 @@ def run_crossval(
     done = [] if redo else [s for s in wanted if read_share(out / SHARES, *s, marks) is not None]
     if done:
         log.info("%d of %d folds are done already", len(done), len(wanted))
-    with StopFlag() as stop:
+    with StopFlag() as stop, threads(_n_threads(problem)):
         for share in run_shares(problem, [s for s in wanted if s not in done], stop=stop):
             write_share(out / SHARES, share, marks, force=redo)
     return gather(out) if only is None else None
@@ -177,7 +179,9 @@ def _start_folder(
     again: bool,
 ) -> dict[str, str]:
     """Write config, provenance and plan, or check that those there are of the same run."""
-    provenance = make_provenance(_inputs(run, problem), seed=config.seed)
+    provenance = make_provenance(
+        _inputs(run, problem), seed=config.seed, threads=_n_threads(problem)
+    )
     hashes = {role: str(file["sha256"]) for role, file in provenance["inputs"].items()}
     marks = fingerprint(_deciding(run, config, problem), hashes, plan)
     if again:
@@ -196,6 +200,12 @@ def _start_folder(
         write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
         write_json(out / "provenance.json", provenance)
     return marks
+
+
+def _n_threads(problem: Problem) -> int:
+    """Threads for the steps of the largest network that is fitted."""
+    largest = max(n_parameters(problem, row) for row in problem.ladder)
+    return choose_threads(largest, problem.config.head.batch_size)
 
 
 def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
