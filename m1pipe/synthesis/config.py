@@ -1,0 +1,66 @@
+"""Settings of a quality report."""
+
+from dataclasses import dataclass
+
+from m1pipe.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityConfig:
+    """How synthetic samples are scored.
+
+    Attributes
+    ----------
+    label : str or None
+        Column of obs with classes: adds utility scores.
+    group : str or None
+        Column of obs, or regular expression on sample ids, that names donors. None: the column
+        "donor" where there is one; "none" for none.
+    rivals : bool
+        Score the rival generators beside the synthetic samples.
+    n_draws : int
+        Draws of equal size over which a score is averaged, where more samples are at hand.
+    n_resamples : int
+        Resamples behind an interval.
+    n_permutations : int
+        Permutations behind the p value of MMD.
+    n_seeds : int
+        Draws of training samples behind utility scores.
+    max_genes : int
+        Genes drawn for whatever is quadratic in genes, for classifiers and for intervals.
+    max_samples : int
+        Samples a side for whatever is quadratic in samples, and for classifiers.
+    n_components : int
+        Principal components for distances between samples.
+    min_coverage : float
+        Smallest share of the real samples' genes that the other two files must have.
+    seed : int
+        Of everything drawn.
+    """
+
+    label: str | None = None
+    group: str | None = None
+    rivals: bool = False
+    n_draws: int = 5
+    n_resamples: int = 50
+    n_permutations: int = 200
+    n_seeds: int = 5
+    max_genes: int = 2000
+    max_samples: int = 2000
+    n_components: int = 20
+    min_coverage: float = 0.8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"n_draws": 1, "n_resamples": 2, "n_permutations": 1, "n_seeds": 1}
+        least |= {"max_genes": 2, "max_samples": 20, "n_components": 1, "seed": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(
+                    f"{name.replace('_', '-')}: expected at least {low}; found "
+                    f"{getattr(self, name)}"
+                )
+        if not 0 <= self.min_coverage <= 1:
+            raise InputError(
+                f"min-coverage: expected a number in [0, 1]; found {self.min_coverage}"
+            )

@@ -1,0 +1,245 @@
+"""The three sets that are compared, brought to the same genes and one scale."""
+
+import os
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.names import match_genes, require_coverage
+from m1pipe.data.splits import resolve_groups
+from m1pipe.data.units import Units, log2p1
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.synthesis.config import QualityConfig
+
+FEWEST = 8
+_MOST_CLASSES = 200
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale that values are compared on, and the way back to the linear one.
+
+    Attributes
+    ----------
+    name : str
+        In words, for the report.
+    is_log : bool
+        Whether values are log2(1 + x) of a linear level; otherwise they are as stored.
+    """
+
+    name: str
+    is_log: bool
+
+    def raw(self, X: np.ndarray) -> np.ndarray:
+        """Linear levels, float64; `is_log` has to hold."""
+        linear: np.ndarray = np.exp2(X.astype(np.float64)) - 1.0
+        return linear
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Real training, synthetic and held-out samples over the same genes, on one scale.
+
+    Attributes
+    ----------
+    real, synthetic, holdout : ndarray of float32, shape (n_samples, n_genes)
+    genes : ndarray of str, shape (n_genes,)
+    scale : Scale
+    labels : dict of str to ndarray of str, or None
+        Class of every sample by set ("real", "synthetic", "holdout"); "" where it has none. A set
+        without the column is not in it.
+    real_groups, holdout_groups : ndarray of str or None
+        Donors.
+    facts : dict
+        Sizes, units, genes lost, samples on both sides.
+    """
+
+    real: np.ndarray
+    synthetic: np.ndarray
+    holdout: np.ndarray
+    genes: np.ndarray
+    scale: Scale
+    labels: dict[str, np.ndarray] | None
+    real_groups: np.ndarray | None
+    holdout_groups: np.ndarray | None
+    facts: dict[str, Any]
+
+
+def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig) -> Material:
+    """Read the three sets, match their genes, bring them to one scale.
+
+    Parameters
+    ----------
+    real, synthetic, holdout : path, AnnData, DataFrame, (array, names) or Matrix
+        What the generator was trained on, what it made, and real samples that it never saw.
+    config : QualityConfig
+
+    Returns
+    -------
+    Material
+
+    Raises
+    ------
+    InputError
+        If genes or units do not fit, a set is too small, a value is not finite, or donors named
+        by `config.group` stand on both sides.
+    """
+    sources = {"real": real, "synthetic": synthetic, "holdout": holdout}
+    with ExitStack() as stack:
+        sets = {}
+        for role, source in sources.items():
+            sets[role] = open_matrix(source)
+            if isinstance(source, str | os.PathLike):
+                stack.enter_context(sets[role])
+        return _gather(sets, config)
+
+
+def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
+    for role, matrix in sets.items():
+        if matrix.n_samples < FEWEST:
+            raise InputError(
+                f"{role}: expected at least {FEWEST} samples; found {matrix.n_samples} in "
+                f"{matrix.path or 'memory'}"
+            )
+    units = _common_units(sets)
+    columns, kept = _common_genes(sets, config.min_coverage)
+    values = {role: _read(matrix, columns[role]) for role, matrix in sets.items()}
+    scale = _to_scale(values, units)
+    donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
+    facts = {
+        "n": {role: matrix.n_samples for role, matrix in sets.items()},
+        "n_genes": int(kept.size),
+        "n_genes_of_real": sets["real"].n_genes,
+        "units": {role: str(matrix.units) for role, matrix in sets.items()},
+        "scale": scale.name,
+        "donors_on_both_sides": _shared_donors(donors, explicit=config.group is not None),
+        "holdout_rows_in_real": _rows_in(values["holdout"], values["real"]),
+    }
+    return Material(
+        real=values["real"],
+        synthetic=values["synthetic"],
+        holdout=values["holdout"],
+        genes=sets["real"].genes[kept],
+        scale=scale,
+        labels=_labels(sets, config.label),
+        real_groups=donors["real"],
+        holdout_groups=donors["holdout"],
+        facts=facts,
+    )
+
+
+def _common_units(sets: dict[str, Matrix]) -> Units:
+    """Units of all sets; refused where two known ones differ."""
+    known = {role: m.units for role, m in sets.items() if m.units.name != "unknown"}
+    if len({units.name for units in known.values()}) > 1:
+        found = ", ".join(f"{role} {units}" for role, units in known.items())
+        raise InputError(
+            f"units: expected the same in all three files; found {found}: bring them to one scale "
+            "with m1pipe convert"
+        )
+    if len(known) < len(sets):
+        lacking = ", ".join(role for role in sets if role not in known)
+        text = f"units of {lacking} are not known: values are compared as they are"
+        warnings.warn(text, M1Warning, stacklevel=5)
+    return next(iter(known.values())) if known else Units()
+
+
+def _common_genes(
+    sets: dict[str, Matrix], min_coverage: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Column of every common gene in each set, in the order of the real ones."""
+    real = sets["real"]
+    found = {"real": np.arange(real.n_genes)}
+    for role in ("synthetic", "holdout"):
+        match = match_genes(
+            real.genes.tolist(),
+            sets[role].genes.tolist(),
+            available_var=sets[role].var,
+            wanted_var=real.var,
+        )
+        require_coverage(match, min_coverage, f"{role} samples against the real ones")
+        found[role] = match.columns
+    kept = np.flatnonzero(np.all([columns >= 0 for columns in found.values()], axis=0))
+    if kept.size < 2:
+        raise InputError(f"genes: expected at least 2 that all three files have; found {kept.size}")
+    if kept.size < real.n_genes:
+        text = f"{real.n_genes - kept.size:,} of {real.n_genes:,} genes are not in all three files"
+        warnings.warn(f"{text}: left out", M1Warning, stacklevel=5)
+    return {role: columns[kept] for role, columns in found.items()}, kept
+
+
+def _read(matrix: Matrix, columns: np.ndarray) -> np.ndarray:
+    everything = columns.size == matrix.n_genes and np.array_equal(
+        columns, np.arange(matrix.n_genes)
+    )
+    wanted = None if everything else columns
+    out = np.empty((matrix.n_samples, columns.size), dtype=np.float32)
+    for start, stop, X in matrix.blocks(columns=wanted):
+        check_finite(X, matrix, start, columns=wanted)
+        out[start:stop] = X
+    return out
+
+
+def _to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
+    """Bring linear levels to log2(1 + x), in place; everything else stays as it is."""
+    if units.is_log and units.name != "log_fold_change":
+        return Scale(f"{units.name}, as stored", is_log=True)
+    if not units.is_linear:
+        return Scale(f"{units.name}, as stored", is_log=False)
+    if any((X < 0).any() for X in values.values()):
+        text = f"some {units.name} are negative: compared as stored, not as logarithms"
+        warnings.warn(text, M1Warning, stacklevel=5)
+        return Scale(f"{units.name}, as stored", is_log=False)
+    for X in values.values():
+        for start in range(0, len(X), 1024):
+            X[start : start + 1024] = log2p1(X[start : start + 1024])
+    return Scale(f"log2(1 + {units.name})", is_log=True)
+
+
+def _labels(sets: dict[str, Matrix], label: str | None) -> dict[str, np.ndarray] | None:
+    if label is None:
+        return None
+    for role in ("real", "holdout"):
+        if label not in sets[role].obs.columns:
+            raise InputError(
+                f"label: expected a column of {sets[role].path or role}: "
+                f"{', '.join(map(str, sets[role].obs.columns)) or 'it has none'}; found {label!r}"
+            )
+    found = {r: _as_text(m.obs[label]) for r, m in sets.items() if label in m.obs.columns}
+    n_classes = np.unique(found["real"][found["real"] != ""]).size
+    if not 2 <= n_classes <= _MOST_CLASSES:
+        raise InputError(
+            f"label: expected 2 to {_MOST_CLASSES} classes in {label!r} of the real samples; found "
+            f"{n_classes}"
+        )
+    return found
+
+
+def _as_text(column: pd.Series) -> np.ndarray:
+    text = column.astype(object).where(column.notna(), "").map(lambda value: str(value).strip())
+    return text.to_numpy(dtype=object)
+
+
+def _shared_donors(donors: dict[str, np.ndarray | None], *, explicit: bool) -> int:
+    """Number of donors on both sides; refused where the user named the donors."""
+    if donors["real"] is None or donors["holdout"] is None:
+        return 0
+    shared = sorted(set(donors["real"]) & set(donors["holdout"]))
+    if shared and explicit:
+        raise InputError(
+            "group: expected donors of the hold-out apart from those of the real samples; found "
+            f"{len(shared)} on both sides ({', '.join(shared[:3])}): split anew by donors, or "
+            "--group none"
+        )
+    return len(shared)
+
+
+def _rows_in(rows: np.ndarray, others: np.ndarray) -> int:
+    """How many rows are, to the last bit, among the others."""
+    known = {row.tobytes() for row in others}
+    return sum(row.tobytes() in known for row in rows)

@@ -1,0 +1,157 @@
+"""Equal sizes, draws and half-samples: which rows stand behind each score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from m1pipe.synthesis.config import QualityConfig
+
+MOST_IN_HALF = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The sets in one representation: genes, some of the genes, or principal components.
+
+    Attributes
+    ----------
+    real, synthetic, holdout, floor : ndarray, shape (n_samples, n_columns)
+        `floor` has as many rows as `real`, made worthless.
+    """
+
+    real: np.ndarray
+    synthetic: np.ndarray
+    holdout: np.ndarray
+    floor: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Rows of the same number from each set."""
+
+    real: np.ndarray
+    synthetic: np.ndarray
+    holdout: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All rows that a family of scores uses.
+
+    Attributes
+    ----------
+    size : int
+        Samples a side.
+    draws : tuple of Draw
+        One where every set has just `size` samples.
+    halves : tuple of Draw
+        About half the samples (donors of the hold-out where known) of each set, without
+        replacement.
+    inflation : float
+        What the standard deviation over `halves` is multiplied by to be a standard error.
+    n_independent : int
+        Donors of the hold-out where known, else samples.
+    """
+
+    size: int
+    draws: tuple[Draw, ...]
+    halves: tuple[Draw, ...]
+    inflation: float
+    n_independent: int
+
+
+def make_plan(
+    sizes: tuple[int, int, int],
+    config: QualityConfig,
+    *,
+    groups: np.ndarray | None = None,
+    most: int | None = None,
+) -> Plan:
+    """Draw the rows.
+
+    Intervals rest on half-samples without replacement (subsampling, a bootstrap without ties):
+    rows drawn twice would be their own nearest neighbours.
+
+    Parameters
+    ----------
+    sizes : (int, int, int)
+        Samples of real, synthetic and hold-out.
+    config : QualityConfig
+    groups : ndarray of str, shape (n_holdout,), optional
+        Donors of the hold-out.
+    most : int, optional
+        Largest number of samples a side.
+
+    References
+    ----------
+    Politis & Romano 1994, Annals of Statistics 22:2031; the factor is that of the delete-d
+    jackknife, Shao & Wu 1989, Annals of Statistics 17:1176.
+    """
+    size = min(*sizes, most or max(sizes))
+    n_draws = 1 if max(sizes) == size else config.n_draws
+    rng = np.random.default_rng([config.seed, 1])
+    draws = tuple(Draw(*(_rows(rng, n, size) for n in sizes)) for _ in range(n_draws))
+    half = min(size // 2, MOST_IN_HALF)
+    rng = np.random.default_rng([config.seed, 2])
+    halves = tuple(_half(rng, draws[i % n_draws], half, groups) for i in range(config.n_resamples))
+    n_units = size if groups is None else np.unique(groups).size
+    share = half / size
+    return Plan(size, draws, halves, float(np.sqrt(share / (1 - share))), n_units)
+
+
+def _rows(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
+    return np.arange(n) if n == size else np.sort(rng.permutation(n)[:size])
+
+
+def _half(rng: np.random.Generator, draw: Draw, half: int, groups: np.ndarray | None) -> Draw:
+    """Half of the rows of a draw; of the hold-out whole donors, as many as come nearest."""
+
+    def plain(rows: np.ndarray) -> np.ndarray:
+        return rng.permutation(rows)[:half]
+
+    real, synthetic = plain(draw.real), plain(draw.synthetic)
+    if groups is None:
+        return Draw(real, synthetic, plain(draw.holdout))
+    names, codes = np.unique(groups[draw.holdout], return_inverse=True)
+    chosen = rng.permutation(names.size)[: max(names.size // 2, 1)]
+    rows = draw.holdout[np.isin(codes, chosen)]
+    return Draw(real[: rows.size], synthetic[: rows.size], rng.permutation(rows)[:half])
+
+
+def shuffled(X: np.ndarray, seed: int) -> np.ndarray:
+    """Every gene shuffled on its own: the same marginals, no dependence.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+
+    Returns
+    -------
+    ndarray of the same shape and type
+    """
+    return np.random.default_rng([seed, 3]).permuted(X, axis=0)
+
+
+def mean_only(X: np.ndarray) -> np.ndarray:
+    """Every value its gene's mean; a read-only view, shape (n_samples, n_genes)."""
+    return np.broadcast_to(X.mean(axis=0, dtype=np.float64).astype(X.dtype), X.shape)
+
+
+def corrupted(X: np.ndarray, seed: int) -> np.ndarray:
+    """X with a tenth of the genes shifted by 0.3 of their standard deviations, up or down.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+
+    Returns
+    -------
+    ndarray of the same shape and type
+        A mild corruption of known size: what a score makes of it says how sharp the score is.
+    """
+    rng = np.random.default_rng([seed, 4])
+    genes = rng.permutation(X.shape[1])[: max(X.shape[1] // 10, 1)]
+    shift = 0.3 * X[:, genes].std(axis=0) * rng.choice([-1.0, 1.0], genes.size)
+    out = X.copy()
+    out[:, genes] += shift.astype(X.dtype)
+    return out
