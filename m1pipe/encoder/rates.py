@@ -58,7 +58,6 @@ def parameter_groups(module: VAEModule, training: TrainingConfig) -> list[dict[s
     return [*groups, {"params": rest, "lr": training.lr * BIAS_RATE}]
 
 
-
 def _scales(module: VAEModule) -> list[tuple[Tensor, float]]:
     """Trained matrices, each with the scale of a step at rate 1."""
     found = []
