@@ -57,7 +57,8 @@ def test_defaults_are_those_of_the_configuration(estimator: Any, kinds: Any) -> 
         defaults |= vars(kind())
     defaults.setdefault("seed", 0)
     found = estimator.get_params()
-    assert len(found) > 8
+    left_out = {"memory", "checkpoint_minutes"}  # they do not change a result
+    assert {names.get(name, name) for name in found} >= set(defaults) - left_out - {"class_weight"}
     for name, value in found.items():
         assert value == defaults[names.get(name, name)], name
 

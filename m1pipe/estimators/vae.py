@@ -82,6 +82,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         plateau_patience: int = TRAINING.plateau_patience,
         clip: float = TRAINING.clip,
         kl_warmup: float | None = TRAINING.kl_warmup,
+        ema: float = TRAINING.ema,
         patience: int = TRAINING.patience,
         validation: float = TRAINING.validation,
         precision: str = TRAINING.precision,
@@ -110,6 +111,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.plateau_patience = plateau_patience
         self.clip = clip
         self.kl_warmup = kl_warmup
+        self.ema = ema
         self.patience = patience
         self.validation = validation
         self.precision = precision
