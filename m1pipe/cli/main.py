@@ -17,12 +17,14 @@ COMMANDS = {
     "simulate": "make data with a known truth",
     "convert": "text and other formats to h5ad, streaming",
     "inspect": "what a file holds; overlap with another",
+    "split": "a file into training and held-out samples",
     "train": "train an encoder (VAE, or autoencoder at beta 0)",
     "encode": "latent means of a file's samples",
     "crossval": "compare encoders with their rivals by cross-validation",
     "report": "gather a cross-validation, test, write the report",
     "fit": "fit the final head on an encoder",
     "predict": "predict targets of new samples",
+    "quality": "score synthetic samples against held-out real ones",
 }
 
 

@@ -11,7 +11,14 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.data.conversion import ConvertConfig, ConvertSummary
-from m1pipe.data.load import choose_samples, join_runs, load_source, name_genes, sum_runs
+from m1pipe.data.load import (
+    choose_samples,
+    find_format,
+    join_runs,
+    load_source,
+    name_genes,
+    sum_runs,
+)
 from m1pipe.data.prepare import (
     annotate,
     check_values,
@@ -75,7 +82,8 @@ def convert(
         data = name_genes(replace(data, var=var), units, config, str(source))
         steps = _plan(units, config, data.var.index)
         found = survey(_screened(data, steps, source), *data.shape)
-        check_values(found, steps, data.var.index, where=str(source))
+        mixed = find_format(source, config) == "text"
+        check_values(found, steps, data.var.index, where=str(source), may_hold_labels=mixed)
         steps = replace(steps, target_sum=target_sum(found, steps))
         kept = kept_samples(found, steps, data.obs.index, config.zero_total, where=str(source))
         obs = with_totals(data.obs, found, steps).loc[kept]

@@ -1,6 +1,7 @@
 """What a matrix holds, and what it shares with another, as numbers and as text of 80 columns."""
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.names import match_genes
+from m1pipe.data.names import match_genes, resolve_aliases
 from m1pipe.data.survey import Survey, binary_genes, survey
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
@@ -150,13 +151,17 @@ def inspect_matrix(matrix: Matrix) -> Inspection:
     )
 
 
-def overlap(matrix: Matrix, against: Matrix) -> Overlap:
+def overlap(
+    matrix: Matrix, against: Matrix, *, aliases: Mapping[str, str] | None = None
+) -> Overlap:
     """Genes and samples that two matrices share, by name.
 
     Parameters
     ----------
     matrix, against : Matrix
         Genes of `against` are looked for in `matrix`.
+    aliases : mapping of str to str, optional
+        Other names of genes and the names that they stand for, on either side.
 
     Returns
     -------
@@ -164,10 +169,13 @@ def overlap(matrix: Matrix, against: Matrix) -> Overlap:
     """
     n_samples = len(set(matrix.samples) & set(against.samples))
     units = (matrix.units, against.units)
+    wanted, available = (
+        resolve_aliases(list(genes), aliases or {}) for genes in (against.genes, matrix.genes)
+    )
     try:
         match = match_genes(
-            list(against.genes),
-            list(matrix.genes),
+            wanted,
+            available,
             available_var=matrix.var,
             wanted_var=against.var,
         )

@@ -17,6 +17,7 @@ from m1pipe.data.stored import (
     Stored,
     check_dense,
     check_shape,
+    check_sparse,
     csr_reader,
     dense_rows,
     in_memory,
@@ -66,9 +67,12 @@ def _h5ad(handle: h5py.File, path: Path) -> Stored:
     check_shape(X.attrs["shape"], obs, var, f"{path}: X")
     if kind == "csr_matrix":
         return Stored("h5ad_csr", csr_reader(X, len(var)), obs, var, units)
-    rows = sparse.csc_matrix(
-        (X["data"][:], X["indices"][:], X["indptr"][:]), shape=(len(obs), len(var))
-    )
+    parts = (X["data"][:], X["indices"][:], X["indptr"][:])
+    try:
+        check_sparse(*parts, len(obs))
+        rows = sparse.csc_matrix(parts, shape=(len(obs), len(var)))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: X could not be read: {error}") from None
     return in_memory(rows, obs, var, units, layout="h5ad_csc")
 
 

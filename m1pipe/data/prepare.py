@@ -16,7 +16,9 @@ _GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
 ZeroTotal = Literal["error", "drop", "keep"]
 
 
-def check_values(found: Survey, steps: Steps, genes: pd.Index, *, where: str) -> None:
+def check_values(
+    found: Survey, steps: Steps, genes: pd.Index, *, where: str, may_hold_labels: bool
+) -> None:
     """Refuse infinities; warn of labels among the genes and of units that do not fit.
 
     Parameters
@@ -27,6 +29,8 @@ def check_values(found: Survey, steps: Steps, genes: pd.Index, *, where: str) ->
     genes : Index, length n_genes
     where : str
         The source, for messages.
+    may_hold_labels : bool
+        The source is of a kind that can hold labels among the genes.
 
     Raises
     ------
@@ -36,7 +40,7 @@ def check_values(found: Survey, steps: Steps, genes: pd.Index, *, where: str) ->
     if found.n_infinite:
         raise InputError(f"{where}: expected finite values; found {found.n_infinite:,} infinite")
     doubts = []
-    suspects = genes[binary_genes(found)]
+    suspects = genes[binary_genes(found)] if may_hold_labels else genes[:0]
     if len(suspects):
         doubts.append(
             f"{len(suspects):,} columns hold 0 and 1 only ({', '.join(suspects[:3])}): if they are "

@@ -144,9 +144,10 @@ def csr_reader(group: h5py.Group, n_genes: int) -> Callable[[int, int], np.ndarr
 
     def read(start: int, stop: int) -> np.ndarray:
         first, last = indptr[start], indptr[stop]
-        parts = (group["data"][first:last], group["indices"][first:last])
+        values, columns = (group[key][first:last] for key in ("data", "indices"))
         pointers = indptr[start : stop + 1] - first
-        rows = sparse.csr_matrix((*parts, pointers), shape=(stop - start, n_genes))
+        check_sparse(values, columns, pointers, n_genes)
+        rows = sparse.csr_matrix((values, columns, pointers), shape=(stop - start, n_genes))
         return _dense(rows.toarray())
 
     return read
@@ -162,6 +163,25 @@ def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, int], np.ndarray]:
         return out
 
     return read
+
+
+def check_sparse(
+    values: np.ndarray, indices: np.ndarray, pointers: np.ndarray, n_columns: int
+) -> None:
+    """Refuse pointers and indices that lead outside: scipy would follow them without a look.
+
+    Raises
+    ------
+    OSError
+        As for any other damage of a file.
+    """
+    n_values = len(values)
+    if len(indices) != n_values or pointers[0] != 0 or pointers[-1] != n_values:
+        raise OSError("the parts of the sparse matrix are of different lengths")
+    if (np.diff(pointers.astype(np.int64)) < 0).any():
+        raise OSError("the row pointers of the sparse matrix do not ascend")
+    if n_values and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
+        raise OSError("an index of the sparse matrix lies outside it")
 
 
 def _dense(X: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import mmap
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +42,8 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
         n_entries, rest, line = _head(pieces, matrix, (len(features), len(barcodes)))
         column = np.full(len(features), -1)
         column[kept] = np.arange(len(kept))
-        with _dense(spool, len(barcodes), len(kept), folder) as values:
-            found = _scatter(rest, pieces, values, column, matrix, line)
+        values = _zeros(spool, len(barcodes) * len(kept), folder)
+        found = _scatter(rest, pieces, values, column, matrix, line)
     if found != n_entries:
         raise InputError(
             f"{matrix}: expected {n_entries} entries; found {found}: was it cut short?"
@@ -108,10 +107,9 @@ def _head(pieces: Iterator[bytes], path: Path, shape: tuple[int, int]) -> tuple[
     return n_entries, rest, line + 1
 
 
-@contextmanager
-def _dense(spool: BinaryIO, n_rows: int, n_columns: int, folder: Path) -> Iterator[np.ndarray]:
+def _zeros(spool: BinaryIO, n_values: int, folder: Path) -> np.ndarray:
     """A raw file of zeros as a flat array; its space is taken at once."""
-    n_bytes = 4 * n_rows * n_columns
+    n_bytes = 4 * n_values
     try:
         os.posix_fallocate(spool.fileno(), 0, n_bytes)
     except OSError as error:
@@ -119,12 +117,7 @@ def _dense(spool: BinaryIO, n_rows: int, n_columns: int, folder: Path) -> Iterat
             f"{folder}: no room for {n_bytes / 1e9:.1f} GB, a temporary copy beside the "
             f"destination: {error.strerror}"
         ) from None
-    with mmap.mmap(spool.fileno(), n_bytes) as mapped:
-        values = np.frombuffer(mapped, dtype=np.float32)
-        try:
-            yield values
-        finally:
-            del values
+    return np.frombuffer(mmap.mmap(spool.fileno(), n_bytes), dtype=np.float32)
 
 
 def _scatter(

@@ -42,6 +42,11 @@ def tenx_stored(handle: h5py.File, path: Path) -> Stored:
     ids, names, kept = _features(group, path)
     barcodes = read_names(group["barcodes"])
     n_features, n_cells = (int(n) for n in group["shape"][:])
+    if len(group["indptr"]) != n_cells + 1:
+        raise InputError(
+            f"{path}: {groups[0]}/indptr: expected {n_cells + 1} row pointers; found "
+            f"{len(group['indptr'])}"
+        )
     if (n_features, n_cells) != (len(ids), len(barcodes)):
         raise InputError(
             f"{path}: {groups[0]}/shape: expected {len(ids)} features x {len(barcodes)} barcodes "
