@@ -19,6 +19,7 @@ _HOMES = {
     "cross_validate": "m1pipe.evaluation.crossval",
     "compare": "m1pipe.evaluation.compare",
     "load_predictor": "m1pipe.predictor",
+    "quality": "m1pipe.synthesis.quality",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -93,7 +93,7 @@ def scores(measure: Measure, found: dict[str, Yardstick]) -> list[Score]:
         value, half = values.get(name, math.nan), Z95 * errors.get(name, math.nan)
         reason, applies = reasons.get(name, ("", True))
         if applies and not reason and not math.isfinite(value):
-            reason = "not a number: what it divides by does not vary"
+            reason = "not a number: it needs values that vary on both sides"
         out.append(
             Score(
                 definition=definition,

@@ -27,9 +27,9 @@ def _definition(
 
 MARGINAL = (
     _definition(
-        "ks_mean", "KS, mean", "lower", "largest gap of the two distributions of a gene", SHARE
+        "ks_mean", "mean KS", "lower", "largest gap of the two distributions of a gene", SHARE
     ),
-    _definition("ks_median", "KS, median", "lower", "the same, of the middle gene", SHARE),
+    _definition("ks_median", "median KS", "lower", "the same, of the middle gene", SHARE),
     _definition(
         "ks_p95", "KS, 95th percentile", "lower", "the same, of the worst twentieth", SHARE
     ),
@@ -42,7 +42,7 @@ MARGINAL = (
     ),
     _definition(
         "wasserstein_mean",
-        "Wasserstein, mean",
+        "mean Wasserstein",
         "lower",
         "how far values have to move, in standard deviations of the gene",
         POSITIVE,
@@ -53,7 +53,7 @@ MARGINAL = (
     _definition("mean_rank_r", "gene means, rank r", "higher", "the same, of ranks", CORRELATION),
     _definition(
         "mean_r_raw",
-        "gene means, r, linear scale",
+        "gene means, r, linear",
         "higher",
         "the same, before the log",
         CORRELATION,
@@ -67,31 +67,31 @@ MARGINAL = (
     ),
     _definition("sd_rank_r", "gene sds, rank r", "higher", "the same, of ranks", CORRELATION),
     _definition(
-        "sd_r_raw", "gene sds, r, linear scale", "higher", "the same, before the log", CORRELATION
+        "sd_r_raw", "gene sds, r, linear", "higher", "the same, before the log", CORRELATION
     ),
     _definition(
         "variance_ratio",
-        "variance ratio, geometric",
+        "geometric variance ratio",
         "one",
         "typical variance of a gene over the real one; below 1: collapse",
         POSITIVE,
     ),
     _definition(
-        "variance_ratio_arithmetic", "variance ratio, arithmetic", "one", "mean of ratios", POSITIVE
+        "variance_ratio_arithmetic", "arithmetic variance ratio", "one", "mean of ratios", POSITIVE
     ),
     _definition(
-        "variance_ratio_pooled", "variance ratio, pooled", "one", "ratio of the sums", POSITIVE
+        "variance_ratio_pooled", "pooled variance ratio", "one", "ratio of the sums", POSITIVE
     ),
     _definition(
         "variance_ratio_raw",
-        "variance ratio, geometric, linear scale",
+        "geometric variance ratio, linear",
         "one",
         "the same before the log",
         POSITIVE,
     ),
     _definition(
         "variance_log_rms",
-        "variance ratio, RMS log",
+        "RMS log variance ratio",
         "lower",
         "how far single genes are off: a mean ratio of 1 can hide half doubled, half halved",
         POSITIVE,

@@ -15,7 +15,7 @@ C2ST = (
     Definition(
         name="c2st_logistic",
         family="joint",
-        title="C2ST AUC, logistic",
+        title="logistic C2ST AUC",
         ideal="lower",
         within=SHARE,
         meaning="how well a linear classifier tells the samples from real ones; 0.5: not at all",
@@ -23,7 +23,7 @@ C2ST = (
     Definition(
         name="c2st_forest",
         family="joint",
-        title="C2ST AUC, forest",
+        title="forest C2ST AUC",
         ideal="lower",
         within=SHARE,
         meaning="the same by a random forest, which sees more than means",

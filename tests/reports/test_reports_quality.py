@@ -1,0 +1,143 @@
+"""The page says what the numbers say; nothing that failed is hidden; a browser shows it."""
+
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m1pipe.reports.quality import quality_html, summary_line, write_quality
+from m1pipe.reports.quality_parts import verdicts
+from m1pipe.synthesis.bench import all_failed
+from m1pipe.synthesis.dependence import DEPENDENCE
+from m1pipe.synthesis.joint import PRDC
+from m1pipe.synthesis.marginal import MARGINAL
+from m1pipe.synthesis.privacy import PRIVACY
+from m1pipe.synthesis.quality import QualityReport
+from m1pipe.synthesis.score import Alarm, Definition, Score
+from m1pipe.synthesis.twosample import C2ST
+
+
+def _score(definition: Definition, value: float = 0.6, **changes: float) -> Score:
+    known = {"low": value - 0.02, "high": value + 0.02, "ceiling": 0.8, "floor": 0.1}
+    return Score(definition=definition, value=value, n_independent=40, **{**known, **changes})
+
+
+@pytest.fixture
+def report() -> QualityReport:
+    """A report as it could be: one failed score, one that does not apply, one rival that failed."""
+    scores = [_score(d) for d in (*MARGINAL, *DEPENDENCE, *PRDC, *C2ST, *PRIVACY)]
+    scores = [
+        Score(definition=s.definition, error="no genes vary") if s.definition.name == "gamma" else s
+        for s in scores
+    ]
+    zero = next(i for i, s in enumerate(scores) if s.definition.name == "zero_r")
+    scores[zero] = Score(definition=scores[zero].definition, not_applicable="no value is zero")
+    rng = np.random.default_rng(0)
+    genes = pd.DataFrame(
+        rng.uniform(0.1, 1, (50, 5)), columns=["ks", "mean_h", "mean_a", "variance_h", "variance_a"]
+    )
+    info = {
+        "n": {"real": 90, "synthetic": 70, "holdout": 60},
+        "n_genes": 50,
+        "n_genes_of_real": 52,
+        "n_genes_drawn": 50,
+        "scale": "log2(1 + tpm)",
+        "size": 60,
+        "small_size": 60,
+        "n_draws": 5,
+        "n_components": 20,
+        "donors": True,
+        "settings": {"n_resamples": 50, "label": None},
+    }
+    return QualityReport(
+        {"synthetic": scores, "copula": all_failed("singular matrix", scores)},
+        [Alarm("copies", "severe", "Copies!"), Alarm("privacy", "note", "No guarantee.")],
+        info,
+        {
+            "genes": genes,
+            "holdout_pcs": rng.normal(size=(60, 3)),
+            "synthetic_pcs": rng.normal(size=(60, 1)),
+            "correlations": rng.uniform(-1, 1, (2, 4000)),
+        },
+    )
+
+
+def test_every_score_is_on_the_page_failed_ones_with_their_reason(report: QualityReport) -> None:
+    page = quality_html(report, provenance={})
+    for score in report.scores["synthetic"]:
+        assert score.definition.title in page
+    assert "[no genes vary]" in page
+    assert "does not apply: no value is zero" in page
+    assert page.count("not computed") > len(report.scores["synthetic"]) / 2
+    assert page.index("Copies!") < page.index("Answer")
+    assert "averaged over 5 draws" in page
+    assert "over donors of the hold-out" in page
+
+
+def test_verdicts_follow_interval_and_ceiling(report: QualityReport) -> None:
+    kinds = {v.text.split(" 0.")[0].split(":")[0]: v.tag for v in verdicts(report)}
+    assert kinds["gamma"] == "failed"
+    assert kinds["mean KS"] == "like real"  # lower is better: 0.6 against 0.8
+    assert kinds["recall"] == "short"
+    assert kinds["geometric variance ratio"] == "short"
+    assert kinds["closer to training"] == "leak"
+    near = [_score(d, 0.76) for d in PRDC if d.name == "recall"]
+    like = [_score(d, 0.79) for d in PRDC if d.name == "recall"]
+    for scores, tag in ((near, "near"), (like, "like real")):
+        changed = QualityReport({"synthetic": scores}, [], report.info, report.pictures)
+        assert [v.tag for v in verdicts(changed)] == [tag]
+
+
+def test_intervals_stay_within_what_can_be() -> None:
+    score = _score(PRDC[0], 0.995)
+    assert score.high == 1
+    assert math.isnan(Score(definition=PRDC[0]).low)
+
+
+def test_the_line_holds_the_headline_scores(report: QualityReport) -> None:
+    line = summary_line(report)
+    assert "\n" not in line
+    for part in ("gamma: no genes vary", "mean KS 0.600", "closer to training"):
+        assert part in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [800, 1400])
+def test_a_browser_shows_the_page_without_a_complaint(
+    report: QualityReport, tmp_path: Path, width: int
+) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed: the page is not seen as a browser shows it")
+    page = write_quality(report, tmp_path).read_text(encoding="utf-8")
+    probe = page.replace(
+        "</body>",
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
+        "[...document.images].every(i => i.complete && i.naturalWidth > 100), "
+        "document.images.length].join(' ')</script></body>",
+    )
+    (tmp_path / "probe.html").write_text(probe, encoding="utf-8")
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--window-size={width},3000",
+        "--dump-dom",
+        (tmp_path / "probe.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>([^<]*)</title>", done.stdout)
+    assert title is not None
+    page_width, window_width, images, n_images = title.group(1).split()
+    assert int(page_width) <= int(window_width)
+    assert (images, n_images) == ("true", "3")
+    assert "CONSOLE" not in done.stderr
