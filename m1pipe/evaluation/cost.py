@@ -12,10 +12,11 @@ def cost_text(problem: Problem) -> str:
     """Design, rows with their fits and sizes, and an estimate of the memory, as lines of text."""
     targets, config = problem.targets, problem.config
     n_train = round(targets.n * (1 - 1 / config.folds))
+    repeats = f"{config.repeats} repeat{'s' if config.repeats > 1 else ''}"
     lines = [
         f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
         f"{'classes' if targets.is_classes else 'targets'}; {config.folds} folds x "
-        f"{config.repeats} repeats, about {n_train:,} training rows each",
+        f"{repeats}, about {n_train:,} training rows each",
         f"{'row':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
     ]
     for row in problem.ladder:

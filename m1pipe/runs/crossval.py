@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from m1pipe._version import __version__
 from m1pipe.atomic import write_json
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
@@ -228,6 +229,7 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
                 chosen["training"].pop(name)
     frozen = {row.name: len(row.frozen) for row in problem.encoders}
     return {
+        "version": __version__,
         "crossval": settings,
         "label": run.label,
         "targets": run.targets,
