@@ -184,13 +184,12 @@ def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]
 def _settings(loop: _Loop) -> dict[str, Any]:
     """What must be the same for a run to be resumed."""
     chosen = {k: v for k, v in asdict(loop.config).items() if k not in NOT_IN_RESULT}
-    validation_rows = loop.validation.n_rows if loop.validation else 0
     return {
         **chosen,
         "epochs": loop.n_epochs,
         "beta": loop.beta,
         "training rows": loop.batches.n_rows,
-        "validation rows": validation_rows,
+        "validation rows": loop.validation.n_rows if loop.validation else 0,
     }
 
 
@@ -375,10 +374,8 @@ def _restore_best(loop: _Loop) -> None:
 def _save(loop: _Loop) -> None:
     loop.saved_at = time.monotonic()
     if loop.checkpoint is not None:
-        packed = pack_state(
-            loop.state, loop.module, loop.optimizer, loop.generator, _settings(loop)
-        )
-        save_checkpoint(loop.checkpoint, packed)
+        moving = (loop.module, loop.optimizer, loop.generator)
+        save_checkpoint(loop.checkpoint, pack_state(loop.state, *moving, _settings(loop)))
 
 
 def _fail(loop: _Loop, batch: Batch, loss: Tensor, what: str) -> NoReturn:
