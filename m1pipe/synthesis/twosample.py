@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from m1pipe.synthesis.learners import auc, auc_error, forest_scores, logistic_scores
 from m1pipe.synthesis.score import SHARE, Z95, Definition, Score
@@ -72,8 +72,10 @@ def tell_apart(
     units = _units(H, groups[0], "h") + _units(A, groups[1], "a")
     codes = np.unique(np.array(units, dtype=object), return_inverse=True)[1]
     found = np.full(len(X), np.nan)
-    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(X, truth, codes):
+    alone = all(donors is None for donors in groups)
+    kind = StratifiedKFold if alone else StratifiedGroupKFold
+    folds = kind(N_FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(X, truth, None if alone else codes):
         if learner == "c2st_logistic":
             p = logistic_scores(X[train], truth[train], X[test])
         else:

@@ -1,5 +1,8 @@
 """Every score against a closed form, a reference library or a brute-force loop."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import linalg, stats
@@ -309,3 +312,9 @@ def test_expression_scores_find_the_planted_genes(rng: np.random.Generator) -> N
     assert (exact["de_recovery"], exact["de_false"]) == (1, 0)
     with pytest.raises(ValueError, match="no class has 4 samples"):
         expression_scores(H[:3], H[:3])
+
+
+def test_scores_need_no_torch() -> None:
+    check = "import sys, m1pipe.reports.quality; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
