@@ -38,7 +38,7 @@ def _default(value: object) -> str | bool:
 @click.option(
     "--hidden",
     type=WIDTHS,
-    show_default="none below 10,000 rows, else 512",
+    show_default="none below 1,000 rows, else 512",
     help='Widths of the encoder\'s hidden layers, such as "512,256", or none.',
 )
 @click.option(
