@@ -19,7 +19,6 @@ from m1pipe.data import spool
 from m1pipe.data.conversion import ConvertConfig, ConvertSummary
 from m1pipe.data.convert import convert
 from m1pipe.data.matrix import open_matrix
-from m1pipe.data.sources import text
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 
@@ -96,7 +95,7 @@ def test_blocks_of_any_size_give_the_same(
 ) -> None:
     monkeypatch.setattr(spool, "BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(spool, "TRANSPOSE_BYTES", 3 * block_bytes)
-    monkeypatch.setattr(text, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("m1pipe.data.sources.lines._READ_BYTES", block_bytes)
     source = _write(COUNTS.T if genes_as_rows else COUNTS, tmp_path / "m.tsv")
     adata, _ = _convert(
         source, units="counts", normalize="total", log2p1=True, genes_as_rows=genes_as_rows
@@ -481,7 +480,6 @@ def test_memory_does_not_grow_with_the_length(
     for module, name in [
         (spool, "BLOCK_BYTES"),
         (spool, "TRANSPOSE_BYTES"),
-        (text, "_BLOCK_BYTES"),
     ]:
         monkeypatch.setattr(module, name, 2**17)
     monkeypatch.setattr("m1pipe.data.sources.lines._READ_BYTES", 2**17)

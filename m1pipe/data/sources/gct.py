@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-from m1pipe.data.sources.lines import open_lines
+from m1pipe.data.sources.lines import TextReader, open_chunks
 from m1pipe.data.sources.text import TextTable
 from m1pipe.errors import InputError
 
@@ -51,10 +50,12 @@ def open_gct(path: Path) -> Iterator[Gct]:
     InputError
         If it is not GCT, or its line of dimensions does not fit the header; later as `open_table`.
     """
-    with open_lines(path) as lines:
-        first = next(lines, b"")
+    with open_chunks(path) as chunks:
+        reader = TextReader(chunks)
+        first = reader.line() or b""
         if first.startswith(_TRANSCRIPTS):
-            yield Gct(TextTable(path, chain([first], lines)), ["gene_id"], None, {})
+            reader.back(first)
+            yield Gct(TextTable(path, reader), ["gene_id"], None, {})
             return
         n_dimensions = _VERSIONS.get(first.rstrip())
         if n_dimensions is None:
@@ -62,7 +63,7 @@ def open_gct(path: Path) -> Iterator[Gct]:
                 f"{path}: line 1: expected #1.2 or #1.3 as GCT has; found "
                 f"{first[:20].decode('latin-1')!r}"
             )
-        yield _below(path, lines, _dimensions(next(lines, b""), n_dimensions, path))
+        yield _below(path, reader, _dimensions(reader.line() or b"", n_dimensions, path))
 
 
 def annotation_name(column: str) -> str:
@@ -79,10 +80,10 @@ def check_n_rows(gct: Gct, n_rows: int) -> None:
         )
 
 
-def _below(path: Path, lines: Iterator[bytes], dimensions: list[int]) -> Gct:
+def _below(path: Path, reader: TextReader, dimensions: list[int]) -> Gct:
     """What stands below the line of dimensions."""
     n_genes, n_samples, n_columns, n_rows = dimensions
-    header = next(lines, b"")
+    header = reader.line() or b""
     n_fields = len(header.split(b"\t"))
     if n_fields != 1 + n_columns + n_samples:
         raise InputError(
@@ -91,14 +92,15 @@ def _below(path: Path, lines: Iterator[bytes], dimensions: list[int]) -> Gct:
         )
     labels = {}
     for number in range(4, 4 + n_rows):
-        fields = next(lines, b"").decode("utf-8", "replace").split("\t")
+        fields = (reader.line() or b"").decode("utf-8", "replace").split("\t")
         if len(fields) != n_fields:
             raise InputError(
                 f"{path}: line {number}: expected {n_fields} fields as in the header; found "
                 f"{len(fields)}"
             )
         labels[fields[0]] = fields[1 + n_columns :]
-    table = TextTable(path, chain([header], lines), header_line=3, skipped=n_rows)
+    reader.back(header)
+    table = TextTable(path, reader, header_line=3, skipped=n_rows)
     return Gct(table, table.columns[:n_columns], n_genes, labels)
 
 

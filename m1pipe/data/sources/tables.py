@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.names import refuse_duplicates
-from m1pipe.data.sources.text import MISSING, open_table
+from m1pipe.data.sources.numbers import MISSING
+from m1pipe.data.sources.text import open_table
 from m1pipe.errors import InputError, M1Warning
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+)")

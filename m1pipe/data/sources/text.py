@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from m1pipe.data.sources.lines import open_lines
+from m1pipe.data.sources.lines import TextReader, open_chunks
+from m1pipe.data.sources.numbers import one_number
+from m1pipe.data.sources.pieces import parse_piece
 from m1pipe.errors import InputError
-
-MISSING = frozenset({"", "NA", "NaN", "nan", "N/A", "NULL", "null"})
-_BLOCK_BYTES = 2**22
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class TextTable:
     ----------
     path : Path
         For messages.
-    lines : iterator of bytes
-        The header, and what is below it.
+    reader : TextReader
+        Its next line is the header.
     header_line : int
         Line number of the header.
     skipped : int
@@ -75,7 +73,7 @@ class TextTable:
     def __init__(
         self,
         path: Path,
-        lines: Iterator[bytes],
+        reader: TextReader,
         *,
         header_line: int = 1,
         skipped: int = 0,
@@ -84,35 +82,27 @@ class TextTable:
         self.path = path
         self._first_line = header_line + 1 + skipped
         self.labels: dict[str, list[str]] = {}
-        self._lines = lines
-        header = next(lines, b"").removeprefix(b"\xef\xbb\xbf")
+        self._reader = reader
+        self._blank = 0
+        header = (reader.line() or b"").removeprefix(b"\xef\xbb\xbf")
         if not header.strip():
             raise InputError(f"{path}: expected a header line; found an empty file")
         where = f"{path}: line {header_line}"
         self.delimiter = _find_delimiter(header, where)
         cells = _split(header, self.delimiter, where)
-        self._first = next(lines, None)
-        if self._first is None:
+        first = reader.line()
+        if first is None:
             raise InputError(f"{path}: expected rows below the header; found the header only")
-        n_fields = len(_split(self._first, self.delimiter, f"{path}: line {self._first_line}"))
+        reader.back(first)
+        n_fields = len(_split(first, self.delimiter, f"{path}: line {self._first_line}"))
         # R writes no name above the row names, so that its header is one field shorter.
         self.columns = cells if len(cells) == n_fields - 1 else cells[1:]
         _check_names(self.columns, where, repeats=repeats)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Rows below the header with their line numbers; an empty line among them is refused."""
-        blank = 0
-        number = self._first_line
-        line = self._first
-        while line is not None:
-            if line and blank:
-                raise InputError(f"{self.path}: line {blank}: expected a row; found an empty line")
-            if line:
-                yield number, line
-            else:
-                blank = blank or number
-            line = next(self._lines, None)
-            number += 1
+        for number, piece in self._pieces():
+            yield from self._lines_of(piece, number)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Rows as lists of text with their line numbers, all as wide as the header.
@@ -151,21 +141,57 @@ class TextTable:
             On a ragged row, a missing value, or text among the numbers, with line and column.
         """
         cut = [self.columns.index(name) + 1 for name in text_columns]
-        held: list[_Row] = []
-        n_bytes = 0
-        for number, line in self.lines():
-            row = self._cut_row(line, number, cut)
+        for number, piece in self._pieces():
+            parsed = None
+            if not text_rows and not self._blank:
+                parsed = parse_piece(
+                    piece,
+                    delimiter=self.delimiter,
+                    n_fields=len(self.columns) + 1,
+                    cut=cut,
+                    keep_missing=keep_missing,
+                )
+            if parsed is not None:
+                lines = list(range(number, number + len(parsed.names)))
+                yield TextBlock(parsed.names, lines, parsed.values, parsed.text)
+                continue
+            held = self._held_rows(piece, number, cut, text_rows)
+            if held:
+                yield self._parse(held, cut, keep_missing=keep_missing)
+
+    def _held_rows(
+        self, piece: bytes, number: int, cut: list[int], text_rows: Sequence[str]
+    ) -> list[_Row]:
+        """Rows of a piece, cut but not yet parsed; rows of labels go to `labels`."""
+        held = []
+        for line_number, line in self._lines_of(piece, number):
+            row = self._cut_row(line, line_number, cut)
             if row.name in text_rows:
                 self.labels[row.name] = row.numbers.split(self.delimiter)
-                self._check_width(["", *self.labels[row.name]], number)
+                self._check_width(["", *self.labels[row.name]], line_number)
+            else:
+                held.append(row)
+        return held
+
+    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+        """Whole lines, about a megabyte at a time, with the number of the first."""
+        number = self._first_line
+        while (piece := self._reader.piece()) is not None:
+            yield number, piece
+            number += piece.count(b"\n") + (not piece.endswith(b"\n"))
+
+    def _lines_of(self, piece: bytes, number: int) -> Iterator[tuple[int, bytes]]:
+        """Lines of a piece with their numbers; an empty one before a row is refused."""
+        for offset, line in enumerate(piece.removesuffix(b"\n").split(b"\n")):
+            line = line.removesuffix(b"\r")
+            if not line:
+                self._blank = self._blank or number + offset
                 continue
-            held.append(row)
-            n_bytes += len(line)
-            if n_bytes >= _BLOCK_BYTES:
-                yield self._parse(held, cut, keep_missing=keep_missing)
-                held, n_bytes = [], 0
-        if held:
-            yield self._parse(held, cut, keep_missing=keep_missing)
+            if self._blank:
+                raise InputError(
+                    f"{self.path}: line {self._blank}: expected a row; found an empty line"
+                )
+            yield number + offset, line
 
     def _parse(self, rows: list[_Row], cut: list[int], *, keep_missing: bool) -> TextBlock:
         columns = [c for i, c in enumerate(self.columns) if i + 1 not in set(cut)]
@@ -195,7 +221,7 @@ class TextTable:
         fields = row.numbers.split(self.delimiter)
         self._check_width(["", *row.labels, *fields], row.line)
         where = f"{self.path}: line {row.line}"
-        values = [_number(field) for field in fields]
+        values = [one_number(field) for field in fields]
         for column, (field, value) in enumerate(zip(fields, values, strict=True)):
             if value is None:
                 raise InputError(
@@ -230,8 +256,8 @@ def open_table(path: Path, *, repeats: bool = False) -> Iterator[TextTable]:
         If there is no such file, it is not text, is empty, or has no rows; and later, while it
         is read, if it turns out to be cut short or broken.
     """
-    with open_lines(path) as lines:
-        yield TextTable(path, lines, repeats=repeats)
+    with open_chunks(path) as chunks:
+        yield TextTable(path, TextReader(chunks), repeats=repeats)
 
 
 def _find_delimiter(header: bytes, where: str) -> str:
@@ -282,17 +308,3 @@ def _parse_fast(rests: list[str], delimiter: str, n_columns: int) -> np.ndarray 
     if values.shape != (len(rests), n_columns) or not np.isfinite(values).all():
         return None
     return values
-
-
-def _number(field: str) -> float | None:
-    """A finite float32, NaN for a missing one, None for anything else."""
-    field = field.strip()
-    if field in MISSING:
-        return float("nan")
-    try:
-        value = float(field)
-    except ValueError:
-        return None
-    if "_" in field or not abs(value) <= _FLOAT32_MAX:
-        return None
-    return value
