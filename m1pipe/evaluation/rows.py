@@ -25,7 +25,6 @@ ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS)
 
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
-PUBLISHED_EPOCHS = 100
 HEAD_ROWS = 2048
 
 
@@ -97,7 +96,6 @@ def head_config(row: str, config: CrossvalConfig) -> HeadConfig:
     return replace(
         config.head,
         hidden=PUBLISHED_GENE_HEAD if row in GENE_ROWS else PUBLISHED_LATENT_HEAD,
-        epochs=min(config.head.epochs, PUBLISHED_EPOCHS),
         lr=1e-3,
         weight_decay=0.0,
         dropout=0.0,

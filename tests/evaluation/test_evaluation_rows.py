@@ -110,7 +110,7 @@ def test_the_published_heads() -> None:
     assert (raw.hidden, vae.hidden) == ((256, 32), (32,))
     assert replace(raw, hidden=()) == replace(vae, hidden=())
     assert (raw.standardize, raw.initialize_bias, raw.patience, raw.validation) == (0, 0, 0, 0)
-    assert (raw.lr, raw.epochs, raw.batch_size) == (1e-3, 100, 64)
+    assert (raw.lr, raw.epochs, raw.batch_size) == (1e-3, HeadConfig().epochs, 64)
 
 
 def test_train_mean_against_numpy(levels: Fold, classes: Fold) -> None:
