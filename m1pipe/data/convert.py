@@ -124,7 +124,9 @@ def _write(
     position = 0
     for start, stop, X in blocks:
         rows = kept[start:stop]
-        writer.write(position, apply_steps(X[rows], steps, totals[start:stop][rows]))
+        if not rows.all():
+            X = X[rows]
+        writer.write(position, apply_steps(X, steps, totals[start:stop][rows]))
         position += int(rows.sum())
 
 

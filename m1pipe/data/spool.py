@@ -18,7 +18,7 @@ from m1pipe.data.sources.text import TextBlock, TextTable, open_table
 from m1pipe.data.survey import Block
 from m1pipe.errors import InputError, M1Warning
 
-BLOCK_BYTES = 2**24
+BLOCK_BYTES = 2**22
 TRANSPOSE_BYTES = 2**27
 _ENSEMBL = re.compile(r"ENS[A-Z]*[GT]\d{11}")
 

@@ -104,7 +104,7 @@ def screen(
     if steps.floor is not None:
         X = np.maximum(X, np.float32(steps.floor))
     reason = _no_negatives(steps)
-    if reason and np.nanmin(X, initial=0) < 0:
+    if reason and not np.min(X, initial=0) >= 0 and np.nanmin(X, initial=0) < 0:
         row, column = np.argwhere(X < 0)[0]
         raise InputError(
             f"{where}: expected values of at least 0 for {reason}; found {X[row, column]:g} in "

@@ -61,10 +61,15 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
     ones = np.zeros(n_genes, dtype=np.int64)
     for start, stop, X in blocks:
         with np.errstate(invalid="ignore"):  # infinities of both signs: counted below
-            totals[start:stop] = np.nansum(X, axis=1, dtype=np.float64)
-        counts += _count(X)
-        minimum = min(minimum, float(np.fmin.reduce(X, axis=None, initial=np.inf)))
-        maximum = max(maximum, float(np.fmax.reduce(X, axis=None, initial=-np.inf)))
+            totals[start:stop] = X.sum(axis=1, dtype=np.float64)
+            finite = bool(np.isfinite(totals[start:stop]).all())  # then every value is, too
+            if not finite:
+                totals[start:stop] = np.nansum(X, axis=1, dtype=np.float64)
+        least, most = (np.min, np.max) if finite else (np.fmin.reduce, np.fmax.reduce)
+        lowest = float(least(X, axis=None, initial=np.inf))
+        counts += _count(X, finite=finite, negative=lowest < 0)
+        minimum = min(minimum, lowest)
+        maximum = max(maximum, float(most(X, axis=None, initial=-np.inf)))
         whole = whole and _is_whole(X)
         _count_ones(X, ones)
     if minimum > maximum:
@@ -111,12 +116,12 @@ def binary_genes(found: Survey, *, few: int = 3, share: float = 0.05) -> np.ndar
     return columns if len(columns) <= few else columns[:0]
 
 
-def _count(X: np.ndarray) -> np.ndarray:
+def _count(X: np.ndarray, *, finite: bool, negative: bool) -> np.ndarray:
     """Zeros, NaN, infinities and negatives among values."""
     n_zero = X.size - np.count_nonzero(X)
-    n_negative = np.count_nonzero(X < 0)
+    n_negative = np.count_nonzero(X < 0) if negative else 0
     n_missing = n_infinite = 0
-    if not np.isfinite(X).all():
+    if not finite:
         n_missing = int(np.isnan(X).sum())
         n_infinite = int(np.isinf(X).sum())
     return np.array([n_zero, n_missing, n_infinite, n_negative], dtype=np.int64)
