@@ -7,6 +7,7 @@ from m1pipe.synthesis.privacy import WARNING
 from m1pipe.synthesis.score import Alarm, Score
 
 FEW = 100
+FEW_DONORS = 10
 COLLAPSED = 0.7
 DIFFERENT = 0.6
 
@@ -48,6 +49,9 @@ def _of_material(info: Mapping[str, Any]) -> list[Alarm]:
     if info["size"] < FEW:
         text = f"Only {info['size']} samples a side: scores are noisy, small sets look alike."
         found.append(Alarm("few_samples", "warning", text))
+    if info["donors"] and info["n_independent"] < FEW_DONORS:
+        text = f"Only {info['n_independent']} donors in the hold-out: intervals are rough."
+        found.append(Alarm("few_donors", "warning", text))
     return found
 
 

@@ -132,7 +132,6 @@ def measures(bench: Bench, synthetic: np.ndarray) -> list[Measure]:
             function=permuted,
             view=pcs,
             plan=replace(small, draws=small.draws[:1]),
-            has_interval=False,
         ),
         Measure(definitions=PRDC, function=prdc_scores, view=pcs, plan=small),
     ]

@@ -28,7 +28,6 @@ class Measure:
         Which rows.
     narrow : ndarray of int, optional
         Columns that intervals use. Left out: all.
-    has_interval, has_floor : bool
     """
 
     definitions: tuple[Definition, ...]
@@ -36,8 +35,6 @@ class Measure:
     view: View
     plan: Plan
     narrow: np.ndarray | None = None
-    has_interval: bool = True
-    has_floor: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,11 +60,7 @@ def yardsticks(measure: Measure) -> dict[str, Yardstick]:
     view, draws = measure.view, measure.plan.draws
     pairs = [(view.holdout[d.holdout], view.real[d.real]) for d in draws]
     ceiling, _ = _averages(measure, pairs)
-    floor: dict[str, float] = {}
-    if measure.has_floor:
-        floor, _ = _averages(
-            measure, [(view.holdout[d.holdout], view.floor[d.real]) for d in draws]
-        )
+    floor, _ = _averages(measure, [(view.holdout[d.holdout], view.floor[d.real]) for d in draws])
     return {
         name: Yardstick(ceiling.get(name, math.nan), floor.get(name, math.nan))
         for name in measure.names
@@ -86,11 +79,13 @@ def scores(measure: Measure, found: dict[str, Yardstick]) -> list[Score]:
     view, plan = measure.view, measure.plan
     pairs = [(view.holdout[d.holdout], view.synthetic[d.synthetic]) for d in plan.draws]
     values, reasons = _averages(measure, pairs)
-    errors = _standard_errors(measure) if values and measure.has_interval else {}
+    resampled = values and any(d.has_interval for d in measure.definitions)
+    errors = _standard_errors(measure) if resampled else {}
     out = []
     for definition in measure.definitions:
         name = definition.name
-        value, half = values.get(name, math.nan), Z95 * errors.get(name, math.nan)
+        value = values.get(name, math.nan)
+        half = Z95 * errors.get(name, math.nan) if definition.has_interval else math.nan
         reason, applies = reasons.get(name, ("", True))
         if applies and not reason and not math.isfinite(value):
             reason = "not a number: it needs values that vary on both sides"

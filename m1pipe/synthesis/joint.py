@@ -25,8 +25,14 @@ MMD = (
     ),
 )
 MMD_P = (
-    _definition(
-        "mmd_p", "MMD, permutation p", "shown", "chance of such an MMD if both were one law", SHARE
+    Definition(
+        name="mmd_p",
+        family="joint",
+        title="MMD, permutation p",
+        ideal="shown",
+        meaning="chance of such an MMD if both were one law",
+        within=SHARE,
+        has_interval=False,
     ),
 )
 PRDC = (

@@ -33,12 +33,14 @@ MARGINAL = (
     _definition(
         "ks_p95", "KS, 95th percentile", "lower", "the same, of the worst twentieth", SHARE
     ),
-    _definition(
-        "ks_significant",
-        "KS, genes that differ",
-        "lower",
-        "share of genes whose distributions differ at 5 % false discoveries; grows with samples",
-        SHARE,
+    Definition(
+        name="ks_significant",
+        family="marginal",
+        title="KS, genes that differ",
+        ideal="lower",
+        meaning="share of genes that differ at 5 % false discoveries; grows with samples",
+        within=SHARE,
+        has_interval=False,
     ),
     _definition(
         "wasserstein_mean",

@@ -37,6 +37,8 @@ class Definition:
         One line.
     within : (float, float)
         Least and largest value there can be; intervals end there.
+    has_interval : bool
+        False where resampling says nothing: p values, and counts of them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Definition:
     ideal: Ideal
     meaning: str
     within: tuple[float, float] = ANY
+    has_interval: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,6 +113,7 @@ def test_calibration_is_for_one_sided_fidelity_only(reports: dict[str, QualityRe
         (frame.loc["gamma", "value"] - frame.loc["gamma", "floor"])
         / (frame.loc["gamma", "ceiling"] - frame.loc["gamma", "floor"])
     )
+    assert frame.loc[["ks_significant", "mmd_p"], "ci_low"].isna().all()
     assert (frame["abs_log_ratio"].notna() == (frame["ideal"] == "one")).all()
 
 
