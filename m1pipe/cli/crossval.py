@@ -111,8 +111,7 @@ def crossval(
     The same command goes on where a killed one was, fold by fold.
 
     \b
-    m1pipe crossval --x x.h5ad --y y.h5ad --out runs/cv
-        --encoder vae=runs/vae1,runs/vae2,runs/vae3 --encoder ae=runs/ae
+    m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.evaluation.cost import cost_text
