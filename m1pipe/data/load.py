@@ -30,7 +30,7 @@ from m1pipe.data.sources.gct import looks_like_gct
 from m1pipe.data.sources.lines import open_lines
 from m1pipe.data.sources.mtx import load_folder
 from m1pipe.data.sources.tables import read_aliases
-from m1pipe.data.spool import Loaded, choose, load_gct, load_matrix, load_text
+from m1pipe.data.spool import Loaded, choose, load_gct, load_genes, load_matrix, load_text
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 
@@ -87,7 +87,10 @@ def load_source(
         matrix = stack.enter_context(open_matrix(source))
         if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
             raise InputError(f"{source}: expected {config.format}; found {matrix.layout}")
-        return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
+        units = _told_units(matrix, told)
+        if matrix.whole_genes is not None:
+            return load_genes(matrix, stack.enter_context(_temporary_file(dest))), units
+        return load_matrix(matrix, keep_missing=keep_missing), units
     spool = stack.enter_context(_temporary_file(dest))
     if kind == "10x":
         return load_folder(source, spool), _counts(told)

@@ -77,6 +77,11 @@ class Matrix:
         """Bytes of the whole matrix as float32."""
         return 4 * self.n_samples * self.n_genes
 
+    @property
+    def whole_genes(self) -> h5py.Dataset | None:
+        """Values (n_genes, n_samples) where those are better read by genes; else None."""
+        return self._stored.whole_genes
+
     def rows(self, start: int, stop: int, columns: np.ndarray | None = None) -> np.ndarray:
         """Consecutive rows.
 

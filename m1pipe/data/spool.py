@@ -146,6 +146,20 @@ def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
     return Loaded(matrix.obs, matrix.var, blocks, chosen)
 
 
+def load_genes(matrix: Matrix, spool: BinaryIO) -> Loaded:
+    """Copy values that are stored by genes to `spool` once, each chunk inflated once."""
+    X = matrix.whole_genes
+    assert X is not None
+    for start in range(0, matrix.n_genes, X.chunks[0]):
+        values = X[start : start + X.chunks[0]].astype(np.float32)
+        if not np.isfinite(values).all():
+            gene = matrix.genes[start + int(np.argwhere(~np.isfinite(values))[0, 0])]
+            raise InputError(f"{matrix.path}: expected finite numbers; found others in {gene!r}")
+        append(spool, values)
+    data = transposed_blocks(spool, matrix.n_genes, matrix.n_samples)
+    return Loaded(matrix.obs, matrix.var, data)
+
+
 def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
     """Some of the samples; a matrix on disk is read only where they lie.
 

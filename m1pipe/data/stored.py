@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
@@ -35,6 +35,9 @@ class Stored:
         Rows that are stored together: reading one costs as much as reading all of them.
     prefetch_rows : callable or None
         (start, stop): asks the system to fetch rows that will be read soon.
+    whole_genes : Dataset or None
+        Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
+        them again and again: better turned round once, on disk.
     """
 
     layout: str
@@ -44,6 +47,7 @@ class Stored:
     units: Units
     band: int = 1
     prefetch_rows: Callable[[int, int], None] | None = None
+    whole_genes: h5py.Dataset | None = None
 
 
 def in_memory(
@@ -135,7 +139,8 @@ def transposed_rows(
         return out
 
     largest = max(_LARGEST_BAND // (4 * max(len(var), 1)), 1)
-    return Stored(layout, read, obs, var, units, min(int(chunk_samples), largest))
+    stored = Stored(layout, read, obs, var, units, min(int(chunk_samples), largest))
+    return stored if chunk_samples <= largest else replace(stored, whole_genes=X)
 
 
 def csr_reader(group: h5py.Group, n_genes: int) -> Callable[[int, int], np.ndarray]:

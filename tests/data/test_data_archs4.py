@@ -108,6 +108,17 @@ def test_chunks_are_inflated_once_a_pass(path: Path, monkeypatch: pytest.MonkeyP
     assert all(first == last for first, last in read) and len(read) == 5
 
 
+@pytest.mark.parametrize("settings", [{}, {"where": "source_name_ch1~liver"}])
+def test_chunks_of_whole_genes_are_turned_round_on_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(stored, "_LARGEST_BAND", 4 * N_GENES * 2)
+    with open_matrix(path) as matrix:
+        assert matrix.whole_genes is not None and np.array_equal(matrix.read(), COUNTS.T)
+    kept = [not settings or s == SOURCES[0] for s in SOURCES]
+    assert np.array_equal(_convert(path, **settings).X, COUNTS.T[kept])
+
+
 def test_convert_takes_everything(path: Path) -> None:
     adata = _convert(path)
     assert np.array_equal(adata.X, COUNTS.T) and adata.uns["units"] == "counts"
