@@ -192,11 +192,11 @@ def distances(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ks(x: np.ndarray, y: np.ndarray) -> float:
-    """Two-sample statistic of sorted values."""
-    points = np.concatenate([x, y])
-    below_x = np.searchsorted(x, points, side="right") / x.size
-    below_y = np.searchsorted(y, points, side="right") / y.size
-    return float(np.abs(below_x - below_y).max())
+    """Two-sample statistic of sorted values: gaps are largest at, or just before, a value of x."""
+    steps = np.arange(x.size + 1) / x.size
+    at = steps[1:] - np.searchsorted(y, x, side="right") / y.size
+    before = np.searchsorted(y, x, side="left") / y.size - steps[:-1]
+    return float(max(at.max(), before.max()))
 
 
 def gene_table(H: np.ndarray, A: np.ndarray, scale: Scale) -> pd.DataFrame:
