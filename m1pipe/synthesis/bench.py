@@ -22,7 +22,15 @@ from m1pipe.synthesis.joint import (
 )
 from m1pipe.synthesis.marginal import MARGINAL, Trend, fit_trend, marginal_scores
 from m1pipe.synthesis.material import Material
-from m1pipe.synthesis.resample import Plan, View, corrupted, make_plan, mean_only, shuffled
+from m1pipe.synthesis.resample import (
+    Plan,
+    View,
+    corrupted,
+    drawn_apart,
+    make_plan,
+    mean_only,
+    shuffled,
+)
 from m1pipe.synthesis.score import FAILURES, Score
 from m1pipe.synthesis.space import Space, fit_space
 from m1pipe.synthesis.twosample import C2ST, Told, c2st_score, tell_apart
@@ -168,7 +176,7 @@ def classifier_yardsticks(bench: Bench) -> dict[tuple[str, str], Told]:
     m, draw, seed = bench.material, bench.classifier_plan.draws[0], bench.config.seed
     holdout = bench.space.standardised(m.holdout[draw.holdout])
     real = bench.space.standardised(m.real[draw.real])
-    sets = {"ceiling": real, "floor": shuffled(real, seed), "corrupted": corrupted(real, seed)}
+    sets = {"ceiling": real, "floor": drawn_apart(real, seed), "corrupted": corrupted(real, seed)}
     donors = _donors(m.holdout_groups, draw.holdout), _donors(m.real_groups, draw.real)
     out = {}
     for definition in C2ST:

@@ -71,19 +71,42 @@ def tell_apart(
     truth = np.repeat([0, 1], [len(H), len(A)])
     units = _units(H, groups[0], "h") + _units(A, groups[1], "a")
     codes = np.unique(np.array(units, dtype=object), return_inverse=True)[1]
-    found = np.full(len(X), np.nan)
-    alone = all(donors is None for donors in groups)
-    kind = StratifiedKFold if alone else StratifiedGroupKFold
-    folds = kind(N_FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(X, truth, None if alone else codes):
+    donors = [np.unique(part).size for part in groups if part is not None]
+    n_folds = min([N_FOLDS, *donors])
+    if n_folds < 2:
+        raise ValueError("all samples of one set are of one donor: there are no folds by donor")
+    kind = StratifiedGroupKFold if donors else StratifiedKFold
+    folds = kind(n_folds, shuffle=True, random_state=seed)
+    found = []
+    for train, test in folds.split(X, truth, codes if donors else None):
         if learner == "c2st_logistic":
-            p = logistic_scores(X[train], truth[train], X[test])
+            p = logistic_scores(X[train], truth[train], X[test])[:, 1]
         else:
-            p = forest_scores(X[train], truth[train], X[test], seed=seed)
-        found[test] = p[:, 1]
-    positive, negative = found[truth == 0], found[truth == 1]
-    donors = codes[truth == 0] if groups[0] is not None else None
-    return Told(auc(negative, positive), auc_error(-positive, -negative, donors))
+            p = forest_scores(X[train], truth[train], X[test], seed=seed)[:, 1]
+        found.append((p[truth[test] == 1], p[truth[test] == 0]))
+    return _over_folds(found, by_donor=bool(donors))
+
+
+def _over_folds(found: list[tuple[np.ndarray, np.ndarray]], *, by_donor: bool) -> Told:
+    """Mean over folds of the AUC within each, weighted by pairs; folds of one set left out.
+
+    Scores of different folds are not pooled: a fold with more of one set's samples to test has
+    fewer to train on, which drives a pooled AUC below 0.5.
+    """
+    usable = [(a, h) for a, h in found if len(a) and len(h)]
+    if not usable:
+        raise ValueError("no fold holds samples of both sets: too few donors")
+    weights = np.array([len(a) * len(h) for a, h in usable], dtype=float)
+    weights /= weights.sum()
+    values = np.array([auc(a, h) for a, h in usable])
+    mean = float(weights @ values)
+    if by_donor:
+        spread = weights @ (values - mean) ** 2 / max(len(values) - 1, 1)
+        error = float(np.sqrt(spread)) if len(values) > 1 else math.nan
+    else:
+        errors = np.array([auc_error(a, h) for a, h in usable])
+        error = float(np.sqrt(np.sum((weights * errors) ** 2)))
+    return Told(mean, error)
 
 
 def _units(rows: np.ndarray, groups: np.ndarray | None, mark: str) -> list[str]:

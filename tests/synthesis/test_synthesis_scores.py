@@ -16,6 +16,7 @@ from m1pipe.synthesis.learners import auc, auc_error, balanced_accuracy, logisti
 from m1pipe.synthesis.marginal import distances, fit_trend, gene_table, marginal_scores
 from m1pipe.synthesis.material import Scale
 from m1pipe.synthesis.privacy import Distances, distance_values
+from m1pipe.synthesis.resample import drawn_apart, shuffled
 from m1pipe.synthesis.twosample import tell_apart
 from m1pipe.synthesis.utility import class_gaussian, expression_scores, labelled
 
@@ -255,6 +256,33 @@ def test_a_donors_samples_do_not_help_a_classifier(rng: np.random.Generator) -> 
     grouped = tell_apart(H, A, "c2st_forest", groups=(groups, None), seed=0)
     assert naive.auc > 0.8
     assert grouped.auc < naive.auc - 0.1
+
+
+def test_with_few_donors_on_both_sides_equals_still_read_one_half() -> None:
+    """Pooled over folds the AUC of two sets of four donors each would be far below 0.5."""
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        sets, groups = [], []
+        for side in ("h", "a"):
+            centre = np.repeat(rng.normal(size=(4, 10)), 20, axis=0)
+            sets.append(centre + rng.normal(size=(80, 10)))
+            groups.append(np.repeat([f"{side}{i}" for i in range(4)], 20))
+        found.append(tell_apart(*sets, "c2st_logistic", groups=tuple(groups), seed=0).auc)
+    assert np.mean(found) == pytest.approx(0.5, abs=3 * np.std(found) / np.sqrt(20))
+    with pytest.raises(ValueError, match="of one donor"):
+        tell_apart(*sets, "c2st_logistic", groups=(np.repeat("d", 80), None), seed=0)
+
+
+def test_a_linear_classifier_cannot_tell_genes_drawn_apart(rng: np.random.Generator) -> None:
+    loadings = 0.5 * rng.normal(size=(10, 100))
+    H, X = (rng.normal(size=(200, 10)) @ loadings + rng.normal(size=(200, 100)) for _ in range(2))
+    apart = drawn_apart(X, 0)
+    assert np.isin(apart[:, 3], X[:, 3]).all()
+    told = tell_apart(H, apart, "c2st_logistic", seed=0)
+    assert told.auc > 0.4
+    assert tell_apart(H, shuffled(X, 0), "c2st_logistic", seed=0).auc < told.auc - 0.05
+    assert tell_apart(H, apart, "c2st_forest", seed=0).auc > 0.8
 
 
 def test_distance_scores_follow_their_definitions(rng: np.random.Generator) -> None:
