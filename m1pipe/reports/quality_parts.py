@@ -280,7 +280,8 @@ def rules(report: QualityReport) -> list[str]:
         f"Intervals: value \N{PLUS-MINUS SIGN} 1.96 standard errors from "
         f"{settings['n_resamples']} half-samples without replacement, over {units} of the "
         "hold-out (rows drawn twice would be their own nearest neighbours); C2ST by DeLong "
-        "within folds (with donors: the spread over folds), utility by a bootstrap of the hold-out and of the seeds, copies by Wilson.",
+        "within folds (with donors: the spread over folds), utility by a bootstrap of the hold-out "
+        "and of the seeds, copies by Wilson.",
         f"Joint scores: the first {info['n_components']} principal components of the standardised "
         "real training samples; MMD with a Gaussian kernel as wide as the median distance within "
         "the hold-out; balls to the fifth neighbour. C2ST: 5-fold cross-validated AUC on "
