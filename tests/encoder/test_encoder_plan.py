@@ -59,7 +59,7 @@ def test_one_row_is_refused(data: anndata.AnnData) -> None:
 
 @pytest.mark.parametrize(
     ("n_rows", "hidden", "epochs", "decay"),
-    [(60, (), 100, 100.0), (1500, (), 84, 10.0), (150_000, (512,), 20, 0.1)],
+    [(60, (), 100, 100.0), (1500, (512,), 84, 10.0), (150_000, (512,), 20, 0.1)],
 )
 def test_open_settings_are_completed(
     n_rows: int, hidden: tuple[int, ...], epochs: int, decay: float

@@ -1,6 +1,7 @@
 """Lines of a text file that may be compressed, with a bar, and clear words when it is broken."""
 
 import bz2
+import gzip
 import queue
 import threading
 import zlib
@@ -12,12 +13,14 @@ from typing import Any, BinaryIO, cast
 from m1pipe.console import progress
 from m1pipe.errors import InputError
 
+GzipReader: Callable[..., Any]
+FastZlibError: type[Exception]
 try:  # the extra `fast`: inflates three times as fast
-    from isal.igzip import IGzipFile as GzipReader
-    from isal.isal_zlib import error as FastZlibError
+    from isal import igzip, isal_zlib
+
+    GzipReader, FastZlibError = igzip.IGzipFile, cast(type[Exception], isal_zlib.error)
 except ImportError:
-    from gzip import GzipFile as GzipReader
-    from zlib import error as FastZlibError
+    GzipReader, FastZlibError = gzip.GzipFile, zlib.error
 
 _READ_BYTES = 2**20
 _N_AHEAD = 4

@@ -1,15 +1,17 @@
 """A piece of a delimited table at one go: names, numbers and labels of its rows."""
 
+import importlib
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from m1pipe.data.sources.numbers import PADDING, one_number, parse_decimals
 
+simdjson: Any
 try:  # the extra `fast`: reads numbers of any length and notation, exactly rounded too
-    import simdjson
+    simdjson = importlib.import_module("simdjson")
 except ImportError:
     simdjson = None
 
