@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, name_columns
 from m1pipe.settings import build, to_dict
+from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
 
@@ -235,16 +237,23 @@ def fit_predictor(
             gene_names=name_columns(matrix.var),
         )
     groups = resolve_groups(matrix.obs, config.group)
-    head = fit_head(
-        features,
-        targets,
-        config.head,
-        rows=np.arange(rows.size),
-        seed=config.seed,
-        strata=_strata(matrix.obs.iloc[rows], targets, config),
-        groups=None if groups is None else groups[rows],
-    )
+    with threads(head_threads(features.shape[1], targets.n_outputs, config)):
+        head = fit_head(
+            features,
+            targets,
+            config.head,
+            rows=np.arange(rows.size),
+            seed=config.seed,
+            strata=_strata(matrix.obs.iloc[rows], targets, config),
+            groups=None if groups is None else groups[rows],
+        )
     return Predictor(encoder, recipe, head, config)
+
+
+def head_threads(n_features: int, n_outputs: int, config: FitConfig) -> int:
+    """Threads for the steps of a head of this size."""
+    widths = (n_features, *config.head.hidden, n_outputs)
+    return choose_threads(sum(a * b for a, b in pairwise(widths)), config.head.batch_size)
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:

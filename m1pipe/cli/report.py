@@ -7,7 +7,8 @@ import click
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.reports.crossval import ranked, write_report
+from m1pipe.evaluation.tables import ladder_table
+from m1pipe.reports.crossval import write_report
 from m1pipe.reports.files import read_result
 from m1pipe.reports.words import winner
 
@@ -27,7 +28,7 @@ def report(cv: Path) -> None:
     result = _gathered(cv)
     for alarm in result.alarms:
         log.warning("%s", alarm)
-    click.echo(f"{cv / 'report.html'}: {winner(result, ranked(result))}")
+    click.echo(f"{cv / 'report.html'}: {winner(result, ladder_table(result))}")
 
 
 def _gathered(cv: Path) -> CrossvalResult:

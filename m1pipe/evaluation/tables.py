@@ -57,17 +57,17 @@ def ladder_table(result: CrossvalResult) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by model. `loss` is the mean over samples and repeats; `share` the loss divided by
-        that of the first model (the training mean or the prior); `skill` is 1 - share;
+        Indexed by model. `loss` is the mean over folds, as in the headline test; `share` that
+        divided by the first model's (the training mean or the prior); `skill` is 1 - share;
         `fold_sd` the standard deviation over folds; `n_seeds` and `seed_sd` the number of encoder
         seeds and the standard deviation of the loss between them (NaN below two seeds).
     """
     by_fold = fold_losses(result).groupby("model", sort=False)["loss"]
-    table = pd.DataFrame({"loss": {m: float(np.mean(v)) for m, v in result.losses.items()}})
+    table = pd.DataFrame({"loss": by_fold.mean(), "fold_sd": by_fold.std()})
     yardstick = float(table["loss"].iloc[0]) if len(table) else np.nan
     table["share"] = table["loss"] / yardstick if yardstick > 0 else np.nan
     table["skill"] = 1 - table["share"]
-    table["fold_sd"] = by_fold.std()
+    table = table[["loss", "share", "skill", "fold_sd"]]
     seeds = {m: v.mean(axis=(1, 2)) for m, v in result.seed_losses.items()}
     table["n_seeds"] = [len(seeds[m]) if m in seeds else 1 for m in table.index]
     table["seed_sd"] = [

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_text
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import fold_losses, ladder_table, to_plain
+from m1pipe.evaluation.tables import ladder_table, to_plain
 from m1pipe.reports import facts, figures, pairs, tables, words
 from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
 from m1pipe.reports.layout import Picture, Section, Table, render
@@ -66,7 +65,7 @@ def report_html(
     result: CrossvalResult, *, provenance: Mapping[str, Any], config: Mapping[str, Any]
 ) -> str:
     """Text of the report page; the parameters are those of `write_report`."""
-    ladder = ranked(result)
+    ladder = ladder_table(result)
     alarms = all_alarms(result)
     version = str(provenance.get("m1pipe", __version__))
     settings = config.get("crossval", config)
@@ -91,15 +90,6 @@ def report_html(
         files_note=f"Beside this page: {', '.join(RESULT_FILES)}.",
         config=json.dumps(to_plain(config), indent=2) if config else "not recorded",
     )
-
-
-def ranked(result: CrossvalResult) -> pd.DataFrame:
-    """Ladder with the best row first; `loss` is the mean over folds, as in the headline test."""
-    table = ladder_table(result)
-    table["loss"] = fold_losses(result).groupby("model")["loss"].mean()
-    yardstick = float(table["loss"][result.models[0]])
-    table["share"] = table["loss"] / yardstick if yardstick > 0 else np.nan
-    return table.sort_values("loss", kind="stable")
 
 
 def all_alarms(result: CrossvalResult) -> list[Alarm]:

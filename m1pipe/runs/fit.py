@@ -4,13 +4,11 @@ import os
 import time
 from pathlib import Path
 
-import torch
-
 from m1pipe.atomic import atomic_folder, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
-from m1pipe.predictor import Predictor, fit_predictor
+from m1pipe.predictor import Predictor, fit_predictor, head_threads
 from m1pipe.runs.provenance import make_provenance
 
 PathLike = str | os.PathLike[str]
@@ -58,7 +56,10 @@ def run_fit(
     inputs = {"x": x, **({"y": y} if y is not None else {})}
     if encoder is not None:
         inputs["encoder"] = Path(encoder) / "model.safetensors"
-    provenance = make_provenance(inputs, seed=config.seed, threads=torch.get_num_threads())
+    head = predictor.head
+    n_outputs = head.module.output.out_features
+    n_threads = head_threads(head.scaler.location.size, n_outputs, config)
+    provenance = make_provenance(inputs, seed=config.seed, threads=n_threads)
     with atomic_folder(out, force=force) as temporary:
         predictor.save(temporary)
         write_json(temporary / "provenance.json", provenance)

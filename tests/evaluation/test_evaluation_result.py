@@ -80,6 +80,16 @@ def test_ladder_is_sorted_and_measured_against_the_first_model():
     assert np.isnan(table.loc["mean", "seed_sd"])
 
 
+def test_ladder_weighs_folds_alike_whatever_their_size():
+    result = make_result(n=13)
+    sizes = np.unique(result.folds, return_counts=True)[1]
+    assert len(set(sizes)) > 1
+    by_fold = [
+        result.losses["vae"][r][result.folds[r] == k].mean() for r in range(2) for k in range(3)
+    ]
+    assert ladder_table(result).loc["vae", "loss"] == pytest.approx(np.mean(by_fold))
+
+
 def test_frame_keeps_model_and_metric_order_and_nan():
     frame = make_result().to_frame()
     assert list(frame.index) == ["mean", "vae"]

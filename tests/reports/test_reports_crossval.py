@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from m1pipe.evaluation.result import Alarm
-from m1pipe.reports.crossval import ranked, report_html, write_report
+from m1pipe.evaluation.tables import ladder_table
+from m1pipe.reports.crossval import report_html, write_report
 from m1pipe.reports.files import RESULT_FILES
 
 LEVELS = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
@@ -229,7 +230,7 @@ def test_a_result_without_facts_or_comparisons_still_gives_a_page(planted, tmp_p
 def test_the_best_is_ranked_by_the_mean_over_folds(planted):
     result = planted(LEVELS, {"vae": 3})
     expected = result.scores.query("metric == 'mse'").groupby("model")["value"].mean()
-    np.testing.assert_allclose(ranked(result)["loss"], expected.sort_values(), rtol=1e-12)
+    np.testing.assert_allclose(ladder_table(result)["loss"], expected.sort_values(), rtol=1e-12)
 
 
 def test_writing_gives_all_files_and_the_same_page_each_time(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from m1pipe.evaluation.result import Alarm
+from m1pipe.evaluation.tables import ladder_table
 from m1pipe.reports import words
-from m1pipe.reports.crossval import ranked
 from m1pipe.reports.methods import methods_text
 
 CLEAR = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
@@ -131,7 +131,7 @@ def test_confounding_is_said_once(planted):
 
 def test_the_best_of_all_is_named_with_its_distance(planted):
     result = planted(CLEAR, {"vae": 3})
-    ladder = ranked(result)
+    ladder = ladder_table(result)
     assert list(ladder.index) == ["vae", "ridge", "raw", "mean"]
     assert ladder["share"]["vae"] == pytest.approx(0.5, abs=0.01)
     text = words.winner(result, ladder)
