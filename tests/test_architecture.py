@@ -11,6 +11,7 @@ import m1pipe
 from m1pipe.cli.main import COMMANDS
 
 PACKAGE = Path(m1pipe.__file__).parent
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
@@ -69,6 +70,24 @@ def test_imports_point_one_way(path: Path) -> None:
         assert RANK[there] < RANK[here], f"{path}:{line}: {here} may not import {there}"
         if here in LEAVES:
             assert RANK[there] <= RANK["config"], f"{path}:{line}: {here} stands on its own"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_module_is_on_the_map(path: Path) -> None:
+    """Named in docs/architecture.md in the line of its folder (commands: the folder alone)."""
+    where = path.relative_to(PACKAGE)
+    if where.parts[0] == "cli" or path.stem.startswith("_"):
+        return
+    lines = ARCHITECTURE.read_text(encoding="utf-8").splitlines()
+    section = ""
+    for line in lines:
+        if line.startswith("**"):
+            section = line
+        folder = where.parent.name
+        in_folder = folder in section or f"`{folder}/" in line or len(where.parts) == 1
+        if in_folder and (f"`{path.name}`" in line or f"/{path.name}`" in line):
+            return
+    pytest.fail(f"docs/architecture.md does not say what {where} answers")
 
 
 def test_the_walk_sees_imports() -> None:

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.data.conversion import ConvertConfig, Duplicates, Format, Missing, Quality
-from m1pipe.data.convert import convert as convert_source
-from m1pipe.data.prepare import ZeroTotal
-from m1pipe.data.steps import Normalize
+from m1pipe.data.conversion.config import ConvertConfig, Duplicates, Format, Missing, Quality
+from m1pipe.data.conversion.convert import convert as convert_source
+from m1pipe.data.conversion.prepare import ZeroTotal
+from m1pipe.data.conversion.steps import Normalize
 from m1pipe.data.units import NAMES
 from m1pipe.settings import build, read_config_file
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from m1pipe.data.simulate import SIZES, M1Config, simulate_m1
+from m1pipe.data.simulation.m1 import SIZES, M1Config, simulate_m1
 from m1pipe.settings import build, read_config_file
 
 DEFAULT = M1Config()

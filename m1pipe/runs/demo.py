@@ -6,7 +6,7 @@ from pathlib import Path
 
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.simulate import SIZES, simulate_m1
+from m1pipe.data.simulation.m1 import SIZES, simulate_m1
 from m1pipe.errors import InputError
 from m1pipe.runs.crossval import CrossvalRun, run_crossval
 from m1pipe.runs.train import run_training, summary_line

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.data.simulate import simulate_m1
+from m1pipe.data.simulation.m1 import simulate_m1
 
 LIGHT = ["--epochs", "1", "--latent", "2", "--hidden", "8"]
 

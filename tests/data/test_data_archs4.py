@@ -14,8 +14,8 @@ from m1pipe import open_matrix
 from m1pipe.cli.main import run
 from m1pipe.data import matrix as matrix_module
 from m1pipe.data import stored
-from m1pipe.data.conversion import ConvertConfig
-from m1pipe.data.convert import convert
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.conversion.convert import convert
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from m1pipe import open_matrix
-from m1pipe.data.conversion import ConvertConfig
-from m1pipe.data.convert import convert
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.conversion.convert import convert
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.data.conversion import ConvertConfig
-from m1pipe.data.convert import convert
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.conversion.convert import convert
 from m1pipe.data.names import resolve_aliases
 from m1pipe.errors import InputError
 

@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from sklearn.linear_model import RidgeCV
 
 from m1pipe.cli.main import cli, run
-from m1pipe.data.m1_samples import (
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
+from m1pipe.data.simulation.m1_samples import (
     labelled_design,
     labelled_rows,
     unlabelled_design,
     unlabelled_rows,
 )
-from m1pipe.data.m1_world import M1Size, plant
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.simulate import M1_FILES, SIZES, simulate_m1
+from m1pipe.data.simulation.m1_world import M1Size, plant
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 
@@ -159,7 +159,7 @@ def test_rows_do_not_depend_on_the_block_size() -> None:
 
 def test_block_size_changes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simulate_m1(tmp_path / "a", "tiny")
-    monkeypatch.setattr("m1pipe.data.simulate._BLOCK_BYTES", 7_000)
+    monkeypatch.setattr("m1pipe.data.simulation.m1._BLOCK_BYTES", 7_000)
     simulate_m1(tmp_path / "b", "tiny")
     for name in ("unlabelled.h5ad", "genes.h5ad", "isoforms.h5ad"):
         a, b = open_matrix(tmp_path / "a" / name), open_matrix(tmp_path / "b" / name)
@@ -229,7 +229,7 @@ def test_nothing_half_made_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("m1pipe.data.simulate._write_truth", interrupt)
+    monkeypatch.setattr("m1pipe.data.simulation.m1._write_truth", interrupt)
     with pytest.raises(KeyboardInterrupt):
         simulate_m1(tmp_path / "sim", "tiny")
     assert not list(tmp_path.iterdir())

@@ -14,8 +14,8 @@ from scipy.io import mmwrite
 
 from m1pipe import open_matrix
 from m1pipe.cli.main import run
-from m1pipe.data.conversion import ConvertConfig
-from m1pipe.data.convert import convert
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.conversion.convert import convert
 from m1pipe.data.units import Units
 
 RNG = np.random.default_rng(6)

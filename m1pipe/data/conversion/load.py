@@ -15,15 +15,15 @@ from m1pipe.data.choose import (
     passing_runs,
     samples_of_series,
 )
-from m1pipe.data.conversion import ConvertConfig
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.names import resolve_aliases
-from m1pipe.data.pooling import (
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.conversion.pooling import (
     refuse_repeated_genes,
     rename_genes,
     sum_genes,
     sum_samples,
 )
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.names import resolve_aliases
 from m1pipe.data.sources.dee2 import experiments
 from m1pipe.data.sources.dee2_long import load_long, looks_long
 from m1pipe.data.sources.gct import looks_like_gct

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.conversion.steps import Steps
 from m1pipe.data.sources.tables import join_labels
-from m1pipe.data.steps import Steps
 from m1pipe.data.survey import Survey, binary_genes
 from m1pipe.data.units import MILLION
 from m1pipe.errors import InputError, M1Warning

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.m1_law import World, draw_latent, gene_tpm, isoform_tpm, row_generator
-from m1pipe.data.m1_world import M1Size
+from m1pipe.data.simulation.m1_law import World, draw_latent, gene_tpm, isoform_tpm, row_generator
+from m1pipe.data.simulation.m1_world import M1Size
 from m1pipe.data.units import log2p1
 
 

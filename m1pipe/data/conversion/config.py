@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from m1pipe.data.prepare import ZeroTotal
-from m1pipe.data.steps import Normalize
+from m1pipe.data.conversion.prepare import ZeroTotal
+from m1pipe.data.conversion.steps import Normalize
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 

@@ -15,8 +15,8 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_existing
 from m1pipe.console import progress
-from m1pipe.data.m1_law import World, tissue_expression, usage
-from m1pipe.data.m1_samples import (
+from m1pipe.data.simulation.m1_law import World, tissue_expression, usage
+from m1pipe.data.simulation.m1_samples import (
     Design,
     labelled_design,
     labelled_rows,
@@ -25,7 +25,7 @@ from m1pipe.data.m1_samples import (
     unlabelled_design,
     unlabelled_rows,
 )
-from m1pipe.data.m1_world import M1Size, plant
+from m1pipe.data.simulation.m1_world import M1Size, plant
 from m1pipe.data.units import Units, log2p1
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.errors import InputError

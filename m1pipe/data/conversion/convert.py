@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.atomic import refuse_existing
-from m1pipe.data.conversion import ConvertConfig, ConvertSummary
-from m1pipe.data.load import (
+from m1pipe.data.conversion.config import ConvertConfig, ConvertSummary
+from m1pipe.data.conversion.load import (
     choose_samples,
     find_format,
     join_runs,
@@ -19,7 +19,7 @@ from m1pipe.data.load import (
     name_genes,
     sum_runs,
 )
-from m1pipe.data.prepare import (
+from m1pipe.data.conversion.prepare import (
     annotate,
     check_values,
     gtex_columns,
@@ -27,9 +27,9 @@ from m1pipe.data.prepare import (
     target_sum,
     with_totals,
 )
+from m1pipe.data.conversion.steps import Steps, apply_steps, screen
 from m1pipe.data.sources.tables import read_lengths, read_table
 from m1pipe.data.spool import Loaded
-from m1pipe.data.steps import Steps, apply_steps, screen
 from m1pipe.data.survey import Block, survey
 from m1pipe.data.units import Units
 from m1pipe.data.writer import MatrixWriter

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from m1pipe.data.m1_law import (
+from m1pipe.data.simulation.m1_law import (
     MODULES_PER_GENE,
     MODULES_PER_ISOFORM,
     World,
