@@ -56,8 +56,8 @@ def csv_loop(source: Path, dest: Path, n_samples: int) -> None:
 
 
 def ours(source: Path, dest: Path, n_samples: int) -> None:
-    from m1pipe.data.conversion import ConvertConfig
-    from m1pipe.data.convert import convert
+    from m1pipe.data.conversion.config import ConvertConfig
+    from m1pipe.data.conversion.convert import convert
 
     warnings.simplefilter("ignore")
     convert(source, dest, ConvertConfig(units="normalized"))
@@ -73,7 +73,7 @@ def run_one(name: str, source: Path, dest: Path, n_samples: int) -> dict[str, fl
 def side(name: str, source: str, dest: str, n_samples: str) -> None:
     """What a process of `run_one` does; imports are not timed."""
     if name == "m1pipe":
-        import m1pipe.data.convert  # noqa: F401 - loaded before the clock starts
+        import m1pipe.data.conversion.convert  # noqa: F401 - loaded before the clock starts
     start = time.perf_counter(), time.process_time()
     {"m1pipe": ours, "csv": csv_loop}[name](Path(source), Path(dest), int(n_samples))
     usage = {
