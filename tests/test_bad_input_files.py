@@ -241,30 +241,39 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"m1pipe.data.{when}", interrupted)
+    monkeypatch.setattr(f"m1pipe.data.conversion.{when}", interrupted)
     (tmp_path / "genes.tsv").write_text(GOOD)
     assert run(["convert", str(tmp_path / "genes.tsv"), str(tmp_path / "x.h5ad"), *COUNTS]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["genes.tsv"]
 
 
+READS_SLOWLY = """
+import sys, time
+from m1pipe.cli.main import main
+from m1pipe.data.sources import lines
+
+def slow(*arguments):
+    for chunk in chunks(*arguments):
+        print("reading", flush=True)
+        time.sleep(0.05)
+        yield chunk
+
+chunks, lines._chunks, lines._READ_BYTES = lines._chunks, slow, 64
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_in_the_middle_leaves_nothing(tmp_path: Path, sent: int, code: int) -> None:
-    pipe = tmp_path / "genes.tsv"
-    os.mkfifo(pipe)
-    script = (
-        "import sys; from pathlib import Path; from m1pipe.data.sources import lines;"
-        "lines._READ_BYTES = 64; Path.is_file = lambda path: True;"
-        "from m1pipe.cli.main import main; main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", script, "convert", str(pipe), str(tmp_path / "x.h5ad")]
-    with subprocess.Popen(
-        [*command, "--from", "text", *COUNTS], stderr=subprocess.PIPE, text=True
-    ) as process:
-        with open(pipe, "w", buffering=1) as writer:
-            writer.write(GOOD * 100)
-            process.send_signal(sent)
-            assert process.wait(timeout=60) == code
+    (tmp_path / "genes.tsv").write_text(GOOD * 100)
+    files = [str(tmp_path / "genes.tsv"), str(tmp_path / "x.h5ad")]
+    command = [sys.executable, "-c", READS_SLOWLY, "convert", *files, *COUNTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == code
     assert [p.name for p in tmp_path.iterdir()] == ["genes.tsv"]
 
 

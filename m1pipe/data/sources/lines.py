@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -152,10 +153,9 @@ def _ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
         thread.join()
 
 
-def _decompressed(raw: BinaryIO) -> BinaryIO:
+def _decompressed(raw: BufferedReader) -> BinaryIO:
     """The stream of text inside, by the file's first bytes and not by its name."""
-    magic = raw.read(4)
-    raw.seek(0)
+    magic = raw.peek(4)[:4]
     if magic[:2] == b"\x1f\x8b":
         return cast(BinaryIO, GzipReader(fileobj=raw))
     if magic[:3] == b"BZh":
