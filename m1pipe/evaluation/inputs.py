@@ -61,8 +61,11 @@ def fold_inputs(
                 row, problem.matrix, usable, groups=problem.all_groups, stop=stop
             )
             X, first = inputs["genes"][0], encoders[0]
-            found[row.name] = [encoder.encode_array(X) for encoder in encoders]
-            found.setdefault("pca_fold", [first.pca.scores(first.scaler.apply(X))])
+            told = [_codes(encoder, problem) for encoder in encoders]
+            found[row.name] = [
+                encoder.encode_array(X, codes) for encoder, codes in zip(encoders, told, strict=True)
+            ]
+            found.setdefault("pca_fold", [first.pca_array(X, told[0])])
             facts[row.name] = [encoder_facts(encoder, "") for encoder in encoders]
     if needs_fold_pca(problem) and "pca_fold" not in found:
         found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]

@@ -68,6 +68,7 @@ def fit_logistic(
     kind: str,
     n_classes: int | None = None,
     groups: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
     alphas: ArrayLike | None = None,
     seed: int = 0,
 ) -> LogisticFit:
@@ -86,6 +87,8 @@ def fit_logistic(
         Number of classes where some may be missing from these rows.
     groups : array_like, shape (n_samples,), optional
         Donors, which the inner folds keep together.
+    weight : array_like, shape (n_samples, n_labels or 1), optional
+        Of each loss, here and in the inner folds; its mean counts nothing. None: all alike.
     alphas : array_like, optional
         Penalties to try, strongest first, until the loss has clearly risen; a single one is
         taken as it is. None: half decades about the mean eigenvalue of X'X.
@@ -95,7 +98,7 @@ def fit_logistic(
     Returns
     -------
     LogisticFit
-        Minimises the summed log loss + alpha / 2 * sum coef^2, the intercept free.
+        Minimises the weighted sum of log losses + alpha / 2 * sum coef^2, the intercept free.
 
     Raises
     ------
@@ -106,7 +109,13 @@ def fit_logistic(
     rotation = rotate(X)
     if len(coded) != len(rotation.left):
         raise ValueError(f"targets: expected {len(rotation.left)} rows; found {len(coded)}")
-    problem = Problem(rotation.left * rotation.singular, coded, softmax=kind == "multiclass")
+    of_row = np.ones((len(coded), 1)) if weight is None else np.asarray(weight, dtype=np.float64)
+    problem = Problem(
+        rotation.left * rotation.singular,
+        coded,
+        of_row / of_row.mean(axis=0),
+        softmax=kind == "multiclass",
+    )
     folds = _inner_folds(coded, groups, seed)
     tried, losses, start = _search(problem, kind, folds, _grid(rotation, alphas))
     alpha = float(tried[int(np.argmin(losses))])
@@ -175,7 +184,7 @@ def _search(
     for alpha in grid:
         fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
         logits = np.take_along_axis(fit.logits(problem), folds[:, None, None], axis=1)[:, 0]
-        losses.append(_mean_loss(_probabilities(logits, kind), problem.targets, kind))
+        losses.append(_mean_loss(_probabilities(logits, kind), problem, kind))
         best = fit if losses[-1] == min(losses) else best
         rises_twice = len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]
         if rises_twice or losses[-1] > _CLEAR_RISE * min(losses):
@@ -183,9 +192,14 @@ def _search(
     return grid[: len(losses)], np.array(losses), None if best is None else best.mean()
 
 
-def _mean_loss(probabilities: NDArray, coded: NDArray, kind: str) -> float:
-    """Log loss of the held-out rows, clipped as in every report."""
+def _mean_loss(probabilities: NDArray, problem: Problem, kind: str) -> float:
+    """Weighted log loss of the held-out rows, clipped as in every report."""
+    coded = problem.targets
     if kind == "multilabel":
-        return float(multilabel_loss_per_sample(probabilities, coded).mean())
+        losses = [
+            multilabel_loss_per_sample(p[:, None], y[:, None])
+            for p, y in zip(probabilities.T, coded.T, strict=True)
+        ]
+        return float(np.mean(np.stack(losses, axis=1) * problem.weight))
     codes = coded[:, 0] if kind == "binary" else coded.argmax(axis=1)
-    return float(log_loss_per_sample(probabilities, codes).mean())
+    return float(np.mean(log_loss_per_sample(probabilities, codes) * problem.weight[:, 0]))

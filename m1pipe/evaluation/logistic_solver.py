@@ -29,11 +29,14 @@ class Problem:
         Orthogonal, centred columns.
     targets : ndarray, shape (n_samples, n_outputs)
         With `softmax` one column a class, one 1 a row; else independent outputs.
+    weight : ndarray, shape (n_samples, n_outputs) or (n_samples, 1)
+        Of each loss; with `softmax` one column.
     softmax : bool
     """
 
     scores: NDArray[np.float64]
     targets: NDArray[np.float64]
+    weight: NDArray[np.float64]
     softmax: bool
 
 
@@ -69,7 +72,7 @@ def solve(
     tolerance: float,
     start: Fits | None = None,
 ) -> Fits:
-    """Minimise the summed log loss + alpha / 2 * sum weights^2 for every subset of rows.
+    """Minimise the weighted sum of log losses + alpha / 2 * sum weights^2 for each subset of rows.
 
     Parameters
     ----------
@@ -93,7 +96,7 @@ def solve(
     M1Warning
         If the tolerance is not reached.
     """
-    share = problem.targets.T @ train / train.sum(axis=0)  # (n_outputs, n_fits)
+    share = (problem.weight * problem.targets).T @ train / (problem.weight.T @ train)
     share = share.T
     active = (share > 0) & (problem.softmax | (share < 1))
     theta = _initial(problem, share, active, start)
@@ -141,17 +144,18 @@ def _objective(
     weights = solution[:-1]
     logits = _linear(problem.scores, weights) + solution[-1]
     loss, residual = _losses(logits, problem, active)
-    residual *= train[:, :, None]
+    weight = train[:, :, None] * problem.weight[:, None, :]
+    residual *= weight
     flat = residual.reshape(len(residual), -1)
     gradient = np.empty(scale.shape)
     gradient[:-1] = (problem.scores.T @ flat).reshape(weights.shape) + alpha * weights
     gradient[-1] = residual.sum(axis=0)
-    total = float(np.sum(loss * train) + alpha / 2 * np.vdot(weights, weights))
+    total = float(np.sum(loss * weight) + alpha / 2 * np.vdot(weights, weights))
     return total, (gradient * scale).ravel()
 
 
 def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray, NDArray]:
-    """Log loss of each row under each fit, and its derivative by the logits."""
+    """Log losses, (n_samples, n_fits, n_outputs or 1), and their derivatives by the logits."""
     targets = problem.targets[:, None, :]
     if problem.softmax:
         absent = np.where(active, 0.0, -np.inf)
@@ -161,10 +165,10 @@ def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray
         total = share.sum(axis=2, keepdims=True)
         share /= total
         own = np.take_along_axis(shifted, problem.targets.argmax(axis=1)[:, None, None], axis=2)
-        loss = np.where(np.isfinite(own), np.log(total) - own, 0.0)[:, :, 0]
+        loss = np.where(np.isfinite(own), np.log(total) - own, 0.0)
         return loss, share - targets * active
     loss = (np.logaddexp(0, logits) - targets * logits) * active
-    return loss.sum(axis=2), (expit(logits) - targets) * active
+    return loss, (expit(logits) - targets) * active
 
 
 def _linear(scores: NDArray, weights: NDArray) -> NDArray[np.float64]:
@@ -179,7 +183,8 @@ def _preconditioner(
     logits = _linear(problem.scores, solution[:-1]) + solution[-1]
     _, residual = _losses(logits, problem, active)
     p = residual + problem.targets[:, None, :] * active
-    spread = (p * (1 - p) * train[:, :, None]).reshape(len(p), -1)
+    weight = train[:, :, None] * problem.weight[:, None, :]
+    spread = (p * (1 - p) * weight).reshape(len(p), -1)
     hessian = np.full(solution.shape, alpha)
     for start in range(0, len(p), _ROWS_A_BLOCK):
         rows = slice(start, start + _ROWS_A_BLOCK)

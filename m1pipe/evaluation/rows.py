@@ -14,6 +14,7 @@ from m1pipe.errors import InputError
 from m1pipe.evaluation.linear import fit_ridge
 from m1pipe.evaluation.logistic import fit_logistic
 from m1pipe.evaluation.representations import EncoderRow
+from m1pipe.models.heads import balanced_weight
 from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
 
@@ -169,7 +170,8 @@ def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) 
     if X is None:
         return RowFit(constant_prediction(fold))
     if row in LINEAR_ROWS:
-        return _fit_linear(X, fold, standardize=row in GENE_ROWS)
+        balance = config.head.class_weight == "balanced"
+        return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
     head = fit_head(
         X,
         fold.targets,
@@ -204,7 +206,7 @@ def constant_prediction(fold: Fold) -> np.ndarray:
     return np.broadcast_to(mean, (fold.test.size, mean.size))
 
 
-def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool) -> RowFit:
+def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool, balance: bool) -> RowFit:
     """Ridge for levels, penalised logistic regression for classes."""
     train, test = X[fold.train], X[fold.test]
     if standardize:
@@ -220,9 +222,24 @@ def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool) -> RowFit:
         kind=fold.targets.kind,
         n_classes=len(fold.targets.names),
         groups=None if fold.groups is None else fold.groups[fold.train],
+        weight=class_weights(fold.targets.take(fold.train)) if balance else None,
         seed=fold.seed,
     )
     return RowFit(logistic.predict(test))
+
+
+def class_weights(targets: Targets) -> np.ndarray:
+    """Balanced weight of every loss, (n_samples, 1), or for several labels (n_samples, n_labels).
+
+    The same as the heads' with `--class-weight balanced`.
+    """
+    values = targets.values
+    weight = balanced_weight(targets.kind, torch.from_numpy(values), len(targets.names))
+    if weight is None:
+        raise ValueError(f"class weights: expected classes or labels; found {targets.kind}")
+    if targets.kind == "multilabel":
+        return np.where(values > 0.5, weight[1].numpy(), weight[0].numpy())
+    return weight.numpy()[values][:, None]
 
 
 def dead_share(head: FittedHead, X: np.ndarray) -> float:

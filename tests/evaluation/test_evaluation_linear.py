@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
+from m1pipe.data.targets import Targets
 from m1pipe.errors import M1Warning
 from m1pipe.evaluation.linear import fit_logistic, fit_ridge
 from m1pipe.evaluation.logistic import _inner_folds
 from m1pipe.evaluation.logistic_solver import Problem, solve
 from m1pipe.evaluation.rotation import rotate
+from m1pipe.evaluation.rows import class_weights
 
 
 @pytest.fixture
@@ -164,6 +166,32 @@ def test_multilabel_is_one_binary_model_a_label(rng):
         np.testing.assert_allclose(fit.predict(X)[:, j], alone.predict(X)[:, 1], atol=1e-5)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_balanced_weights_match_scikit_learn(rng, n_classes):
+    X, y = classes(rng, 200, 6, n_classes)
+    kept = np.flatnonzero((y == 0) | (rng.uniform(size=200) < 0.3))
+    X, y = X[kept], y[kept]
+    kind = "binary" if n_classes == 2 else "multiclass"
+    names = tuple("abc"[:n_classes])
+    weight = class_weights(Targets(kind, y.astype(np.int64), names))
+    fit = fit_logistic(X, y, kind=kind, weight=weight, alphas=[0.7])
+    oracle = LogisticRegression(C=1 / 0.7, class_weight="balanced", tol=1e-10, max_iter=10000)
+    np.testing.assert_allclose(fit.predict(X), oracle.fit(X, y).predict_proba(X), atol=3e-5)
+    plain = fit_logistic(X, y, kind=kind, alphas=[0.7])
+    assert np.abs(plain.predict(X) - fit.predict(X)).max() > 0.05
+
+
+def test_balanced_labels_are_one_balanced_model_a_label(rng):
+    X = rng.normal(size=(120, 5))
+    labels = (X[:, :2] + rng.normal(size=(120, 2)) > 1).astype(np.float32)
+    weight = class_weights(Targets("multilabel", labels, ("a", "b")))
+    fit = fit_logistic(X, labels, kind="multilabel", weight=weight, alphas=[2.0])
+    for j in range(2):
+        oracle = LogisticRegression(C=1 / 2.0, class_weight="balanced", tol=1e-10, max_iter=10000)
+        oracle.fit(X, labels[:, j])
+        np.testing.assert_allclose(fit.predict(X)[:, j], oracle.predict_proba(X)[:, 1], atol=3e-5)
+
+
 def test_penalty_is_chosen_by_the_inner_log_loss(rng):
     """The curve over penalties equals scikit-learn's on the same inner folds."""
     X, y = classes(rng, 70, 30, 3)
@@ -242,7 +270,9 @@ def test_stopping_short_is_said(rng, monkeypatch):
     for name in ("_STEPS_A_RUN", "_MOST_STEPS"):
         monkeypatch.setattr(f"m1pipe.evaluation.logistic_solver.{name}", 2)
     r = rotate(X)
-    problem = Problem(r.left * r.singular, y[:, None].astype(float), softmax=False)
+    problem = Problem(
+        r.left * r.singular, y[:, None].astype(float), np.ones((60, 1)), softmax=False
+    )
     everything = np.ones((60, 1), dtype=bool)
     with pytest.warns(M1Warning, match="short of its tolerance"):
         solve(problem, everything, 1e-9, tolerance=1e-12)
