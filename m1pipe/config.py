@@ -72,6 +72,8 @@ class ModelConfig:
         Weight of the KL divergence; 0 is the plain autoencoder.
     free_bits : float
         Nats per latent unit that the KL does not penalise.
+    condition : str or None
+        Column of obs whose class every sample's network is told, one-hot.
     """
 
     n_latent: int = 32
@@ -87,6 +89,7 @@ class ModelConfig:
     transform: Transform = "standardize"
     beta: float = 1.0
     free_bits: float = 0.0
+    condition: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("latent", self.n_latent, 1)

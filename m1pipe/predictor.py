@@ -165,8 +165,10 @@ class Predictor:
 
     def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
-        for start, _, X in aligned.blocks(CHUNK_ROWS):
-            features = X if self.encoder is None else self.encoder.encode_array(X)
+        codes = None if self.encoder is None else self.encoder.codes(aligned.matrix)
+        for start, stop, X in aligned.blocks(CHUNK_ROWS):
+            here = None if codes is None else codes[start:stop]
+            features = X if self.encoder is None else self.encoder.encode_array(X, here)
             yield start, self._levels(self.head.predict(features), linear)
 
     def _levels(self, predicted: np.ndarray, linear: bool) -> np.ndarray:

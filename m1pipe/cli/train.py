@@ -60,6 +60,11 @@ def _default(value: object) -> str | bool:
     help="Scaling of each gene.",
 )
 @click.option(
+    "--condition",
+    metavar="COL",
+    help="Column of obs whose class the network is told, one-hot.",
+)
+@click.option(
     "--epochs",
     type=int,
     show_default="about 2,000 steps, 20 to 100 epochs",
@@ -124,6 +129,7 @@ def train(
     \b
     m1pipe train u.h5ad --out runs/vae1 --latent 32 --seed 1
     m1pipe train u.h5ad --out runs/ae --beta 0 --rows 'tissue != "Liver"'
+    m1pipe train u.h5ad --out runs/cvae --condition cell_type
     m1pipe train u.h5ad --out runs/again --config runs/vae1/config.json
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.data.matrix import open_matrix

@@ -105,9 +105,11 @@ def encode_with_drift(
     Z = np.empty((aligned.shape[0], encoder.n_latent), dtype=np.float32)
     errors = np.empty(aligned.shape[0])
     total = np.zeros(aligned.shape[1])
+    codes = encoder.codes(aligned.matrix)
     for start, stop, X in aligned.blocks(CHUNK_ROWS):
-        Z[start:stop] = encoder.encode_array(X)
-        fitted = encoder.scaler.apply(encoder.decode(Z[start:stop]))
+        here = None if codes is None else codes[start:stop]
+        Z[start:stop] = encoder.encode_array(X, here)
+        fitted = encoder.scaler.apply(encoder.decode(Z[start:stop], here))
         transformed = encoder.scaler.apply(X)
         squares = ((transformed - fitted) / scale) ** 2
         errors[start:stop] = squares[:, present].mean(axis=1)
@@ -140,8 +142,13 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
     scores = rng.standard_normal((GAP_SAMPLES, len(pca.variances))) * np.sqrt(pca.variances)
     noise = rng.standard_normal((GAP_SAMPLES, pca.mean.size)) * np.sqrt(pca.residual_variances)
     whole = pca.reconstruct(scores) + noise.astype(np.float32)
+    codes = None
+    if encoder.condition is not None:
+        shares = np.asarray(encoder.condition.counts) / sum(encoder.condition.counts)
+        codes = rng.choice(encoder.condition.n_classes, GAP_SAMPLES, p=shares)
+        whole += encoder.condition.shift[codes]
     gapped = np.where(present, whole, pca.mean)
-    full, part = (encoder.encode_array(encoder.scaler.invert(X)) for X in (whole, gapped))
+    full, part = (encoder.encode_array(encoder.scaler.invert(X), codes) for X in (whole, gapped))
     spread = full.std(axis=0, dtype=np.float64)
     moved = np.sqrt(np.mean((part - full).astype(np.float64) ** 2, axis=0))
     return np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)

@@ -47,10 +47,11 @@ def _squared_residuals(module: VAEModule, validation: Batches, seed: int) -> Ten
     total = torch.zeros(module.n_genes, device=next(module.parameters()).device)
     noise = make_generator(seed, total.device)
     with evaluating(module):
-        for x, *_ in validation.epoch(0):
-            mu, logvar = module.encode(x)
+        for x, *rest in validation.epoch(0):
+            codes = rest[0] if module.n_classes else None
+            mu, logvar = module.encode(x, codes)
             spread = torch.exp(0.5 * logvar) if module.config.beta > 0 else torch.zeros_like(mu)
             for _ in range(DRAWS):
                 z = mu + spread * torch.randn(mu.shape, generator=noise, device=mu.device)
-                total += (x - module.decode(z)).square().sum(0) / DRAWS
+                total += (x - module.decode(z, codes)).square().sum(0) / DRAWS
     return total / validation.n_rows

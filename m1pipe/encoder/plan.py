@@ -1,5 +1,6 @@
 """What is settled before an encoder is trained: rows, validation rows, complete settings."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +12,9 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
+from m1pipe.encoder.condition import Condition, find_condition, read_column
 from m1pipe.encoder.rates import default_weight_decay
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, default_widths
 from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
 from m1pipe.settings import parse_bytes
@@ -36,6 +38,10 @@ class TrainingPlan:
     held_out_rows : ndarray of int, shape (n_validation,)
     config : EncoderConfig
         Complete.
+    condition : Condition or None
+        Of a conditional model, its shift not yet fitted.
+    codes, held_out_codes : ndarray of int64, shape (n_samples,), or None
+        Class of each sample of `source` and of `held_out`; -1 where it is not used.
     """
 
     source: Aligned
@@ -43,6 +49,14 @@ class TrainingPlan:
     held_out: Aligned | None
     held_out_rows: np.ndarray
     config: EncoderConfig
+    condition: Condition | None = None
+    codes: np.ndarray | None = None
+    held_out_codes: np.ndarray | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of a conditional model; 0 for any other."""
+        return 0 if self.condition is None else self.condition.n_classes
 
     @property
     def n_steps(self) -> int:
@@ -62,7 +76,7 @@ class TrainingPlan:
     @property
     def _shapes(self) -> VAEModule:
         with torch.device("meta"):
-            return VAEModule(self.source.shape[1], self.config.model)
+            return VAEModule(self.source.shape[1], self.config.model, n_classes=self.n_classes)
 
     @property
     def data_bytes(self) -> int:
@@ -135,6 +149,8 @@ def plan_training(
         )
     complete = complete_config(config, train_rows.size)
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
+    if config.model.condition is not None:
+        plan = _conditioned(plan, config.model.condition)
     _check_values(plan)
     return plan
 
@@ -182,6 +198,43 @@ def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
     )
 
 
+def _conditioned(plan: TrainingPlan, column: str) -> TrainingPlan:
+    """The plan with the classes of its rows, without validation rows of classes unseen."""
+    where = str(plan.source.matrix.path or "data")
+    condition = find_condition(plan.source.matrix.obs, column, plan.rows, where)
+    plan = replace(plan, condition=condition, codes=_codes(condition, plan.source, plan.rows))
+    if plan.held_out is None:
+        return plan
+    names = read_column(plan.held_out.matrix.obs.iloc[plan.held_out_rows], column, where)
+    known = np.isin(names.astype(str), condition.classes)
+    if not known.all():
+        warnings.warn(
+            f"{where}: {(~known).sum()} validation samples are of classes without a training row "
+            f"({names[~known][0]!r} first) and left out",
+            M1Warning,
+            stacklevel=3,
+        )
+    if not known.any():
+        return replace(plan, held_out=None, held_out_rows=plan.held_out_rows[:0])
+    rows = plan.held_out_rows[known]
+    codes = _codes(condition, plan.held_out, rows)
+    return replace(plan, held_out_rows=rows, held_out_codes=codes)
+
+
+def _codes(condition: Condition, source: Aligned, rows: np.ndarray) -> np.ndarray:
+    """Class of each sample of a source; -1 for those that are not used."""
+    codes = np.full(source.shape[0], -1, dtype=np.int64)
+    where = str(source.matrix.path or "data")
+    codes[rows] = condition.codes(source.matrix.obs.iloc[rows], where)
+    return codes
+
+
+def _strata(source: Aligned, column: str | None) -> np.ndarray | None:
+    """Classes of a conditional model, that each may be on both sides of the validation split."""
+    obs = source.matrix.obs
+    return None if column not in obs.columns else obs[column].astype(str).to_numpy(dtype=object)
+
+
 def _split(
     source: Aligned,
     rows: np.ndarray,
@@ -195,7 +248,9 @@ def _split(
         fraction = config.training.validation
         if fraction == 0 or rows.size < 3:
             return rows, None, none
-        train_rows, held_out = inner_split(rows, fraction, config.training.seed, groups=groups)
+        strata = _strata(source, config.model.condition)
+        seed = config.training.seed
+        train_rows, held_out = inner_split(rows, fraction, seed, strata=strata, groups=groups)
         return np.sort(train_rows), source, np.sort(held_out)
     if isinstance(validation, np.ndarray):
         return np.setdiff1d(rows, validation), source, np.unique(validation)

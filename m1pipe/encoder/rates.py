@@ -66,6 +66,9 @@ def _scales(module: VAEModule) -> list[tuple[Tensor, float]]:
             scale = NETWORK_RATE * layer.in_features**-0.5
             if name in ("mu_head", "logvar_head") and not len(module.encoder):
                 assert module.skip_encoder is not None
-                scale = max(float(module.skip_encoder.weight.square().mean().sqrt()), 1e-12)
+                scale = max(
+                    float(module.skip_encoder.weight[:, : module.n_genes].square().mean().sqrt()),
+                    1e-12,
+                )
             found.append((layer.weight, scale))
     return found

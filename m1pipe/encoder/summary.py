@@ -99,7 +99,13 @@ def gene_scale(scaler: GeneTransform, pca: PCA) -> np.ndarray:
 
 
 def measure(
-    module: VAEModule, pca: PCA, blocks: Iterable[np.ndarray], scale: np.ndarray
+    module: VAEModule,
+    pca: PCA,
+    blocks: Iterable[np.ndarray],
+    scale: np.ndarray,
+    *,
+    codes: np.ndarray | None = None,
+    shift: np.ndarray | None = None,
 ) -> Measurement:
     """Pass rows through an encoder and its PCA.
 
@@ -113,6 +119,10 @@ def measure(
         Transformed rows.
     scale : ndarray, shape (n_genes,)
         From `gene_scale`.
+    codes : ndarray of int64, shape (n_samples,), optional
+        Class of each row, for a conditional model.
+    shift : ndarray, shape (n_classes, n_genes), optional
+        What the classes' means lie off the mean: the PCA is about the mean of the class.
 
     Returns
     -------
@@ -123,15 +133,21 @@ def measure(
     mus, errors = [], []
     kl, sse, pca_sse, sst = np.zeros(module.config.n_latent), np.zeros(p), np.zeros(p), np.zeros(p)
     with evaluating(module), torch.no_grad(), _watching(module) as spans:
+        start = 0
         for X in blocks:
-            mu, logvar = module.encode(torch.from_numpy(X).to(device))
-            fitted = module.likelihood.mean(module.decode(mu)).cpu().numpy()
+            here = None if codes is None else codes[start : start + len(X)]
+            classes = None if here is None else torch.from_numpy(here).to(device)
+            centre = 0.0 if here is None or shift is None else shift[here]
+            start += len(X)
+            mu, logvar = module.encode(torch.from_numpy(X).to(device), classes)
+            fitted = module.likelihood.mean(module.decode(mu, classes)).cpu().numpy()
             squares = ((X - fitted) / scale) ** 2
             mus.append(mu.cpu().numpy())
             errors.append(squares.mean(axis=1))
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
             sse += squares.sum(axis=0)
-            pca_sse += (((X - pca.reconstruct(pca.scores(X))) / scale) ** 2).sum(axis=0)
+            within = X - centre
+            pca_sse += (((within - pca.reconstruct(pca.scores(within))) / scale) ** 2).sum(axis=0)
             sst += (((X - pca.mean) / scale) ** 2).sum(axis=0)
     mu_all = np.concatenate(mus)
     return Measurement(

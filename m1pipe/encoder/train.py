@@ -13,6 +13,7 @@ import torch
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
+from m1pipe.encoder.condition import fit_shift
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.rates import parameter_groups
@@ -107,8 +108,9 @@ def train_planned(
     scaler = fit_gene_transform(plan.config.model.transform, blocks)
     device = resolve_device(training.device)
     batches, validation = _feeds(plan, scaler, device)
+    plan = _with_shift(plan, scaler, batches)
     pca = fit_pca(
-        lambda: _blocks(plan.source, plan.rows, scaler, batches),
+        lambda: _within_classes(plan, _blocks(plan.source, plan.rows, scaler, batches)),
         plan.config.model.n_latent,
         seed=training.seed,
     )
@@ -155,7 +157,28 @@ def _encoder(
         history=history.rows,
         samples=tuple(plan.source.matrix.samples[plan.rows]),
         validation_samples=held_out,
+        condition=plan.condition,
     )
+
+
+def _with_shift(plan: TrainingPlan, scaler: GeneTransform, batches: Batches) -> TrainingPlan:
+    """The plan with the means of its classes, where it has classes."""
+    if plan.condition is None or plan.codes is None:
+        return plan
+    blocks = _blocks(plan.source, plan.rows, scaler, batches)
+    shift = fit_shift(blocks, plan.codes[plan.rows], plan.n_classes)
+    return replace(plan, condition=replace(plan.condition, shift=shift))
+
+
+def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Training rows about the mean of their class; as they are where there are no classes."""
+    if plan.condition is None or plan.codes is None:
+        yield from blocks
+        return
+    codes, start = plan.codes[plan.rows], 0
+    for X in blocks:
+        yield X - plan.condition.shift[codes[start : start + len(X)]]
+        start += len(X)
 
 
 def _feeds(
@@ -172,18 +195,25 @@ def _feeds(
         seed=training.seed,
         device=device,
     )
-    batches = feed(plan.source, plan.rows, memory_bytes=int((1 - share) * memory))
+    own = int((1 - share) * memory)
+    batches = feed(plan.source, plan.rows, memory_bytes=own, codes=plan.codes)
     if plan.held_out is None:
         return batches, None
-    kept = int(share * memory) or memory
-    return batches, feed(plan.held_out, plan.held_out_rows, memory_bytes=kept, shuffle=False)
+    validation = feed(
+        plan.held_out,
+        plan.held_out_rows,
+        memory_bytes=int(share * memory) or memory,
+        codes=plan.held_out_codes,
+        shuffle=False,
+    )
+    return batches, validation
 
 
 def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
     """A fresh network, started at the principal components where its shape allows."""
     model = plan.config.model
     with seeded(plan.config.training.seed):
-        module = VAEModule(plan.source.shape[1], model)
+        module = VAEModule(plan.source.shape[1], model, n_classes=plan.n_classes)
     mean = torch.from_numpy(pca.mean)
     if not model.starts_at_pca:
         initialize_output_bias(module, mean)
@@ -192,7 +222,7 @@ def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
         torch.from_numpy(pca.residual_variances),
         torch.from_numpy(pca.gene_variances),
         n_samples=plan.rows.size,
-        n_components=len(pca.components),
+        n_components=len(pca.components) + max(plan.n_classes - 1, 0),
     )
     initialize_from_pca(
         module,
@@ -200,6 +230,7 @@ def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
         torch.from_numpy(pca.variances),
         noise,
         mean=mean,
+        class_shift=None if plan.condition is None else torch.from_numpy(plan.condition.shift),
     )
     return module
 
@@ -244,11 +275,14 @@ def _measured(
     """The entries of the summary that take a pass over the rows."""
     scale = summary.gene_scale(encoder.scaler, encoder.pca)
     blocks = _blocks(plan.source, plan.rows, encoder.scaler, batches)
-    trained = summary.measure(encoder.module, encoder.pca, blocks, scale)
+    shift = None if plan.condition is None else plan.condition.shift
+    measure = partial(summary.measure, encoder.module, encoder.pca, scale=scale, shift=shift)
+    trained = measure(blocks, codes=None if plan.codes is None else plan.codes[plan.rows])
     judged = trained
     if plan.held_out is not None:
-        blocks = _blocks(plan.held_out, plan.held_out_rows, encoder.scaler, validation)
-        judged = summary.measure(encoder.module, encoder.pca, blocks, scale)
+        rows, codes = plan.held_out_rows, plan.held_out_codes
+        blocks = _blocks(plan.held_out, rows, encoder.scaler, validation)
+        judged = measure(blocks, codes=None if codes is None else codes[rows])
     q99 = float(np.quantile(trained.errors, summary.OUTLYING))
     depth = summary.library_size(plan.source.matrix, plan.rows)
     return {

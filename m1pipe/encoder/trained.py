@@ -1,5 +1,6 @@
 """A trained encoder: latents of new samples, levels from latents; kept as weights and JSON."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,9 +18,12 @@ from safetensors.numpy import save as pack_arrays
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, write_json, write_text
 from m1pipe.config import EncoderConfig
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
+from m1pipe.encoder.condition import Condition
 from m1pipe.errors import InputError
+from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align
@@ -52,6 +56,8 @@ class Encoder:
         One row an epoch.
     samples, validation_samples : tuple of str
         Ids of the rows that were trained on, and of those that chose the best epoch.
+    condition : Condition or None
+        What a conditional model is told of every sample.
     """
 
     module: VAEModule
@@ -63,6 +69,7 @@ class Encoder:
     history: list[dict[str, Any]] = field(default_factory=list)
     samples: tuple[str, ...] = ()
     validation_samples: tuple[str, ...] = ()
+    condition: Condition | None = None
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -109,42 +116,95 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_latent)
         """
         aligned = self._seen(data, min_coverage)
+        codes = self.codes(aligned.matrix)
         out = np.empty((aligned.shape[0], self.n_latent), dtype=np.float32)
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
-            out[start:stop] = self.encode_array(X)
+            out[start:stop] = self.encode_array(X, _part(codes, start, stop))
         return out
 
-    def encode_array(self, X: np.ndarray) -> np.ndarray:
+    def codes(self, matrix: Matrix, rows: np.ndarray | None = None) -> np.ndarray | None:
+        """Class of samples of a matrix; None where the model is not conditional.
+
+        Parameters
+        ----------
+        matrix : Matrix
+        rows : ndarray of int, shape (n_samples,), optional
+            Those that are wanted. Left out: all.
+
+        Returns
+        -------
+        ndarray of int64, shape (n_samples,), or None
+
+        Raises
+        ------
+        InputError
+            If the column is not there, or holds a class that was not trained on.
+        """
+        if self.condition is None:
+            return None
+        obs = matrix.obs if rows is None else matrix.obs.iloc[rows]
+        return self.condition.codes(obs, str(matrix.path or "data"))
+
+    def encode_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Latent means of rows that are aligned already.
 
         Parameters
         ----------
         X : ndarray, shape (n_samples, n_genes)
             The encoder's genes in their order, in the units of training.
+        codes : ndarray of int64, shape (n_samples,), optional
+            Class of each row; a conditional model needs it.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_latent)
         """
-        parts = [encode_mean(self.module, x).numpy() for x in self._transformed(X)]
+        parts = [
+            encode_mean(self.module, torch.from_numpy(self.scaler.apply(x)), _tensor(c)).numpy()
+            for x, c in _chunks(X, codes)
+        ]
         return _joined(parts, self.n_latent)
 
-    def decode(self, Z: np.ndarray) -> np.ndarray:
+    def posterior_array(
+        self, X: np.ndarray, codes: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the posterior of rows that are aligned already.
+
+        Parameters
+        ----------
+        X, codes
+            As for `encode_array`.
+
+        Returns
+        -------
+        mu, sd : ndarray of float32, shape (n_samples, n_latent)
+        """
+        mus, sds = [], []
+        with evaluating(self.module), torch.no_grad():
+            for x, c in _chunks(X, codes):
+                scaled = torch.from_numpy(self.scaler.apply(x))
+                mu, logvar = self.module.encode(scaled, _tensor(c))
+                mus.append(mu.numpy())
+                sds.append(torch.exp(0.5 * logvar).numpy())
+        return _joined(mus, self.n_latent), _joined(sds, self.n_latent)
+
+    def decode(self, Z: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Expected levels of latents.
 
         Parameters
         ----------
         Z : ndarray, shape (n_samples, n_latent)
+        codes : ndarray of int64, shape (n_samples,), optional
+            Class of each row; a conditional model needs it.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_genes)
             In the units of training.
         """
-        Z = np.asarray(Z, dtype=np.float32)
         parts = [
-            self.scaler.invert(decode_mean(self.module, torch.from_numpy(z)).numpy())
-            for z in _chunks(Z)
+            self.scaler.invert(decode_mean(self.module, torch.from_numpy(z), _tensor(c)).numpy())
+            for z, c in _chunks(np.asarray(Z, dtype=np.float32), codes)
         ]
         return _joined(parts, len(self.genes))
 
@@ -161,7 +221,8 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_genes)
             The encoder's genes, in the units of training.
         """
-        return self.decode(self.transform(data, min_coverage=min_coverage))
+        aligned = self._seen(data, min_coverage)
+        return self.decode(self.transform(aligned), self.codes(aligned.matrix))
 
     def pca_scores(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Scores of data's samples on the principal components stored with the encoder.
@@ -176,8 +237,39 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_components)
         """
         aligned = self._seen(data, min_coverage)
-        parts = [self.pca.scores(self.scaler.apply(X)) for _, _, X in aligned.blocks(CHUNK_ROWS)]
+        codes = self.codes(aligned.matrix)
+        parts = [
+            self.pca_array(X, _part(codes, start, stop))
+            for start, stop, X in aligned.blocks(CHUNK_ROWS)
+        ]
         return _joined(parts, len(self.pca.components))
+
+    def pca_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+        """Scores on the stored components of rows that are aligned already.
+
+        Parameters
+        ----------
+        X, codes
+            As for `encode_array`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_components)
+        """
+        scaled = self.scaler.apply(X)
+        if self.condition is not None:
+            if codes is None:
+                raise ValueError("a conditional model needs the class of each sample")
+            scaled -= self.condition.shift[codes]
+        return self.pca.scores(scaled)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, which names the model in what it generates."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            found.update(name.encode())
+            found.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+        return found.hexdigest()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write model.safetensors, pca.safetensors, samples.csv, history.csv and model.json.
@@ -188,7 +280,8 @@ class Encoder:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: t.cpu().numpy() for name, t in self.module.state_dict().items()}
         _write_arrays(folder / "model.safetensors", weights)
-        _write_arrays(folder / "pca.safetensors", vars(self.pca))
+        shift = {} if self.condition is None else {"class_shift": self.condition.shift}
+        _write_arrays(folder / "pca.safetensors", {**vars(self.pca), **shift})
         roles = [("train", self.samples), ("validation", self.validation_samples)]
         table = pd.DataFrame(
             [(sample, role) for role, samples in roles for sample in samples],
@@ -204,16 +297,13 @@ class Encoder:
                 "config": to_dict(self.config),
                 "recipe": self.recipe.to_dict(),
                 "transform": self.scaler.to_dict(),
+                "condition": None if self.condition is None else self.condition.to_dict(),
                 "summary": self.summary,
             },
         )
 
     def _seen(self, data: Any, min_coverage: float) -> Aligned:
         return data if isinstance(data, Aligned) else self.align(data, min_coverage=min_coverage)
-
-    def _transformed(self, X: np.ndarray) -> Iterator[torch.Tensor]:
-        for rows in _chunks(X):
-            yield torch.from_numpy(self.scaler.apply(rows))
 
 
 def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
@@ -238,9 +328,14 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     try:
         config = build(EncoderConfig, stored["config"], where=str(folder / "model.json"))
         scaler = GeneTransform.from_dict(stored["transform"])
-        pca = PCA(**_read_arrays(folder / "pca.safetensors"))
+        arrays = _read_arrays(folder / "pca.safetensors")
+        condition = None
+        if stored.get("condition") is not None:
+            condition = Condition.from_dict(stored["condition"], arrays.pop("class_shift"))
+        pca = PCA(**arrays)
         recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca))
-        module = VAEModule(len(recipe.genes), config.model)
+        n_classes = 0 if condition is None else condition.n_classes
+        module = VAEModule(len(recipe.genes), config.model, n_classes=n_classes)
         weights = _read_arrays(folder / "model.safetensors")
         module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -259,6 +354,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         history=_read_history(folder / "history.csv"),
         samples=tuple(roles.loc[roles["role"] == "train", "sample"]),
         validation_samples=tuple(roles.loc[roles["role"] == "validation", "sample"]),
+        condition=condition,
     )
 
 
@@ -313,9 +409,21 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _chunks(X: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(
+    X: np.ndarray, codes: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Some rows at a time, float32, and their classes."""
     for start in range(0, len(X), CHUNK_ROWS):
-        yield np.asarray(X[start : start + CHUNK_ROWS], dtype=np.float32)
+        stop = start + CHUNK_ROWS
+        yield np.asarray(X[start:stop], dtype=np.float32), _part(codes, start, stop)
+
+
+def _part(codes: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
+    return None if codes is None else codes[start:stop]
+
+
+def _tensor(codes: np.ndarray | None) -> torch.Tensor | None:
+    return None if codes is None else torch.from_numpy(codes)
 
 
 def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from m1pipe import config
 from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.errors import InputError
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
@@ -241,8 +242,19 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """A fitted estimator from what `save` or `m1pipe train` wrote."""
+        """A fitted estimator from what `save` or `m1pipe train` wrote.
+
+        Raises
+        ------
+        InputError
+            If the model is conditional: rows of an array have no classes.
+        """
         encoder = load_encoder(folder)
+        if encoder.condition is not None:
+            raise InputError(
+                f"{folder}: expected a model that is not conditional; found one told "
+                f"{encoder.condition.column!r} of every sample: use m1pipe.load_encoder"
+            )
         chosen = encoder.config
         given = dataclasses.asdict(chosen.model) | dataclasses.asdict(chosen.training)
         estimator = cls(**settings.parameters(given, cls().get_params()))

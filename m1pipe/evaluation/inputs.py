@@ -61,11 +61,9 @@ def fold_inputs(
                 row, problem.matrix, usable, groups=problem.all_groups, stop=stop
             )
             X, first = inputs["genes"][0], encoders[0]
-            told = [_codes(encoder, problem) for encoder in encoders]
-            found[row.name] = [
-                encoder.encode_array(X, codes) for encoder, codes in zip(encoders, told, strict=True)
-            ]
-            found.setdefault("pca_fold", [first.pca_array(X, told[0])])
+            codes = first.codes(problem.matrix, problem.rows)
+            found[row.name] = [encoder.encode_array(X, codes) for encoder in encoders]
+            found.setdefault("pca_fold", [first.pca_array(X, codes)])
             facts[row.name] = [encoder_facts(encoder, "") for encoder in encoders]
     if needs_fold_pca(problem) and "pca_fold" not in found:
         found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]

@@ -12,6 +12,7 @@ from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.errors import InputError
+from m1pipe.evaluation.design import encoder_conditioned
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
 from m1pipe.evaluation.rows import ALL_ROWS, ladder, linear_rival
 
@@ -123,6 +124,7 @@ def make_problem(
     opened = resolve_encoders(encoders or {}, reserved=ALL_ROWS)
     names = ladder(values.kind, opened, config.models)
     obs = matrix.obs.iloc[rows]
+    _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
     all_groups = resolve_groups(matrix.obs, config.group)
     folds = make_folds(
@@ -149,6 +151,26 @@ def make_problem(
         rival=rival,
         config=config,
     )
+
+
+def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: str | None) -> None:
+    """Refuse an encoder that is told what is to be predicted.
+
+    Raises
+    ------
+    InputError
+        If an encoder is conditioned on the label or the stratum.
+    """
+    for row in encoders:
+        for config in (*row.configs, *(encoder.config for encoder in row.frozen)):
+            told = encoder_conditioned(
+                row.name, config.model.condition, label=label, stratify=stratify
+            )
+            if told:
+                raise InputError(
+                    f"encoder: {told[0].text} Expected one that is not told it: train it without "
+                    f"--condition {config.model.condition}"
+                )
 
 
 def find_strata(

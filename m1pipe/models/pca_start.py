@@ -43,6 +43,7 @@ def initialize_from_pca(
     residual_variance: Tensor | float,
     *,
     mean: Tensor | None = None,
+    class_shift: Tensor | None = None,
 ) -> None:
     """Start the linear paths at the probabilistic-PCA solution, the networks at zero.
 
@@ -63,6 +64,9 @@ def initialize_from_pca(
         Variance of each gene that the axes leave over, as from `noise_variance`.
     mean : Tensor, shape (n_genes,), optional
         Mean of the training rows on the transformed scale; zero where not given.
+    class_shift : Tensor, shape (n_classes, n_genes), optional
+        What each class's mean lies off that mean; a conditional model needs it. Its components
+        are those of the rows about the mean of their class.
 
     Raises
     ------
@@ -87,10 +91,14 @@ def initialize_from_pca(
         weight, loadings, logvar = factor_posterior(axes, spread, psi)
     for layer in (skip_encoder, skip_decoder, module.mu_head, module.logvar_head, module.output):
         zero_layer(layer)
-    skip_encoder.weight[:k] = weight.to(skip_encoder.weight)
+    skip_encoder.weight[:k, : module.n_genes] = weight.to(skip_encoder.weight)
     skip_encoder.bias[:k] = -(weight @ centre.double()).to(skip_encoder.bias)
     skip_decoder.weight[:, :k] = loadings.to(skip_decoder.weight)
     skip_decoder.bias.copy_(centre)
+    if class_shift is not None:
+        shift = class_shift.double().cpu().T
+        skip_encoder.weight[:k, module.n_genes :] = -(weight @ shift).to(skip_encoder.weight)
+        skip_decoder.weight[:, module.config.n_latent :] = shift.to(skip_encoder.weight)
     module.logvar_head.bias[:k] = logvar.to(module.logvar_head.bias)
     if isinstance(module.likelihood, Gaussian):
         scale = psi.sqrt() if module.config.likelihood == "gaussian" else psi.mean().sqrt()[None]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.config import ModelConfig
@@ -22,6 +23,9 @@ class VAEModule(nn.Module):
     and a linear map of z to the output, and the networks start as zero beside them; where they
     are to hold a PCA, these maps and the noise of the genes are not trained.
 
+    A conditional model is given the class of every sample, one-hot, beside the genes and beside
+    the latents (Sohn, Lee & Yan 2015, Advances in Neural Information Processing Systems 28).
+
     Parameters
     ----------
     n_genes : int
@@ -30,6 +34,8 @@ class VAEModule(nn.Module):
         Shape, likelihood and beta.
     hidden : sequence of int, optional
         Encoder widths that stand in for `config.hidden`, which may be left open there.
+    n_classes : int
+        Number of classes of a conditional model; 0 for any other.
 
     Raises
     ------
@@ -38,7 +44,12 @@ class VAEModule(nn.Module):
     """
 
     def __init__(
-        self, n_genes: int, config: ModelConfig, *, hidden: Sequence[int] | None = None
+        self,
+        n_genes: int,
+        config: ModelConfig,
+        *,
+        hidden: Sequence[int] | None = None,
+        n_classes: int = 0,
     ) -> None:
         super().__init__()
         widths = config.hidden if hidden is None else tuple(hidden)
@@ -47,16 +58,18 @@ class VAEModule(nn.Module):
         back = widths[::-1] if config.decoder_hidden is None else config.decoder_hidden
         self.config = config
         self.n_genes = n_genes
-        self.encoder = _trunk(n_genes, widths, config)
+        self.n_classes = n_classes
+        n_in, n_back = n_genes + n_classes, config.n_latent + n_classes
+        self.encoder = _trunk(n_in, widths, config)
         self.mu_head = nn.Linear(self.encoder.n_out, config.n_latent)
         self.logvar_head = nn.Linear(self.encoder.n_out, config.n_latent)
         self.latent_activation = activation_layer(config.latent_activation)
-        self.decoder = _trunk(config.n_latent, back, config)
+        self.decoder = _trunk(n_back, back, config)
         self.output = nn.Linear(self.decoder.n_out, n_genes)
         self.output_activation = activation_layer(config.output_activation)
         self.likelihood = make_likelihood(config.likelihood, n_genes)
-        self.skip_encoder = nn.Linear(n_genes, config.n_latent) if config.linear_skip else None
-        self.skip_decoder = nn.Linear(config.n_latent, n_genes) if config.linear_skip else None
+        self.skip_encoder = nn.Linear(n_in, config.n_latent) if config.linear_skip else None
+        self.skip_decoder = nn.Linear(n_back, n_genes) if config.linear_skip else None
         if config.linear_skip:
             zero_layer(self.mu_head)
             zero_layer(self.output)
@@ -74,43 +87,61 @@ class VAEModule(nn.Module):
         """Number of values that are set from the training rows and not trained."""
         return sum(p.numel() for p in self.parameters() if not p.requires_grad)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, codes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and natural-log variance of the approximate posterior.
 
         Parameters
         ----------
         x : Tensor, shape (n_samples, n_genes)
             Levels after the per-gene transform.
+        codes : Tensor of int, shape (n_samples,), optional
+            Class of each sample; a conditional model needs it.
 
         Returns
         -------
         mu, logvar : Tensor, shape (n_samples, n_latent)
             In the type of `x`, also where the products are taken in bf16.
+
+        Raises
+        ------
+        ValueError
+            If a conditional model is not given classes.
         """
-        h = self.encoder(x)
-        return self._mu(x, h), self.logvar_head(h).to(x.dtype).clamp(*LOGVAR_BOUNDS)
+        seen = self._with_class(x, codes)
+        h = self.encoder(seen)
+        return self._mu(seen, h), self.logvar_head(h).to(x.dtype).clamp(*LOGVAR_BOUNDS)
 
-    def encode_mu(self, x: Tensor) -> Tensor:
+    def encode_mu(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Mean of the approximate posterior alone, shape (n_samples, n_latent)."""
-        return self._mu(x, self.encoder(x))
+        seen = self._with_class(x, codes)
+        return self._mu(seen, self.encoder(seen))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, codes: Tensor | None = None) -> Tensor:
         """Likelihood parameters `eta` of each gene, shape (n_samples, n_genes)."""
-        eta = self.output(self.decoder(z)).to(z.dtype)
+        seen = self._with_class(z, codes)
+        eta = self.output(self.decoder(seen)).to(z.dtype)
         if self.skip_decoder is not None:
-            eta = eta + self.skip_decoder(z)
+            eta = eta + self.skip_decoder(seen)
         return self.output_activation(eta).to(z.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Likelihood parameters at the posterior mean, shape (n_samples, n_genes)."""
-        return self.decode(self.encode_mu(x))
+        return self.decode(self.encode_mu(x, codes), codes)
 
-    def _mu(self, x: Tensor, h: Tensor) -> Tensor:
-        """Posterior mean from the genes and the last hidden layer."""
-        mu = self.mu_head(h).to(x.dtype)
+    def _with_class(self, values: Tensor, codes: Tensor | None) -> Tensor:
+        """Genes or latents, and the class of each sample, one-hot, beside them."""
+        if not self.n_classes:
+            return values
+        if codes is None:
+            raise ValueError("a conditional model needs the class of each sample")
+        return torch.cat([values, F.one_hot(codes, self.n_classes).to(values.dtype)], 1)
+
+    def _mu(self, seen: Tensor, h: Tensor) -> Tensor:
+        """Posterior mean from what the encoder sees and the last hidden layer."""
+        mu = self.mu_head(h).to(seen.dtype)
         if self.skip_encoder is not None:
-            mu = mu + self.skip_encoder(x)
-        return self.latent_activation(mu).to(x.dtype)
+            mu = mu + self.skip_encoder(seen)
+        return self.latent_activation(mu).to(seen.dtype)
 
 
 def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -130,13 +161,13 @@ def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...]
     return hidden, back if config.decoder_hidden is None else config.decoder_hidden
 
 
-def encode_mean(module: VAEModule, x: Tensor) -> Tensor:
+def encode_mean(module: VAEModule, x: Tensor, codes: Tensor | None = None) -> Tensor:
     """Latent means in evaluation mode and without gradients, shape (n_samples, n_latent)."""
     with evaluating(module), torch.no_grad():
-        return module.encode_mu(x)
+        return module.encode_mu(x, codes)
 
 
-def decode_mean(module: VAEModule, z: Tensor) -> Tensor:
+def decode_mean(module: VAEModule, z: Tensor, codes: Tensor | None = None) -> Tensor:
     """Expected levels given latents, in evaluation mode and without gradients.
 
     Parameters
@@ -145,6 +176,8 @@ def decode_mean(module: VAEModule, z: Tensor) -> Tensor:
         Left in the mode it was in.
     z : Tensor, shape (n_samples, n_latent)
         Latents.
+    codes : Tensor of int, shape (n_samples,), optional
+        Class of each sample; a conditional model needs it.
 
     Returns
     -------
@@ -152,7 +185,7 @@ def decode_mean(module: VAEModule, z: Tensor) -> Tensor:
         On the scale after the per-gene transform.
     """
     with evaluating(module), torch.no_grad():
-        return module.likelihood.mean(module.decode(z))
+        return module.likelihood.mean(module.decode(z, codes))
 
 
 def kl_per_unit(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -195,6 +228,7 @@ def vae_loss(
     x: Tensor,
     *,
     beta: float,
+    codes: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Negative evidence lower bound of each sample, and its terms.
@@ -210,6 +244,8 @@ def vae_loss(
         Levels after the per-gene transform.
     beta : float
         Weight of the KL divergence.
+    codes : Tensor of int, shape (n_samples,), optional
+        Class of each sample; a conditional model needs it.
     generator : torch.Generator, optional
         Source of the posterior noise, on the device of `x`.
 
@@ -225,12 +261,13 @@ def vae_loss(
     Kingma & Welling 2014, arXiv:1312.6114, equation 10.
     """
     if beta == 0:
-        reconstruction = _reconstruction(module, x, module.encode_mu(x))
+        reconstruction = _reconstruction(module, x, module.encode_mu(x, codes), codes)
         kl = torch.zeros_like(reconstruction)
         return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
-    mu, logvar = module.encode(x)
+    mu, logvar = module.encode(x, codes)
     noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
-    reconstruction = _reconstruction(module, x, mu + torch.exp(0.5 * logvar) * noise)
+    z = mu + torch.exp(0.5 * logvar) * noise
+    reconstruction = _reconstruction(module, x, z, codes)
     units = kl_per_unit(mu, logvar)
     free_bits = module.config.free_bits
     penalty = units.clamp_min(free_bits).sum(1) if free_bits else units.sum(1)
@@ -248,9 +285,9 @@ def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
             module.output.bias.copy_(module.likelihood.link(mean))
 
 
-def _reconstruction(module: VAEModule, x: Tensor, z: Tensor) -> Tensor:
+def _reconstruction(module: VAEModule, x: Tensor, z: Tensor, codes: Tensor | None) -> Tensor:
     """Minus the log-likelihood of each sample, summed over genes."""
-    return -module.likelihood.log_prob(x, module.decode(z)).sum(1)
+    return -module.likelihood.log_prob(x, module.decode(z, codes)).sum(1)
 
 
 def zero_layer(layer: nn.Linear) -> None:

@@ -40,7 +40,7 @@ class ResidentFeed:
     Attributes
     ----------
     tensors : tuple of Tensor, each of n_rows rows
-        On the training device.
+        On the training device: levels, and for a conditional model classes.
     rows : ndarray of int, shape (n_rows,)
         Row number that each one had in its source.
     batches : MemoryBatches
@@ -82,11 +82,14 @@ class StreamedFeed:
         Applied to every batch.
     device : torch.device
         Where the batches go.
+    codes : Tensor of int, shape (n_samples,), or None
+        Class of each row of the matrix, for a conditional model.
     """
 
     batches: StreamedBatches
     transform: GeneTransform
     device: torch.device
+    codes: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -99,11 +102,12 @@ class StreamedFeed:
         return self.batches.n_steps
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch: the transformed levels, then the row numbers (on the CPU)."""
+        """Batches of an epoch: transformed levels, any classes, row numbers (on the CPU)."""
         order = self.batches.indices(epoch, skip)
-        for rows, X in zip(order, self.batches.epoch(epoch, skip), strict=True):
-            x = torch.from_numpy(self.transform.apply(X))
-            yield x.to(self.device), torch.from_numpy(rows)
+        for indices, X in zip(order, self.batches.epoch(epoch, skip), strict=True):
+            rows = torch.from_numpy(indices)
+            classes = () if self.codes is None else (self.codes[rows].to(self.device),)
+            yield torch.from_numpy(self.transform.apply(X)).to(self.device), *classes, rows
 
 
 def make_feed(
@@ -115,6 +119,7 @@ def make_feed(
     seed: int,
     memory_bytes: int,
     device: torch.device,
+    codes: np.ndarray | None = None,
     shuffle: bool = True,
 ) -> ResidentFeed | StreamedFeed:
     """Batches of a matrix's rows, held on the device where they fit and streamed where not.
@@ -133,15 +138,19 @@ def make_feed(
         What the rows may take as float32.
     device : torch.device
         Where the batches go.
+    codes : ndarray of int64, shape (n_samples,), optional
+        Class of each row of the matrix, for a conditional model.
     shuffle : bool
         Held rows come in their own order if False; streamed ones are always shuffled.
     """
     needed = 4 * rows.size * matrix.shape[1]
+    classes = None if codes is None else torch.from_numpy(codes)
     if needed > memory_bytes:
         streamed = StreamedBatches(matrix, rows, batch_size, seed, memory_bytes)
-        return StreamedFeed(streamed, transform, device)
+        return StreamedFeed(streamed, transform, device, classes)
     X = torch.from_numpy(_read_transformed(matrix, rows, transform)).to(device)
-    return ResidentFeed((X,), rows, MemoryBatches((X,), batch_size, seed, shuffle=shuffle))
+    tensors = (X,) if classes is None else (X, classes[torch.from_numpy(rows)].to(device))
+    return ResidentFeed(tensors, rows, MemoryBatches(tensors, batch_size, seed, shuffle=shuffle))
 
 
 def _read_transformed(matrix: RowSource, rows: np.ndarray, transform: GeneTransform) -> np.ndarray:

@@ -13,8 +13,10 @@ from m1pipe.training.feed import Batch
 def vae_objective(
     module: nn.Module, batch: Batch, beta: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Negative evidence lower bound and its terms of a batch whose first tensor is the levels."""
-    return vae_loss(cast(VAEModule, module), batch[0], beta=beta, generator=generator)
+    """Negative evidence lower bound and its terms of a batch: levels, any classes, row numbers."""
+    vae = cast(VAEModule, module)
+    codes = batch[1] if vae.n_classes else None
+    return vae_loss(vae, batch[0], beta=beta, codes=codes, generator=generator)
 
 
 def head_objective(

@@ -1,0 +1,207 @@
+"""What a conditional encoder is told of a sample: its class, by a column of obs."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.errors import InputError, M1Warning
+
+MOST_CLASSES = 200
+FEW_ROWS = 10
+NAMED = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """A column of obs and its classes, as they were in the training rows.
+
+    Attributes
+    ----------
+    column : str
+    classes : tuple of str
+        Sorted; a class is told to the network one-hot, by its place here.
+    counts : tuple of int
+        Training rows of each class.
+    shift : ndarray of float32, shape (n_classes, n_genes)
+        What the mean of each class lies off the mean of all, on the transformed scale, drawn
+        towards it as by one more row. Empty, shape (n_classes, 0), until it is fitted.
+    """
+
+    column: str
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    shift: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def codes(self, obs: pd.DataFrame, where: str) -> np.ndarray:
+        """Place of each sample's class among the classes.
+
+        Parameters
+        ----------
+        obs : DataFrame
+            Annotations of the samples.
+        where : str
+            The file, for the message.
+
+        Returns
+        -------
+        ndarray of int64, shape (n_samples,)
+
+        Raises
+        ------
+        InputError
+            If there is no such column, or a sample has no class or one that was not trained on.
+        """
+        return codes_of(read_column(obs, self.column, where), self.classes, where)
+
+    def code(self, name: str) -> int:
+        """Place of a class among the classes.
+
+        Raises
+        ------
+        InputError
+            If it is not one of them.
+        """
+        return int(codes_of(np.array([name], dtype=object), self.classes, self.column)[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and strings for JSON, without the shift."""
+        plain = {"classes": list(self.classes), "counts": list(self.counts)}
+        return {"column": self.column, **plain}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any], shift: np.ndarray) -> "Condition":
+        """Condition stored by `to_dict`, with its shift, shape (n_classes, n_genes)."""
+        classes = tuple(stored["classes"])
+        if len(classes) != len(shift):
+            raise ValueError(f"{len(classes)} classes and means of {len(shift)}")
+        return cls(stored["column"], classes, tuple(stored["counts"]), shift)
+
+
+def find_condition(obs: pd.DataFrame, column: str, rows: np.ndarray, where: str) -> Condition:
+    """Classes of the training rows.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        Annotations of all samples.
+    column : str
+        Holds the classes.
+    rows : ndarray of int, shape (n_rows,)
+        Training rows.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, a training row has no class, or classes are fewer than two or
+        too many to be classes.
+
+    Warns
+    -----
+    M1Warning
+        If a class has few training rows: what is generated of it resembles them.
+    """
+    names = read_column(obs.iloc[rows], column, where)
+    classes, counts = np.unique(names.astype(str), return_counts=True)
+    if not 2 <= classes.size <= MOST_CLASSES:
+        raise InputError(
+            f"{where}: condition: expected 2 to {MOST_CLASSES} classes in the training rows; found "
+            f"{classes.size} in column {column!r}"
+        )
+    few = [f"{c} ({n})" for c, n in zip(classes, counts, strict=True) if n < FEW_ROWS]
+    if few:
+        warnings.warn(
+            f"{where}: condition {column}: classes with under {FEW_ROWS} training rows, which "
+            f"generated samples of them will resemble: {', '.join(few[:NAMED])}",
+            M1Warning,
+            stacklevel=2,
+        )
+    empty = np.empty((classes.size, 0), dtype=np.float32)
+    return Condition(column, tuple(map(str, classes)), tuple(map(int, counts)), empty)
+
+
+def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
+    """Names of the samples' classes as text, object array of shape (n_samples,).
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a sample has no value in it.
+    """
+    if column not in obs.columns:
+        raise InputError(
+            f"{where}: expected column {column!r} of obs, which the model is conditioned on; found "
+            f"{', '.join(map(str, obs.columns)) or 'no columns'}: add it with convert --labels"
+        )
+    values = obs[column]
+    lacking = np.flatnonzero(values.isna().to_numpy())
+    if lacking.size:
+        raise InputError(
+            f"{where}: expected a class in column {column!r} for every sample; found none for "
+            f"{lacking.size} of {len(values)}, {obs.index[lacking[0]]!r} first: leave them out"
+        )
+    return values.astype(str).to_numpy(dtype=object)
+
+
+def codes_of(names: np.ndarray, classes: tuple[str, ...], where: str) -> np.ndarray:
+    """Place of each name among the classes, int64, shape (n_samples,).
+
+    Raises
+    ------
+    InputError
+        Naming the classes, if a name is not one of them.
+    """
+    place = {name: i for i, name in enumerate(classes)}
+    unseen = sorted({str(name) for name in names} - set(place))
+    if unseen:
+        more = ", ..." if len(classes) > NAMED else ""
+        raise InputError(
+            f"{where}: expected a class that the model was trained on "
+            f"({', '.join(classes[:NAMED])}{more}); found {', '.join(map(repr, unseen[:3]))}"
+        )
+    return np.array([place[str(name)] for name in names], dtype=np.int64)
+
+
+def fit_shift(blocks: Iterable[np.ndarray], codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """What the mean of each class lies off the mean of all rows.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray, each of shape (n_block_rows, n_genes)
+        Transformed training rows, in order.
+    codes : ndarray of int, shape (n_rows,)
+        Their classes.
+    n_classes : int
+
+    Returns
+    -------
+    ndarray of float32, shape (n_classes, n_genes)
+        Each drawn to zero as by one more row that lies at the mean of all, then moved together
+        so that over the rows they average 0.
+    """
+    sums: np.ndarray | None = None
+    start = 0
+    for X in blocks:
+        if sums is None:
+            sums = np.zeros((n_classes, X.shape[1]))
+        here = codes[start : start + len(X)]
+        start += len(X)
+        for k in np.unique(here):
+            sums[k] += X[here == k].sum(axis=0, dtype=np.float64)
+    if sums is None:
+        raise ValueError("expected at least one training row")
+    counts = np.bincount(codes, minlength=n_classes)[:, None]
+    mean = sums.sum(axis=0) / len(codes)
+    shift: np.ndarray = (sums - counts * mean) / (counts + 1)
+    shift -= (counts * shift).sum(axis=0) / len(codes)
+    return shift.astype(np.float32)

@@ -1,0 +1,185 @@
+"""Where the latents of synthetic samples come from: prior, mixture, or training samples' own."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as pack_arrays
+
+from m1pipe.atomic import atomic_file
+from m1pipe.data.matrix import Matrix
+from m1pipe.encoder import Encoder
+from m1pipe.errors import InputError
+from m1pipe.synthesis.mixture import Mixture, fit_mixture, standard
+
+FORMAT_VERSION = 1
+CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The posterior of every training sample; together the aggregated posterior.
+
+    Attributes
+    ----------
+    mu, sd : ndarray, shape (n_samples, n_latent)
+        Means and standard deviations.
+    codes : ndarray of int64, shape (n_samples,)
+        Classes; 0 where the model is not conditional.
+    """
+
+    mu: np.ndarray
+    sd: np.ndarray
+    codes: np.ndarray
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One draw of the latents of each of these rows, float64, shape (n_rows, n_latent)."""
+        noise = rng.standard_normal((rows.size, self.mu.shape[1]))
+        drawn: np.ndarray = self.mu[rows] + self.sd[rows] * noise
+        return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class LatentLaw:
+    """A mixture a class, fitted to the aggregated posterior.
+
+    Attributes
+    ----------
+    mixtures : tuple of Mixture
+        By class; one where the model is not conditional.
+    """
+
+    mixtures: tuple[Mixture, ...]
+
+    def describe(self) -> str:
+        """Number and kind of components of every class."""
+        return ", ".join(f"{m.n_components} {m.kind}" for m in self.mixtures)
+
+
+def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
+    """Posterior of the training samples, read from the training data.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    matrix : Matrix
+        Holds the samples that the encoder was trained on, by name, among others perhaps.
+
+    Raises
+    ------
+    InputError
+        If one of them is not there.
+    """
+    place = {name: i for i, name in enumerate(matrix.samples)}
+    lacking = [name for name in encoder.samples if name not in place]
+    if lacking or not encoder.samples:
+        raise InputError(
+            f"{matrix.path or 'data'}: expected the {len(encoder.samples)} samples that the model "
+            f"was trained on; {len(lacking)} are not there, {(*lacking, None)[0]!r} first"
+        )
+    aligned = encoder.align(matrix)
+    rows = np.array([place[name] for name in encoder.samples])
+    classes = encoder.codes(matrix, rows)
+    parts = []
+    for start in range(0, rows.size, CHUNK_ROWS):
+        here = slice(start, start + CHUNK_ROWS)
+        told = None if classes is None else classes[here]
+        parts.append(encoder.posterior_array(aligned.take(rows[here]), told))
+    mu, sd = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+    return Posterior(mu, sd, np.zeros(rows.size, dtype=np.int64) if classes is None else classes)
+
+
+def fit_law(posterior: Posterior, n_classes: int, *, seed: int) -> LatentLaw:
+    """Mixtures of the aggregated posterior, one a class.
+
+    A class may take the mixture of all samples, or the prior, where its own is not worth its
+    parameters.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    n_classes : int
+        0 or 1 where the model is not conditional.
+    seed : int
+    """
+    Z = posterior.draw(np.arange(len(posterior.mu)), np.random.default_rng([seed, 22]))
+    whole = fit_mixture(Z, seed=seed)
+    if n_classes < 2:
+        return LatentLaw((whole,))
+    mixtures = [
+        fit_mixture(Z[posterior.codes == k], seed=seed, shared=whole) for k in range(n_classes)
+    ]
+    return LatentLaw(tuple(mixtures))
+
+
+def prior_law(n_latent: int, n_classes: int) -> LatentLaw:
+    """The prior, N(0, I), for every class."""
+    return LatentLaw((standard(n_latent),) * max(n_classes, 1))
+
+
+def draw_law(law: LatentLaw, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Latents of samples of these classes, float32, shape (n_samples, n_latent)."""
+    Z = np.empty((codes.size, law.mixtures[0].means.shape[1]), dtype=np.float32)
+    for k in np.unique(codes):
+        here = np.flatnonzero(codes == k)
+        Z[here] = law.mixtures[k].sample(here.size, rng)
+    return Z
+
+
+def draw_posterior(posterior: Posterior, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Latents near those of training samples of the same class: not private.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_latent)
+    """
+    Z = np.empty((codes.size, posterior.mu.shape[1]), dtype=np.float32)
+    for k in np.unique(codes):
+        here = np.flatnonzero(codes == k)
+        rows = rng.choice(np.flatnonzero(posterior.codes == k), here.size)
+        Z[here] = posterior.draw(rows, rng)
+    return Z
+
+
+def save_law(law: LatentLaw, path: str | os.PathLike[str], *, model: str) -> None:
+    """Write the mixtures with the digest of the model that they belong to."""
+    arrays = {}
+    for k, mixture in enumerate(law.mixtures):
+        for name in ("weights", "means", "factors"):
+            arrays[f"{k}.{name}"] = np.ascontiguousarray(getattr(mixture, name))
+    facts = {"kinds": [m.kind for m in law.mixtures], "version": FORMAT_VERSION, "model": model}
+    packed = pack_arrays(arrays, metadata={"m1pipe": json.dumps(facts)})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(packed)
+
+
+def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
+    """Mixtures that `save_law` wrote; None if there are none of this model.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    if not Path(path).is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {})["m1pipe"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        if facts["version"] != FORMAT_VERSION or facts["model"] != model:
+            return None
+        return LatentLaw(tuple(_mixture(arrays, k, kind) for k, kind in enumerate(facts["kinds"])))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected mixtures written by m1pipe; {error}: remove the file, and it is "
+            "made anew"
+        ) from None
+
+
+def _mixture(arrays: Mapping[str, np.ndarray], k: int, kind: str) -> Mixture:
+    return Mixture(kind, *(arrays[f"{k}.{name}"] for name in ("weights", "means", "factors")))
