@@ -25,6 +25,8 @@ COMMANDS = {
     "fit": "fit the final head on an encoder",
     "predict": "predict targets of new samples",
     "quality": "score synthetic samples against held-out real ones",
+    "run": "all stages of a study, skipping what is up to date",
+    "status": "what is queued, running, done, failed and why",
 }
 
 

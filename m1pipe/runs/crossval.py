@@ -80,6 +80,7 @@ def run_crossval(
     *,
     only: tuple[int, int] | None = None,
     force: bool = False,
+    report: bool = True,
 ) -> CrossvalResult | None:
     """Run what is missing of a cross-validation, and write its report when it is complete.
 
@@ -98,11 +99,13 @@ def run_crossval(
         puts the shares together.
     force : bool
         Start again in a folder that holds a cross-validation; with `only`, run the share again.
+    report : bool
+        Gather and report at the end; if not, `gather` does it later.
 
     Returns
     -------
     CrossvalResult or None
-        None with `only`.
+        None with `only` or without `report`.
 
     Raises
     ------
@@ -112,7 +115,7 @@ def run_crossval(
         After a signal; the folds that are done are kept.
     """
     out = Path(out)
-    _refuse_folder(out, force=force)
+    _refuse_folder(out, force=force, finished=not report)
     problem = run.problem(config)
     plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
     if only is not None and only not in plan.shares:
@@ -129,7 +132,7 @@ def run_crossval(
     with StopFlag() as stop, threads(_n_threads(problem)):
         for share in run_shares(problem, [s for s in wanted if s not in done], stop=stop):
             write_share(out / SHARES, share, marks, force=redo)
-    return gather(out) if only is None else None
+    return gather(out) if only is None and report else None
 
 
 def gather(folder: str | Path) -> CrossvalResult:
@@ -153,11 +156,11 @@ def gather(folder: str | Path) -> CrossvalResult:
     return result
 
 
-def _refuse_folder(out: Path, *, force: bool) -> None:
-    """Refuse a folder that is finished, or that is not ours."""
+def _refuse_folder(out: Path, *, force: bool, finished: bool) -> None:
+    """Refuse a folder that is finished (unless it may be), or that is not ours."""
     if force or not out.exists():
         return
-    if (out / RESULTS[0]).exists():
+    if not finished and (out / RESULTS[0]).exists():
         raise InputError(
             f"{out} holds a finished cross-validation: choose another name, or overwrite it with "
             "--force"

@@ -2,6 +2,8 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -73,3 +75,26 @@ class StopFlag:
         if name == "SIGINT" and self.reason == "SIGINT":
             raise KeyboardInterrupt
         self.reason = name
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """In a block, SIGTERM, SIGUSR1 and SIGUSR2 raise `StoppedBySignalError` where they find it.
+
+    For work without a checkpoint, which begins anew. A `StopFlag` entered inside takes over.
+    Outside the main thread nothing is changed.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise StoppedBySignalError(f"stopped by {signal.Signals(number).name}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in StopFlag.SIGNALS if name != "SIGINT"]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,39 @@
+"""`m1pipe run`: all stages of a study."""
+
+import click
+
+from m1pipe.runs.stages import STAGES
+
+
+@click.command()
+@click.argument("study", type=click.Path())
+@click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this one.")
+@click.option(
+    "--task", type=click.IntRange(min=1), help="Only this element of the stage's job array."
+)
+@click.option("--dry-run", is_flag=True, help="Say what is up to date and what is to do, and stop.")
+@click.option("--force", is_flag=True, help="Redo finished results that are out of date.")
+def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, force: bool) -> None:
+    """Do what is not done of the study that the TOML file STUDY describes.
+
+    Data are converted, encoders trained, compared, and the report is written into the study's
+    folder of results. What is finished with the same settings and input files is skipped, so that
+    the same command goes on after an interruption.
+
+    \b
+    m1pipe run study.toml
+    m1pipe run study.toml --stage train --task 2
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.pipeline import choose_tasks, plan_lines, run_study
+    from m1pipe.runs.study import read_study
+
+    described = read_study(study)
+    tasks = choose_tasks(described, stages, element=task)
+    if dry_run:
+        click.echo("\n".join(plan_lines(described, tasks)))
+        return
+    from m1pipe.training.device import tune_allocator  # with torch
+
+    tune_allocator()
+    for line in run_study(described, tasks, force=force):
+        click.echo(line)

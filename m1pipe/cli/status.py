@@ -1,0 +1,23 @@
+"""`m1pipe status`: where every run stands."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+def status(runs: tuple[Path, ...]) -> None:
+    """Say what is queued, running, done, failed and why, in folders of results.
+
+    The files that runs keep up to date are read; then squeue and bjobs are asked where there are
+    any, for what waits or was lost.
+
+    \b
+    m1pipe status runs
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.queues import ask_queue
+    from m1pipe.runs.status import run_lines, status_text
+
+    queue = ask_queue()
+    click.echo(status_text([line for folder in runs for line in run_lines(folder, queue)]))

@@ -1,0 +1,111 @@
+"""What is known of each task of a study: where it stands, and what its result was made from.
+
+One JSON file a task in OUT/stages, replaced atomically, so that tasks of a job array write side by
+side.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from m1pipe.atomic import write_json
+from m1pipe.errors import InputError, StoppedBySignalError
+from m1pipe.runs.folder import differences
+from m1pipe.runs.provenance import describe_input, job_id, now, same_input
+from m1pipe.runs.stages import Task
+
+FOLDER = "stages"
+Standing = Literal["done", "missing", "stale"]
+
+
+def record_file(out: Path, name: str) -> Path:
+    """Where the record of a task is."""
+    return out / FOLDER / f"{name}.json"
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """A task's record, or None where there is none.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    try:
+        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: expected a record of a study; {error}") from None
+    return value
+
+
+def write_record(out: Path, name: str, record: dict[str, Any]) -> None:
+    """Write a task's record, with the time."""
+    file = record_file(out, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**record, "updated": now()})
+
+
+def standing(out: Path, task: Task) -> tuple[Standing, str]:
+    """Whether a task is done and up to date, and if not, why.
+
+    Returns
+    -------
+    standing : {"done", "missing", "stale"}
+        "stale" is a finished result of other settings or inputs.
+    why : str
+        What differs; empty for the others.
+    """
+    record = read_record(record_file(out, task.name))
+    if record is None or record["state"] != "done":
+        return "missing", ""
+    if not all(path.exists() for path in task.outputs):
+        return "missing", ""
+    changes = differences(record["settings"], json.loads(json.dumps(task.settings)))
+    known = record["inputs"]
+    for role in sorted({*known, *task.inputs}):
+        path = task.inputs.get(role)
+        if path is None or role not in known:
+            changes.append(f"{role}: {'not' if path is None else 'now'} an input")
+        elif not path.exists() or not same_input(known[role], path):
+            changes.append(f"{role}: {path} is another file than then")
+    for path in task.outputs:
+        made = record["outputs"].get(os.path.relpath(path, out))
+        if made is None or not same_input(made, path):
+            changes.append(f"{path} is not as it was made")
+    return ("stale", "; ".join(changes)) if changes else ("done", "")
+
+
+@contextmanager
+def recorded(out: Path, task: Task) -> Iterator[None]:
+    """Keep the record of a task up to date around the work."""
+    record: dict[str, Any] = {
+        "stage": task.stage,
+        "state": "running",
+        "host": socket.gethostname(),
+        "job_id": job_id(),
+        "pid": os.getpid(),
+        "started": now(),
+        "folder": None if task.folder is None else os.path.relpath(task.folder, out),
+        "settings": task.settings,
+    }
+    write_record(out, task.name, record)
+    try:
+        record["inputs"] = {role: describe_input(path) for role, path in task.inputs.items()}
+        yield
+        made = {os.path.relpath(path, out): describe_input(path) for path in task.outputs}
+        record["outputs"] = made
+    except (StoppedBySignalError, KeyboardInterrupt) as stop:
+        write_record(out, task.name, {**record, "state": "stopped", "message": str(stop)})
+        raise
+    except BaseException as error:
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        message = " ".join(f"{kind}{error}".split())
+        write_record(out, task.name, {**record, "state": "failed", "message": message})
+        raise
+    write_record(out, task.name, {**record, "state": "done"})

@@ -1,0 +1,313 @@
+"""The stages of a study, their tasks, and what each reads and writes."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from m1pipe.atomic import write_json
+from m1pipe.runs.study import Comparison, EncoderRuns, Study
+from m1pipe.settings import to_dict
+
+STAGES = ("convert", "train", "crossval", "gather", "generate", "quality")
+RUN_FILES = ("model.json", "model.safetensors")
+PLACES = ("device", "memory", "checkpoint_minutes", "micro_batch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A piece of a stage that is done, skipped or redone as a whole.
+
+    Attributes
+    ----------
+    stage, name : str
+        Such as "train" and "train-vae1".
+    settings : dict
+        Plain values that decide the result.
+    inputs : dict of str to Path
+        Role to file.
+    outputs : tuple of Path
+        Files that are there when it is done.
+    folder : Path or None
+        Run folder whose status.json says more while it runs.
+    work : callable
+        Does it, replacing what is there if told so, and returns what was done in a line.
+    """
+
+    stage: str
+    name: str
+    settings: dict[str, Any]
+    inputs: dict[str, Path]
+    outputs: tuple[Path, ...]
+    folder: Path | None = None
+    work: Callable[[bool], str]
+
+
+def stage_tasks(study: Study, stage: str, *, apart: bool = False) -> list[Task]:
+    """Tasks of a stage in order; none where the study has no such stage.
+
+    Parameters
+    ----------
+    study : Study
+    stage : str
+        One of `STAGES`.
+    apart : bool
+        Every (repeat, fold) of a cross-validation is a task, as in a job array; otherwise they
+        are one.
+    """
+    if stage == "convert":
+        return [task for name in study.data for task in _data_tasks(study, name)]
+    if stage == "train":
+        return _train_tasks(study)
+    if stage == "crossval" and study.crossval is not None:
+        return _crossval_tasks(study, study.crossval, apart)
+    if stage == "gather" and study.crossval is not None:
+        return [_gather_task(study, study.crossval)]
+    if stage == "quality" and study.quality is not None:
+        return [_quality_task(study)]
+    return []
+
+
+def array_tasks(study: Study, stage: str) -> list[list[Task]]:
+    """Tasks of a stage as a job array has them; those of one element run one after another."""
+    if stage == "convert":
+        return [tasks for name in study.data if (tasks := _data_tasks(study, name))]
+    return [[task] for task in stage_tasks(study, stage, apart=True)]
+
+
+def _data_tasks(study: Study, name: str) -> list[Task]:
+    """Converting a data set, and splitting it."""
+    data, tasks = study.data[name], []
+    if data.source is not None and data.convert is not None:
+        source, config = data.source, data.convert
+        tables = {"labels": config.labels, "var": config.var, "runs": config.runs}
+        tables |= {"lengths": config.lengths, "aliases": config.aliases}
+
+        def convert(force: bool) -> str:
+            from m1pipe.data.conversion import convert as conversion
+
+            return str(conversion.convert(source, data.file, config, force=force))
+
+        tasks.append(
+            Task(
+                stage="convert",
+                name=f"convert-{name}",
+                settings=to_dict(config),
+                inputs={
+                    "source": source,
+                    **{role: Path(path) for role, path in tables.items() if path is not None},
+                },
+                outputs=(data.file,),
+                work=convert,
+            )
+        )
+    if data.split is not None:
+        split = data.split
+
+        def divide(force: bool) -> str:
+            from m1pipe.data.matrix import open_matrix
+            from m1pipe.data.partition import split_matrix
+
+            with open_matrix(data.file) as matrix:
+                return str(split_matrix(matrix, data.parts, split, force=force))
+
+        tasks.append(
+            Task(
+                stage="convert",
+                name=f"split-{name}",
+                settings=to_dict(split),
+                inputs={"data": data.file},
+                outputs=(study.path(f"{name}.training"), study.path(f"{name}.held_out")),
+                work=divide,
+            )
+        )
+    return tasks
+
+
+def _train_tasks(study: Study) -> list[Task]:
+    return [
+        _train_task(study, encoder, run)
+        for encoder in study.encoders.values()
+        if encoder.data is not None
+        for run in encoder.runs
+    ]
+
+
+def _train_task(study: Study, encoder: EncoderRuns, run: str) -> Task:
+    config, folder = encoder.runs[run], study.out / run
+    inputs = {"data": study.path(str(encoder.data))}
+    if config.selection.validation_file is not None:
+        inputs["validation"] = Path(config.selection.validation_file)
+
+    def train(force: bool) -> str:
+        from m1pipe.runs.train import run_training, summary_line
+
+        trained = run_training(inputs["data"], folder, config, force=force, resume=not force)
+        return summary_line(folder, trained)
+
+    settings = to_dict(config)
+    for name in PLACES:
+        settings["training"].pop(name, None)
+    return Task(
+        stage="train",
+        name=f"train-{run}",
+        settings=settings,
+        inputs=inputs,
+        outputs=tuple(folder / name for name in RUN_FILES),
+        folder=folder,
+        work=train,
+    )
+
+
+def _crossval_tasks(study: Study, comparison: Comparison, apart: bool) -> list[Task]:
+    shares = [
+        (repeat, fold)
+        for repeat in range(comparison.config.repeats)
+        for fold in range(comparison.config.folds)
+    ]
+    if not apart:
+        return [_crossval_task(study, comparison, "crossval", shares, None)]
+    return [
+        _crossval_task(study, comparison, f"crossval-r{repeat}-f{fold}", [(repeat, fold)], place)
+        for place in shares
+        for repeat, fold in [place]
+    ]
+
+
+def _crossval_task(
+    study: Study,
+    comparison: Comparison,
+    name: str,
+    shares: list[tuple[int, int]],
+    only: tuple[int, int] | None,
+) -> Task:
+    folder = study.out / "cv"
+    rows = {encoder: study.encoders[encoder] for encoder in comparison.encoders}
+
+    def crossval(force: bool) -> str:
+        from m1pipe.runs.crossval import CrossvalRun, run_crossval
+
+        run = CrossvalRun(
+            x=str(study.path(comparison.x)),
+            y=_given(study, comparison.y),
+            multilabel=_given(study, comparison.multilabel),
+            label=comparison.label,
+            targets=comparison.targets,
+            encoders={encoder: _items(study, found) for encoder, found in rows.items()},
+        )
+        run_crossval(run, comparison.config, folder, only=only, force=force, report=False)
+        return f"{folder}: {'all folds' if only is None else f'fold {only[1]}'} done"
+
+    return Task(
+        stage="crossval",
+        name=name,
+        settings=_crossval_settings(comparison, rows),
+        inputs=_crossval_inputs(study, comparison, rows),
+        outputs=tuple(_share(folder, repeat, fold) for repeat, fold in shares),
+        work=crossval,
+    )
+
+
+def _crossval_settings(comparison: Comparison, rows: Mapping[str, EncoderRuns]) -> dict[str, Any]:
+    settings: dict[str, Any] = to_dict(comparison.config)
+    settings["head"].pop("device")
+    in_fold = {
+        name: [to_dict(config) for config in row.runs.values()]
+        for name, row in rows.items()
+        if row.data is None
+    }
+    for config in (config for seeds in in_fold.values() for config in seeds):
+        for name in PLACES:
+            config["training"].pop(name, None)
+    targets = None if comparison.targets is None else list(comparison.targets)
+    return {
+        "crossval": settings,
+        "label": comparison.label,
+        "targets": targets,
+        "encoders": {name: list(row.runs) for name, row in rows.items()},
+        "in_fold": in_fold,
+    }
+
+
+def _crossval_inputs(
+    study: Study, comparison: Comparison, rows: Mapping[str, EncoderRuns]
+) -> dict[str, Path]:
+    files = {"x": comparison.x, "y": comparison.y, "multilabel": comparison.multilabel}
+    inputs = {role: study.path(name) for role, name in files.items() if name is not None}
+    for row in rows.values():
+        for run in row.runs if row.data is not None else ():
+            inputs[run] = study.out / run / RUN_FILES[1]
+    return inputs
+
+
+def _items(study: Study, encoder: EncoderRuns) -> tuple[str, ...]:
+    """Runs of an encoder as `crossval` takes them; settings for the folds become files."""
+    if encoder.data is not None:
+        return tuple(str(study.out / run) for run in encoder.runs)
+    items = []
+    for run, config in encoder.runs.items():
+        file = study.out / "stages" / f"encoder-{run}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, to_dict(config))
+        items.append(f"fold:{file}")
+    return tuple(items)
+
+
+def _given(study: Study, reference: str | None) -> str | None:
+    return None if reference is None else str(study.path(reference))
+
+
+def _share(folder: Path, repeat: int, fold: int) -> Path:
+    """File of one share of a cross-validation that holds its result."""
+    return folder / "shares" / f"r{repeat}_f{fold}" / "losses.h5"
+
+
+def _gather_task(study: Study, comparison: Comparison) -> Task:
+    folder = study.out / "cv"
+    config = comparison.config
+
+    def gather(force: bool) -> str:
+        from m1pipe.runs import crossval
+
+        return crossval.summary_line(folder, crossval.gather(folder))
+
+    return Task(
+        stage="gather",
+        name="gather",
+        settings={},
+        inputs={
+            f"repeat {repeat} fold {fold}": _share(folder, repeat, fold)
+            for repeat in range(config.repeats)
+            for fold in range(config.folds)
+        },
+        outputs=(folder / "summary.json", folder / "report.html"),
+        work=gather,
+    )
+
+
+def _quality_task(study: Study) -> Task:
+    scoring = study.quality
+    assert scoring is not None
+    folder, config = study.out / "quality", scoring.config
+    inputs = {
+        "real": study.path(scoring.real),
+        "synthetic": study.out / "synthetic.h5ad"
+        if scoring.synthetic is None
+        else study.path(scoring.synthetic),
+        "holdout": study.path(scoring.holdout),
+    }
+
+    def score(force: bool) -> str:
+        from m1pipe.runs.quality import run_quality
+
+        _, line = run_quality(**inputs, out=folder, config=config, force=force)
+        return line
+
+    return Task(
+        stage="quality",
+        name="quality",
+        settings=to_dict(config),
+        inputs=inputs,
+        outputs=(folder / "quality.json", folder / "quality.html"),
+        work=score,
+    )
