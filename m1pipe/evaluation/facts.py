@@ -1,7 +1,9 @@
 """What is known of a comparison before its first fit: counts, design, what each row will see."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,7 +144,17 @@ def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
         "likelihood": config.model.likelihood,
         "mode": "fold" if row.in_fold else "frozen",
         "runs": [
-            encoder_facts(encoder, source)
+            {**encoder_facts(encoder, source), "data": trained_on(source)}
             for encoder, source in zip(row.frozen, row.sources, strict=False)
         ],
     }
+
+
+def trained_on(run: str) -> str | None:
+    """The file that a run's encoder was trained on, as its folder recorded it; None if unknown."""
+    recorded = Path(run) / "provenance.json"
+    if not recorded.is_file():
+        return None
+    inputs = json.loads(recorded.read_text(encoding="utf-8")).get("inputs", {})
+    path = inputs.get("data", {}).get("path")
+    return None if path is None else str(path)

@@ -132,6 +132,8 @@ def encoders(result: CrossvalResult) -> Table | None:
     if not runs:
         return None
     depths = sorted({str(run["depth"]) for _, run in runs if run.get("depth")})
+    files = sorted({str(run["data"]) for _, run in runs if run.get("data")})
+    trained_on = f"Trained on {listing(files)}. " if files else ""
     return Table(
         caption="Health of every trained encoder.",
         groups=[("", 4), ("active units", 2), ("reconstruction R2", 2), ("", 1)],
@@ -149,8 +151,8 @@ def encoders(result: CrossvalResult) -> Table | None:
         rows=[_encoder_row(result, name, run) for name, run in runs],
         n_text=2,
         folded=len(runs) > _MOST_RUNS,
-        note="Samples: those trained on. Epoch: the one whose weights were kept. Active by KL: "
-        f"mean KL divergence from the prior above {ACTIVE_KL} nats (an autoencoder has none); by "
+        note=f"{trained_on}Samples: those trained on. Epoch: the one whose weights were kept. "
+        f"Active by KL: mean KL divergence from the prior above {ACTIVE_KL} nats (an autoencoder has none); by "
         f"variance: variance of the posterior mean above {ACTIVE_VARIANCE}; of all latent units. "
         "Reconstruction R2: 1 - SSE / SST on standardised genes, on validation rows where there "
         "are any; PCA: of as many principal components of the same training rows. Largest |r|: "

@@ -1,4 +1,5 @@
 import base64
+import copy
 import dataclasses
 import re
 import shutil
@@ -192,6 +193,15 @@ def test_encoders_have_curves_and_health(build):
     page = build()
     assert page.row("vae", "runs/vae0")[2:] == ["780", "52", "25 / 32", "31 / 32", *_R2, "0.42"]
     assert "KL divergence" in page.text
+
+
+def test_the_unlabelled_file_is_named(planted, build):
+    result = planted(LEVELS, {"vae": 1})
+    assert "Trained on" not in build(result).text
+    encoders = copy.deepcopy(result.info["encoders"])
+    encoders["vae"]["runs"][0]["data"] = "cohort/unlabelled.h5ad"
+    named = dataclasses.replace(result, info=dict(result.info) | {"encoders": encoders})
+    assert "Trained on cohort/unlabelled.h5ad." in build(named).text
 
 
 _R2 = ["0.310", "0.330"]

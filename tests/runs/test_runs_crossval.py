@@ -16,6 +16,7 @@ from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
+from m1pipe.evaluation.facts import trained_on
 from m1pipe.reports.files import read_result
 from m1pipe.runs import crossval as runs
 from m1pipe.runs.crossval import CrossvalRun, gather, run_crossval
@@ -80,6 +81,15 @@ def break_after(monkeypatch: pytest.MonkeyPatch, n: int, error: BaseException) -
         write_share(*arguments, **named)
 
     monkeypatch.setattr(runs, "write_share", breaking)
+
+
+def test_the_file_behind_an_encoder_is_known(run: CrossvalRun, tmp_path: Path) -> None:
+    assert trained_on(str(tmp_path / "vae0")) is None  # saved by hand: no run recorded it
+    inputs = {"data": {"path": "u.h5ad"}}
+    (tmp_path / "vae1" / "provenance.json").write_text(json.dumps({"inputs": inputs}))
+    assert trained_on(str(tmp_path / "vae1")) == "u.h5ad"
+    facts = run_crossval(run, QUICK, tmp_path / "cv").info["encoders"]["vae"]["runs"]
+    assert [fact["data"] for fact in facts] == [None, "u.h5ad"]
 
 
 def test_a_folder_holds_what_the_library_returns(run: CrossvalRun, tmp_path: Path) -> None:
