@@ -24,8 +24,10 @@ COMMANDS = {
     "report": "gather a cross-validation, test, write the report",
     "fit": "fit the final head on an encoder",
     "predict": "predict targets of new samples",
+    "generate": "synthetic samples of a trained model",
     "quality": "score synthetic samples against held-out real ones",
     "run": "all stages of a study, skipping what is up to date",
+    "jobs": "scripts for Slurm and LSF from a study; or submit them",
     "status": "what is queued, running, done, failed and why",
 }
 

@@ -1,0 +1,34 @@
+"""`m1pipe jobs`: scripts for Slurm and LSF."""
+
+import click
+
+from m1pipe.runs.resources import JOB_STAGES, SYSTEMS, System
+
+
+@click.command()
+@click.argument("system", type=click.Choice(SYSTEMS))
+@click.argument("stage", type=click.Choice((*JOB_STAGES, "pipeline")))
+@click.option(
+    "--study", "file", required=True, type=click.Path(), help="The study's TOML file, with [jobs]."
+)
+@click.option("--submit", is_flag=True, help="Hand the job over to the queue, and say its number.")
+def jobs(system: System, stage: str, file: str, submit: bool) -> None:
+    """Print the job script of a stage of a study, or submit it.
+
+    Resources, queue and environment are those of the study's [jobs] table. `pipeline` is all
+    stages, each waiting for those that it needs. Scripts are submitted from the study's folder.
+
+    \b
+    m1pipe jobs slurm pipeline --study study.toml > study.sh
+    m1pipe jobs lsf crossval --study study.toml --submit
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.jobs import job_script
+    from m1pipe.runs.study import read_study
+    from m1pipe.runs.submit import submit as hand_over
+
+    study = read_study(file)
+    if not submit:
+        click.echo(job_script(study, system, stage), nl=False)
+        return
+    for name, number in hand_over(study, system, stage):
+        click.echo(f"{name}: job {number}")

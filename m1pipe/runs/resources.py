@@ -1,0 +1,128 @@
+"""What a job asks of the queue: the [jobs] table of a study."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from m1pipe.errors import InputError
+from m1pipe.runs.study import Study
+from m1pipe.settings import build, parse_bytes
+
+System = Literal["slurm", "lsf"]
+SYSTEMS: tuple[System, ...] = ("slurm", "lsf")
+JOB_STAGES = ("convert", "train", "crossval", "gather", "generate")
+_TIME = re.compile(r"(\d{1,4}):([0-5]\d)")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Resources and environment of one job, or of each element of an array.
+
+    Attributes
+    ----------
+    name : str
+        First part of the job's name.
+    cpus : int
+        Cores.
+    memory : str
+        Of the whole job, such as "8G".
+    time : str
+        Limit, hours:minutes. A shorter one than the work takes is made up for by restarts.
+    gpus : int
+        With several, training is spread over them.
+    gpu_type : str or None
+        Slurm: of --gres; LSF: a resource to select, such as gpu32gb.
+    queue, account : str or None
+        Slurm: partition, account; LSF: queue, project.
+    at_once : int or None
+        Elements of an array that may run at a time.
+    warning : int
+        Minutes before the limit at which the job is told to save its state.
+    setup : tuple of str
+        Lines of shell before the command: modules, environment.
+    container : str or None
+        Apptainer image in which the command runs.
+    extra : tuple of str
+        More options, as the queue takes them.
+    """
+
+    name: str = "study"
+    cpus: int = 2
+    memory: str = "8G"
+    time: str = "4:00"
+    gpus: int = 0
+    gpu_type: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    at_once: int | None = None
+    warning: int = 5
+    setup: tuple[str, ...] = ()
+    container: str | None = None
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, low in {"cpus": 1, "gpus": 0, "warning": 1}.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name}: expected at least {low}; found {getattr(self, name)}")
+        if self.at_once is not None and self.at_once < 1:
+            raise InputError(f"at_once: expected at least 1; found {self.at_once}")
+        parse_bytes(self.memory)
+        if not _TIME.fullmatch(self.time):
+            raise InputError(f"time: expected hours:minutes, such as 4:00; found {self.time!r}")
+        if self.minutes <= self.warning:
+            raise InputError(
+                f"time: expected more than the warning of {self.warning} minutes; found {self.time}"
+            )
+        for name in ("name", "gpu_type", "queue", "account"):
+            value = getattr(self, name)
+            if value is not None and not _WORD.fullmatch(value):
+                raise InputError(f"{name}: expected one word; found {value!r}")
+        if any("\n" in line for line in (*self.setup, *self.extra, self.container or "")):
+            raise InputError("setup, extra, container: expected single lines; found a line break")
+
+    @property
+    def minutes(self) -> int:
+        """The limit in minutes."""
+        hours, minutes = self.time.split(":")
+        return 60 * int(hours) + int(minutes)
+
+    @property
+    def memory_mb(self) -> int:
+        """Memory of the job in MiB."""
+        return -(-parse_bytes(self.memory) // 2**20)
+
+
+def read_resources(study: Study, system: System, stage: str) -> Resources:
+    """Resources of a stage: [jobs], then [jobs.SYSTEM], [jobs.STAGE], [jobs.SYSTEM.STAGE].
+
+    Raises
+    ------
+    InputError
+        If a setting is unknown or cannot be.
+    """
+    where = f"{study.file}: jobs"
+    common, systems, stages = _apart(study.jobs, where, (*SYSTEMS, *JOB_STAGES))
+    own, _, own_stages = _apart(systems.get(system, {}), f"{where}.{system}", JOB_STAGES)
+    layers = [{"name": study.file.stem}, common, own]
+    layers += [stages.get(stage, {}), own_stages.get(stage, {})]
+    return build(Resources, *layers, where=f"{where} ({system}, {stage})")
+
+
+def _apart(
+    table: dict[str, Any], where: str, sub_tables: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Settings of a table, its tables of systems, its tables of stages."""
+    known = {f.name for f in fields(Resources)}
+    for name, value in table.items():
+        if name not in known and name not in sub_tables:
+            names = ", ".join((*sorted(known), *sub_tables))
+            raise InputError(f"{where}: unknown setting {name!r}; known ones are {names}")
+        if (name in sub_tables) != isinstance(value, dict):
+            kind = "a table" if name in sub_tables else "a value"
+            raise InputError(f"{where}: {name}: expected {kind}; found {value!r}")
+    return (
+        {name: value for name, value in table.items() if name in known},
+        {name: value for name, value in table.items() if name in SYSTEMS},
+        {name: value for name, value in table.items() if name in JOB_STAGES},
+    )
