@@ -1,44 +1,25 @@
-"""Feed-forward heads on frozen features: scaling, start, early stopping."""
+"""One feed-forward head on frozen features: its rows, and when it stops."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from m1pipe.config import HeadConfig, TrainingConfig
 from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.data.targets import Targets
-from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.models.heads import Head, balanced_weight, initial_bias
-from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.fit import fit
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_feed import HeadFeed
+from m1pipe.training.head_start import HeadStart, HeadTask, finish_head, make_task, start_head
 from m1pipe.training.objectives import head_objective
 
 FEW_ROWS = 60
 INNER_FOLDS = 5
 VALIDATION_ROWS = 256
-BLOCK_ROWS = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """A head's data and settings, whichever rows it is then trained on."""
-
-    X: np.ndarray
-    x: Tensor
-    y: Tensor
-    targets: Targets
-    config: HeadConfig
-    seed: int
-    device: torch.device
-    folds: np.ndarray | None
-    class_weight: np.ndarray | None
 
 
 def fit_head(
@@ -50,6 +31,7 @@ def fit_head(
     seed: int,
     strata: np.ndarray | None = None,
     groups: np.ndarray | None = None,
+    order_seed: int | None = None,
     folds_order: np.ndarray | None = None,
     class_weight: np.ndarray | None = None,
 ) -> FittedHead:
@@ -73,7 +55,9 @@ def fit_head(
     rows : ndarray of int, shape (n_rows,)
         Training rows; nothing else about the other rows is looked at.
     seed : int
-        Of initialisation, row order and the inner split.
+        Of initialisation and the inner split.
+    order_seed : int, optional
+        Of the row order; as `seed` where not given.
     strata, groups : ndarray, shape (n,), optional
         Of all rows, for the inner split.
     folds_order : ndarray of int, shape (n,), optional
@@ -98,35 +82,26 @@ def fit_head(
         inner = [
             None if labels is None else np.asarray(labels)[rows] for labels in (strata, groups)
         ]
-        task = _make_task(X, targets, config, seed=seed, class_weight=class_weight)
+        task = make_task(X, targets, config, seed=seed, class_weight=class_weight)
         epochs = _choose_epochs(task, inner[0], inner[1])
         fixed = replace(task, config=replace(config, epochs=epochs))
         return _train(fixed, np.arange(rows.size))
-    task = _make_task(X, targets, config, seed=seed, class_weight=class_weight, folds=folds_order)
+    task = make_task(
+        X,
+        targets,
+        config,
+        seed=seed,
+        order_seed=order_seed,
+        class_weight=class_weight,
+        folds=folds_order,
+    )
     if config.validation == 0:
         return _train(task, rows)
     kept, held_out = inner_split(rows, config.validation, seed, strata=strata, groups=groups)
     return _train(task, kept, held_out, scale_rows=rows)
 
 
-def _make_task(
-    X: np.ndarray,
-    targets: Targets,
-    config: HeadConfig,
-    *,
-    seed: int,
-    class_weight: np.ndarray | None,
-    folds: np.ndarray | None = None,
-) -> _Task:
-    """Features and targets on the device; on the CPU they are not copied."""
-    device = resolve_device(config.device)
-    X = np.ascontiguousarray(X, dtype=np.float32)
-    x = torch.from_numpy(X).to(device)
-    y = torch.from_numpy(np.ascontiguousarray(targets.values)).to(device)
-    return _Task(X, x, y, targets, config, seed, device, folds, class_weight)
-
-
-def _choose_epochs(task: _Task, strata: np.ndarray | None, groups: np.ndarray | None) -> int:
+def _choose_epochs(task: HeadTask, strata: np.ndarray | None, groups: np.ndarray | None) -> int:
     """Number of epochs with the lowest loss summed over inner folds.
 
     A fold that stopped early counts with its last loss from then on.
@@ -150,111 +125,44 @@ def _choose_epochs(task: _Task, strata: np.ndarray | None, groups: np.ndarray | 
 
 
 def _train(
-    task: _Task,
+    task: HeadTask,
     rows: np.ndarray,
     held_out: np.ndarray | None = None,
     *,
     scale_rows: np.ndarray | None = None,
 ) -> FittedHead:
     """Train on `rows`; `held_out` decides when to stop; `scale_rows` (or `rows`) set scales."""
-    config, kind, names = task.config, task.targets.kind, task.targets.names
-    fitted = rows if scale_rows is None else scale_rows
-    y = task.y[torch.from_numpy(fitted).to(task.device)]
-    weight = _class_weight(task, y)
-    scaler, scale_y = _fit_scaler(task, fitted), _target_scale(task, y)
-    module = _start_head(task)
-    if config.standardize:
-        _silence(module, _constant_inputs(task, fitted))
-    if config.initialize_bias:
-        start = initial_bias(kind, y, len(names), weight)
-        with torch.no_grad():
-            module.output.bias.copy_(start if scale_y is None else torch.zeros_like(start))
+    start = start_head(task, rows if scale_rows is None else scale_rows)
     history = fit(
-        module,
-        _feed(task, rows, scaler, scale_y),
-        partial(head_objective, kind=kind, class_weight=weight),
-        _training_config(config, task.seed),
-        validation=None if held_out is None else _feed(task, held_out, scaler, scale_y, True),
+        start.module,
+        _feed(task, rows, start),
+        partial(head_objective, kind=task.targets.kind, class_weight=start.class_weight),
+        _training_config(task.config, task.seed),
+        validation=None if held_out is None else _feed(task, held_out, start, True),
         keep="last" if held_out is None else "best",
     )
-    if scale_y is not None:
-        _fold_in(module.output, *scale_y)
     n_epochs = history.n_epochs if held_out is None else history.best_epoch
-    return FittedHead(module, kind, names, task.targets.units, scaler, history, n_epochs)
-
-
-def _class_weight(task: _Task, y: Tensor) -> Tensor | None:
-    """Weights of the classes: those given, or balanced over the training targets `y`."""
-    if task.class_weight is not None:
-        return torch.from_numpy(task.class_weight.astype(np.float32)).to(task.device)
-    if not task.config.class_weight:
-        return None
-    return balanced_weight(task.targets.kind, y, len(task.targets.names))
-
-
-def _start_head(task: _Task) -> Head:
-    """A head with seeded weights on the task's device."""
-    widths, dropout = task.config.hidden, task.config.dropout
-    with seeded(task.seed):
-        module = Head(task.X.shape[1], task.targets.n_outputs, widths, dropout=dropout)
-    return module.to(task.device)
-
-
-def _constant_inputs(task: _Task, rows: np.ndarray) -> np.ndarray:
-    """Which features have one value in all of these rows, shape (n_features,)."""
-    first = task.X[rows[0]]
-    constant = np.ones(first.size, dtype=bool)
-    for start in range(0, rows.size, BLOCK_ROWS):
-        constant &= (task.X[rows[start : start + BLOCK_ROWS]] == first).all(0)
-    return constant
-
-
-def _silence(module: Head, inputs: np.ndarray) -> None:
-    """Start the weights of these inputs at zero, where they stay: standardised, they are all zero.
-
-    Random weights would let such a feature move the predictions of rows where it is not constant.
-    """
-    first = next(layer for layer in module.modules() if isinstance(layer, nn.Linear))
-    with torch.no_grad():
-        first.weight[:, torch.from_numpy(inputs).to(first.weight.device)] = 0.0
-
-
-def _fit_scaler(task: _Task, rows: np.ndarray) -> GeneTransform:
-    """Standardisation by these rows, or none if the configuration wants none."""
-    kind = "standardize" if task.config.standardize else "none"
-    starts = range(0, rows.size, BLOCK_ROWS)
-    return fit_gene_transform(kind, (task.X[rows[s : s + BLOCK_ROWS]] for s in starts))
-
-
-def _target_scale(task: _Task, y: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean of each level, and one standard deviation for all: the loss keeps its proportions."""
-    if task.targets.kind != "regression" or not task.config.initialize_bias:
-        return None
-    mean = y.mean(0, dtype=torch.float64)
-    spread = (y.double() - mean).square().mean().sqrt()
-    scale = spread if spread > 0 else torch.ones_like(spread)
-    return mean.to(y.dtype), scale.to(y.dtype)
+    return finish_head(task, start, history, n_epochs)
 
 
 def _feed(
-    task: _Task,
+    task: HeadTask,
     rows: np.ndarray,
-    scaler: GeneTransform,
-    scale_y: tuple[Tensor, Tensor] | None,
+    start: HeadStart,
     is_validation: bool = False,
 ) -> HeadFeed:
     mask = np.zeros(task.targets.n, dtype=bool)
     mask[rows] = True
-    location = torch.from_numpy(scaler.location).to(task.device)
-    scale = torch.from_numpy(scaler.scale).to(task.device)
+    location = torch.from_numpy(start.scaler.location).to(task.device)
+    scale = torch.from_numpy(start.scaler.scale).to(task.device)
     return HeadFeed(
         x=task.x,
         y=task.y,
         mask=mask,
         scale_x=(location, scale),
-        scale_y=scale_y,
+        scale_y=start.scale_y,
         batch_size=VALIDATION_ROWS if is_validation else task.config.batch_size,
-        seed=task.seed,
+        seed=task.order_seed,
         folds=task.folds,
         shuffle=not is_validation,
     )
@@ -275,10 +183,3 @@ def _training_config(config: HeadConfig, seed: int) -> TrainingConfig:
         seed=seed,
         precision="fp32",
     )
-
-
-def _fold_in(output: nn.Linear, mean: Tensor, scale: Tensor) -> None:
-    """Give a linear layer's outputs a scale and an offset."""
-    with torch.no_grad():
-        output.weight.mul_(scale)
-        output.bias.mul_(scale).add_(mean)
