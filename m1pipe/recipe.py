@@ -91,12 +91,14 @@ class Aligned:
         """Samples of the matrix and genes of the recipe."""
         return self.matrix.n_samples, len(self.recipe.genes)
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
+    def take(self, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Rows by index.
 
         Parameters
         ----------
         indices : ndarray of int, shape (n,)
+        out : ndarray of float32, C-contiguous, shape (n, n_genes), optional
+            Filled and returned where the matrix has all genes; a fresh array otherwise.
 
         Returns
         -------
@@ -108,7 +110,8 @@ class Aligned:
         InputError
             If a value is not finite, or a sample cannot be normalised.
         """
-        X = self.matrix.take(indices, self._columns)
+        room = out if self.present.all() else None
+        X = self.matrix.take(indices, self._columns, out=room)
         check_finite(X, self.matrix, np.asarray(indices), columns=self._columns)
         if self._converts:
             X = convert_units(X, self.matrix.units, self.recipe.units, self._totals(X, indices))

@@ -5,13 +5,17 @@ batches it has had, and goes on with the very same rows.
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from m1pipe.errors import InputError
 
-BLOCK_ROWS = 16
+# A run of neighbours is as long as a disk needs it to be fast, where the buffer holds many such.
+RUN_ROWS = 16
+RUN_BYTES = 2**21
+RUNS_A_BUFFER = 64
 
 
 class RowSource(Protocol):
@@ -21,8 +25,8 @@ class RowSource(Protocol):
     def shape(self) -> tuple[int, int]:
         """Samples and genes."""
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Rows by index, float32."""
+    def take(self, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Rows by index, float32, shape (n_indices, n_genes); in `out` where that can be."""
 
 
 def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
@@ -93,8 +97,10 @@ class MemoryBatches:
 class StreamedBatches:
     """Batches read from a matrix that is too large for memory.
 
-    Rows are read in short runs of neighbours, the runs in random order; many runs fill a buffer,
-    and the rows are shuffled inside it. A larger buffer mixes farther and changes nothing else.
+    Rows are read in short runs of neighbours, which begin elsewhere in every epoch, the runs in
+    random order; many runs fill a buffer, and the rows are shuffled inside it. A thread fills one
+    buffer while batches are cut from the other. Every row is as likely to come at any place of an
+    epoch, however long the runs and large the buffers are.
 
     Parameters
     ----------
@@ -105,14 +111,14 @@ class StreamedBatches:
     batch_size : int
         Rows a batch; the last one may be smaller, down to a single row.
     seed : int
-        Of the row order.
+        Of the row order, which depends on `buffer_bytes` too.
     buffer_bytes : int
-        What the buffer and the batches cut from it may take together.
+        What both buffers and the batches cut from them may take together.
 
     Raises
     ------
     InputError
-        If that is too little for two batches and one run of rows.
+        If that is too little for two batches and two runs of rows.
     """
 
     def __init__(
@@ -130,15 +136,16 @@ class StreamedBatches:
         self.n_rows = self.rows.size
         self.n_steps = count_steps(self.n_rows, batch_size)
         row_bytes = 4 * matrix.shape[1]
-        blocks = (buffer_bytes // row_bytes - 2 * batch_size) // BLOCK_ROWS
-        if blocks < 1:
-            needed = (2 * batch_size + BLOCK_ROWS) * row_bytes
+        buffer_rows = (buffer_bytes // row_bytes - 2 * batch_size) // 2
+        if buffer_rows < RUN_ROWS:
+            needed = (2 * batch_size + 2 * RUN_ROWS) * row_bytes
             raise InputError(
                 f"memory: expected at least {needed} bytes to stream batches of {batch_size} rows "
                 f"of {matrix.shape[1]} genes; found {buffer_bytes}: raise --memory or lower "
                 "--batch-size"
             )
-        self.buffer_rows = blocks * BLOCK_ROWS
+        self.run_rows = max(RUN_ROWS, min(RUN_BYTES // row_bytes, buffer_rows // RUNS_A_BUFFER))
+        self.buffer_rows = buffer_rows // self.run_rows * self.run_rows
 
     def order(self, epoch: int) -> np.ndarray:
         """Matrix rows in the order in which the epoch visits them.
@@ -149,8 +156,9 @@ class StreamedBatches:
             Positions k * buffer_rows to (k + 1) * buffer_rows are read together.
         """
         generator = epoch_generator(self.seed, epoch)
-        blocks = np.array_split(self.rows, range(BLOCK_ROWS, self.n_rows, BLOCK_ROWS))
-        order = np.concatenate([blocks[b] for b in generator.permutation(len(blocks))])
+        first = int(generator.integers(1, self.run_rows + 1))
+        runs = np.array_split(self.rows, range(first, self.n_rows, self.run_rows))
+        order = np.concatenate([runs[r] for r in generator.permutation(len(runs))])
         for start in range(0, self.n_rows, self.buffer_rows):
             generator.shuffle(order[start : start + self.buffer_rows])
         return order
@@ -169,34 +177,49 @@ class StreamedBatches:
         epoch : int
             Number of the epoch, from 0.
         skip : int
-            Batches at the start to leave out; they are not read.
+            Batches at the start to leave out; their buffers are not read.
 
         Yields
         ------
         ndarray of float32, shape (at most batch_size, n_genes)
         """
-        order = self.order(epoch)
-        held, buffer, place = range(0), np.empty((0, 0), dtype=np.float32), np.empty(0, dtype=int)
-        for start in range(skip * self.batch_size, self.n_rows, self.batch_size):
-            stop = min(start + self.batch_size, self.n_rows)
-            pieces = []
-            while start < stop:
-                if start not in held:
-                    del buffer  # before the next one is read, so that there is only one
-                    first = start - start % self.buffer_rows
-                    held = range(first, min(first + self.buffer_rows, self.n_rows))
-                    buffer, place = self._read(order[held.start : held.stop])
-                end = min(stop, held.stop)
-                pieces.append(buffer[place[start - held.start : end - held.start]])
-                start = end
-            yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        pieces: list[np.ndarray] = []
+        wanted, start = self.batch_size, skip * self.batch_size
+        for first, X, place in self._buffers(self.order(epoch), start):
+            at = max(start - first, 0)
+            while at < len(place):
+                cut = place[at : at + wanted]
+                pieces.append(X[cut])
+                at, wanted = at + len(cut), wanted - len(cut)
+                if not wanted:
+                    yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                    pieces, wanted = [], self.batch_size
+        if pieces:
+            yield np.concatenate(pieces)
 
-    def _read(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _buffers(
+        self, order: np.ndarray, start: int
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Position, rows and their places of every buffer from `start` on; one is read ahead."""
+        firsts = range(start - start % self.buffer_rows, self.n_rows, self.buffer_rows)
+        parts = [order[first : first + self.buffer_rows] for first in firsts]
+        if not parts:
+            return
+        spare = [np.empty((len(part), self.matrix.shape[1]), np.float32) for part in parts[:2]]
+        with ThreadPoolExecutor(1, thread_name_prefix="m1pipe-read") as reader:
+            coming = reader.submit(self._read, parts[0], spare[0])
+            for i, first in enumerate(firsts):
+                X, place = coming.result()
+                if i + 1 < len(parts):
+                    coming = reader.submit(self._read, parts[i + 1], spare[(i + 1) % 2])
+                yield first, X, place
+
+    def _read(self, wanted: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows in ascending order, which is how a disk likes them, and where each one lies."""
         by_row = np.argsort(wanted, kind="stable")
         place = np.empty_like(by_row)
         place[by_row] = np.arange(by_row.size)
-        return self.matrix.take(wanted[by_row]), place
+        return self.matrix.take(wanted[by_row], out=buffer[: len(wanted)]), place
 
 
 def count_steps(n_rows: int, batch_size: int) -> int:

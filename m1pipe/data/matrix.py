@@ -17,6 +17,7 @@ from m1pipe.data.units import Units, read_units
 from m1pipe.errors import InputError
 
 BLOCK_BYTES = 2**25
+SPANS_AHEAD = 12
 
 
 class Matrix:
@@ -82,7 +83,14 @@ class Matrix:
         """Values (n_genes, n_samples) where those are better read by genes; else None."""
         return self._stored.whole_genes
 
-    def rows(self, start: int, stop: int, columns: np.ndarray | None = None) -> np.ndarray:
+    def rows(
+        self,
+        start: int,
+        stop: int,
+        columns: np.ndarray | None = None,
+        *,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Consecutive rows.
 
         Parameters
@@ -91,6 +99,8 @@ class Matrix:
             As in a slice; `stop` beyond the end means the end.
         columns : ndarray of int, shape (n_columns,), optional
             Genes wanted, in any order. Left out: all.
+        out : ndarray of float32, C-contiguous, shape (stop - start, n_genes), optional
+            Filled and returned, in place of a fresh array; without `columns` only.
 
         Returns
         -------
@@ -107,15 +117,22 @@ class Matrix:
             raise ValueError(f"{self.path} is closed")
         if start < 0 or start > stop:
             raise IndexError(f"rows {start} to {stop} of a matrix with {self.n_samples}")
+        X = np.empty((stop - start, self.n_genes), np.float32) if out is None else out
         try:
-            X = self._stored.read_rows(start, stop)
+            self._stored.read_into(start, X)
         except OSError as error:
             raise InputError(
                 f"{self.path}: rows {start} to {stop} could not be read: {error}"
             ) from None
         return X if columns is None else np.take(X, columns, axis=1)
 
-    def take(self, indices: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    def take(
+        self,
+        indices: np.ndarray,
+        columns: np.ndarray | None = None,
+        *,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Rows by index, in the order given; an index may come twice.
 
         Rows that lie together on disk are read together.
@@ -124,6 +141,8 @@ class Matrix:
         ----------
         indices : ndarray of int, shape (n,)
         columns : ndarray of int, shape (n_columns,), optional
+        out : ndarray of float32, C-contiguous, shape (n, n_genes or n_columns), optional
+            Filled and returned, in place of a fresh array.
 
         Returns
         -------
@@ -133,15 +152,22 @@ class Matrix:
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.n_samples:
             raise IndexError(f"row indices outside a matrix with {self.n_samples} rows")
         width = self.n_genes if columns is None else len(columns)
-        out = np.empty((len(indices), width), dtype=np.float32)
+        if out is None:
+            out = np.empty((len(indices), width), dtype=np.float32)
         order = np.argsort(indices, kind="stable")
         runs = [run for run in np.split(order, self._breaks(indices[order])) if len(run)]
         spans = [(int(indices[run[0]]), int(indices[run[-1]]) + 1) for run in runs]
-        if self._stored.prefetch_rows is not None:
-            for first, last in spans:
-                self._stored.prefetch_rows(first, last)
-        for run, (first, last) in zip(runs, spans, strict=True):
-            out[run] = self.rows(first, last, columns)[indices[run] - first]
+        fetch = self._stored.prefetch_rows or (lambda first, last: None)
+        for first, last in spans[:SPANS_AHEAD]:
+            fetch(first, last)
+        for i, (run, (first, last)) in enumerate(zip(runs, spans, strict=True)):
+            for ahead in spans[i + SPANS_AHEAD : i + SPANS_AHEAD + 1]:
+                fetch(*ahead)
+            together = columns is None and run[-1] - run[0] == len(run) - 1 == last - first - 1
+            if together and (np.diff(run) == 1).all():
+                self.rows(first, last, out=out[run[0] : run[-1] + 1])
+            else:
+                out[run] = self.rows(first, last, columns)[indices[run] - first]
         return out
 
     def blocks(

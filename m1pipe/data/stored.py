@@ -26,8 +26,8 @@ class Stored:
     ----------
     layout : str
         "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
-    read_rows : callable
-        (start, stop) -> fresh C-contiguous float32 array, shape (stop - start, n_genes).
+    read_into : callable
+        (start, out): fills `out`, float32 of shape (n, n_genes), with the n rows from `start` on.
     obs, var : DataFrame
         Annotations, indexed by sample and by gene names.
     units : Units
@@ -41,7 +41,7 @@ class Stored:
     """
 
     layout: str
-    read_rows: Callable[[int, int], np.ndarray]
+    read_into: Callable[[int, np.ndarray], None]
     obs: pd.DataFrame
     var: pd.DataFrame
     units: Units
@@ -70,8 +70,16 @@ def in_memory(
         )
     if sparse.issparse(X):
         rows = X.tocsr()
-        return Stored(layout, lambda i, j: _dense(rows[i:j].toarray()), obs, var, units)
-    return Stored(layout, lambda i, j: np.array(X[i:j], np.float32, order="C"), obs, var, units)
+
+        def read_sparse(start: int, out: np.ndarray) -> None:
+            out[:] = rows[start : start + len(out)].toarray()
+
+        return Stored(layout, read_sparse, obs, var, units)
+
+    def read(start: int, out: np.ndarray) -> None:
+        out[:] = X[start : start + len(out)]
+
+    return Stored(layout, read, obs, var, units)
 
 
 def check_shape(X: Any, obs: pd.DataFrame, var: pd.DataFrame, where: str) -> None:
@@ -103,10 +111,8 @@ def dense_rows(
     descriptor = X.file.id.get_vfd_handle()
     row_bytes = 4 * len(var)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, len(var)), dtype=np.float32)
+    def read(start: int, out: np.ndarray) -> None:
         read_at(descriptor, out, offset + start * row_bytes)
-        return out
 
     def fetch(start: int, stop: int) -> None:
         prefetch(descriptor, offset + start * row_bytes, (stop - start) * row_bytes)
@@ -131,41 +137,41 @@ def transposed_rows(
     """
     chunk_genes, chunk_samples = X.chunks or (1, 1)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, len(var)), dtype=np.float32)
-        slab = max(_SLAB_BYTES // (4 * max(stop - start, 1) * chunk_genes), 1) * chunk_genes
+    def read(start: int, out: np.ndarray) -> None:
+        stop = start + len(out)
+        slab = max(_SLAB_BYTES // (4 * max(len(out), 1) * chunk_genes), 1) * chunk_genes
         for first in range(0, len(var) if out.size else 0, slab):
             out[:, first : first + slab] = X[first : first + slab, start:stop].T
-        return out
 
     largest = max(_LARGEST_BAND // (4 * max(len(var), 1)), 1)
     stored = Stored(layout, read, obs, var, units, min(int(chunk_samples), largest))
     return stored if chunk_samples <= largest else replace(stored, whole_genes=X)
 
 
-def csr_reader(group: h5py.Group, n_genes: int) -> Callable[[int, int], np.ndarray]:
-    """Row reader of a CSR group; only the row pointers are held."""
+def csr_reader(
+    group: h5py.Group, n_genes: int, kept: np.ndarray | None = None
+) -> Callable[[int, np.ndarray], None]:
+    """Row reader of a CSR group, of some of its columns; only the row pointers are held."""
     indptr = group["indptr"][:]
 
-    def read(start: int, stop: int) -> np.ndarray:
+    def read(start: int, out: np.ndarray) -> None:
+        stop = start + len(out)
         first, last = indptr[start], indptr[stop]
         values, columns = (group[key][first:last] for key in ("data", "indices"))
         pointers = indptr[start : stop + 1] - first
         check_sparse(values, columns, pointers, n_genes)
         rows = sparse.csr_matrix((values, columns, pointers), shape=(stop - start, n_genes))
-        return _dense(rows.toarray())
+        out[:] = rows.toarray() if kept is None else np.take(rows.toarray(), kept, axis=1)
 
     return read
 
 
-def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, int], np.ndarray]:
+def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, np.ndarray], None]:
     """Row reader of a dense dataset; HDF5 converts to float32 on the way."""
 
-    def read(start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, dataset.shape[1]), dtype=np.float32)
+    def read(start: int, out: np.ndarray) -> None:
         if out.size:
-            dataset.read_direct(out, np.s_[start:stop])
-        return out
+            dataset.read_direct(out, np.s_[start : start + len(out)])
 
     return read
 
@@ -187,7 +193,3 @@ def check_sparse(
         raise OSError("the row pointers of the sparse matrix do not ascend")
     if n_values and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
         raise OSError("an index of the sparse matrix lies outside it")
-
-
-def _dense(X: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(X, dtype=np.float32)

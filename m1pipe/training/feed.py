@@ -16,6 +16,8 @@ from m1pipe.data.transforms import GeneTransform
 
 Batch = tuple[Tensor, ...]
 READ_BYTES = 64 * 2**20
+# Of the memory, what streaming takes: the libraries are in it, too.
+STREAMED_SHARE = 7 / 8
 
 
 class Batches(Protocol):
@@ -146,7 +148,8 @@ def make_feed(
     needed = 4 * rows.size * matrix.shape[1]
     classes = None if codes is None else torch.from_numpy(codes)
     if needed > memory_bytes:
-        streamed = StreamedBatches(matrix, rows, batch_size, seed, memory_bytes)
+        room = int(STREAMED_SHARE * memory_bytes)
+        streamed = StreamedBatches(matrix, rows, batch_size, seed, room)
         return StreamedFeed(streamed, transform, device, classes)
     X = torch.from_numpy(_read_transformed(matrix, rows, transform)).to(device)
     tensors = (X,) if classes is None else (X, classes[torch.from_numpy(rows)].to(device))

@@ -30,7 +30,7 @@ N_STEPS = 6  # of an epoch: 83 rows in batches of 16, the last of 3
 class _Rows:
     shape = X.shape
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
+    def take(self, indices: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         return X[indices]
 
 

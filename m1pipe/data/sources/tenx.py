@@ -54,12 +54,7 @@ def tenx_stored(handle: h5py.File, path: Path) -> Stored:
         )
     obs = pd.DataFrame(index=pd.Index(barcodes, dtype=object))
     var = pd.DataFrame({"symbol": names[kept]}, index=pd.Index(ids[kept], dtype=object))
-    read_all = csr_reader(group, n_features)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.take(read_all(start, stop), kept, axis=1)
-
-    reader = read_all if len(kept) == n_features else read
+    reader = csr_reader(group, n_features, None if len(kept) == n_features else kept)
     return Stored("10x_h5", reader, obs, var, Units("counts"))
 
 
