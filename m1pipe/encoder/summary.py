@@ -19,6 +19,8 @@ dead_share
     Share of hidden units whose output never changes over the rows.
 depth, depth_r
     What stands for library size, and each latent's Pearson correlation with it; null if unknown.
+lowest
+    The lowest level of any gene in the training rows, in units of the data.
 error_q99, error_beyond
     99 % quantile of the training rows' reconstruction error (mean squared residual of
     standardised genes), and the share of validation rows that lie beyond it.
@@ -63,6 +65,8 @@ class Measurement:
         deviations from the training mean, summed over rows.
     dead_share : float
         Of hidden units whose output never changes.
+    low : ndarray of float32, shape (n_genes,)
+        Lowest level of each gene.
     """
 
     mu: np.ndarray
@@ -72,6 +76,7 @@ class Measurement:
     pca_sse: np.ndarray
     sst: np.ndarray
     dead_share: float
+    low: np.ndarray
 
     def r2(self) -> dict[str, float | None]:
         """Reconstruction R2, pooled and median over the genes that vary, of encoder and PCA."""
@@ -131,6 +136,7 @@ def measure(
     device = next(module.parameters()).device
     p = scale.size
     mus, errors = [], []
+    low = np.full(p, np.inf, dtype=np.float32)
     kl, sse, pca_sse, sst = np.zeros(module.config.n_latent), np.zeros(p), np.zeros(p), np.zeros(p)
     with evaluating(module), torch.no_grad(), _watching(module) as spans:
         start = 0
@@ -139,6 +145,7 @@ def measure(
             classes = None if here is None else torch.from_numpy(here).to(device)
             centre = 0.0 if here is None or shift is None else shift[here]
             start += len(X)
+            low = np.minimum(low, X.min(axis=0))
             mu, logvar = module.encode(torch.from_numpy(X).to(device), classes)
             fitted = module.likelihood.mean(module.decode(mu, classes)).cpu().numpy()
             squares = ((X - fitted) / scale) ** 2
@@ -158,6 +165,7 @@ def measure(
         pca_sse=pca_sse,
         sst=sst,
         dead_share=spans.dead_share(),
+        low=low,
     )
 
 

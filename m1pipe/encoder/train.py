@@ -291,6 +291,7 @@ def _measured(
         "pca_components": len(encoder.pca.components),
         **summary.latent_health(judged, encoder.config.model.beta),
         "dead_share": trained.dead_share,
+        "lowest": summary.finite(encoder.scaler.invert(trained.low[None]).min()),
         "depth": depth[1] if depth else None,
         "depth_r": summary.correlations(trained.mu, depth[0]) if depth else None,
         "error_q99": summary.finite(q99),

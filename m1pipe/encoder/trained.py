@@ -31,6 +31,7 @@ from m1pipe.settings import build, to_dict
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 1024
+MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
 
 

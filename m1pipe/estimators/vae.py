@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,11 +15,16 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from m1pipe import config
+from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
+from m1pipe.synthesis import latents
+from m1pipe.synthesis.config import GenerateConfig, Sampler
+from m1pipe.synthesis.sample import decode_samples
 
 SCORE_DRAWS = 64
 CHUNK_ROWS = 1024
@@ -57,6 +63,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> vae.transform(X).shape
     (60, 2)
     """
+
+    _training: latents.Posterior | None = None
+    _fitted_law: latents.LatentLaw | None = None
 
     def __init__(
         self,
@@ -135,7 +144,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             model=settings.collect(self, config.ModelConfig, {}),
             training=settings.collect(self, config.TrainingConfig, {"seed": seed}),
         )
-        self.encoder_ = train_encoder((np.ascontiguousarray(X), self._genes()), chosen)
+        matrix = open_matrix((np.ascontiguousarray(X), self._genes()))
+        self.encoder_ = train_encoder(matrix, chosen)
+        self._fitted_law = None
+        self._training = latents.find_posterior(self.encoder_, matrix) if self.beta > 0 else None
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -180,28 +192,51 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @available_if(_has_prior)
     def sample(
-        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        sampler: Sampler = "gmm",
+        noise: bool = True,
     ) -> np.ndarray:
-        """New profiles: latents from the prior, levels from the likelihood.
+        """New profiles, as `m1pipe generate` makes them.
 
         Parameters
         ----------
         n_samples : int
         random_state : int, RandomState or None
             None draws differently each time.
+        sampler : {"gmm", "prior", "posterior"}
+            Law of the latents: a mixture fitted to those of the training samples, N(0, I), or
+            those of training samples themselves, which is not private.
+        noise : bool
+            Draw from the likelihood; otherwise its mean.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_genes)
-            In units of the training data.
+            In units of the training data; not negative where these were not.
+
+        Raises
+        ------
+        InputError
+            If latents of training samples are needed and the model was loaded without them.
         """
         check_is_fitted(self)
-        generator = torch.Generator().manual_seed(settings.draw_seed(random_state))
-        module = self._module()
-        z = torch.randn(n_samples, self._n_features_out, generator=generator, dtype=torch.float64)
-        with torch.inference_mode():
-            drawn = module.likelihood.sample(module.decode(z), generator)
-        return self.encoder_.scaler.invert(drawn.numpy())
+        chosen = GenerateConfig(
+            n=n_samples, sampler=sampler, noise=noise, seed=settings.draw_seed(random_state)
+        )
+        codes = np.zeros(n_samples, dtype=np.int64)
+        rng = np.random.default_rng([chosen.seed, 23])
+        if chosen.sampler == "posterior":
+            Z = latents.draw_posterior(self._posterior(), codes, rng)
+        else:
+            law = latents.prior_law(self._n_features_out, 0)
+            if chosen.sampler == "gmm":
+                law = self._law()
+            Z = latents.draw_law(law, codes, rng)
+        blocks = decode_samples(self.encoder_, Z, codes, noise=chosen.noise, seed=chosen.seed)
+        return np.concatenate([X for _, X in blocks])
 
     @available_if(_has_prior)
     def score_samples(self, X: Any) -> np.ndarray:
@@ -236,9 +271,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return float(self.score_samples(X).mean())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write weights, genes, transform and configuration; no pickles."""
+        """Write weights, genes, transform, configuration and the law of the latents; no pickles."""
         check_is_fitted(self)
         self.encoder_.save(folder)
+        if self.beta > 0 and (self._fitted_law or self._training) is not None:
+            path = Path(folder) / MIXTURE_FILE
+            latents.save_law(self._law(), path, model=self.encoder_.digest())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -259,10 +297,27 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = dataclasses.asdict(chosen.model) | dataclasses.asdict(chosen.training)
         estimator = cls(**settings.parameters(given, cls().get_params()))
         estimator.encoder_ = encoder
+        path = Path(folder) / MIXTURE_FILE
+        estimator._fitted_law = latents.load_law(path, model=encoder.digest())
         estimator.n_features_in_ = len(encoder.genes)
         if not _are_numbered(encoder.genes):
             estimator.feature_names_in_ = np.asarray(encoder.genes, dtype=object)
         return estimator
+
+    def _law(self) -> latents.LatentLaw:
+        """Mixture of the training samples' latents, fitted when it is first needed."""
+        if self._fitted_law is None:
+            seed = self.encoder_.config.training.seed
+            self._fitted_law = latents.fit_law(self._posterior(), 0, seed=seed)
+        return self._fitted_law
+
+    def _posterior(self) -> latents.Posterior:
+        if self._training is None:
+            raise InputError(
+                "sample: expected latents of the training samples; found a model loaded without "
+                'them: m1pipe generate can fit their law, sampler="prior" does without'
+            )
+        return self._training
 
     @property
     def _n_features_out(self) -> int:

@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pandas as pd
 
-from m1pipe.config import EncoderConfig
+from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import FILES, Encoder, load_encoder
+from m1pipe.encoder.trained import FILES, MIXTURE_FILE, Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
@@ -66,7 +66,9 @@ def run_training(
     inputs = {"data": data}
     if config.selection.validation_file is not None:
         inputs["validation"] = config.selection.validation_file
-    folder = RunFolder(out, results=(*FILES, STEPS_FILE))
+    if config.selection.aliases is not None:
+        inputs["aliases"] = config.selection.aliases
+    folder = RunFolder(out, results=(*FILES, MIXTURE_FILE, STEPS_FILE))
     with open_matrix(data) as matrix:
         plan = make_plan(matrix, config)
         n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
@@ -112,8 +114,17 @@ def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
         config,
         rows=rows,
         groups=resolve_groups(matrix.obs, selection.group),
-        validation=selection.validation_file,
+        validation=_validation(selection),
     )
+
+
+def _validation(selection: SelectionConfig) -> Matrix | None:
+    """The file of validation samples, where there is one."""
+    if selection.validation_file is not None:
+        return open_matrix(selection.validation_file, aliases=selection.aliases)
+    if selection.aliases is not None:
+        raise InputError("aliases: they serve the genes of a --validation FILE; none was given")
+    return None
 
 
 def select_rows(matrix: Matrix, query: str) -> np.ndarray:

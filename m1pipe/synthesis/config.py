@@ -1,8 +1,49 @@
-"""Settings of a quality report."""
+"""Settings of synthetic samples and of their quality report."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from m1pipe.errors import InputError
+
+Sampler = Literal["gmm", "prior", "posterior"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How synthetic samples are made.
+
+    Attributes
+    ----------
+    n : int or None
+        Samples in all. None: as many as `condition` says.
+    sampler : str
+        Law of the latents: "gmm" a mixture fitted to those of the training samples (a class),
+        "prior" N(0, I), "posterior" those of training samples themselves, which is not private.
+    condition : tuple of (str, str, int)
+        Column, class and number of samples, for a conditional model. Left out: the classes in
+        their shares of the training rows.
+    noise : bool
+        Draw from the likelihood; otherwise its mean, which varies less than data do.
+    seed : int
+        Of everything drawn.
+    """
+
+    n: int | None = None
+    sampler: Sampler = "gmm"
+    condition: tuple[tuple[str, str, int], ...] = ()
+    noise: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            known = ", ".join(get_args(Sampler))
+            raise InputError(f"sampler: expected one of {known}; found {self.sampler!r}")
+        if self.n is None and not self.condition:
+            raise InputError("n: expected a number of samples, or --condition COL=VALUE:N")
+        if self.n is not None and self.n < 1:
+            raise InputError(f"n: expected at least 1 sample; found {self.n}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed: expected a number from 0; found {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

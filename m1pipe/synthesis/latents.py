@@ -170,7 +170,7 @@ def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads((file.metadata() or {})["m1pipe"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
         if facts["version"] != FORMAT_VERSION or facts["model"] != model:
             return None
         return LatentLaw(tuple(_mixture(arrays, k, kind) for k, kind in enumerate(facts["kinds"])))

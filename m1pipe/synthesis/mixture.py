@@ -16,9 +16,10 @@ from m1pipe.data.transforms import floored_scale
 KINDS = ("spherical", "diag", "tied", "full")
 MOST_COMPONENTS = 16
 MOST_ROWS = 4000
-ROWS_PER_COMPONENT = 5
+ROWS_PER_COMPONENT = 10
+ROWS_PER_AXIS = 5  # of a full covariance: with fewer it closes round single samples
 IMPATIENCE = 2  # numbers of components without a better BIC
-REGULARIZER = 1e-4  # of the variance of each latent
+REGULARIZER = 1e-3  # of the variance of each latent
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ def fit_mixture(Z: np.ndarray, *, seed: int, shared: Mixture | None = None) -> M
     -------
     Mixture
         For every kind of covariance the number of components grows until `IMPATIENCE` numbers
-        in a row brought no better BIC.
+        in a row brought no better BIC, or the rows are too few for more.
 
     References
     ----------
@@ -118,7 +119,7 @@ def _grow(Z: np.ndarray, kind: str, seed: int) -> tuple[GaussianMixture, float] 
     best: tuple[GaussianMixture, float] | None = None
     waited = 0
     for k in range(1, MOST_COMPONENTS + 1):
-        if len(Z) < max(ROWS_PER_COMPONENT * k, 3) or waited >= IMPATIENCE:
+        if len(Z) < _fewest_rows(kind, k, Z.shape[1]) or waited >= IMPATIENCE:
             break
         model = _fitted(Z, k, kind, seed)
         bic = float(model.bic(Z))
@@ -127,6 +128,12 @@ def _grow(Z: np.ndarray, kind: str, seed: int) -> tuple[GaussianMixture, float] 
         else:
             waited += 1
     return best
+
+
+def _fewest_rows(kind: str, n_components: int, n_dimensions: int) -> int:
+    """Rows that a mixture needs, lest its likelihood grow without bound."""
+    covariances = {"tied": 1, "full": n_components}.get(kind, 0)
+    return max(ROWS_PER_COMPONENT * n_components, ROWS_PER_AXIS * n_dimensions * covariances)
 
 
 def _fitted(Z: np.ndarray, k: int, kind: str, seed: int) -> GaussianMixture:

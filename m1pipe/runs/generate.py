@@ -1,0 +1,197 @@
+"""What `m1pipe generate` does: latents from a law, levels from the decoder, an h5ad of them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import refuse_existing
+from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.writer import MatrixWriter
+from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.trained import MIXTURE_FILE
+from m1pipe.errors import InputError
+from m1pipe.runs.folder import RunFolder
+from m1pipe.runs.provenance import same_input
+from m1pipe.synthesis import latents
+from m1pipe.synthesis.config import GenerateConfig
+from m1pipe.synthesis.sample import TOTALS, allot, closure, decode_samples, totals
+
+PathLike = str | os.PathLike[str]
+NOT_PRIVATE = "not private: latents of training samples, whose copies these nearly are"
+
+
+def run_generate(
+    run: PathLike,
+    out: PathLike,
+    config: GenerateConfig,
+    *,
+    data: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write synthetic samples of a trained model.
+
+    Parameters
+    ----------
+    run : path
+        Folder of the model. The mixture of its latents is kept there when it is first fitted.
+    out : path
+        The h5ad file.
+    config : GenerateConfig
+    data : path, optional
+        The training data, where they lie elsewhere than in training.
+    force : bool
+        Replace a file of that name.
+
+    Returns
+    -------
+    str
+        One line about what was made.
+
+    Raises
+    ------
+    InputError
+        If the model is a plain autoencoder, a class was not trained on, or the training data are
+        needed and not to be had.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    if encoder.config.model.beta == 0 and config.sampler == "prior":
+        raise InputError(
+            f"{run}: expected a model with a prior; found a plain autoencoder (beta 0): "
+            "take --sampler gmm"
+        )
+    codes = allot(encoder, config.n, _wanted(encoder, config))
+    rng = np.random.default_rng([config.seed, 23])
+    Z, law = _draw(encoder, Path(run), config, codes, rng, data)
+    found = _write(out, encoder, config, Z, codes, law, force)
+    return _line(out, encoder, config, codes, law, found)
+
+
+def _wanted(encoder: Encoder, config: GenerateConfig) -> dict[str, int]:
+    """Class to number of samples, of the column that the model is conditioned on."""
+    column = None if encoder.condition is None else encoder.condition.column
+    for name, _, _ in config.condition:
+        if column is not None and name != column:
+            raise InputError(
+                f"condition: expected the column {column!r}, which the model is conditioned on; "
+                f"found {name!r}"
+            )
+    wanted = {value: number for _, value, number in config.condition}
+    if len(wanted) < len(config.condition):
+        raise InputError("condition: expected each class once; found one again")
+    return wanted
+
+
+def _draw(
+    encoder: Encoder,
+    run: Path,
+    config: GenerateConfig,
+    codes: np.ndarray,
+    rng: np.random.Generator,
+    data: PathLike | None,
+) -> tuple[np.ndarray, str]:
+    """Latents of the samples to be made, and where they come from in words."""
+    n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
+    if config.sampler == "prior":
+        return latents.draw_law(latents.prior_law(encoder.n_latent, n_classes), codes, rng), "prior"
+    if config.sampler == "posterior":
+        log.warning("warning: these samples are %s", NOT_PRIVATE)
+        posterior = _training_posterior(encoder, run, data)
+        return latents.draw_posterior(posterior, codes, rng), "training samples' own latents"
+    law = latents.load_law(run / MIXTURE_FILE, model=encoder.digest())
+    if law is None:
+        log.info("fitting the mixture of latents, once for this model")
+        posterior = _training_posterior(encoder, run, data)
+        law = latents.fit_law(posterior, n_classes, seed=encoder.config.training.seed)
+        _keep(law, run / MIXTURE_FILE, encoder.digest())
+    return latents.draw_law(law, codes, rng), f"mixture ({law.describe()})"
+
+
+def _training_posterior(encoder: Encoder, run: Path, data: PathLike | None) -> latents.Posterior:
+    """Posterior of the training samples, from the file that the run began with."""
+    known = ((RunFolder(run).read_provenance() or {}).get("inputs") or {}).get("data")
+    path = data if data is not None else known and known["path"]
+    if path is None or not Path(path).exists():
+        raise InputError(
+            f"{run}: expected the training data, for the law of its latents; found no file "
+            f"{path or 'named there'}: say where it is with --data, or take --sampler prior"
+        )
+    if known is not None and not same_input(known, path):
+        raise InputError(
+            f"{path}: expected the training data of {run} as they were; found another file: "
+            "say where they are with --data, or take --sampler prior"
+        )
+    with open_matrix(path) as matrix:
+        return latents.find_posterior(encoder, matrix)
+
+
+def _keep(law: latents.LatentLaw, path: Path, digest: str) -> None:
+    """Keep the mixture with the model, so that the next samples need no training data."""
+    try:
+        latents.save_law(law, path, model=digest)
+    except OSError as error:
+        log.info("%s: the mixture could not be kept (%s) and will be fitted again", path, error)
+
+
+def _write(
+    out: PathLike,
+    encoder: Encoder,
+    config: GenerateConfig,
+    Z: np.ndarray,
+    codes: np.ndarray,
+    law: str,
+    force: bool,
+) -> dict[str, float]:
+    """Write the samples; how their totals close."""
+    names = [f"synthetic_{i + 1}" for i in range(codes.size)]
+    obs = pd.DataFrame({"synthetic": np.ones(codes.size, dtype=bool)}, index=names)
+    if encoder.condition is not None:
+        obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
+    made = {
+        "model": encoder.digest(),
+        "seed": config.seed,
+        "sampler": config.sampler,
+        "latents": law,
+        "noise": config.noise,
+    }
+    if config.sampler == "posterior":
+        obs["private"] = "no"
+        made["caution"] = NOT_PRIVATE
+    writer = MatrixWriter(
+        out,
+        obs=obs,
+        var=encoder.recipe.gene_names,
+        units=encoder.units,
+        force=force,
+        uns={"synthetic": made},
+    )
+    sums = []
+    with writer:
+        for start, X in decode_samples(encoder, Z, codes, noise=config.noise, seed=config.seed):
+            writer.write(start, X)
+            sums.append(totals(X, encoder.units))
+    return closure(np.concatenate(sums), encoder.units)
+
+
+def _line(
+    out: PathLike,
+    encoder: Encoder,
+    config: GenerateConfig,
+    codes: np.ndarray,
+    law: str,
+    found: dict[str, float],
+) -> str:
+    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {law}"
+    if encoder.condition is not None:
+        counts = np.bincount(codes, minlength=encoder.condition.n_classes)
+        named = zip(encoder.condition.classes, counts, strict=True)
+        text += f"; {encoder.condition.column} " + ", ".join(f"{c} {n:,}" for c, n in named if n)
+    if found:
+        low, middle, high = (found[name] for name in TOTALS)
+        text += f"; totals {middle:,.0f} ({low:,.0f} to {high:,.0f})"
+        if "target_sum" in found:
+            text += f" of {found['target_sum']:,.0f}"
+    return text + (f"; {NOT_PRIVATE}" if config.sampler == "posterior" else "")

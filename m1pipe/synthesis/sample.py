@@ -1,0 +1,148 @@
+"""Synthetic samples: latents drawn from a law, levels from the likelihood."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from m1pipe.data.units import Units
+from m1pipe.encoder import Encoder
+from m1pipe.errors import InputError
+from m1pipe.models.mlp import evaluating
+from m1pipe.predictor import ENDS_AT_ZERO
+
+CHUNK_ROWS = 1024
+_ABOUT_ZERO = -1e-5  # what scaling there and back may leave of a zero
+_QUANTILES = (0.05, 0.5, 0.95)
+TOTALS = ("total_q05", "total_median", "total_q95")
+
+
+def allot(encoder: Encoder, n: int | None, wanted: Mapping[str, int] | None) -> np.ndarray:
+    """Classes of the samples to be made.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    n : int or None
+        Samples in all; of a conditional model dealt to the classes by their shares of the
+        training rows, unless `wanted` says how many.
+    wanted : mapping of str to int, or None
+        Class to number of samples.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_samples,)
+        Ascending; 0 where the model is not conditional.
+
+    Raises
+    ------
+    InputError
+        If the model is not conditional, a class was not trained on, or the numbers do not fit.
+    """
+    condition = encoder.condition
+    if not wanted:
+        if n is None or n < 1:
+            raise InputError(f"n: expected a number of samples, at least 1; found {n}")
+        shares = np.ones(1) if condition is None else np.asarray(condition.counts, dtype=float)
+        return np.repeat(np.arange(shares.size), deal(n, shares))
+    if condition is None:
+        raise InputError(
+            f"condition: expected a conditional model; found one that is not: train one with "
+            f"--condition, or leave out {', '.join(wanted)}"
+        )
+    codes = {condition.code(name): number for name, number in wanted.items()}
+    total = sum(codes.values())
+    if min(codes.values()) < 1 or (n is not None and n != total):
+        raise InputError(
+            f"condition: expected at least 1 sample a class and {n or 'any number'} in all; found "
+            f"{', '.join(f'{name}:{number}' for name, number in wanted.items())}"
+        )
+    return np.repeat(sorted(codes), [codes[k] for k in sorted(codes)])
+
+
+def deal(n: int, shares: np.ndarray) -> np.ndarray:
+    """Whole numbers in proportion to shares, by largest remainder; int64, they sum to n."""
+    exact = n * shares / shares.sum()
+    dealt = np.floor(exact).astype(np.int64)
+    dealt[np.argsort(dealt - exact, kind="stable")[: n - dealt.sum()]] += 1
+    return dealt
+
+
+def decode_samples(
+    encoder: Encoder, Z: np.ndarray, codes: np.ndarray, *, noise: bool, seed: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Levels of latents, a block at a time, always by the network in evaluation mode.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    Z : ndarray of float32, shape (n_samples, n_latent)
+    codes : ndarray of int64, shape (n_samples,)
+        Classes; not looked at where the model is not conditional.
+    noise : bool
+        Draw from the likelihood; otherwise its mean.
+    seed : int
+        Of the noise.
+
+    Yields
+    ------
+    start : int
+    X : ndarray of float32, shape (n_block, n_genes)
+        In the units of training; not negative where the training data were not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    module, law = encoder.module, encoder.module.likelihood
+    ends = ends_at_zero(encoder)
+    for start in range(0, len(Z), CHUNK_ROWS):
+        here = slice(start, start + CHUNK_ROWS)
+        told = None if encoder.condition is None else torch.from_numpy(codes[here])
+        with evaluating(module), torch.no_grad():
+            eta = module.decode(torch.from_numpy(Z[here]), told)
+            drawn = law.sample(eta, generator) if noise else law.mean(eta)
+        X = encoder.scaler.invert(drawn.numpy())
+        yield start, np.maximum(X, 0, out=X) if ends else X
+
+
+def ends_at_zero(encoder: Encoder) -> bool:
+    """Whether generated levels are to be at least 0, as the training data were."""
+    if encoder.units.name in ENDS_AT_ZERO:
+        return True
+    lowest = encoder.summary.get("lowest")
+    return lowest is not None and lowest > _ABOUT_ZERO
+
+
+def totals(X: np.ndarray, units: Units) -> np.ndarray:
+    """Total of each sample on the linear scale, float64; empty where sums mean nothing.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+    units : Units
+    """
+    if units.is_linear:
+        return X.sum(axis=1, dtype=np.float64)
+    if units.is_log and units.name != "log_fold_change":
+        linear: np.ndarray = (np.exp2(X.astype(np.float64)) - 1).sum(axis=1)
+        return linear
+    return np.empty(0)
+
+
+def closure(found: np.ndarray, units: Units) -> dict[str, float]:
+    """How near the totals of samples come to what they should sum to.
+
+    Parameters
+    ----------
+    found : ndarray, shape (n_samples,)
+        From `totals`.
+    units : Units
+
+    Returns
+    -------
+    dict of str to float
+        5 %, 50 % and 95 % quantiles, and the target sum where one is known; empty where sums
+        mean nothing. Some of the genes alone do not close, real samples' neither.
+    """
+    if not found.size:
+        return {}
+    facts = dict(zip(TOTALS, map(float, np.quantile(found, _QUANTILES)), strict=True))
+    return facts if units.target_sum is None else {**facts, "target_sum": units.target_sum}
