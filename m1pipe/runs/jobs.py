@@ -96,7 +96,7 @@ def _script(study: Study, system: System, job: Job) -> str:
         *_command(study, system, job),
         *_supervision(_spread(job)),
         *_resumable_workers(study, system, job),
-        *(_SLURM_END if system == "slurm" else _LSF_END),
+        *(_slurm_end(job.n_tasks > 1) if system == "slurm" else _LSF_END),
     ]
     return "\n".join(lines) + "\n"
 
@@ -222,15 +222,20 @@ def _resumable_workers(study: Study, system: System, job: Job) -> list[str]:
     ]
 
 
-_SLURM_END = (
-    "# After a warning the work goes on in another start of the same job.",
-    'if [ -n "$warned" ] && { [ "$code" -eq 75 ] || [ "$code" -gt 128 ]; } &&',
-    f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]; then',
-    '    scontrol requeue "$SLURM_JOB_ID"',
-    "    code=75",
-    "fi",
-    'exit "$code"',
-)
+def _slurm_end(array: bool) -> list[str]:
+    """Ask for another start; the number of an array's last element is that of the whole array."""
+    job = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if array else "$SLURM_JOB_ID"
+    return [
+        "# After a warning the work goes on in another start of the same job.",
+        'if [ -n "$warned" ] && { [ "$code" -eq 75 ] || [ "$code" -gt 128 ]; } &&',
+        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]; then',
+        f'    scontrol requeue "{job}"',
+        "    code=75",
+        "fi",
+        'exit "$code"',
+    ]
+
+
 _LSF_END = (
     "# After a warning the work goes on in another start: -Q requeues what leaves with 75.",
     'if [ -n "$warned" ] && [ "$code" -gt 128 ]; then code=75; fi',

@@ -12,6 +12,7 @@ from m1pipe.errors import InputError
 from m1pipe.runs.queues import QueuedJob
 from m1pipe.runs.records import FOLDER
 from m1pipe.runs.shares import PLAN
+from m1pipe.runs.stages import STAGES
 
 Queue = Mapping[str, QueuedJob] | None
 AGAIN = "the same command goes on"
@@ -27,7 +28,7 @@ class RunLine:
 
 
 def run_lines(root: Path, queue: Queue) -> list[RunLine]:
-    """Everything that stands in a folder of results, in order of name within each kind.
+    """Everything that stands in a folder of results: a study's tasks by stage, then other runs.
 
     Parameters
     ----------
@@ -49,11 +50,9 @@ def run_lines(root: Path, queue: Queue) -> list[RunLine]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder of runs; found none")
-    records = {
-        file.stem: value
-        for file in sorted((root / FOLDER).glob("*.json"))
-        if (value := _read(file)).get("stage")
-    }
+    found = {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
+    tasks = [(name, record) for name, record in found.items() if record.get("stage") in STAGES]
+    records = dict(sorted(tasks, key=lambda item: STAGES.index(item[1]["stage"])))
     lines = [_task_line(root, name, record, records, queue) for name, record in records.items()]
     told = {record["folder"] for record in records.values() if record.get("folder")}
     for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:

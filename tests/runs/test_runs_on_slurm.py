@@ -1,0 +1,167 @@
+"""A study on a real Slurm of one node: tests/slurm/up starts it, M1PIPE_TEST_SLURM names it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from m1pipe.runs.jobs import job_script
+from m1pipe.runs.pipeline import choose_tasks, run_study
+from m1pipe.runs.queues import ask_queue
+from m1pipe.runs.resources import JOB_STAGES
+from m1pipe.runs.status import RunLine, run_lines
+from m1pipe.runs.study import read_study
+from m1pipe.runs.submit import submit
+
+pytestmark = pytest.mark.slow
+PATIENCE = 240
+REASON = "M1PIPE_TEST_SLURM is not set: it names the slurm.conf that tests/slurm/up wrote"
+LONG = "epochs = 300\npatience = 0\nvalidation = 0.0\n"
+Make = Callable[[Path], Path]
+
+
+@pytest.fixture(autouse=True)
+def _queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = os.environ.get("M1PIPE_TEST_SLURM")
+    if not conf:
+        pytest.skip(REASON)
+    monkeypatch.setenv("SLURM_CONF", conf)
+
+
+@pytest.fixture
+def file(make_study: Make, tmp_path: Path) -> Path:
+    """A study whose jobs find this environment."""
+    path = make_study(tmp_path)
+    setup = f'setup = ["export PATH={Path(sys.executable).parent}:$PATH"]\n'
+    path.write_text(path.read_text() + setup)
+    return path
+
+
+def _ask(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout
+
+
+def _wait(until: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not until():
+        assert time.monotonic() < deadline, f"{what}\n{_ask('squeue')}"
+        time.sleep(0.5)
+
+
+def _wait_for(jobs: list[tuple[str, str]]) -> None:
+    """Until none of the jobs is in the queue."""
+    numbers = ",".join(number for _, number in jobs)
+    command = ("squeue", "--noheader", f"--jobs={numbers}")
+    _wait(lambda: not _ask(*command).strip(), "the jobs did not end")
+
+
+def _lines(file: Path) -> dict[str, RunLine]:
+    return {line.name: line for line in run_lines(file.parent / "runs", ask_queue())}
+
+
+def _logs(file: Path) -> str:
+    return "\n".join(p.read_text() for p in sorted((file.parent / "runs" / "logs").iterdir()))
+
+
+def _weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_the_array_and_its_gather_equal_a_run_in_one_process(
+    file: Path, make_study: Make, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    jobs = submit(read_study(file), "slurm", "pipeline")
+    assert [stage for stage, _ in jobs] == ["convert", "train", "crossval", "gather"]
+    assert _lines(file)["gather"].state == "queued"
+    assert "Dependency" in _lines(file)["gather"].detail
+    here = read_study(make_study(tmp_path_factory.mktemp("here")))
+    run_study(here, choose_tasks(here))
+    _wait_for(jobs)
+    assert {line.state for line in _lines(file).values()} == {"done"}, _logs(file)
+    there = file.parent / "runs"
+    summaries = [json.loads((out / "cv" / "summary.json").read_text()) for out in (there, here.out)]
+    for part in ("models", "comparisons"):
+        assert summaries[0][part] == summaries[1][part]
+    assert (there / "cv" / "report.html").exists()
+    for run in ("vae1", "vae2"):
+        assert _weights(there / run) == _weights(here.out / run)
+        status = json.loads((there / run / "status.json").read_text())
+        assert status["job_id"].startswith(f"{dict(jobs)['train']}_")
+
+
+def test_a_job_signalled_and_requeued_ends_with_the_same_weights(file: Path) -> None:
+    file.write_text(file.read_text().replace("epochs = 3\nbatch", f"{LONG}batch"))
+    study = read_study(file)
+    run_study(study, choose_tasks(study, ["convert"]))
+    jobs = submit(study, "slurm", "train")
+    status = study.out / "vae2" / "status.json"
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _ask("scancel", "--signal=USR1", "--batch", f"{jobs[0][1]}_2")
+    _wait(lambda: json.loads(status.read_text())["state"] != "running", "the signal was not heard")
+    assert json.loads(status.read_text())["state"] == "stopped", _logs(file)
+    _wait(lambda: _lines(file)["train-vae2"].state == "queued", "it was not requeued")
+    assert _lines(file)["train-vae2"].detail.startswith("epoch ")
+    _wait_for(jobs)
+    assert {line.state for line in _lines(file).values()} == {"done"}, _logs(file)
+    provenance = json.loads((study.out / "vae2" / "provenance.json").read_text())
+    assert [again["job_id"] for again in provenance["resumed"]] == [f"{jobs[0][1]}_2"]
+    log = (study.out / "logs" / f"study-train_{jobs[0][1]}_2.log").read_text()
+    assert "stopped by SIGUSR1 in epoch" in log
+    assert "resumed after epoch" in log
+    other = json.loads((study.out / "vae1" / "provenance.json").read_text())
+    assert "resumed" not in other, "the other task of the array was disturbed"
+    there = _weights(study.out / "vae2")
+    shutil.rmtree(study.out / "vae2")
+    run_study(study, choose_tasks(study, ["train"], element=2))
+    assert _weights(study.out / "vae2") == there
+
+
+def test_a_cancelled_job_is_not_requeued(file: Path) -> None:
+    file.write_text(file.read_text().replace("epochs = 3\nbatch", f"{LONG}batch"))
+    study = read_study(file)
+    run_study(study, choose_tasks(study, ["convert"]))
+    jobs = submit(study, "slurm", "train")
+    status = study.out / "vae1" / "status.json"
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _ask("scancel", jobs[0][1])
+    _wait_for(jobs)
+    time.sleep(1)
+    assert not _ask("squeue", "--noheader", f"--jobs={jobs[0][1]}").strip()
+    assert _lines(file)["train-vae1"].state in ("stopped", "lost")
+
+
+def test_a_failed_stage_stops_those_after_it_and_says_why(file: Path) -> None:
+    (file.parent / "x.tsv").write_text("sample\ta\nc1\tone\n")
+    _wait_for(submit(read_study(file), "slurm", "pipeline"))
+    lines = _lines(file)
+    assert lines["convert-x"].state == "failed"
+    assert "line 2" in lines["convert-x"].detail
+    for name in ("train-vae1", "crossval-r0-f0", "gather"):
+        assert lines[name].state == "lost"
+        assert lines[name].detail.endswith("never began: convert-x failed")
+    assert not (file.parent / "runs" / "vae1").exists()
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_slurm_accepts_every_script(file: Path, gpus: int) -> None:
+    more = f"gpus = {gpus}\nat_once = 2\n[quality]\nreal='x'\nsynthetic='x'\nholdout='y'\n"
+    file.write_text(file.read_text() + more)
+    study = read_study(file)
+    for stage in JOB_STAGES:
+        done = subprocess.run(
+            ["sbatch", "--test-only"],
+            input=job_script(study, "slurm", stage),
+            capture_output=True,
+            text=True,
+            cwd=file.parent,
+            timeout=20,
+        )
+        assert done.returncode == 0, (stage, done.stderr)
+        assert "to start at" in done.stderr
