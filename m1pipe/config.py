@@ -212,11 +212,14 @@ class SelectionConfig:
         sides of the validation split.
     validation_file : str or None
         A file of validation samples, used in place of a share of the rows.
+    aliases : str or None
+        Table of other names of genes, by which those of that file are matched as well.
     """
 
     rows: str | None = None
     group: str | None = None
     validation_file: str | None = None
+    aliases: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

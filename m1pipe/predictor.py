@@ -26,7 +26,7 @@ from m1pipe.data.units import LOG_OF, Units
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, load_encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, name_columns
+from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, name_columns
 from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.fit_heads import fit_head
@@ -135,7 +135,8 @@ class Predictor:
             obs = self._annotated(obs, np.concatenate([X for _, X in held]))
             blocks = iter(held)
         var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
-        with MatrixWriter(path, obs=obs, var=var, units=units, force=force) as writer:
+        uns = missing_uns(aligned.match.missing)
+        with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
             for start, X in blocks:
                 writer.write(start, X)
         return writer.shape

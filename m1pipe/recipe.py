@@ -5,7 +5,7 @@ take their training mean, so that a model applied years later does what was done
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from m1pipe.errors import InputError, M1Warning
 MIN_COVERAGE = 0.8
 NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
 MIN_COUNT_LIKE = 100
+MISSING_FILE = "missing_genes.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +165,21 @@ def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) ->
         If too few genes are found, a name occurs twice, or the units cannot be converted.
     """
     matrix = open_matrix(source)
+    match = match_recipe(matrix, recipe, min_coverage=min_coverage)
+    _report(match, _where(matrix))
+    return Aligned(matrix, recipe, match)
+
+
+def match_recipe(
+    matrix: Matrix, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE
+) -> GeneMatch:
+    """Where the recipe's genes stand in a matrix, by name and by the matrix's aliases.
+
+    Raises
+    ------
+    InputError
+        As `align`.
+    """
     where = _where(matrix)
     try:
         match = match_genes(
@@ -171,13 +187,44 @@ def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) ->
             matrix.genes.tolist(),
             available_var=matrix.var,
             wanted_var=recipe.gene_names,
+            aliases=matrix.aliases,
         )
         _try_conversion(matrix.units, recipe.units)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     require_coverage(match, min_coverage, where)
-    _report(match, where)
-    return Aligned(matrix, recipe, match)
+    return match
+
+
+def missing_table(
+    matrix: Matrix, recipes: Mapping[str, Recipe], *, min_coverage: float = MIN_COVERAGE
+) -> str:
+    """Genes that a matrix lacks: `missing_genes.csv` of a folder, columns model and gene.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    recipes : mapping of str to Recipe
+        By the name of the model that they belong to.
+    min_coverage : float
+        Smallest share of a recipe's genes that must be found.
+
+    Raises
+    ------
+    InputError
+        As `align`.
+    """
+    rows = [
+        (name, gene)
+        for name, recipe in recipes.items()
+        for gene in match_recipe(matrix, recipe, min_coverage=min_coverage).missing
+    ]
+    return pd.DataFrame(rows, columns=["model", "gene"]).to_csv(index=False)
+
+
+def missing_uns(missing: Sequence[str]) -> dict[str, Any]:
+    """The same for a file, as an entry of its `uns`; empty where no gene is missing."""
+    return {"m1pipe": {"missing_genes": np.array(missing, dtype=object)}} if missing else {}
 
 
 def name_columns(var: pd.DataFrame) -> pd.DataFrame:

@@ -4,13 +4,13 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.cli.options import WIDTHS
+from m1pipe.cli.options import ALIASES, WIDTHS
 from m1pipe.config import CrossvalConfig, HeadConfig, Recipe
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.settings import build, read_config_file
 
-NAMED = ("x", "y", "multilabel", "label", "targets")
+NAMED = ("x", "y", "multilabel", "label", "targets", "aliases")
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -90,6 +90,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=str(CrossvalConfig.min_coverage),
     help="Share of an encoder's genes that X must have.",
 )
+@ALIASES
 @click.option("--device", show_default=HeadConfig.device, help="Of the heads.")
 @click.option("--seed", type=int, show_default=str(CrossvalConfig.seed), help="Of folds and heads.")
 @click.option("--out", required=True, metavar="CV", help="Folder of the result.")

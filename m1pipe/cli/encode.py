@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 
 
 @click.command()
@@ -10,8 +10,11 @@ from m1pipe.cli.options import MIN_COVERAGE
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @MIN_COVERAGE
+@ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def encode(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+def encode(
+    *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
+) -> None:
     """Write the latent means of DATA's samples by the encoder in RUN.
 
     Genes are matched by name and units brought to those of training, raw counts included. What
@@ -30,15 +33,24 @@ def encode(run: str, data: str, out: str, min_coverage: float, force: bool) -> N
     from m1pipe.data.writer import write_matrix
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.drift import encode_with_drift
+    from m1pipe.recipe import missing_uns
 
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         Z, drift = encode_with_drift(encoder, matrix, min_coverage=min_coverage)
         for line in drift.lines():
             log.info("%s", line)
         var = pd.DataFrame(index=[f"z{j + 1}" for j in range(encoder.n_latent)])
-        write_matrix(out, Z, obs=matrix.obs, var=var, units=Units("latent"), force=force)
+        write_matrix(
+            out,
+            Z,
+            obs=matrix.obs,
+            var=var,
+            units=Units("latent"),
+            uns=missing_uns(drift.missing),
+            force=force,
+        )
     click.echo(
         f"{out}: {len(Z):,} samples x {encoder.n_latent} latents; "
         f"{drift.beyond:.1%} beyond the training data, {len(drift.missing):,} genes missing"

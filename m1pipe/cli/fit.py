@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from m1pipe import settings
-from m1pipe.cli.options import WIDTHS
+from m1pipe.cli.options import ALIASES, WIDTHS
 from m1pipe.config import FitConfig, HeadConfig
 
 
@@ -45,6 +45,7 @@ from m1pipe.config import FitConfig, HeadConfig
     show_default=str(FitConfig.min_coverage),
     help="Smallest share of the encoder's genes that must be found.",
 )
+@ALIASES
 @click.option("--seed", type=int, show_default=str(FitConfig.seed), help="Of everything drawn.")
 @click.option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
 @click.option("--force", is_flag=True, help="Overwrite a model.")
@@ -55,6 +56,7 @@ def fit(
     encoder: str | None,
     out: str,
     targets: str | None,
+    aliases: str | None,
     file: str | None,
     force: bool,
     **typed: Any,
@@ -77,5 +79,5 @@ def fit(
         where="fit",
     )
     tune_allocator()
-    _, line = run_fit(x, out, chosen, y=y, encoder=encoder, force=force)
+    _, line = run_fit(x, out, chosen, y=y, encoder=encoder, aliases=aliases, force=force)
     click.echo(line)

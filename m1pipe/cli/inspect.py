@@ -4,11 +4,9 @@ from pathlib import Path
 
 import click
 
+from m1pipe.cli.options import ALIASES
 from m1pipe.data.inspection import inspect_matrix, overlap
 from m1pipe.data.matrix import open_matrix
-from m1pipe.data.sources.tables import read_aliases
-
-_ALIASES = "Other names of genes, for --against: alias, name."
 
 
 @click.command()
@@ -19,19 +17,18 @@ _ALIASES = "Other names of genes, for --against: alias, name."
     metavar="FILE",
     help="Compare genes, samples and units with another file.",
 )
-@click.option("--aliases", type=click.Path(path_type=Path), metavar="TSV", help=_ALIASES)
-def inspect(file: Path, against: Path | None, aliases: Path | None) -> None:
+@ALIASES
+def inspect(file: Path, against: Path | None, aliases: str | None) -> None:
     """Layout, shape, units, labels, zeros, missing values and sums of FILE.
 
     \b
     Does x have the genes that an encoder trained on u wants?
       m1pipe inspect x.h5ad --against u.h5ad
     """  # noqa: D301 - click wants this character itself
-    names = {} if aliases is None else read_aliases(aliases)
-    with open_matrix(file) as matrix:
+    with open_matrix(file, aliases=aliases) as matrix:
         click.echo(inspect_matrix(matrix))
         if against is None:
             return
         with open_matrix(against) as other:
             click.echo(f"against {against}")
-            click.echo(overlap(matrix, other, aliases=names))
+            click.echo(overlap(matrix, other))

@@ -27,6 +27,9 @@ class Widths(click.ParamType):
 
 
 WIDTHS = Widths()
+ALIASES = click.option(
+    "--aliases", type=click.Path(), metavar="TSV", help="Other names of genes: alias, name."
+)
 MIN_COVERAGE = click.option(
     "--min-coverage",
     type=click.FloatRange(0, 1),

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 
 
 @click.command()
@@ -11,9 +11,17 @@ from m1pipe.cli.options import MIN_COVERAGE
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @click.option("--linear", is_flag=True, help="Levels before the logarithm.")
 @MIN_COVERAGE
+@ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def predict(
-    *, model: str, data: str, out: str, linear: bool, min_coverage: float, force: bool
+    *,
+    model: str,
+    data: str,
+    out: str,
+    linear: bool,
+    min_coverage: float,
+    aliases: str | None,
+    force: bool,
 ) -> None:
     """Predict levels or classes of DATA's samples with MODEL, a folder made by m1pipe fit.
 
@@ -28,7 +36,7 @@ def predict(
 
     refuse_existing(out, force=force)
     predictor = load_predictor(model)
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         n_samples, n_columns = predictor.write(
             matrix, out, linear=linear, min_coverage=min_coverage, force=force
         )

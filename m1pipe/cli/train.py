@@ -6,7 +6,7 @@ from typing import Any, get_args
 import click
 
 from m1pipe import config, presets, settings
-from m1pipe.cli.options import WIDTHS
+from m1pipe.cli.options import ALIASES, WIDTHS
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.errors import InputError
 
@@ -105,6 +105,7 @@ def _default(value: object) -> str | bool:
     show_default="donor, where there is one",
     help="Groups that stay on one side of the validation split; none for none.",
 )
+@ALIASES
 @click.option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--force", is_flag=True, help="Overwrite a run.")

@@ -1,7 +1,6 @@
 """What a matrix holds, and what it shares with another, as numbers and as text of 80 columns."""
 
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.names import match_genes, resolve_aliases
+from m1pipe.data.names import match_genes
 from m1pipe.data.survey import Survey, binary_genes, survey
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
@@ -151,17 +150,13 @@ def inspect_matrix(matrix: Matrix) -> Inspection:
     )
 
 
-def overlap(
-    matrix: Matrix, against: Matrix, *, aliases: Mapping[str, str] | None = None
-) -> Overlap:
+def overlap(matrix: Matrix, against: Matrix) -> Overlap:
     """Genes and samples that two matrices share, by name.
 
     Parameters
     ----------
     matrix, against : Matrix
-        Genes of `against` are looked for in `matrix`.
-    aliases : mapping of str to str, optional
-        Other names of genes and the names that they stand for, on either side.
+        Genes of `against` are looked for in `matrix`, by the aliases of both.
 
     Returns
     -------
@@ -169,15 +164,13 @@ def overlap(
     """
     n_samples = len(set(matrix.samples) & set(against.samples))
     units = (matrix.units, against.units)
-    wanted, available = (
-        resolve_aliases(list(genes), aliases or {}) for genes in (against.genes, matrix.genes)
-    )
     try:
         match = match_genes(
-            wanted,
-            available,
+            against.genes.tolist(),
+            matrix.genes.tolist(),
             available_var=matrix.var,
             wanted_var=against.var,
+            aliases={**against.aliases, **matrix.aliases},
         )
     except InputError as error:
         how = f"cannot be matched: {error}"

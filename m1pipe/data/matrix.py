@@ -1,7 +1,7 @@
 """A matrix of samples x genes in any layout, read by rows and never whole unless asked."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from m1pipe.data.hdf5 import open_hdf5
 from m1pipe.data.layouts import find_stored
+from m1pipe.data.sources.tables import read_aliases
 from m1pipe.data.stored import Stored, in_memory
 from m1pipe.data.units import Units, read_units
 from m1pipe.errors import InputError
@@ -35,11 +36,14 @@ class Matrix:
     units : Units
     layout : str
         "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
+    aliases : mapping of str to str
+        Other names of genes, for whoever matches them; empty where none were given.
     """
 
     def __init__(
         self, stored: Stored, path: Path | None = None, handle: h5py.File | None = None
     ) -> None:
+        self.aliases: Mapping[str, str] = {}
         self._stored = stored
         self._handle = handle
         self.path = path
@@ -163,8 +167,8 @@ class Matrix:
         for i, (run, (first, last)) in enumerate(zip(runs, spans, strict=True)):
             for ahead in spans[i + SPANS_AHEAD : i + SPANS_AHEAD + 1]:
                 fetch(*ahead)
-            together = columns is None and run[-1] - run[0] == len(run) - 1 == last - first - 1
-            if together and (np.diff(run) == 1).all():
+            as_stored = (np.diff(run) == 1).all() and (np.diff(indices[run]) == 1).all()
+            if as_stored and columns is None:
                 self.rows(first, last, out=out[run[0] : run[-1] + 1])
             else:
                 out[run] = self.rows(first, last, columns)[indices[run] - first]
@@ -253,7 +257,9 @@ class Matrix:
         return np.flatnonzero(apart | (np.diff(block) > 0)) + 1
 
 
-def open_matrix(source: Any) -> Matrix:
+def open_matrix(
+    source: Any, *, aliases: Mapping[str, str] | str | os.PathLike[str] | None = None
+) -> Matrix:
     """Open a matrix of samples x genes in whatever form it comes.
 
     Parameters
@@ -263,6 +269,10 @@ def open_matrix(source: Any) -> Matrix:
         samples as its index and genes as its columns; an array with the names of its columns; a
         Matrix is returned as it is. Units of a DataFrame are read from its `attrs`, of AnnData
         from `uns`.
+    aliases : mapping of str to str, or path, optional
+        Other names of genes and the names that they stand for, kept with the matrix: wherever its
+        genes are matched with others they are tried as well. A path is that of a table with the
+        columns alias and name.
 
     Returns
     -------
@@ -273,8 +283,14 @@ def open_matrix(source: Any) -> Matrix:
     InputError
         If the file cannot be read, its layout is not known, or the values are not numbers.
     """
-    if isinstance(source, Matrix):
-        return source
+    names = read_aliases(Path(aliases)) if isinstance(aliases, str | os.PathLike) else aliases
+    matrix = source if isinstance(source, Matrix) else _open(source)
+    if names is not None:
+        matrix.aliases = names
+    return matrix
+
+
+def _open(source: Any) -> Matrix:
     if isinstance(source, str | os.PathLike):
         return _open_path(Path(source))
     if isinstance(source, pd.DataFrame):

@@ -56,6 +56,12 @@ def canonical_gene(name: str) -> str:
 def resolve_aliases(names: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     """Names with aliases replaced, as they are or else without the version of an Ensembl id.
 
+    Parameters
+    ----------
+    names : sequence of str
+    aliases : mapping of str to str
+        Alias to name, as `m1pipe.data.sources.tables.read_aliases` reads them.
+
     >>> resolve_aliases(["ENSG00000141510.17", "P53", "X"], {"ENSG00000141510": "TP53", "P53": "Q"})
     ['TP53', 'Q', 'X']
     """
@@ -68,13 +74,15 @@ def match_genes(
     *,
     available_var: pd.DataFrame | None = None,
     wanted_var: pd.DataFrame | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> GeneMatch:
     """Find each wanted gene among the available ones, by name.
 
-    Three ways are tried in turn, each for the genes that are still missing: the exact name; the
-    Ensembl id without version; and symbol or id, from names such as ``TP53|7157`` and from the
-    columns symbol, gene_id and gene_name of the annotations. A symbol that more than one gene
-    bears serves nobody, and no available gene is used twice.
+    Four ways are tried in turn, each for the genes that are still missing: the exact name; the
+    Ensembl id without version; the alias table that was given; and symbol or id, from names such
+    as ``TP53|7157`` and from the columns symbol, gene_id and gene_name of the annotations, these
+    through the alias table too. An alias or symbol that more than one gene bears serves nobody,
+    and no available gene is used twice.
 
     Parameters
     ----------
@@ -82,6 +90,8 @@ def match_genes(
         Gene names, unique in each.
     available_var, wanted_var : DataFrame, optional
         Annotations, one row a gene in the same order.
+    aliases : mapping of str to str, optional
+        Other names of genes and the names that they stand for, on either side.
 
     Returns
     -------
@@ -97,10 +107,13 @@ def match_genes(
     columns = _match_exact(wanted, available)
     counts = [("exact name", int((columns >= 0).sum()))]
     counts.append(("Ensembl id without version", _match_canonical(columns, wanted, available)))
+    if aliases and (columns < 0).any():
+        given = ([{name} for name in resolve_aliases(n, aliases)] for n in (wanted, available))
+        counts.append(("alias table", _match_aliases(columns, *given)))
     if (columns < 0).any():
-        wanted_aliases = _aliases(wanted, wanted_var)
-        available_aliases = _aliases(available, available_var)
-        counts.append(("symbol or id", _match_aliases(columns, wanted_aliases, available_aliases)))
+        wanted_names = _aliases(wanted, wanted_var, aliases or {})
+        available_names = _aliases(available, available_var, aliases or {})
+        counts.append(("symbol or id", _match_aliases(columns, wanted_names, available_names)))
     missing = [name for name, column in zip(wanted, columns, strict=True) if column < 0]
     n_found = len(wanted) - len(missing)
     return GeneMatch(
@@ -134,10 +147,12 @@ def require_coverage(match: GeneMatch, minimum: float, what: str) -> None:
     if n_found and match.coverage >= minimum:
         return
     named = ", ".join(match.missing[:3])
+    expected = f"at least {minimum:.0%}" if minimum < 1 else "all"
+    lower = ", or lower --min-coverage" if minimum < 1 else ""
     raise InputError(
-        f"{what}: expected at least {minimum:.0%} of the encoder's {n_wanted} genes; found "
+        f"{what}: expected {expected} of the encoder's {n_wanted} genes; found "
         f"{n_found} ({match.coverage:.1%}), missing are {named}, ...: check that the gene names "
-        "are of the same kind, or lower --min-coverage"
+        f"are of the same kind, name them by --aliases{lower}"
     )
 
 
@@ -219,8 +234,10 @@ def _match_canonical(columns: np.ndarray, wanted: Sequence[str], available: Sequ
     return filled
 
 
-def _aliases(names: Sequence[str], var: pd.DataFrame | None) -> list[set[str]]:
-    """Other names of each gene, from its name and its annotations."""
+def _aliases(
+    names: Sequence[str], var: pd.DataFrame | None, table: Mapping[str, str]
+) -> list[set[str]]:
+    """Other names of each gene, from its name, its annotations and a table of aliases."""
     aliases = [{canonical_gene(name)} for name in names]
     for own, name in zip(aliases, names, strict=True):
         parts = _SYMBOL_ENTREZ.match(name)
@@ -231,6 +248,7 @@ def _aliases(names: Sequence[str], var: pd.DataFrame | None) -> list[set[str]]:
             own.add(canonical_gene(value))
     for own in aliases:
         own -= _NO_NAME
+        own.update(resolve_aliases(list(own), table) if table else ())
     return aliases
 
 

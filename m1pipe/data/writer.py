@@ -151,6 +151,7 @@ def write_matrix(
     obs: pd.DataFrame,
     var: pd.DataFrame,
     units: Units,
+    uns: dict[str, Any] | None = None,
     force: bool = False,
 ) -> None:
     """Write an array and its annotations as h5ad.
@@ -162,12 +163,14 @@ def write_matrix(
     obs, var : DataFrame
         Indexed by sample and by gene names.
     units : Units
+    uns : dict, optional
+        More entries of `uns`.
     force : bool
         Replace a file of that name.
     """
     if X.shape != (len(obs), len(var)):
         raise ValueError(f"X is {X.shape}; obs and var say {(len(obs), len(var))}")
-    with MatrixWriter(path, obs=obs, var=var, units=units, force=force) as writer:
+    with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
         step = max(2**25 // max(X.shape[1], 1), 1)
         for start in range(0, len(X), step):
             writer.write(start, X[start : start + step])

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
-from m1pipe.atomic import write_json
+from m1pipe.atomic import write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import make_plan, run_shares
@@ -16,6 +17,7 @@ from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.evaluation.tables import ladder_table
+from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.runs.shares import (
@@ -49,6 +51,8 @@ class CrossvalRun:
         Column of x to predict.
     targets : tuple of str or None
         Columns of y; None: all.
+    aliases : str or None
+        Table of other names of genes, by which those of x are matched as well.
     encoders : dict of str to tuple of str
         NAME to runs or `fold:CONFIG` items.
     """
@@ -58,12 +62,13 @@ class CrossvalRun:
     multilabel: str | None = None
     label: str | None = None
     targets: tuple[str, ...] | None = None
+    aliases: str | None = None
     encoders: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def problem(self, config: CrossvalConfig) -> Problem:
         """Open everything that is named here."""
         return make_problem(
-            self.x,
+            open_matrix(self.x, aliases=self.aliases),
             self.y,
             multilabel=self.multilabel,
             label=self.label,
@@ -183,6 +188,7 @@ def _start_folder(
     again: bool,
 ) -> dict[str, str]:
     """Write config, provenance and plan, or check that those there are of the same run."""
+    missing = _missing(problem)
     provenance = make_provenance(
         _inputs(run, problem), seed=config.seed, threads=_n_threads(problem)
     )
@@ -203,7 +209,18 @@ def _start_folder(
     if not (out / "provenance.json").exists():
         write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
         write_json(out / "provenance.json", provenance)
+        write_text(out / MISSING_FILE, missing)
     return marks
+
+
+def _missing(problem: Problem) -> str:
+    """Genes of the frozen encoders that X lacks, as text of a table; refused if too many."""
+    recipes = {
+        source: encoder.recipe
+        for row in problem.encoders
+        for source, encoder in zip(row.sources, row.frozen, strict=False)
+    }
+    return missing_table(problem.matrix, recipes, min_coverage=problem.config.min_coverage)
 
 
 def _n_threads(problem: Problem) -> int:
@@ -214,7 +231,7 @@ def _n_threads(problem: Problem) -> int:
 
 def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
     """Role to file, for everything that is read."""
-    inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel}
+    inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel, "aliases": run.aliases}
     for row in problem.encoders:
         for i, source in enumerate(row.sources if row.frozen else (), start=1):
             inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
@@ -244,7 +261,7 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
 def _clear(out: Path) -> None:
     """Remove the earlier cross-validation, and nothing that is not ours."""
     shutil.rmtree(out / SHARES, ignore_errors=True)
-    for name in (*RESULTS, "provenance.json"):
+    for name in (*RESULTS, "provenance.json", MISSING_FILE):
         (out / name).unlink(missing_ok=True)
 
 

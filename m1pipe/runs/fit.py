@@ -4,11 +4,12 @@ import os
 import time
 from pathlib import Path
 
-from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.predictor import Predictor, fit_predictor, head_threads
+from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.provenance import make_provenance
 
 PathLike = str | os.PathLike[str]
@@ -21,6 +22,7 @@ def run_fit(
     *,
     y: PathLike | None = None,
     encoder: PathLike | None = None,
+    aliases: PathLike | None = None,
     force: bool = False,
 ) -> tuple[Predictor, str]:
     """Fit the final head and keep it in a folder that stands alone.
@@ -34,6 +36,8 @@ def run_fit(
     config : FitConfig
     encoder : path, optional
         Folder of the run whose encoder gives the features; the genes themselves without it.
+    aliases : path, optional
+        Table of other names of genes, by which those of `x` are matched as well.
     force : bool
         Overwrite a model that is there.
 
@@ -51,9 +55,13 @@ def run_fit(
     begun = time.perf_counter()
     out = Path(out)
     _refuse_folder(out, force)
-    with open_matrix(x) as matrix:
+    with open_matrix(x, aliases=aliases) as matrix:
         predictor = fit_predictor(matrix, config, y=y, encoder=encoder)
-    inputs = {"x": x, **({"y": y} if y is not None else {})}
+        missing = missing_table(
+            matrix, {"encoder": predictor.recipe}, min_coverage=config.min_coverage
+        )
+    named = {"x": x, "y": y, "aliases": aliases}
+    inputs = {role: path for role, path in named.items() if path is not None}
     if encoder is not None:
         inputs["encoder"] = Path(encoder) / "model.safetensors"
     head = predictor.head
@@ -63,6 +71,7 @@ def run_fit(
     with atomic_folder(out, force=force) as temporary:
         predictor.save(temporary)
         write_json(temporary / "provenance.json", provenance)
+        write_text(temporary / MISSING_FILE, missing)
     return predictor, _line(out, predictor, time.perf_counter() - begun)
 
 

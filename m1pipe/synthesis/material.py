@@ -161,6 +161,7 @@ def _common_genes(
             sets[role].genes.tolist(),
             available_var=sets[role].var,
             wanted_var=real.var,
+            aliases={**real.aliases, **sets[role].aliases},
         )
         require_coverage(match, min_coverage, f"{role} samples against the real ones")
         found[role] = match.columns

@@ -135,3 +135,22 @@ def test_real_names_of_two_kinds_match(test_data) -> None:
     match = match_genes(unique, names)
     assert match.coverage == 1
     assert [names[column].split("|")[0] for column in match.columns] == unique
+
+
+def test_a_table_of_aliases_serves_either_side() -> None:
+    table = {"P53": "TP53", "ENSG00000141510": "TP53", "OLD": "NEW"}
+    match = match_genes(["P53", "NEW", "G"], ["ENSG00000141510.4", "OLD", "G"], aliases=table)
+    assert match.columns.tolist() == [0, 1, 2] and "2 by alias table" in match.how
+    assert match_genes(["P53", "NEW"], ["ENSG00000141510.4", "OLD"]).columns.tolist() == [-1, -1]
+
+
+def test_an_exact_name_outranks_an_alias_and_a_shared_one_serves_nobody() -> None:
+    assert match_genes(["TP53"], ["P53", "TP53"], aliases={"P53": "TP53"}).columns.tolist() == [1]
+    twins = {"P53": "TP53", "TRP53": "TP53"}
+    assert match_genes(["TP53"], ["P53", "TRP53"], aliases=twins).missing == ["TP53"]
+
+
+def test_aliases_reach_symbols_of_the_annotations() -> None:
+    var = pd.DataFrame({"symbol": ["P53", "B"]}, index=["1", "2"])
+    match = match_genes(["TP53"], ["1", "2"], available_var=var, aliases={"P53": "TP53"})
+    assert match.columns.tolist() == [0] and "1 by symbol or id" in match.how

@@ -103,4 +103,4 @@ def test_inspect_takes_aliases(tmp_path: Path, aliases: str, capsys: Any) -> Non
     assert run(command) == 0
     assert "0 of 3 (0.0%) are here" in capsys.readouterr().out
     assert run([*command, "--aliases", aliases]) == 0
-    assert "2 of 3 (66.7%) are here: 2 by exact name" in capsys.readouterr().out
+    assert "2 of 3 (66.7%) are here: 2 by alias table" in capsys.readouterr().out
