@@ -63,7 +63,14 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     "--single-cell-below", type=float, metavar="F", help="Samples wanted: ARCHS4's probability."
 )
 @click.option("--runs", metavar="TSV", help="Runs and experiments; runs of one are summed.")
+@click.option(
+    "--sum-runs", is_flag=True, default=None, help="The same, by what the source says of its runs."
+)
 @click.option("--qc", type=click.Choice(get_args(Quality)), help="Runs wanted, by DEE2's quality.")
+@click.option(
+    "--quality", metavar="H5", help="For --qc: DEE2's measures.  [default: qc.h5 beside SOURCE]"
+)
+@click.option("--isoforms", is_flag=True, default=None, help="Transcripts of a DEE2 study.")
 @click.option("--gene-names", metavar="COLUMN", help="Name genes by their annotation.")
 @click.option("--aliases", metavar="TSV", help="Other names of genes: alias, name.")
 @click.option(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.sources.archs4 import SINGLE_CELL
-from m1pipe.data.sources.dee2 import QUALITY
+from m1pipe.data.sources.dee2 import QUALITY, quality_column
 from m1pipe.errors import InputError
 
 SERIES = "series_id"
@@ -89,13 +89,14 @@ def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
     Raises
     ------
     InputError
-        If there is no column `QC_summary`, or no run passes.
+        If there is no column `QC_summary` (in upper or lower case), or no run passes.
     """
-    _need(obs, QUALITY, "qc")
+    column = quality_column(obs) or QUALITY
+    _need(obs, column, "qc")
     levels = ("PASS",) if bound == "pass" else ("PASS", "WARN")
-    chosen = obs[QUALITY].astype(str).str.startswith(levels).to_numpy(dtype=bool)
+    chosen = obs[column].astype(str).str.startswith(levels).to_numpy(dtype=bool)
     if not chosen.any():
-        raise InputError(f"qc: none of {len(obs):,} runs has {' or '.join(levels)} in {QUALITY}")
+        raise InputError(f"qc: none of {len(obs):,} runs has {' or '.join(levels)} in {column}")
     return chosen
 
 

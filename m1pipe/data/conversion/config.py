@@ -10,7 +10,17 @@ from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 
 Format = Literal[
-    "auto", "text", "gct", "h5ad", "flat", "archs4", "dee2", "dee2_long", "10x", "10x_h5"
+    "auto",
+    "text",
+    "gct",
+    "h5ad",
+    "flat",
+    "archs4",
+    "dee2",
+    "dee2_long",
+    "dee2_study",
+    "10x",
+    "10x_h5",
 ]
 Missing = Literal["error", "keep"]
 Duplicates = Literal["error", "sum"]
@@ -58,8 +68,15 @@ class ConvertConfig:
         Samples wanted: with a smaller probability of being single cells (ARCHS4).
     runs : str or None
         Table of sequencing runs and their experiments; runs of one experiment are summed.
+    sum_runs : bool
+        Runs of one experiment are summed by what the source or `labels` say of them.
     qc : "pass", "warn" or None
         Runs wanted: those that passed DEE2's quality control, or those with warnings as well.
+    quality : str or None
+        DEE2's file of quality measures (qc.h5). None: the one beside a bulk file, where no column
+        says how a run passed.
+    isoforms : bool
+        Transcripts of a study of DEE2 instead of its genes.
     gene_names : str or None
         Column of the genes' annotations to name them by.
     aliases : str or None
@@ -85,7 +102,10 @@ class ConvertConfig:
     series: tuple[str, ...] = ()
     single_cell_below: float | None = None
     runs: str | None = None
+    sum_runs: bool = False
     qc: Quality | None = None
+    quality: str | None = None
+    isoforms: bool = False
     gene_names: str | None = None
     aliases: str | None = None
     duplicates: Duplicates = "error"
@@ -105,6 +125,8 @@ class ConvertConfig:
                 raise InputError(f"{name}: expected one of {known}; found {value!r}")
         if (self.normalize == "tpm") != (self.lengths is not None):
             raise InputError("--normalize tpm and --lengths need each other; one was given alone")
+        if self.quality is not None and self.qc is None:
+            raise InputError("quality: it serves --qc pass or --qc warn; neither was given")
         if not 0 < self.target_sum < float("inf"):
             raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
         Units(self.units or "unknown")

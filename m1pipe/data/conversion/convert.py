@@ -12,6 +12,7 @@ import pandas as pd
 from m1pipe.atomic import refuse_existing
 from m1pipe.data.conversion.config import ConvertConfig, ConvertSummary
 from m1pipe.data.conversion.load import (
+    add_quality,
     choose_samples,
     find_format,
     join_runs,
@@ -77,7 +78,8 @@ def convert(
         data, units = load_source(source, dest, config, stack)
         n_source = len(data.obs)
         obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
-        data = _chosen(replace(data, obs=gtex_columns(obs)), units, config, runs)
+        data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
+        data = _chosen(data, units, config, runs, str(source))
         var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes")
         data = name_genes(replace(data, var=var), units, config, str(source))
         steps = _plan(units, config, data.var.index)
@@ -105,12 +107,15 @@ def convert(
     )
 
 
-def _chosen(data: Loaded, units: Units, config: ConvertConfig, runs: pd.DataFrame | None) -> Loaded:
-    """The samples that are wanted, runs of one experiment summed."""
-    if runs is None:
-        return choose_samples(data, config)
-    where = str(config.runs)
-    return sum_runs(choose_samples(join_runs(data, runs, where), config), units, where)
+def _chosen(
+    data: Loaded, units: Units, config: ConvertConfig, runs: pd.DataFrame | None, source: str
+) -> Loaded:
+    """The samples that are wanted, runs of one experiment summed if asked."""
+    where = source if runs is None else str(config.runs)
+    if runs is not None:
+        data = join_runs(data, runs, where)
+    data = choose_samples(data, config)
+    return sum_runs(data, units, where) if config.sum_runs or runs is not None else data
 
 
 def _write(

@@ -2,13 +2,16 @@
 
 import tempfile
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 
+from m1pipe.console import log
 from m1pipe.data.choose import (
     bulk_samples,
     matching_samples,
@@ -24,8 +27,15 @@ from m1pipe.data.conversion.pooling import (
 )
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.names import resolve_aliases
-from m1pipe.data.sources.dee2 import experiments
+from m1pipe.data.sources.dee2 import (
+    QUALITY,
+    experiments,
+    quality_beside,
+    quality_column,
+    read_quality,
+)
 from m1pipe.data.sources.dee2_long import load_long, looks_long
+from m1pipe.data.sources.dee2_study import is_study_folder, load_study, unpacked
 from m1pipe.data.sources.gct import looks_like_gct
 from m1pipe.data.sources.lines import open_lines
 from m1pipe.data.sources.mtx import load_folder
@@ -35,7 +45,8 @@ from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 
 _HDF5_MAGIC = b"\x89HDF"
-_TEXTS = ("text", "gct", "dee2_long", "10x")
+_ZIP_MAGIC = b"PK\x03\x04"
+_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x")
 
 
 def find_format(source: Path, config: ConvertConfig) -> str:
@@ -43,12 +54,13 @@ def find_format(source: Path, config: ConvertConfig) -> str:
     if config.format != "auto":
         return config.format if config.format in _TEXTS else "hdf5"
     if source.is_dir():
-        return "10x"
+        return "dee2_study" if is_study_folder(source) else "10x"
     if not source.is_file():
         return "text"
     with open(source, "rb") as handle:
-        if handle.read(4) == _HDF5_MAGIC:
-            return "hdf5"
+        magic = handle.read(4)
+    if magic in (_HDF5_MAGIC, _ZIP_MAGIC):
+        return "hdf5" if magic == _HDF5_MAGIC else "dee2_study"
     with open_lines(source) as lines:
         first = next(lines, b"")
     if looks_like_gct(first):
@@ -83,6 +95,8 @@ def load_source(
     if kind != "text" and (config.genes_as_rows or config.obs_columns):
         found = "HDF5" if kind == "hdf5" else kind
         raise InputError(f"{source}: --genes-as-rows and --obs-columns are for text; found {found}")
+    if kind != "dee2_study" and config.isoforms:
+        raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
     if kind == "hdf5":
         matrix = stack.enter_context(open_matrix(source))
         if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
@@ -92,6 +106,10 @@ def load_source(
             return load_genes(matrix, stack.enter_context(_temporary_file(dest))), units
         return load_matrix(matrix, keep_missing=keep_missing), units
     spool = stack.enter_context(_temporary_file(dest))
+    if kind == "dee2_study":
+        room = stack.enter_context(_temporary_folder(dest))
+        with unpacked(source, room) as folder:
+            return load_study(folder, spool, isoforms=config.isoforms), _counts(told)
     if kind == "10x":
         return load_folder(source, spool), _counts(told)
     if kind == "dee2_long":
@@ -108,6 +126,27 @@ def load_source(
         repeats=repeats,
     )
     return loaded, told
+
+
+def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:
+    """The verdict of DEE2's quality control in `obs`, from its own file where no column has it.
+
+    Raises
+    ------
+    InputError
+        If that file is broken, or knows none of the runs.
+    """
+    if config.qc is None or (config.quality is None and quality_column(data.obs) is not None):
+        return data
+    path = quality_beside(source) if config.quality is None else Path(config.quality)
+    if path is None:
+        return data
+    verdicts = read_quality(path).reindex(data.obs.index)
+    n_known = int(verdicts.notna().sum())
+    if not n_known:
+        raise InputError(f"{path}: expected runs such as {data.obs.index[0]!r}; found none of them")
+    log.info("%s: quality of %d of %d runs", path, n_known, len(data.obs))
+    return replace(data, obs=data.obs.assign(**{QUALITY: verdicts}))
 
 
 def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
@@ -151,7 +190,8 @@ def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
         message = f"{where}: {len(lacking):,} runs have no row (such as {lacking[0]!r}): left out"
         warnings.warn(message, M1Warning, stacklevel=2)
     data = choose(data, known)
-    return Loaded(data.obs.join(runs), data.var, data.blocks, data.chosen)
+    obs = data.obs.drop(columns=data.obs.columns.intersection(runs.columns)).join(runs)
+    return Loaded(obs, data.var, data.blocks, data.chosen)
 
 
 def sum_runs(data: Loaded, units: Units, where: str) -> Loaded:
@@ -192,6 +232,17 @@ def _temporary_file(dest: Path) -> BinaryIO:
         return tempfile.TemporaryFile(dir=dest.parent, buffering=0)
     except OSError as error:
         raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
+
+
+@contextmanager
+def _temporary_folder(dest: Path) -> Iterator[Path]:
+    """A hidden folder beside `dest`, removed in the end."""
+    try:
+        folder = tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.")
+    except OSError as error:
+        raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
+    with folder as path:
+        yield Path(path)
 
 
 def _counts(told: Units) -> Units:
