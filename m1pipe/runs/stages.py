@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.atomic import write_json
-from m1pipe.runs.study import Comparison, EncoderRuns, Study
+from m1pipe.runs.study import Comparison, EncoderRuns, Generation, Scoring, Study
 from m1pipe.settings import to_dict
 
 STAGES = ("convert", "train", "crossval", "gather", "generate", "quality")
@@ -63,8 +63,10 @@ def stage_tasks(study: Study, stage: str, *, apart: bool = False) -> list[Task]:
         return _crossval_tasks(study, study.crossval, apart)
     if stage == "gather" and study.crossval is not None:
         return [_gather_task(study, study.crossval)]
+    if stage == "generate" and study.generation is not None:
+        return [_generate_task(study, study.generation)]
     if stage == "quality" and study.quality is not None:
-        return [_quality_task(study)]
+        return [_quality_task(study, study.quality)]
     return []
 
 
@@ -285,13 +287,36 @@ def _gather_task(study: Study, comparison: Comparison) -> Task:
     )
 
 
-def _quality_task(study: Study) -> Task:
-    scoring = study.quality
-    assert scoring is not None
+def _generate_task(study: Study, generation: Generation) -> Task:
+    folder, file, config = study.out / generation.run, synthetic_file(study), generation.config
+    trained = next(row for row in study.encoders.values() if generation.run in row.runs)
+    data = study.path(str(trained.data))
+
+    def generate(force: bool) -> str:
+        from m1pipe.runs.generate import run_generate
+
+        return run_generate(folder, file, config, data=data, force=force)
+
+    return Task(
+        stage="generate",
+        name="generate",
+        settings=to_dict(config),
+        inputs={"model": folder / RUN_FILES[1], "data": data},
+        outputs=(file,),
+        work=generate,
+    )
+
+
+def synthetic_file(study: Study) -> Path:
+    """Where the generated samples are."""
+    return study.out / "synthetic.h5ad"
+
+
+def _quality_task(study: Study, scoring: Scoring) -> Task:
     folder, config = study.out / "quality", scoring.config
     inputs = {
         "real": study.path(scoring.real),
-        "synthetic": study.out / "synthetic.h5ad"
+        "synthetic": synthetic_file(study)
         if scoring.synthetic is None
         else study.path(scoring.synthetic),
         "holdout": study.path(scoring.holdout),

@@ -16,7 +16,7 @@ from m1pipe.data.partition import HELD_OUT, TRAINING, SplitConfig
 from m1pipe.errors import InputError
 from m1pipe.presets import preset_options
 from m1pipe.settings import build, read_config_file
-from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
 TABLES = ("out", "convert", "data", "encoders", "crossval", "generation", "quality", "jobs")
 TABLES_OF_CONVERT = ("lengths", "labels", "var", "runs", "aliases")
@@ -78,6 +78,14 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Synthetic samples of one run."""
+
+    run: str
+    config: GenerateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scoring:
     """Synthetic samples against real ones; `synthetic` None: those that the study generates."""
 
@@ -100,8 +108,7 @@ class Study:
     data : dict of str to DataSet
     encoders : dict of str to EncoderRuns
     crossval : Comparison or None
-    generation : dict or None
-        Table of the generation stage.
+    generation : Generation or None
     quality : Scoring or None
     jobs : dict
         Table of resources, as `m1pipe.runs.jobs` reads it.
@@ -112,7 +119,7 @@ class Study:
     data: dict[str, DataSet]
     encoders: dict[str, EncoderRuns]
     crossval: Comparison | None
-    generation: Table | None
+    generation: Generation | None
     quality: Scoring | None
     jobs: Table
 
@@ -153,7 +160,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
         data=data,
         encoders=encoders,
         crossval=_read_crossval(tables, path, data, encoders),
-        generation=tables.get("generation"),
+        generation=_read_generation(tables, path, encoders),
         quality=_read_quality(tables, path, data),
         jobs=tables.get("jobs", {}),
     )
@@ -270,6 +277,24 @@ def _read_crossval(
         encoders=tuple(chosen),
         config=build(CrossvalConfig, given, where=where),
     )
+
+
+def _read_generation(
+    tables: Table, path: Path, encoders: Mapping[str, EncoderRuns]
+) -> Generation | None:
+    if "generation" not in tables:
+        return None
+    where = f"{path}: generation"
+    given = dict(tables["generation"])
+    trained = [run for row in encoders.values() if row.data is not None for run in row.runs]
+    run = given.pop("run", None)
+    if run not in trained:
+        raise InputError(
+            f"{where}: run: expected the encoder of one seed ({', '.join(trained) or 'none'}); "
+            f"found {run!r}"
+        )
+    given["condition"] = [tuple(item) for item in given.get("condition", [])]
+    return Generation(run=run, config=build(GenerateConfig, given, where=where))
 
 
 def _read_quality(tables: Table, path: Path, data: Mapping[str, DataSet]) -> Scoring | None:

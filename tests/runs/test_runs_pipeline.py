@@ -148,3 +148,32 @@ def test_a_conversion_killed_before_its_record_is_begun_anew(
     file = tmp_path / "runs" / "stages" / "convert-x.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "state": "running"}))
     assert run_study(study, tasks)[2].startswith(f"convert-x: {study.path('x')}: 60 samples")
+
+
+@pytest.mark.slow
+def test_samples_are_generated_and_scored(
+    make_study: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    file = make_study(tmp_path)
+    more = """
+[generation]
+run = "vae1"
+n = 40
+sampler = "prior"
+
+[quality]
+real = "u.training"
+holdout = "u.held_out"
+n_resamples = 2
+n_permutations = 9
+n_seeds = 1
+"""
+    file.write_text(file.read_text() + more)
+    study = read_study(file)
+    run_study(study, choose_tasks(study, ["convert"]))
+    run_study(study, choose_tasks(study, ["train"], element=1))
+    tasks = choose_tasks(study, ["generate", "quality"])
+    lines = run_study(study, tasks)
+    assert lines[0].startswith(f"generate: {study.out}/synthetic.h5ad: 40 synthetic samples")
+    assert lines[1].startswith(f"quality: {study.out}/quality/quality.html: ")
+    assert run_study(study, tasks) == ["generate: up to date", "quality: up to date"]

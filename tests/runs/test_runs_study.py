@@ -60,6 +60,8 @@ def test_a_study_is_read_with_defaults_and_paths_beside_it(study: Path) -> None:
         ('y = "y"', 'y = "y"\nencoders = ["vea"]', r"names of \[encoders\] \(vae\); found 'vea'"),
         ("folds = 2", "folds = 1", "crossval: .*folds: expected a number"),
         ("[jobs]", '[quality]\nreal = "x"\n[jobs]', "quality: expected `holdout`, a data set"),
+        ("[jobs]", '[generation]\nrun = "vae"\nn = 5\n[jobs]', r"one seed \(vae1, vae2\).*'vae'"),
+        ("[jobs]", '[generation]\nrun = "vae1"\n[jobs]', "generation: n: expected a number"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(study: Path, old: str, new: str, message: str) -> None:
