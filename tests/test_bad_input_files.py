@@ -105,6 +105,46 @@ def test_duplicate_gene_names_as_rows(refused: Callable[..., str]) -> None:
     assert "found 'G1' again, first on line 2" in refused(text, "--genes-as-rows", *COUNTS)
 
 
+GENES = [f"ENSG{i:011d}.3" for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "options", "reason"),
+    [
+        (GENES, ["s1", "s2"], [], "found 3 of 3 named like genes ('ENSG00000000000.3'): the table"),
+        (["s1", "s2"], GENES, ["--genes-as-rows"], "the other way round: give or leave out"),
+        (
+            ["s1", GENES[0]],
+            GENES[1:],
+            [],
+            "found 1 of 2 named like genes ('ENSG00000000000.3'), and",
+        ),
+    ],
+)
+def test_mixed_orientation(
+    refused: Callable[..., str],
+    rows: list[str],
+    columns: list[str],
+    options: list[str],
+    reason: str,
+) -> None:
+    text = "\t".join(["id", *columns]) + "\n"
+    text += "".join("\t".join([row, *("1" * len(columns))]) + "\n" for row in rows)
+    assert reason in refused(text, *COUNTS, *options)
+
+
+def test_negative_counts(refused: Callable[..., str]) -> None:
+    line = refused(f"{GOOD}s3\t7\t-8\t9\n")
+    assert "for units counts; found -8 in sample 's3', gene 'G2'" in line
+
+
+def test_samples_that_no_label_knows(refused: Callable[..., str], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("sample\ttissue\n" + "".join(f"other{i}\tliver\n" for i in range(4)))
+    line = refused(GOOD, *COUNTS, "--labels", str(labels))
+    assert "such as 's1', 's2'; found 'other0', 'other1', 'other2', and none in common" in line
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -128,7 +168,8 @@ def test_header_only(refused: Callable[..., str]) -> None:
 
 
 def test_binary_file(refused: Callable[..., str]) -> None:
-    assert "expected delimited text; found a binary file" in refused(b"PK\x03\x04\0\0\0stuff")
+    assert "expected delimited text; found a binary file" in refused(b"\x7fELF\0\0\0stuff")
+    assert "could not be unpacked: File is not a zip file" in refused(b"PK\x03\x04\0\0\0stuff")
     assert "expected UTF-8 text" in refused(GOOD.replace("G2", "\xe9").encode("latin-1"))
 
 

@@ -157,7 +157,7 @@ def require_coverage(match: GeneMatch, minimum: float, what: str) -> None:
 
 
 def pair_samples(
-    x_samples: Sequence[str], y_samples: Sequence[str]
+    x_samples: Sequence[str], y_samples: Sequence[str], *, y_columns: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples that two matrices share, by id.
 
@@ -165,6 +165,8 @@ def pair_samples(
     ----------
     x_samples, y_samples : sequence of str
         Sample ids, unique in each.
+    y_columns : sequence of str, optional
+        Looked at where no id is shared: whether Y lies the other way round.
 
     Returns
     -------
@@ -180,6 +182,11 @@ def pair_samples(
     refuse_duplicates(y_samples, "samples of Y")
     row_in_y = {name: i for i, name in enumerate(y_samples)}
     pairs = [(i, row_in_y[name]) for i, name in enumerate(x_samples) if name in row_in_y]
+    if not pairs and not set(x_samples).isdisjoint(y_columns):
+        raise InputError(
+            f"samples: expected X's as the rows of Y; found them as its columns "
+            f"({', '.join(y_columns[:3])}...): convert Y with --genes-as-rows"
+        )
     if not pairs:
         raise InputError(
             "samples: expected ids that X and Y share; found none: X has "

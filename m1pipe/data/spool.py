@@ -1,7 +1,6 @@
 """Values on their way from a source to h5ad: text is parsed once into a raw file, then re-read."""
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from m1pipe.data.sources.gct import annotation_name, check_n_rows, open_gct
 from m1pipe.data.sources.tables import label_column
 from m1pipe.data.sources.text import TextBlock, TextTable, open_table
 from m1pipe.data.survey import Block
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError
 
 BLOCK_BYTES = 2**22
 TRANSPOSE_BYTES = 2**27
@@ -92,6 +91,7 @@ def load_text(
             text_columns=text_columns, text_rows=text_rows, keep_missing=keep_missing
         )
         names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
+    _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
     if genes_as_rows:
         labels = _row_labels(table, text_rows)
         return Loaded(
@@ -99,7 +99,6 @@ def load_text(
             _frame(names, {}),
             transposed_blocks(spool, len(names), len(columns)),
         )
-    _doubt_orientation(names, columns, path)
     labels = {name: [row[i] for row in text] for i, name in enumerate(text_columns)}
     data = row_blocks(spool, len(names), len(columns))
     return Loaded(_frame(names, labels), _frame(columns, {}), data)
@@ -249,17 +248,20 @@ def _frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(list(names), dtype="object"))
 
 
-def _doubt_orientation(rows: Sequence[str], columns: Sequence[str], path: Path) -> None:
-    """Warn where the rows have the names of genes and the columns have not."""
-    shares = [
-        np.mean([bool(_ENSEMBL.match(name)) for name in names[:100]]) for names in (rows, columns)
-    ]
-    if shares[0] > 0.5 > shares[1]:
-        warnings.warn(
-            f"{path}: the rows look like genes ({rows[0]}): is it --genes-as-rows?",
-            M1Warning,
-            stacklevel=2,
-        )
+def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path) -> None:
+    """Refuse a table whose Ensembl ids stand where samples should."""
+    n_astray, n_genes = (
+        sum(bool(_ENSEMBL.match(name)) for name in names) for names in (samples, genes)
+    )
+    if not n_astray:
+        return
+    first = next(name for name in samples if _ENSEMBL.match(name))
+    found = f"{path}: expected samples; found {n_astray:,} of {len(samples):,} named like genes"
+    if n_genes:
+        raise InputError(f"{found} ({first!r}), and genes on the other side too: is it one table?")
+    raise InputError(
+        f"{found} ({first!r}): the table is the other way round: give or leave out --genes-as-rows"
+    )
 
 
 def row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:

@@ -124,7 +124,9 @@ def load_targets(
 def _from_matrix(
     x: Matrix, y: Matrix, targets: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, int]]:
-    rows, rows_in_y = pair_samples(x.samples.tolist(), y.samples.tolist())
+    rows, rows_in_y = pair_samples(
+        x.samples.tolist(), y.samples.tolist(), y_columns=y.genes.tolist()
+    )
     columns = None if targets is None else _find_targets(y, targets)
     names = y.genes if columns is None else y.genes[columns]
     values = np.empty((rows.size, names.size), dtype=np.float32)

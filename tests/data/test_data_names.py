@@ -124,6 +124,11 @@ def test_unpaired_samples_are_named() -> None:
         pair_samples(["s1", "s2", "s3", "s4"], ["t1", "t2", "t3", "t4"])
     with pytest.raises(InputError, match="samples of Y: expected unique"):
         pair_samples(["a"], ["a", "a"])
+    with pytest.raises(
+        InputError, match=r"as its columns \(s1, s2\.\.\.\): convert Y with"
+    ) as told:
+        pair_samples(["s1", "s2"], ["G1", "G2"], y_columns=["s1", "s2"])
+    assert "\n" not in str(told.value)
 
 
 def test_real_names_of_two_kinds_match(test_data) -> None:
