@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -17,6 +19,7 @@ from sklearn.model_selection import (
 )
 
 from m1pipe.console import log
+from m1pipe.data.choose import SERIES
 from m1pipe.errors import InputError, M1Warning
 
 DONOR_COLUMN = "donor"
@@ -136,7 +139,8 @@ def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
     obs : DataFrame, shape (n_samples, n_columns)
         Annotations, indexed by sample id.
     spec : str or None
-        A column of obs; or a regular expression whose first group (or whole match) within the
+        A column of obs (in `series_id` a sample may list several series: those that share a
+        sample are one group); or a regular expression whose first group (or whole match) within the
         sample id names the group; or "none". None takes the column "donor" where there is one.
 
     Returns
@@ -173,7 +177,22 @@ def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
             stacklevel=3,
         )
         groups[absent] = [f"{column} of {sample}" for sample in obs.index[absent]]
+    if column == SERIES:
+        groups[~absent] = _linked(groups[~absent])
     return groups
+
+
+def _linked(entries: np.ndarray) -> np.ndarray:
+    """Entries that list several names, by the first name of all that are linked by samples."""
+    listed = pd.Series(entries).str.strip(" ,;").str.split(r"[,;\s]+", regex=True).explode()
+    codes, names = pd.factorize(listed)
+    n = len(entries)
+    links = sparse.coo_matrix(
+        (np.ones(len(codes)), (listed.index.to_numpy(), n + codes)), shape=(n + len(names),) * 2
+    )
+    _, component = connected_components(links, directed=False)
+    first = pd.Series(names).groupby(component[n:]).first()
+    return first.loc[component[:n]].to_numpy(dtype=object)
 
 
 def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:

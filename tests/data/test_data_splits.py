@@ -228,6 +228,17 @@ def test_groups_from_a_column_or_the_sample_ids(obs: pd.DataFrame) -> None:
     assert by_match.tolist() == ["-a", "-b", "-a", "-a"]
 
 
+def test_series_that_share_a_sample_are_one_group() -> None:
+    listed = ["GSE1", "GSE2,GSE1", "GSE3", "GSE4; GSE3", "GSE5", "GSE2", None, "GSE6\tGSE5"]
+    table = pd.DataFrame({"series_id": listed}, index=[f"GSM{i}" for i in range(8)])
+    with pytest.warns(M1Warning, match="1 samples have no entry"):
+        groups = resolve_groups(table, "series_id")
+    assert groups is not None
+    assert groups.tolist() == [
+        *("GSE1", "GSE1", "GSE3", "GSE3", "GSE5", "GSE1", "series_id of GSM6", "GSE5")
+    ]
+
+
 def test_groups_that_cannot_be_had_are_refused(obs: pd.DataFrame) -> None:
     with pytest.raises(InputError, match=r"donor, batch.*does not match 'GTEX-1-a'"):
         resolve_groups(obs, "patient")
