@@ -9,8 +9,18 @@ from typing import Any, Literal, get_args
 from m1pipe.errors import InputError
 from m1pipe.settings import parse_bytes
 
-Likelihood = Literal["gaussian", "gaussian_shared", "gaussian_unit", "log_normal", "bernoulli"]
-Transform = Literal["standardize", "center", "minmax", "none"]
+Likelihood = Literal[
+    "gaussian",
+    "gaussian_shared",
+    "gaussian_unit",
+    "log_normal",
+    "bernoulli",
+    "hurdle_gaussian",
+    "zero_inflated_log_normal",
+    "negative_binomial",
+    "zero_inflated_negative_binomial",
+]
+Transform = Literal["standardize", "center", "minmax", "none", "normal_score"]
 Activation = Literal["leaky_relu", "relu", "elu", "tanh", "sigmoid", "identity"]
 Schedule = Literal["plateau", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -157,6 +167,9 @@ class TrainingConfig:
         What the data may take while training (such as "4G"); a larger matrix is streamed.
     checkpoint_minutes : float
         A checkpoint is written at each epoch's end and at least this often.
+    micro_batch : int or None
+        Most rows of a batch that a process takes at once; gradients are added up over them. None:
+        all its rows. Batch norm sees the rows taken at once.
     """
 
     epochs: int | None = None
@@ -176,6 +189,7 @@ class TrainingConfig:
     device: str = "auto"
     memory: str = "4G"
     checkpoint_minutes: float = 10.0
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.epochs is not None:
@@ -197,6 +211,8 @@ class TrainingConfig:
         _check_choice("precision", self.precision, Precision)
         parse_bytes(self.memory)
         _check_range("checkpoint-minutes", self.checkpoint_minutes, 0)
+        if self.micro_batch is not None:
+            _check_range("micro-batch", self.micro_batch, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +273,8 @@ class HeadConfig:
         The output bias starts at the training mean (log-odds for classes).
     class_weight : "balanced" or None
         Weight classes by their inverse frequency in the training rows.
+    own_gene : bool
+        Levels of isoforms: a multiple of each one's own gene is added to what the network says.
     device : str
         As for encoders.
     """
@@ -272,6 +290,7 @@ class HeadConfig:
     standardize: bool = True
     initialize_bias: bool = True
     class_weight: Literal["balanced"] | None = None
+    own_gene: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.cli.options import ALIASES, WIDTHS
+from m1pipe.cli.options import ALIASES, WIDTHS, is_own_gene
 from m1pipe.config import CrossvalConfig, HeadConfig, Recipe
 from m1pipe.console import log
 from m1pipe.errors import InputError
@@ -74,6 +74,14 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 )
 @click.option(
     "--head-lr", "lr", type=float, show_default=str(HeadConfig.lr), help="Their learning rate."
+)
+@click.option(
+    "--head",
+    "own_gene",
+    type=click.Choice(["plain", "own_gene"]),
+    callback=is_own_gene,
+    show_default="plain",
+    help="Heads alone, or with a multiple of each isoform's own gene beside them.",
 )
 @click.option(
     "--class-weight", type=click.Choice(["balanced"]), help="Weight classes alike in the heads."

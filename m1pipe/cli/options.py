@@ -26,6 +26,11 @@ class Widths(click.ParamType):
             self.fail(f"expected widths such as 512 or 512,256, or none; found {value!r}")
 
 
+def is_own_gene(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
+    """What `--head plain|own_gene` says; None where it is not given."""
+    return None if value is None else value == "own_gene"
+
+
 WIDTHS = Widths()
 ALIASES = click.option(
     "--aliases", type=click.Path(), metavar="TSV", help="Other names of genes: alias, name."

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from m1pipe.errors import InputError
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 MOST_WHOLE_NUMBERS = 20
+GENE_COLUMN = "gene_id"
 _BLOCK_BYTES = 2**25
 
 
@@ -34,12 +35,15 @@ class Targets:
         binary case the second one is the positive class.
     units : Units
         Of levels.
+    genes : tuple of str or None
+        Gene that each level (an isoform's) belongs to, where Y's annotations say so.
     """
 
     kind: Kind
     values: np.ndarray
     names: tuple[str, ...]
     units: Units = field(default_factory=Units)
+    genes: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -58,7 +62,7 @@ class Targets:
 
     def take(self, indices: np.ndarray) -> "Targets":
         """Targets of the samples with these indices; names and units stay."""
-        return Targets(self.kind, self.values[indices], self.names, self.units)
+        return replace(self, values=self.values[indices])
 
 
 def load_targets(
@@ -85,7 +89,8 @@ def load_targets(
     multilabel : path or Matrix
         As `y`, of zeros and ones.
     targets : sequence of str, optional
-        Names of the columns of `y` or `multilabel` to use, in this order. Left out: all.
+        Names of the columns of `y` or `multilabel` to use, in this order; a gene, where the
+        annotations name one for each column, means all its isoforms. Left out: all.
 
     Returns
     -------
@@ -112,11 +117,12 @@ def load_targets(
     opened = open_matrix(source)
     try:
         rows, values, names, dropped = _from_matrix(x, opened, targets)
+        genes = _genes_of(opened, names)
     finally:
         if opened is not source:
             opened.close()
     if multilabel is None:
-        return rows, Targets("regression", values, names, opened.units), dropped
+        return rows, Targets("regression", values, names, opened.units, genes), dropped
     _check_zeros_and_ones(values, names)
     return rows, Targets("multilabel", values, names), dropped
 
@@ -143,17 +149,28 @@ def _from_matrix(
     return rows, values, tuple(names.tolist()), {k: v for k, v in dropped.items() if v}
 
 
+def _genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Gene of each target, from Y's annotations."""
+    if GENE_COLUMN not in y.var.columns:
+        return None
+    return tuple(y.var[GENE_COLUMN].astype(str).loc[list(names)])
+
+
 def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
     refuse_duplicates(targets, "targets")
-    column_of = {name: i for i, name in enumerate(y.genes)}
-    unknown = [name for name in targets if name not in column_of]
+    columns_of = {name: [i] for i, name in enumerate(y.genes)}
+    for i, gene in enumerate(_genes_of(y, y.genes.tolist()) or ()):
+        if gene not in y.var.index:
+            columns_of.setdefault(gene, []).append(i)
+    unknown = [name for name in targets if name not in columns_of]
     if unknown or not targets:
         first = ", ".join(y.genes[:3])
         raise InputError(
-            f"targets: expected names of Y's {y.n_genes} columns ({first}, ...); found "
-            f"{', '.join(unknown[:3]) or 'none'}: correct --targets"
+            f"targets: expected names of Y's {y.n_genes} columns ({first}, ...) or their genes; "
+            f"found {', '.join(unknown[:3]) or 'none'}: correct --targets"
         )
-    return np.array([column_of[name] for name in targets], dtype=np.int64)
+    wanted = dict.fromkeys(i for name in targets for i in columns_of[name])
+    return np.array(list(wanted), dtype=np.int64)
 
 
 def _check_zeros_and_ones(values: np.ndarray, names: tuple[str, ...]) -> None:

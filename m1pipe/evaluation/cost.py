@@ -3,7 +3,14 @@
 from itertools import pairwise
 
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, LINEAR_ROWS, head_config
+from m1pipe.evaluation.rows import (
+    CONSTANT_ROWS,
+    GENE_ROWS,
+    LINEAR_ROWS,
+    OWN_GENE,
+    base_row,
+    head_config,
+)
 
 MEGABYTE = 2**20
 
@@ -31,8 +38,11 @@ def cost_text(problem: Problem) -> str:
 
 def input_width(problem: Problem, row: str) -> int:
     """Number of features that a row is fitted on."""
+    row = row if row in GENE_ROWS else base_row(row)
     if row in CONSTANT_ROWS:
         return 0
+    if row == OWN_GENE:
+        return 1
     if row in GENE_ROWS:
         return problem.matrix.n_genes
     widths = {encoder.name: encoder.n_latent for encoder in problem.encoders}
@@ -57,6 +67,7 @@ def memory_bytes(problem: Problem) -> int:
     fit = max((16 * n_parameters(problem, row) for row in heads), default=0)
     if set(LINEAR_ROWS) & set(problem.ladder):
         fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
+    data += 0 if problem.own is None else problem.own.values.nbytes
     return data + fit + 24 * (n // problem.config.folds + 1) * t
 
 

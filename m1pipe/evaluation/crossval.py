@@ -185,6 +185,7 @@ def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
         groups=problem.groups,
         order=folds,
         seed=int(seed),
+        own=problem.own,
     )
 
 

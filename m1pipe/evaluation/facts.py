@@ -12,7 +12,16 @@ from m1pipe.evaluation.alarms import design_alarms, encoder_alarms
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, encoder_facts
-from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, LINEAR_ROWS, PCA_ROWS, head_config
+from m1pipe.evaluation.rows import (
+    CONSTANT_ROWS,
+    GENE_ROWS,
+    LINEAR_ROWS,
+    OWN_GENE,
+    PCA_ROWS,
+    base_row,
+    has_own_term,
+    head_config,
+)
 from m1pipe.evaluation.shares import Plan
 
 NAMED_TARGETS = 10
@@ -70,6 +79,8 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "n_x": problem.matrix.n_samples,
         "n_y": problem.n_y,
     }
+    if problem.own_columns is not None:
+        facts["n_own_genes"] = int((problem.own_columns >= 0).sum())
     if targets.is_classes:
         counts = np.bincount(targets.values, minlength=len(targets.names))
         facts["classes"] = dict(zip(targets.names, counts.tolist(), strict=True))
@@ -97,8 +108,29 @@ def design_facts(problem: Problem) -> dict[str, Any]:
 def row_facts(problem: Problem, row: str) -> dict[str, str]:
     """Which samples fitted each part of a row, in words."""
     train = "training rows of the fold"
+    if row == "stratum_mean":
+        return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
     if row in CONSTANT_ROWS:
         return {"model": train}
+    own = {"own gene": _own_seen(problem)} if _has_own(problem, row) else {}
+    return {**_base_facts(problem, row if row in LINEAR_ROWS else base_row(row)), **own}
+
+
+def _has_own(problem: Problem, row: str) -> bool:
+    if row in LINEAR_ROWS:
+        return row.endswith(OWN_GENE)
+    return has_own_term(row, problem.config)
+
+
+def _own_seen(problem: Problem) -> str:
+    """How many targets have their gene in X, and how the term is fitted."""
+    has = 0 if problem.own is None else problem.own.has.size
+    return f"{has:,} of {len(problem.targets.names):,} targets; slopes on training rows of the fold"
+
+
+def _base_facts(problem: Problem, row: str) -> dict[str, str]:
+    """Which samples fitted the scaler, the PCA, the encoder and the model of a row."""
+    train = "training rows of the fold"
     encoders = {e.name: e for e in problem.encoders}
     facts = {}
     if row in encoders:

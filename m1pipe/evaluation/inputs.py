@@ -9,7 +9,14 @@ from m1pipe.data.matrix import check_finite
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
-from m1pipe.evaluation.rows import CONSTANT_ROWS, GENE_ROWS, PCA_ROWS, Fold
+from m1pipe.evaluation.rows import (
+    CONSTANT_ROWS,
+    GENE_ROWS,
+    OWN_GENE,
+    PCA_ROWS,
+    Fold,
+    base_row,
+)
 from m1pipe.pca import fit_pca
 from m1pipe.training.signals import StopFlag
 
@@ -25,7 +32,8 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
         problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
     )
     in_fold = any(row.in_fold for row in problem.encoders)
-    if in_fold or set(GENE_ROWS) & set(problem.ladder) or needs_fold_pca(problem):
+    bases = {base_row(row) for row in problem.ladder}
+    if in_fold or set(GENE_ROWS) & bases or needs_fold_pca(problem):
         X = problem.matrix.take(problem.rows)
         check_finite(X, problem.matrix, problem.rows)
         inputs["genes"] = [X]
@@ -35,9 +43,8 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
 def needs_fold_pca(problem: Problem) -> bool:
     """Whether a PCA is to be fitted on the training fold."""
     stored = any(row.frozen for row in problem.encoders)
-    return "pca_fold" in problem.ladder or (
-        not stored and bool(set(PCA_ROWS) & set(problem.ladder))
-    )
+    bases = {base_row(row) for row in problem.ladder}
+    return "pca_fold" in bases or (not stored and bool(set(PCA_ROWS) & bases))
 
 
 def fold_inputs(
@@ -70,7 +77,8 @@ def fold_inputs(
     stored = found.get("pca", found.get("pca_fold", ()))
     found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
     found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
-    found |= {row: [None] for row in CONSTANT_ROWS}
+    found |= {row: [None] for row in (*CONSTANT_ROWS, OWN_GENE)}
+    found |= {row: found[base_row(row)] for row in problem.ladder if row not in found}
     return found, facts
 
 

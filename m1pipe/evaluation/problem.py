@@ -9,12 +9,13 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.design import encoder_conditioned
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
-from m1pipe.evaluation.rows import ALL_ROWS, ladder, linear_rival
+from m1pipe.evaluation.rows import ALL_ROWS, OWN_GENE, base_row, ladder, linear_rival
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,11 @@ class Problem:
         The linear row that the encoders are declared to be compared with.
     config : CrossvalConfig
         Settings.
+    own : OwnGenes or None
+        Levels of the targets' own genes in X; None where no row wants them.
+    own_columns : ndarray of int64, shape (n_targets,), or None
+        Column of X that holds each target's own gene, -1 where there is none; None where Y names
+        no genes.
     """
 
     matrix: Matrix
@@ -61,6 +67,8 @@ class Problem:
     encoders: tuple[EncoderRow, ...]
     rival: str | None
     config: CrossvalConfig
+    own: OwnGenes | None = None
+    own_columns: np.ndarray | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -122,10 +130,19 @@ def make_problem(
     )
     n_y = max((m.n_samples for m in (levels, marks) if m is not None), default=None)
     opened = resolve_encoders(encoders or {}, reserved=ALL_ROWS)
-    names = ladder(values.kind, opened, config.models)
     obs = matrix.obs.iloc[rows]
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
+    columns = None if values.genes is None else own_columns(values.genes, matrix)
+    if columns is None or (columns < 0).all():
+        columns = None
+    names = ladder(
+        values.kind,
+        opened,
+        config.models,
+        strata=strata is not None,
+        own_genes=columns is not None,
+    )
     all_groups = resolve_groups(matrix.obs, config.group)
     folds = make_folds(
         config.folds,
@@ -150,7 +167,34 @@ def make_problem(
         encoders=opened,
         rival=rival,
         config=config,
+        own=_own_genes(columns, names, config, matrix, rows),
+        own_columns=columns,
     )
+
+
+def _own_genes(
+    columns: np.ndarray | None,
+    names: Sequence[str],
+    config: CrossvalConfig,
+    matrix: Matrix,
+    rows: np.ndarray,
+) -> OwnGenes | None:
+    """Levels of the targets' own genes, where a row wants them.
+
+    Raises
+    ------
+    InputError
+        If every head is to have them and no target names a gene of X.
+    """
+    if config.head.own_gene and columns is None:
+        raise InputError(
+            "head: own_gene expects a column gene_id of Y's annotations that names genes of X; "
+            "found none: add it (m1pipe convert --var), or use --head plain"
+        )
+    wanted = any(row == OWN_GENE or row != base_row(row) for row in names)
+    if columns is None or not (wanted or config.head.own_gene):
+        return None
+    return read_own_genes(columns, matrix, rows)
 
 
 def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: str | None) -> None:

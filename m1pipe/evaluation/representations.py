@@ -120,10 +120,10 @@ def resolve_encoders(
     """
     rows = []
     for name, given in encoders.items():
-        if name in reserved or not _NAME.fullmatch(name):
+        if name in reserved or name.endswith("_gene") or not _NAME.fullmatch(name):
             raise InputError(
-                f"encoder: expected a name of letters, digits and _.+- that is no other row's "
-                f"({', '.join(reserved)}); found {name!r}"
+                f"encoder: expected a name of letters, digits and _.+- that does not end in _gene "
+                f"and is no other row's ({', '.join(reserved)}); found {name!r}"
             )
         items = [given] if isinstance(given, _ONE_ITEM) else list(given)
         rows.append(_resolve_row(name, items))

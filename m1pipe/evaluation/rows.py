@@ -8,29 +8,39 @@ import torch
 from torch import nn
 
 from m1pipe.config import CrossvalConfig, HeadConfig
+from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError
 from m1pipe.evaluation.linear import fit_ridge
 from m1pipe.evaluation.logistic import fit_logistic
+from m1pipe.evaluation.own_linear import predict_own_gene
 from m1pipe.evaluation.representations import EncoderRow
 from m1pipe.models.heads import balanced_weight
 from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
 
-CONSTANT_ROWS = ("mean", "prior")
-GENE_ROWS = ("ridge", "logistic", "raw")
+CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
+GENE_ROWS = ("ridge", "logistic", "raw", "ridge_gene")
 PCA_ROWS = ("pca_ridge", "pca_logistic", "pca", "pca_fold")
-LINEAR_ROWS = ("ridge", "logistic", "pca_ridge", "pca_logistic")
-ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS)
+LINEAR_ROWS = ("ridge", "logistic", "pca_ridge", "pca_logistic", "gene", "ridge_gene")
+OWN_GENE = "gene"
+OWN_SUFFIX = "_gene"
+ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS, OWN_GENE)
 
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 HEAD_ROWS = 2048
+SUBSET = 2  # a head on fewer than 1 in so many rows is trained on these alone
 
 
 def ladder(
-    kind: str, encoders: Sequence[EncoderRow], models: Sequence[str] | None
+    kind: str,
+    encoders: Sequence[EncoderRow],
+    models: Sequence[str] | None,
+    *,
+    strata: bool = False,
+    own_genes: bool = False,
 ) -> tuple[str, ...]:
     """Rows of a comparison, the yardstick first and the encoders last.
 
@@ -42,6 +52,10 @@ def ladder(
         Always rows of their own.
     models : sequence of str or None
         The other rows to run; None: all that there are.
+    strata : bool
+        Whether the strata of all samples are known: levels may then have a `stratum_mean`.
+    own_genes : bool
+        Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
 
     Returns
     -------
@@ -54,22 +68,54 @@ def ladder(
         If a row is not known for such targets.
     """
     stored = any(row.frozen for row in encoders)
+    names = tuple(row.name for row in encoders)
+    pca = "pca" if stored else "pca_fold"
     if kind == "regression":
-        usual: tuple[str, ...] = ("mean", "ridge", "pca_ridge", "raw")
+        usual: tuple[str, ...] = ("mean", *(("stratum_mean",) if strata else ()), "ridge")
+        usual += ("pca_ridge", "raw", pca)
         more: tuple[str, ...] = ()
     else:
-        usual, more = ("prior", "logistic", "raw"), ("pca_logistic",)
-    usual += ("pca",) if stored else ("pca_fold",)
-    known = (*usual, *more, "pca_fold") if stored else (*usual, *more)
-    names = tuple(row.name for row in encoders)
+        usual, more = ("prior", "logistic", "raw", pca), ("pca_logistic",)
+    own = (OWN_GENE, "ridge_gene", *(name + OWN_SUFFIX for name in (pca, *names)))
+    usual += own if own_genes and kind == "regression" else ()
+    known = (*usual, *more, *(("pca_fold",) if stored else ()))
+    known += (f"raw{OWN_SUFFIX}",) if own_genes and kind == "regression" else ()
     chosen = usual if models is None else tuple(models)
-    unknown = [name for name in chosen if name not in (*known, *names)]
-    if unknown:
-        raise InputError(
-            f"models: expected some of {', '.join(known)}; found {', '.join(unknown)}"
-            + (": pca needs a frozen encoder's run" if "pca" in unknown else "")
-        )
+    _refuse_unknown(chosen, (*known, *names), stored=stored)
     return (*(name for name in known if name in (*chosen, known[0])), *names)
+
+
+def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool) -> None:
+    unknown = [name for name in chosen if name not in known]
+    if not unknown:
+        return
+    needs = {
+        "pca": "pca needs a frozen encoder's run",
+        "stratum_mean": "stratum_mean needs --stratify, and levels to predict",
+        OWN_GENE: "gene needs a column gene_id of Y's annotations that names genes of X",
+    }
+    keys = [OWN_GENE if name.endswith(OWN_SUFFIX) else name for name in unknown]
+    why = [
+        needs[key] for key in dict.fromkeys(keys) if key in needs and (key != "pca" or not stored)
+    ]
+    raise InputError(
+        f"models: expected some of {', '.join(dict.fromkeys(known))}; found {', '.join(unknown)}"
+        + "".join(f": {text}" for text in why)
+    )
+
+
+def base_row(row: str) -> str:
+    """The row whose inputs a row has: `vae` for `vae_gene`, the row itself for others.
+
+    >>> base_row("vae_gene"), base_row("gene"), base_row("raw")
+    ('vae', 'gene', 'raw')
+    """
+    return row if row == OWN_GENE else row.removesuffix(OWN_SUFFIX)
+
+
+def has_own_term(row: str, config: CrossvalConfig) -> bool:
+    """Whether a feed-forward row adds each target's own gene."""
+    return row != base_row(row) or config.head.own_gene
 
 
 def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | None:
@@ -123,6 +169,8 @@ class Fold:
         Fold of every sample, over which the heads' row order is spread.
     seed : int
         The same for every row of the ladder.
+    own : OwnGenes or None
+        Levels of the targets' own genes, of all samples.
     """
 
     targets: Targets
@@ -132,6 +180,7 @@ class Fold:
     groups: np.ndarray | None
     order: np.ndarray
     seed: int
+    own: OwnGenes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +193,13 @@ class RowFit:
         Levels or probabilities.
     dead_share : float
         Share of the hidden units that are dead over the training rows.
+    own_share : float or None
+        Share of the targets with a gene in X whose own-gene term is on; None without the term.
     """
 
     prediction: np.ndarray
     dead_share: float = 0.0
+    own_share: float | None = None
 
 
 def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) -> RowFit:
@@ -167,22 +219,72 @@ def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) 
     -------
     RowFit
     """
+    if row == "stratum_mean":
+        return RowFit(stratum_prediction(fold))
+    if row in (OWN_GENE, "ridge_gene"):
+        return _fit_own_linear(X, fold)
     if X is None:
         return RowFit(constant_prediction(fold))
     if row in LINEAR_ROWS:
         balance = config.head.class_weight == "balanced"
         return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
-    head = fit_head(
+    own = fold.own if has_own_term(row, config) else None
+    head = _fit_head(X, own, fold, head_config(base_row(row), config))
+    levels = None if own is None else own.values[fold.test]
+    dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
+    return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head))
+
+
+def _fit_head(X: np.ndarray, own: OwnGenes | None, fold: Fold, config: HeadConfig) -> FittedHead:
+    """A head on the training rows; where these are few of all, on them alone."""
+    if SUBSET * fold.train.size < fold.targets.n:
+        X = np.ascontiguousarray(X[fold.train])
+        own = None if own is None else own.take(fold.train)
+        fold = _train_alone(fold)
+    return fit_head(
         X,
         fold.targets,
-        head_config(row, config),
+        config,
         rows=fold.train,
         seed=fold.seed,
         strata=fold.strata,
         groups=fold.groups,
         folds_order=fold.order,
+        own=own,
     )
-    return RowFit(head.predict(X[fold.test]), dead_share(head, X[fold.train[:HEAD_ROWS]]))
+
+
+def _train_alone(fold: Fold) -> Fold:
+    """The training rows as if there were no others."""
+    strata, groups = (None if v is None else v[fold.train] for v in (fold.strata, fold.groups))
+    return replace(
+        fold,
+        targets=fold.targets.take(fold.train),
+        train=np.arange(fold.train.size),
+        test=np.arange(0),
+        strata=strata,
+        groups=groups,
+        order=np.zeros(fold.train.size, dtype=np.int64),
+    )
+
+
+def _own_share(head: FittedHead) -> float | None:
+    return None if head.own is None else head.own.share_on
+
+
+def _fit_own_linear(X: np.ndarray | None, fold: Fold) -> RowFit:
+    """Each target on its own gene; with the genes given, beside a ridge on all of them."""
+    if fold.own is None:
+        raise ValueError("own genes: this split has none")
+    train, test = fold.train, fold.test
+    genes = None
+    new = np.zeros((test.size, 0))
+    if X is not None:
+        scaler = fit_gene_transform("standardize", [X[train]])
+        genes, new = scaler.apply(X[train]), scaler.apply(X[test])
+    levels = fold.targets.values[train]
+    own, own_test = fold.own.take(train), fold.own.take(test)
+    return RowFit(predict_own_gene(levels, own, own_test, X=genes, X_test=new))
 
 
 def train_mean(fold: Fold) -> np.ndarray:
@@ -204,6 +306,22 @@ def constant_prediction(fold: Fold) -> np.ndarray:
     """The training mean (or the class frequencies) for every test row."""
     mean = train_mean(fold)
     return np.broadcast_to(mean, (fold.test.size, mean.size))
+
+
+def stratum_prediction(fold: Fold) -> np.ndarray:
+    """Training mean of each test sample's own stratum, which is thereby taken as known.
+
+    A stratum without training rows gets the mean of all.
+    """
+    if fold.strata is None:
+        raise ValueError("strata: this split has none")
+    values, strata = fold.targets.values, np.asarray(fold.strata, dtype=object)
+    out = np.tile(train_mean(fold), (fold.test.size, 1))
+    for stratum in set(strata[fold.test]):
+        own = fold.train[strata[fold.train] == stratum]
+        if own.size:
+            out[strata[fold.test] == stratum] = values[own].mean(axis=0, dtype=np.float64)
+    return out
 
 
 def _fit_linear(X: np.ndarray, fold: Fold, *, standardize: bool, balance: bool) -> RowFit:

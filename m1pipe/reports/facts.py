@@ -153,7 +153,8 @@ def encoders(result: CrossvalResult) -> Table | None:
         folded=len(runs) > _MOST_RUNS,
         note=f"{trained_on}Samples: those trained on. Epoch: the one whose weights were kept. "
         f"Active by KL: mean KL divergence from the prior above {ACTIVE_KL} nats (an autoencoder "
-        f"has none); by variance: variance of the posterior mean above {ACTIVE_VARIANCE}; of all latent units. "
+        f"has none); by variance: variance of the posterior mean above {ACTIVE_VARIANCE}; of all "
+        "latent units. "
         "Reconstruction R2: 1 - SSE / SST on standardised genes, on validation rows where there "
         "are any; PCA: of as many principal components of the same training rows. Largest |r|: "
         f"of a latent unit with the library size ({listing(depths, 'or') or 'not recorded'}).",

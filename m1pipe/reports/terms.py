@@ -6,6 +6,7 @@ HEADLINE_TEST = "nadeau_bengio"
 ALPHA = 0.05
 ENOUGH_SEEDS = 3
 RECOMMENDED_REPEATS = 5
+OWN_SUFFIX = "_gene"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ TESTS = {
 MODELS = {
     "mean": "mean of every target in the training rows",
     "prior": "class frequencies in the training rows",
+    "stratum_mean": "training mean of the test sample's own stratum, which it is told",
+    "gene": "linear regression on the isoform's own gene",
+    "ridge_gene": "ridge regression on the genes, and the isoform's own gene beside it",
     "ridge": "ridge regression on the genes",
     "logistic": "penalised logistic regression on the genes",
     "pca_ridge": "ridge regression on PCA scores",
@@ -90,6 +94,9 @@ def loss_label(metric: str, target_units: object) -> str:
 
 def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     """What a model of the ladder is; those on encoders by their width and weight of the KL."""
+    base = name.removesuffix(OWN_SUFFIX)
+    if name not in MODELS and base != name and (base in encoders or base in MODELS):
+        return f"{model_label(base, encoders)}, and the isoform's own gene beside it"
     if name not in encoders:
         return MODELS.get(name, "")
     width, beta = encoders[name].get("n_latent"), encoders[name].get("beta")

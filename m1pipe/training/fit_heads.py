@@ -8,16 +8,18 @@ import numpy as np
 import torch
 
 from m1pipe.config import HeadConfig, TrainingConfig
+from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.training.fit import fit
-from m1pipe.training.fitted_head import FittedHead
+from m1pipe.training.fitted_head import FittedHead, add_own_term, choose_own_term
 from m1pipe.training.head_feed import HeadFeed
 from m1pipe.training.head_start import HeadStart, HeadTask, finish_head, make_task, start_head
 from m1pipe.training.objectives import head_objective
 
 FEW_ROWS = 60
+FEW_HELD_OUT = 0.25
 INNER_FOLDS = 5
 VALIDATION_ROWS = 256
 
@@ -34,6 +36,7 @@ def fit_head(
     order_seed: int | None = None,
     folds_order: np.ndarray | None = None,
     class_weight: np.ndarray | None = None,
+    own: OwnGenes | None = None,
 ) -> FittedHead:
     """Train a head on some rows of a feature matrix.
 
@@ -64,6 +67,9 @@ def fit_head(
         Fold of each row, to spread the folds evenly over the order.
     class_weight : ndarray, shape (n_classes,), optional
         Weight of each class, in place of the configuration's.
+    own : OwnGenes, optional
+        Of all n rows: a term for each level's own gene is fitted beside the network
+        (`m1pipe.training.own_term`).
 
     Returns
     -------
@@ -85,7 +91,9 @@ def fit_head(
         task = make_task(X, targets, config, seed=seed, class_weight=class_weight)
         epochs = _choose_epochs(task, inner[0], inner[1])
         fixed = replace(task, config=replace(config, epochs=epochs))
-        return _train(fixed, np.arange(rows.size))
+        everything = np.arange(rows.size)
+        head = _train(fixed, everything)
+        return head if own is None else _with_own(fixed, head, own.take(rows), everything, *inner)
     task = make_task(
         X,
         targets,
@@ -96,9 +104,31 @@ def fit_head(
         folds=folds_order,
     )
     if config.validation == 0:
-        return _train(task, rows)
+        head = _train(task, rows)
+        return head if own is None else _with_own(task, head, own, rows, strata, groups)
     kept, held_out = inner_split(rows, config.validation, seed, strata=strata, groups=groups)
-    return _train(task, kept, held_out, scale_rows=rows)
+    head = _train(task, kept, held_out, scale_rows=rows)
+    if own is None:
+        return head
+    return add_own_term(head, task.X, targets, own, rows=kept, held_out=held_out)
+
+
+def _with_own(
+    task: HeadTask,
+    head: FittedHead,
+    own: OwnGenes,
+    rows: np.ndarray,
+    *labels: np.ndarray | None,
+) -> FittedHead:
+    """Add the own-gene term to a head that was trained on all of `rows`.
+
+    Its strengths are chosen by a second head, of as many epochs, that saw three quarters of them.
+    """
+    strata, groups = labels
+    kept, held_out = inner_split(rows, FEW_HELD_OUT, task.seed, strata=strata, groups=groups)
+    inner = _train(task, kept, scale_rows=rows)
+    choice = choose_own_term(inner, task.X, task.targets, own, rows=kept, held_out=held_out)
+    return add_own_term(head, task.X, task.targets, own, rows=rows, choice=choice)
 
 
 def _choose_epochs(task: HeadTask, strata: np.ndarray | None, groups: np.ndarray | None) -> int:

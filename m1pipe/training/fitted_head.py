@@ -1,19 +1,21 @@
 """A trained head with the scaling of its inputs: what predicts."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from m1pipe.data.targets import Kind
+from m1pipe.data.own_gene import OwnGenes
+from m1pipe.data.targets import Kind, Targets
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.models.heads import Head, head_probabilities
 from m1pipe.models.mlp import evaluating
 from m1pipe.training.history import History
+from m1pipe.training.own_term import Choice, OwnTerm, Residuals, choose_term, fit_term
 
 PREDICT_ROWS = 2048
 
@@ -38,6 +40,8 @@ class FittedHead:
         Losses per epoch; of levels as a share of their mean variance in the training rows.
     n_epochs : int
         Epochs behind the weights that were kept.
+    own : OwnTerm or None
+        What each target's own gene adds.
     """
 
     module: Head
@@ -47,14 +51,17 @@ class FittedHead:
     scaler: GeneTransform
     history: History
     n_epochs: int
+    own: OwnTerm | None = None
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Levels, or probabilities.
 
         Parameters
         ----------
         X : ndarray, shape (n_samples, n_features)
             Features as in training, not standardised.
+        own : ndarray, shape (n_samples, n_own), optional
+            Levels of the targets' own genes, where the head has a term for them.
 
         Returns
         -------
@@ -62,19 +69,37 @@ class FittedHead:
             Levels (n_samples, n_targets); probabilities of each class (n_samples, n_classes),
             rows summing to 1; for "multilabel" of each label (n_samples, n_labels).
         """
-        device = next(self.module.parameters()).device
         pieces = []
         with evaluating(self.module), torch.no_grad():
             for start in range(0, max(len(X), 1), PREDICT_ROWS):
-                x = torch.from_numpy(self.scaler.apply(X[start : start + PREDICT_ROWS]))
-                pieces.append(head_probabilities(self.kind, self.module(x.to(device))).cpu())
+                hidden = self._activations(X[start : start + PREDICT_ROWS])
+                pieces.append(head_probabilities(self.kind, self.module.output(hidden)).cpu())
+                if self.own is not None:
+                    if own is None:
+                        raise ValueError("own: this head needs the levels of the own genes")
+                    here = own[start : start + PREDICT_ROWS]
+                    self.own.add(pieces[-1].numpy(), hidden.cpu().numpy(), here)
         return torch.cat(pieces).numpy()
+
+    def activations(self, X: np.ndarray) -> np.ndarray:
+        """What the last hidden layer puts out, shape (n_samples, n_hidden)."""
+        with evaluating(self.module), torch.no_grad():
+            starts = range(0, max(len(X), 1), PREDICT_ROWS)
+            return np.concatenate(
+                [self._activations(X[s : s + PREDICT_ROWS]).cpu().numpy() for s in starts]
+            )
+
+    def _activations(self, X: np.ndarray) -> Tensor:
+        device = next(self.module.parameters()).device
+        hidden: Tensor = self.module.hidden(torch.from_numpy(self.scaler.apply(X)).to(device))
+        return hidden
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays, and values for JSON, from which `from_state` makes the same head."""
         arrays = {f"head.{k}": v.cpu().numpy() for k, v in self.module.state_dict().items()}
         arrays |= {"scaler.location": self.scaler.location, "scaler.scale": self.scaler.scale}
-        return arrays, {
+        own_arrays, own = ({}, None) if self.own is None else self.own.to_state()
+        return arrays | own_arrays, {
             "kind": self.kind,
             "names": list(self.names),
             "units": asdict(self.units),
@@ -82,6 +107,7 @@ class FittedHead:
             "scaler": self.scaler.kind,
             "history": asdict(self.history),
             "n_epochs": self.n_epochs,
+            "own": own,
         }
 
     @classmethod
@@ -104,8 +130,70 @@ class FittedHead:
             names, units = tuple(meta["names"]), Units(**meta["units"])
             history = History(**meta["history"])
             n_epochs = int(meta["n_epochs"])
+            own = OwnTerm.from_state(arrays, meta["own"]) if meta.get("own") else None
         except (KeyError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"head: expected a stored head; {' '.join(str(error).split())}"
             ) from None
-        return cls(module.eval(), meta["kind"], names, units, scaler, history, n_epochs)
+        return cls(module.eval(), meta["kind"], names, units, scaler, history, n_epochs, own)
+
+
+def choose_own_term(
+    head: FittedHead,
+    X: np.ndarray,
+    targets: Targets,
+    own: OwnGenes,
+    *,
+    rows: np.ndarray,
+    held_out: np.ndarray,
+) -> Choice:
+    """What held-out rows say of an own-gene term beside a trained head.
+
+    Parameters
+    ----------
+    head : FittedHead
+        Of levels; trained on `rows`.
+    X : ndarray, shape (n_samples, n_features)
+    targets, own : Targets, OwnGenes
+        Of the same samples.
+    rows, held_out : ndarray of int
+    """
+    hidden = head.activations(X)
+    residuals = _residuals(head, targets, hidden)
+    return choose_term(hidden, residuals, own, rows=rows, held_out=held_out)
+
+
+def add_own_term(
+    head: FittedHead,
+    X: np.ndarray,
+    targets: Targets,
+    own: OwnGenes,
+    *,
+    rows: np.ndarray,
+    held_out: np.ndarray | None = None,
+    choice: Choice | None = None,
+) -> FittedHead:
+    """A trained head with the own-gene term beside it.
+
+    Parameters
+    ----------
+    head, X, targets, own, rows
+        As for `choose_own_term`.
+    held_out : ndarray of int, optional
+        Rows that decide about the term, where `choice` does not.
+    choice : Choice, optional
+        What other rows decided.
+    """
+    hidden = head.activations(X)
+    residuals = _residuals(head, targets, hidden)
+    if choice is None:
+        decide = rows[:0] if held_out is None else held_out
+        choice = choose_term(hidden, residuals, own, rows=rows, held_out=decide)
+    return replace(head, own=fit_term(hidden, residuals, own, rows, choice))
+
+
+def _residuals(head: FittedHead, targets: Targets, hidden: np.ndarray) -> Residuals:
+    """Levels less those of the head."""
+    output = head.module.output
+    weight, bias = (p.detach().cpu().numpy() for p in (output.weight, output.bias))
+    return Residuals(targets.values, hidden, weight, bias)

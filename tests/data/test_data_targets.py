@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.own_gene import own_columns, read_own_genes
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
@@ -55,7 +56,7 @@ def test_levels_that_cannot_be_used_are_refused() -> None:
     x = make_matrix(["a", "b"])
     with pytest.raises(InputError, match="found none: X has a, b"):
         load_targets(x, y=make_matrix(["c"]))
-    with pytest.raises(InputError, match=r"3 columns \(t0, t1, t2, \.\.\.\); found t9"):
+    with pytest.raises(InputError, match=r"3 columns \(t0, t1, t2, .*\) or their genes; found t9"):
         load_targets(x, y=make_matrix(["a"]), targets=["t0", "t9"])
     with pytest.raises(InputError, match="targets: expected unique names"):
         load_targets(x, y=make_matrix(["a"]), targets=["t0", "t0"])
@@ -150,3 +151,25 @@ def test_exactly_one_source_is_needed() -> None:
 
 def test_targets_default_to_unknown_units() -> None:
     assert Targets("binary", np.array([0, 1]), ("a", "b")).units == Units()
+
+
+def test_isoforms_name_their_genes_and_a_gene_means_its_isoforms() -> None:
+    y = make_matrix(["a", "b"], 4)
+    y.var["gene_id"] = ["g1", "g2", "g1", "g3"]
+    _, targets, _ = load_targets(make_matrix(["a", "b"]), y=y)
+    assert targets.genes == ("g1", "g2", "g1", "g3")
+    _, chosen, _ = load_targets(make_matrix(["a", "b"]), y=y, targets=["g1", "t1"])
+    assert chosen.names == ("t0", "t2", "t1")
+    assert chosen.genes == ("g1", "g1", "g2")
+
+
+def test_own_genes_are_matched_by_name_and_missing_ones_are_said() -> None:
+    x = make_matrix(["a", "b"], 3)
+    x.var.index = ["ENSG00000000002.4", "ENSG00000000009.1", "ENSG00000000001.1"]
+    genes = ("ENSG00000000001", "ENSG00000000002.7", "ENSG00000000003", "nan", "ENSG00000000001")
+    columns = own_columns(genes, x)
+    assert columns.tolist() == [2, 0, -1, -1, 2]
+    own = read_own_genes(columns, x, np.array([1]))
+    assert own.column.tolist() == [1, 0, -1, -1, 1]
+    np.testing.assert_array_equal(own.values, x.read()[1:][:, [0, 2]])
+    assert own.has.tolist() == [0, 1, 4]

@@ -196,3 +196,45 @@ def _dead_by_hand(head: object, X: np.ndarray) -> float:
         out = np.maximum(out @ W.T + b, 0)
         dead.append(np.ptp(out, axis=0) <= 1e-6)
     return float(np.concatenate(dead).mean())
+
+
+def test_own_genes_and_strata_lengthen_the_ladder() -> None:
+    vae = encoder_row("vae", in_fold=False)
+    assert ladder("regression", [vae], None, strata=True, own_genes=True) == (
+        *("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca"),
+        *("gene", "ridge_gene", "pca_gene", "vae_gene", "vae"),
+    )
+    assert ladder("regression", [vae], ["vae_gene"], own_genes=True) == ("mean", "vae_gene", "vae")
+    with pytest.raises(InputError, match="gene needs a column gene_id of Y's annotations"):
+        ladder("regression", [vae], ["vae_gene"])
+    with pytest.raises(InputError, match="stratum_mean needs --stratify"):
+        ladder("regression", [vae], ["stratum_mean"])
+
+
+def test_the_stratum_mean_is_told_the_test_samples_stratum(levels: Fold) -> None:
+    strata = np.array(["a", "b"] * 50, dtype=object)
+    strata[TEST[0]] = "new"
+    found = fit_row("stratum_mean", None, replace(levels, strata=strata), QUICK).prediction
+    values = levels.targets.values[TRAIN]
+    np.testing.assert_allclose(found[0], values.mean(axis=0), rtol=1e-6)
+    for k, row in enumerate(TEST[1:], start=1):
+        expected = values[strata[TRAIN] == strata[row]].mean(axis=0)
+        np.testing.assert_allclose(found[k], expected, rtol=1e-6)
+
+
+def test_a_small_training_set_is_fitted_as_if_there_were_no_others(
+    X: np.ndarray, levels: Fold
+) -> None:
+    few = replace(levels, train=TRAIN[:30])
+    alone = Fold(
+        levels.targets.take(np.r_[TRAIN[:30], TEST]),
+        np.arange(30),
+        np.arange(30, 60),
+        None,
+        None,
+        np.zeros(60, dtype=int),
+        seed=1,
+    )
+    found = fit_row("raw", X, few, QUICK).prediction
+    expected = fit_row("raw", X[np.r_[TRAIN[:30], TEST]], alone, QUICK).prediction
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
