@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.data import normal_scores
 from m1pipe.errors import InputError
 
-KINDS = ("standardize", "center", "minmax", "none")
+KINDS = ("standardize", "center", "minmax", "none", "normal_score")
 FLOOR_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class GeneTransform:
-    """An affine map per gene, ``(X - location) / scale``.
+    """A map per gene: affine, ``(X - location) / scale``, or normal scores.
 
     Attributes
     ----------
@@ -26,11 +27,14 @@ class GeneTransform:
         One of `KINDS`; says where the numbers come from.
     location, scale : ndarray of float32, shape (n_genes,)
         In units of the data; every scale is positive.
+    levels : ndarray of float32, shape (n_knots, n_genes), or None
+        Quantiles of the training rows, for normal scores; location and scale are 0 and 1 then.
     """
 
     kind: str
     location: np.ndarray
     scale: np.ndarray
+    levels: np.ndarray | None = None
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Transformed rows.
@@ -46,6 +50,8 @@ class GeneTransform:
             A new array; `invert` takes it back.
         """
         self._check_width(X)
+        if self.levels is not None:
+            return normal_scores.to_scores(X, self.levels)
         out = np.subtract(X, self.location, dtype=np.float32)
         out /= self.scale
         return out
@@ -64,12 +70,38 @@ class GeneTransform:
             A new array.
         """
         self._check_width(X)
+        if self.levels is not None:
+            return normal_scores.from_scores(X, self.levels)
         out = np.multiply(X, self.scale, dtype=np.float32)
         out += self.location
         return out
 
+    def invert_draws(self, X: np.ndarray) -> np.ndarray:
+        """Rows in units of the data, of values drawn from a model that varies as the data do.
+
+        `invert`, but normal scores go by their place in N(0, 1), which gives levels that many
+        samples share, such as zero, their share.
+        """
+        if self.levels is None:
+            return self.invert(X)
+        self._check_width(X)
+        return normal_scores.from_places(X, self.levels)
+
+    def log_slope(self, X: np.ndarray) -> np.ndarray:
+        """Natural log of the slope of `apply` about levels X, float64, of the shape of X.
+
+        Of normal scores over a tenth of the gene's spread, lest it follow single knots.
+        """
+        self._check_width(X)
+        if self.levels is None:
+            return np.broadcast_to(-np.log(self.scale.astype(np.float64)), X.shape)
+        step = np.maximum(0.05 * self.levels.std(axis=0), 1e-6)
+        rise = self.apply(X + step).astype(np.float64) - self.apply(X - step)
+        slope: np.ndarray = np.log(np.maximum(rise, 1e-12) / (2 * step))
+        return slope
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and strings, exact for JSON; `from_dict` takes it back."""
+        """Plain lists and strings, exact for JSON, without levels; `from_dict` takes it back."""
         return {
             "kind": self.kind,
             "location": self.location.tolist(),
@@ -77,8 +109,10 @@ class GeneTransform:
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> "GeneTransform":
-        """Transform stored by `to_dict`.
+    def from_dict(
+        cls, stored: Mapping[str, Any], levels: np.ndarray | None = None
+    ) -> "GeneTransform":
+        """Transform stored by `to_dict`, with its levels where it has some.
 
         Raises
         ------
@@ -94,13 +128,15 @@ class GeneTransform:
                 f"transform: expected kind, location and scale; found {error!r}: "
                 "the file was not written by m1pipe or is damaged"
             ) from None
+        if (levels is not None) != (kind == "normal_score"):
+            raise InputError("transform: expected levels with normal_score and with no other")
         usable = location.ndim == 1 and location.shape == scale.shape and bool((scale > 0).all())
         if kind not in KINDS or not usable:
             raise InputError(
                 f"transform: expected one of {', '.join(KINDS)} with equally many locations and "
                 f"positive scales; found {kind!r}, {location.size} and {scale.size}"
             )
-        return cls(kind, location, scale)
+        return cls(kind, location, scale, levels)
 
     def _check_width(self, X: np.ndarray) -> None:
         if X.ndim != 2 or X.shape[1] != self.location.size:
@@ -139,9 +175,11 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
 
     Parameters
     ----------
-    kind : {"standardize", "center", "minmax", "none"}
+    kind : {"standardize", "center", "minmax", "none", "normal_score"}
         "standardize": mean and standard deviation (divisor n); "center": mean and 1;
-        "minmax": smallest value and range, so that training rows lie in [0, 1]; "none": 0 and 1.
+        "minmax": smallest value and range, so that training rows lie in [0, 1]; "none": 0 and 1;
+        "normal_score": places in the gene's distribution as normal quantiles, fitted to a random
+        few thousand of the rows where there are more.
     blocks : iterable of ndarray, each of shape (n_rows, n_genes)
         The training rows in any blocking; accumulated in float64.
 
@@ -157,6 +195,8 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
     """
     if kind not in KINDS:
         raise InputError(f"transform: expected one of {', '.join(KINDS)}; found {kind!r}")
+    if kind == "normal_score":
+        return _fit_normal_scores(blocks)
     moments = _accumulate(blocks)
     location = moments.mean
     scale = np.ones_like(moments.mean)
@@ -169,6 +209,26 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
     elif kind == "none":
         location = np.zeros_like(moments.mean)
     return GeneTransform(kind, location.astype(np.float32), scale.astype(np.float32))
+
+
+def _fit_normal_scores(blocks: Iterable[np.ndarray]) -> GeneTransform:
+    """Quantiles of a uniform sample of the rows, by one pass (Vitter 1985, algorithm R)."""
+    rng = np.random.default_rng(0)
+    kept: list[np.ndarray] = []
+    seen = 0
+    for block in blocks:
+        for row in np.asarray(block):
+            if len(kept) < normal_scores.MOST_ROWS:
+                kept.append(row.copy())
+            elif (place := int(rng.integers(seen + 1))) < len(kept):
+                kept[place] = row.copy()
+            seen += 1
+    if not kept:
+        raise InputError("transform: expected at least one training row; found none")
+    levels = normal_scores.fit_levels(np.stack(kept))
+    n_genes = levels.shape[1]
+    ones = np.ones(n_genes, dtype=np.float32)
+    return GeneTransform("normal_score", np.zeros(n_genes, dtype=np.float32), ones, levels)
 
 
 def floored_scale(spread: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ class Drift:
         The same share of the encoder's own validation rows: what is to be expected.
     gap_shift : ndarray, shape (n_latent,), or None
         Root mean square distance, in standard deviations, by which the missing genes move each
-        latent of training-like samples; None where no gene is missing.
+        latent of training-like samples; None where no gene is missing, or the law is of counts.
     """
 
     n_samples: int
@@ -109,8 +109,8 @@ def encode_with_drift(
     for start, stop, X in aligned.blocks(CHUNK_ROWS):
         here = None if codes is None else codes[start:stop]
         Z[start:stop] = encoder.encode_array(X, here)
-        fitted = encoder.scaler.apply(encoder.decode(Z[start:stop], here))
-        transformed = encoder.scaler.apply(X)
+        fitted = encoder.inputs(encoder.reconstruct_array(X, here))
+        transformed = encoder.inputs(X)
         squares = ((transformed - fitted) / scale) ** 2
         errors[start:stop] = squares[:, present].mean(axis=1)
         total += transformed.sum(axis=0, dtype=np.float64)
@@ -157,6 +157,7 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
 def _drift(encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.ndarray) -> Drift:
     q99 = encoder.summary["error_q99"]
     missing = tuple(aligned.match.missing)
+    of_counts = encoder.module.of_counts
     return Drift(
         n_samples=aligned.shape[0],
         n_genes=aligned.shape[1],
@@ -166,5 +167,5 @@ def _drift(encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.nda
         genes_shifted=float((shift > 1).mean()),
         beyond=float((errors > q99).mean()) if q99 is not None and len(errors) else 0.0,
         beyond_held_out=encoder.summary["error_beyond"],
-        gap_shift=gap_shift(encoder, aligned.present) if missing else None,
+        gap_shift=gap_shift(encoder, aligned.present) if missing and not of_counts else None,
     )

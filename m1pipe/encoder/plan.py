@@ -21,6 +21,16 @@ from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
 BLOCK_BYTES = 2**25
+AFFINE = ("standardize", "center", "minmax", "none")
+OF_COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
+OF_ZEROS = ("hurdle_gaussian", "zero_inflated_log_normal")
+WHOLE = (*OF_COUNTS, *OF_ZEROS)
+TRANSFORMS = {
+    "bernoulli": ("minmax", "none"),
+    "log_normal": ("none",),
+    **dict.fromkeys(OF_COUNTS, ("none",)),
+    **dict.fromkeys(OF_ZEROS, AFFINE),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,11 +186,16 @@ def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
         If likelihood and transform do not go together.
     """
     model, training = config.model, config.training
-    fitting = {"bernoulli": ("minmax", "none"), "log_normal": ("none",)}.get(model.likelihood)
+    fitting = TRANSFORMS.get(model.likelihood)
     if fitting and model.transform not in fitting:
         raise InputError(
             f"likelihood: {model.likelihood} expects levels as --transform {fitting[0]} gives "
             f"them; found --transform {model.transform}"
+        )
+    if model.likelihood in WHOLE and model.output_activation != "identity":
+        raise InputError(
+            f"likelihood: {model.likelihood} expects output_activation identity; found "
+            f"{model.output_activation}"
         )
     hidden, back = default_widths(model, n_rows)
     warmup = training.kl_warmup
@@ -272,7 +287,9 @@ def _check_values(plan: TrainingPlan) -> None:
     if model.likelihood.startswith("gaussian"):
         refuse_counts(plan.source.matrix.units, blocks, where)
         return
-    if model.transform == "minmax":
+    if model.likelihood in OF_ZEROS and plan.source.matrix.units.is_counts:
+        refuse_counts(plan.source.matrix.units, blocks, where)
+    if model.transform == "minmax" and model.likelihood == "bernoulli":
         return
     top = 1.0 if model.likelihood == "bernoulli" else np.inf
     for block in blocks:
@@ -280,4 +297,9 @@ def _check_values(plan: TrainingPlan) -> None:
             raise InputError(
                 f"{where}: expected values in [0, {top:g}] for the likelihood {model.likelihood}; "
                 f"found {block.min():g} to {block.max():g}"
+            )
+        if model.likelihood in OF_COUNTS and (block != np.floor(block)).any():
+            raise InputError(
+                f"{where}: expected counts for the likelihood {model.likelihood}; found "
+                f"{block[block != np.floor(block)][0]:g}: give raw counts"
             )

@@ -98,7 +98,7 @@ def gene_scale(scaler: GeneTransform, pca: PCA) -> np.ndarray:
     ndarray, shape (n_genes,)
         1 where the transform standardises; otherwise the training standard deviation, floored.
     """
-    if scaler.kind == "standardize":
+    if scaler.kind in ("standardize", "normal_score"):
         return np.ones(pca.mean.size)
     return floored_scale(np.sqrt(pca.gene_variances.astype(np.float64)))
 
@@ -146,8 +146,10 @@ def measure(
             centre = 0.0 if here is None or shift is None else shift[here]
             start += len(X)
             low = np.minimum(low, X.min(axis=0))
-            mu, logvar = module.encode(torch.from_numpy(X).to(device), classes)
-            fitted = module.likelihood.mean(module.decode(mu, classes)).cpu().numpy()
+            x = torch.from_numpy(X).to(device)
+            mu, logvar = module.encode(x, classes)
+            mean = module.likelihood.mean(module.decode(mu, classes, module.library(x)))
+            fitted, X = module.inputs(mean).cpu().numpy(), module.inputs(x).cpu().numpy()
             squares = ((X - fitted) / scale) ** 2
             mus.append(mu.cpu().numpy())
             errors.append(squares.mean(axis=1))

@@ -1,7 +1,7 @@
 """Training an encoder: the scale, the start, the loop and the summary."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,22 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
 from m1pipe.encoder.condition import fit_shift
+from m1pipe.encoder.counting import fit_count_inputs
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.rates import parameter_groups
-from m1pipe.encoder.trained import Encoder, gene_means
+from m1pipe.encoder.trained import Encoder, gene_means, seen_by
+from m1pipe.models.counts import CountInputs
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias
+from m1pipe.models.zeros import HurdleGaussian
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.recipe import Aligned
 from m1pipe.settings import parse_bytes
 from m1pipe.training.device import resolve_device, seeded
+from m1pipe.training.distributed import ALONE, World, common_batch_norm, peers_present
 from m1pipe.training.faults import explain_rows
-from m1pipe.training.feed import Batches, ResidentFeed, make_feed
+from m1pipe.training.feed import Batches, Feed, ResidentFeed, make_feed, whole
 from m1pipe.training.fit import fit
 from m1pipe.training.history import History, Observer
 from m1pipe.training.objectives import vae_objective
@@ -87,6 +91,7 @@ def train_planned(
     resume: bool = False,
     stop: StopFlag | None = None,
     observer: Observer | None = None,
+    world: World = ALONE,
 ) -> Encoder:
     """Train what was planned.
 
@@ -97,6 +102,8 @@ def train_planned(
         As for `train_encoder`.
     stop : StopFlag, optional
         Looked at after every step.
+    world : World
+        Processes that train it together; each returns the same encoder.
 
     Returns
     -------
@@ -107,31 +114,39 @@ def train_planned(
     blocks = raw_blocks(plan.source, plan.rows)
     scaler = fit_gene_transform(plan.config.model.transform, blocks)
     device = resolve_device(training.device)
-    batches, validation = _feeds(plan, scaler, device)
-    plan = _with_shift(plan, scaler, batches)
+    batches, validation = _feeds(plan, scaler, device, world)
+    module = _fresh(plan, scaler, lambda: _blocks(plan.source, plan.rows, scaler, batches))
+
+    def inputs() -> Iterator[np.ndarray]:
+        blocks = _blocks(plan.source, plan.rows, scaler, batches)
+        return (seen_by(module, X) for X in blocks) if module.of_counts else blocks
+
+    plan = _with_shift(plan, inputs())
     pca = fit_pca(
-        lambda: _within_classes(plan, _blocks(plan.source, plan.rows, scaler, batches)),
-        plan.config.model.n_latent,
-        seed=training.seed,
+        lambda: _within_classes(plan, inputs()), plan.config.model.n_latent, seed=training.seed
     )
-    module = _start(plan, pca).to(device)
-    history = fit(
-        module,
-        batches,
-        vae_objective,
-        training,
-        beta=plan.config.model.beta,
-        validation=validation,
-        parameters=parameter_groups(module, training),
-        checkpoint=checkpoint,
-        resume=resume,
-        stop=stop,
-        observer=observer,
-        explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
-        start_counts=plan.config.model.starts_at_pca,
-    )
+    _start(module, plan, pca)
+    module.to(device)
+    parameters = parameter_groups(module, training)
+    with common_batch_norm(module, world), peers_present(world):
+        history = fit(
+            module,
+            batches,
+            vae_objective,
+            training,
+            beta=plan.config.model.beta,
+            validation=validation,
+            parameters=parameters,
+            checkpoint=checkpoint,
+            resume=resume,
+            stop=stop,
+            observer=observer,
+            explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
+            start_counts=plan.config.model.starts_at_pca,
+            world=world,
+        )
     if plan.config.model.starts_at_pca and validation is not None:
-        recalibrate_noise(module, validation, seed=training.seed)
+        recalibrate_noise(module, whole(validation), seed=training.seed)
     encoder = _encoder(plan, scaler, pca, module, history)
     encoder.summary = {
         **_facts(plan, history, str(device)),
@@ -151,7 +166,7 @@ def _encoder(
     return Encoder(
         module=module,
         config=plan.config,
-        recipe=replace(plan.source.recipe, gene_means=gene_means(scaler, pca)),
+        recipe=replace(plan.source.recipe, gene_means=gene_means(scaler, pca, module)),
         scaler=scaler,
         pca=pca,
         history=history.rows,
@@ -161,11 +176,10 @@ def _encoder(
     )
 
 
-def _with_shift(plan: TrainingPlan, scaler: GeneTransform, batches: Batches) -> TrainingPlan:
+def _with_shift(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> TrainingPlan:
     """The plan with the means of its classes, where it has classes."""
     if plan.condition is None or plan.codes is None:
         return plan
-    blocks = _blocks(plan.source, plan.rows, scaler, batches)
     shift = fit_shift(blocks, plan.codes[plan.rows], plan.n_classes)
     return replace(plan, condition=replace(plan.condition, shift=shift))
 
@@ -182,8 +196,8 @@ def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterato
 
 
 def _feeds(
-    plan: TrainingPlan, scaler: GeneTransform, device: torch.device
-) -> tuple[Batches, Batches | None]:
+    plan: TrainingPlan, scaler: GeneTransform, device: torch.device, world: World
+) -> tuple[Feed, Feed | None]:
     """Batches of the training rows, and of the validation rows where there are any."""
     training = plan.config.training
     memory = parse_bytes(training.memory)
@@ -194,6 +208,7 @@ def _feeds(
         batch_size=training.batch_size,
         seed=training.seed,
         device=device,
+        part=(world.rank, world.size),
     )
     own = int((1 - share) * memory)
     batches = feed(plan.source, plan.rows, memory_bytes=own, codes=plan.codes)
@@ -209,15 +224,29 @@ def _feeds(
     return batches, validation
 
 
-def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
-    """A fresh network, started at the principal components where its shape allows."""
-    model = plan.config.model
+def _fresh(
+    plan: TrainingPlan, scaler: GeneTransform, blocks: Callable[[], Iterator[np.ndarray]]
+) -> VAEModule:
+    """A network as it is drawn, told the scale of its data where its law has to know."""
     with seeded(plan.config.training.seed):
-        module = VAEModule(plan.source.shape[1], model, n_classes=plan.n_classes)
+        module = VAEModule(plan.source.shape[1], plan.config.model, n_classes=plan.n_classes)
+    if isinstance(module.likelihood, HurdleGaussian):
+        module.likelihood.set_units(
+            torch.from_numpy(scaler.location), torch.from_numpy(scaler.scale)
+        )
+    if isinstance(module.inputs, CountInputs):
+        fit_count_inputs(module.inputs, blocks)
+    return module
+
+
+def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
+    """Start a network at the principal components where its shape allows, else at the mean."""
     mean = torch.from_numpy(pca.mean)
-    if not model.starts_at_pca:
+    if not plan.config.model.starts_at_pca:
+        if isinstance(module.inputs, CountInputs):
+            mean = module.inputs.mean_counts
         initialize_output_bias(module, mean)
-        return module
+        return
     noise = noise_variance(
         torch.from_numpy(pca.residual_variances),
         torch.from_numpy(pca.gene_variances),
@@ -232,7 +261,6 @@ def _start(plan: TrainingPlan, pca: PCA) -> VAEModule:
         mean=mean,
         class_shift=None if plan.condition is None else torch.from_numpy(plan.condition.shift),
     )
-    return module
 
 
 def _blocks(

@@ -23,6 +23,7 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.condition import Condition
 from m1pipe.errors import InputError
+from m1pipe.models.counts import CountInputs
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
@@ -32,6 +33,7 @@ from m1pipe.settings import build, to_dict
 FORMAT_VERSION = 1
 CHUNK_ROWS = 1024
 MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
+LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
 
 
@@ -166,6 +168,23 @@ class Encoder:
         ]
         return _joined(parts, self.n_latent)
 
+    def inputs(self, X: np.ndarray) -> np.ndarray:
+        """What the network sees of rows that are aligned already, without any class.
+
+        The per-gene transform, and for a law of counts their standardised logarithms.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_genes)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+            The scale of the stored components.
+        """
+        scaled = self.scaler.apply(X)
+        return seen_by(self.module, scaled) if self.module.of_counts else scaled
+
     def posterior_array(
         self, X: np.ndarray, codes: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +208,12 @@ class Encoder:
                 sds.append(torch.exp(0.5 * logvar).numpy())
         return _joined(mus, self.n_latent), _joined(sds, self.n_latent)
 
-    def decode(self, Z: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+    def decode(
+        self,
+        Z: np.ndarray,
+        codes: np.ndarray | None = None,
+        library: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Expected levels of latents.
 
         Parameters
@@ -197,17 +221,38 @@ class Encoder:
         Z : ndarray, shape (n_samples, n_latent)
         codes : ndarray of int64, shape (n_samples,), optional
             Class of each row; a conditional model needs it.
+        library : ndarray, shape (n_samples,), optional
+            Total counts of each row, for a law of counts. Left out: typical ones.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_genes)
             In the units of training.
         """
-        parts = [
-            self.scaler.invert(decode_mean(self.module, torch.from_numpy(z), _tensor(c)).numpy())
-            for z, c in _chunks(np.asarray(Z, dtype=np.float32), codes)
-        ]
+        Z, start, parts = np.asarray(Z, dtype=np.float32), 0, []
+        for z, c in _chunks(Z, codes):
+            depth = None
+            if library is not None:
+                depth = torch.from_numpy(np.float32(library[start : start + len(z)]))[:, None]
+            start += len(z)
+            levels = decode_mean(self.module, torch.from_numpy(z), _tensor(c), depth)
+            parts.append(self.scaler.invert(levels.numpy()))
         return _joined(parts, len(self.genes))
+
+    def reconstruct_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+        """Expected levels of rows that are aligned already, from their latent means.
+
+        Parameters
+        ----------
+        X, codes
+            As for `encode_array`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+        """
+        library = np.maximum(X.sum(axis=1), 1) if self.module.of_counts else None
+        return self.decode(self.encode_array(X, codes), codes, library)
 
     def reconstruct(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Expected levels of data's samples, from their latent means.
@@ -223,7 +268,12 @@ class Encoder:
             The encoder's genes, in the units of training.
         """
         aligned = self._seen(data, min_coverage)
-        return self.decode(self.transform(aligned), self.codes(aligned.matrix))
+        codes = self.codes(aligned.matrix)
+        parts = [
+            self.reconstruct_array(X, _part(codes, start, stop))
+            for start, stop, X in aligned.blocks(CHUNK_ROWS)
+        ]
+        return _joined(parts, len(self.genes))
 
     def pca_scores(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Scores of data's samples on the principal components stored with the encoder.
@@ -257,7 +307,7 @@ class Encoder:
         -------
         ndarray of float32, shape (n_samples, n_components)
         """
-        scaled = self.scaler.apply(X)
+        scaled = self.inputs(X)
         if self.condition is not None:
             if codes is None:
                 raise ValueError("a conditional model needs the class of each sample")
@@ -283,6 +333,8 @@ class Encoder:
         _write_arrays(folder / "model.safetensors", weights)
         shift = {} if self.condition is None else {"class_shift": self.condition.shift}
         _write_arrays(folder / "pca.safetensors", {**vars(self.pca), **shift})
+        if self.scaler.levels is not None:
+            _write_arrays(folder / LEVELS_FILE, {"levels": self.scaler.levels})
         roles = [("train", self.samples), ("validation", self.validation_samples)]
         table = pd.DataFrame(
             [(sample, role) for role, samples in roles for sample in samples],
@@ -328,17 +380,23 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     stored = _read_model_json(folder)
     try:
         config = build(EncoderConfig, stored["config"], where=str(folder / "model.json"))
-        scaler = GeneTransform.from_dict(stored["transform"])
+        levels = None
+        if (folder / LEVELS_FILE).is_file():
+            levels = _read_arrays(folder / LEVELS_FILE)["levels"]
+        scaler = GeneTransform.from_dict(stored["transform"], levels)
         arrays = _read_arrays(folder / "pca.safetensors")
         condition = None
         if stored.get("condition") is not None:
             condition = Condition.from_dict(stored["condition"], arrays.pop("class_shift"))
         pca = PCA(**arrays)
-        recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca))
+        n_genes = len(stored["recipe"]["genes"])
         n_classes = 0 if condition is None else condition.n_classes
-        module = VAEModule(len(recipe.genes), config.model, n_classes=n_classes)
+        if n_genes != pca.mean.size:
+            raise ValueError(f"{n_genes} genes and {pca.mean.size} means")
+        module = VAEModule(n_genes, config.model, n_classes=n_classes)
         weights = _read_arrays(folder / "model.safetensors")
         module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
+        recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca, module))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -359,9 +417,23 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     )
 
 
-def gene_means(scaler: GeneTransform, pca: PCA) -> np.ndarray:
-    """Training means in the units of the data, float32, shape (n_genes,)."""
+def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray:
+    """Training means in the units of the data, float32, shape (n_genes,).
+
+    With normal scores: the level of the mean score.
+    """
+    if isinstance(module.inputs, CountInputs):
+        means: np.ndarray = module.inputs.mean_counts.cpu().numpy()
+        return means
     return scaler.invert(pca.mean[None])[0]
+
+
+def seen_by(module: VAEModule, X: np.ndarray) -> np.ndarray:
+    """What a network makes of rows, shape (n_samples, n_genes), before its first layer."""
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        seen: np.ndarray = module.inputs(torch.from_numpy(X).to(device)).cpu().numpy()
+    return seen
 
 
 def _read_model_json(folder: Path) -> dict[str, Any]:

@@ -231,7 +231,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if chosen.sampler == "posterior":
             Z = latents.draw_posterior(self._posterior(), codes, rng)
         else:
-            law = latents.prior_law(self._n_features_out, 0)
+            law = latents.prior_law(self.encoder_)
             if chosen.sampler == "gmm":
                 law = self._law()
             Z = latents.draw_law(law, codes, rng)

@@ -17,7 +17,9 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 class Likelihood(Protocol):
-    """What a law offers; `eta` and `x` have shape (n_samples, n_genes)."""
+    """What a law offers; `x` has shape (n_samples, n_genes), `eta` n_outputs times the width."""
+
+    n_outputs: int
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log density (nats) of each level."""
@@ -44,6 +46,8 @@ class Gaussian(nn.Module):
         The learned standard deviations stay strictly between these, by a logistic curve: unlike
         a hard clamp it leaves every parameter a gradient, so none is stuck at a bound.
     """
+
+    n_outputs = 1
 
     def __init__(self, n_scales: int, bounds: tuple[float, float] = SIGMA_BOUNDS) -> None:
         super().__init__()
@@ -92,6 +96,8 @@ class LogNormal(nn.Module):
     nearly all of the variance into whether a level is zero.
     """
 
+    n_outputs = 1
+
     def __init__(self, pseudocount: float = PSEUDOCOUNT) -> None:
         super().__init__()
         self.pseudocount = pseudocount
@@ -117,6 +123,8 @@ class LogNormal(nn.Module):
 class Bernoulli(nn.Module):
     """A level in [0, 1] read as the probability of a success whose log-odds are `eta`."""
 
+    n_outputs = 1
+
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Minus the cross-entropy (nats) of each level."""
         return x * eta - F.softplus(eta)
@@ -133,24 +141,6 @@ class Bernoulli(nn.Module):
         """One draw, 0 or 1, of each level."""
         uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return (uniform < torch.sigmoid(eta)).to(eta.dtype)
-
-
-def make_likelihood(name: str, n_genes: int) -> Gaussian | LogNormal | Bernoulli:
-    """Likelihood by its name in the configuration.
-
-    Raises
-    ------
-    ValueError
-        If there is no likelihood of that name.
-    """
-    n_scales = {"gaussian": n_genes, "gaussian_shared": 1, "gaussian_unit": 0}
-    if name in n_scales:
-        return Gaussian(n_scales[name])
-    if name == "log_normal":
-        return LogNormal()
-    if name == "bernoulli":
-        return Bernoulli()
-    raise ValueError(f"likelihood: no law is named {name!r}")
 
 
 def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.likelihoods import make_likelihood
+from m1pipe.models.counts import CountInputs, library_size
+from m1pipe.models.laws import OF_COUNTS, make_likelihood
 from m1pipe.models.mlp import MLP, activation_layer, evaluating
 
 LOGVAR_BOUNDS = (-12.0, 4.0)
@@ -65,11 +66,14 @@ class VAEModule(nn.Module):
         self.logvar_head = nn.Linear(self.encoder.n_out, config.n_latent)
         self.latent_activation = activation_layer(config.latent_activation)
         self.decoder = _trunk(n_back, back, config)
-        self.output = nn.Linear(self.decoder.n_out, n_genes)
-        self.output_activation = activation_layer(config.output_activation)
         self.likelihood = make_likelihood(config.likelihood, n_genes)
+        n_out = n_genes * self.likelihood.n_outputs
+        self.output = nn.Linear(self.decoder.n_out, n_out)
+        self.output_activation = activation_layer(config.output_activation)
+        self.of_counts = isinstance(self.likelihood, OF_COUNTS)
+        self.inputs = CountInputs(n_genes) if self.of_counts else nn.Identity()
         self.skip_encoder = nn.Linear(n_in, config.n_latent) if config.linear_skip else None
-        self.skip_decoder = nn.Linear(n_back, n_genes) if config.linear_skip else None
+        self.skip_decoder = nn.Linear(n_back, n_out) if config.linear_skip else None
         if config.linear_skip:
             zero_layer(self.mu_head)
             zero_layer(self.output)
@@ -107,26 +111,53 @@ class VAEModule(nn.Module):
         ValueError
             If a conditional model is not given classes.
         """
-        seen = self._with_class(x, codes)
+        seen = self._with_class(self.inputs(x), codes)
         h = self.encoder(seen)
         return self._mu(seen, h), self.logvar_head(h).to(x.dtype).clamp(*LOGVAR_BOUNDS)
 
     def encode_mu(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Mean of the approximate posterior alone, shape (n_samples, n_latent)."""
-        seen = self._with_class(x, codes)
+        seen = self._with_class(self.inputs(x), codes)
         return self._mu(seen, self.encoder(seen))
 
-    def decode(self, z: Tensor, codes: Tensor | None = None) -> Tensor:
-        """Likelihood parameters `eta` of each gene, shape (n_samples, n_genes)."""
+    def decode(
+        self, z: Tensor, codes: Tensor | None = None, library: Tensor | None = None
+    ) -> Tensor:
+        """Likelihood parameters `eta` of each gene.
+
+        Parameters
+        ----------
+        z : Tensor, shape (n_samples, n_latent)
+        codes : Tensor of int, shape (n_samples,), optional
+            Class of each sample; a conditional model needs it.
+        library : Tensor, shape (n_samples, 1), optional
+            Total count of each sample, for a law of counts. Left out: that of a typical one.
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes) or as many times that as the law has parameters
+        """
         seen = self._with_class(z, codes)
         eta = self.output(self.decoder(seen)).to(z.dtype)
         if self.skip_decoder is not None:
             eta = eta + self.skip_decoder(seen)
-        return self.output_activation(eta).to(z.dtype)
+        eta = self.output_activation(eta).to(z.dtype)
+        return self._with_depth(eta, library) if self.of_counts else eta
 
     def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Likelihood parameters at the posterior mean, shape (n_samples, n_genes)."""
-        return self.decode(self.encode_mu(x, codes), codes)
+        return self.decode(self.encode_mu(x, codes), codes, self.library(x))
+
+    def library(self, x: Tensor) -> Tensor | None:
+        """Total count of each sample, shape (n_samples, 1); None where the law is not of counts."""
+        return library_size(x) if self.of_counts else None
+
+    def _with_depth(self, eta: Tensor, library: Tensor | None) -> Tensor:
+        """Log expected counts: each gene's share of the library, times its size."""
+        assert isinstance(self.inputs, CountInputs)
+        depth = self.inputs.log_library[0] if library is None else torch.log(library)
+        shares = torch.log_softmax(eta[:, : self.n_genes], 1)
+        return torch.cat([shares + depth, eta[:, self.n_genes :]], 1)
 
     def _with_class(self, values: Tensor, codes: Tensor | None) -> Tensor:
         """Genes or latents, and the class of each sample, one-hot, beside them."""
@@ -167,7 +198,9 @@ def encode_mean(module: VAEModule, x: Tensor, codes: Tensor | None = None) -> Te
         return module.encode_mu(x, codes)
 
 
-def decode_mean(module: VAEModule, z: Tensor, codes: Tensor | None = None) -> Tensor:
+def decode_mean(
+    module: VAEModule, z: Tensor, codes: Tensor | None = None, library: Tensor | None = None
+) -> Tensor:
     """Expected levels given latents, in evaluation mode and without gradients.
 
     Parameters
@@ -178,6 +211,8 @@ def decode_mean(module: VAEModule, z: Tensor, codes: Tensor | None = None) -> Te
         Latents.
     codes : Tensor of int, shape (n_samples,), optional
         Class of each sample; a conditional model needs it.
+    library : Tensor, shape (n_samples, 1), optional
+        Total count of each sample, for a law of counts.
 
     Returns
     -------
@@ -185,7 +220,7 @@ def decode_mean(module: VAEModule, z: Tensor, codes: Tensor | None = None) -> Te
         On the scale after the per-gene transform.
     """
     with evaluating(module), torch.no_grad():
-        return module.likelihood.mean(module.decode(z, codes))
+        return module.likelihood.mean(module.decode(z, codes, library))
 
 
 def kl_per_unit(mu: Tensor, logvar: Tensor) -> Tensor:
@@ -230,6 +265,7 @@ def vae_loss(
     beta: float,
     codes: Tensor | None = None,
     generator: torch.Generator | None = None,
+    part: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
     """Negative evidence lower bound of each sample, and its terms.
 
@@ -248,6 +284,9 @@ def vae_loss(
         Class of each sample; a conditional model needs it.
     generator : torch.Generator, optional
         Source of the posterior noise, on the device of `x`.
+    part : (int, int), optional
+        First row and number of rows of the batch of which `x` is a part, to draw the noise that
+        its rows would get in the whole batch.
 
     Returns
     -------
@@ -265,8 +304,10 @@ def vae_loss(
         kl = torch.zeros_like(reconstruction)
         return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
     mu, logvar = module.encode(x, codes)
-    noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
-    z = mu + torch.exp(0.5 * logvar) * noise
+    first, n = part or (0, len(mu))
+    size = (n, mu.shape[1])
+    noise = torch.randn(size, generator=generator, dtype=mu.dtype, device=mu.device)
+    z = mu + torch.exp(0.5 * logvar) * noise[first : first + len(mu)]
     reconstruction = _reconstruction(module, x, z, codes)
     units = kl_per_unit(mu, logvar)
     free_bits = module.config.free_bits
@@ -287,7 +328,8 @@ def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
 
 def _reconstruction(module: VAEModule, x: Tensor, z: Tensor, codes: Tensor | None) -> Tensor:
     """Minus the log-likelihood of each sample, summed over genes."""
-    return -module.likelihood.log_prob(x, module.decode(z, codes)).sum(1)
+    eta = module.decode(z, codes, module.library(x))
+    return -module.likelihood.log_prob(x, eta).sum(1)
 
 
 def zero_layer(layer: nn.Linear) -> None:

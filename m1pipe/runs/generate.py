@@ -96,7 +96,7 @@ def _draw(
     """Latents of the samples to be made, and where they come from in words."""
     n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
     if config.sampler == "prior":
-        return latents.draw_law(latents.prior_law(encoder.n_latent, n_classes), codes, rng), "prior"
+        return latents.draw_law(latents.prior_law(encoder), codes, rng), "prior"
     if config.sampler == "posterior":
         log.warning("warning: these samples are %s", NOT_PRIVATE)
         posterior = _training_posterior(encoder, run, data)

@@ -1,6 +1,8 @@
 """What `m1pipe train` does: a run folder around the training of an encoder."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,8 @@ from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
-from m1pipe.training.device import choose_threads, threads
+from m1pipe.training.device import choose_threads, resolve_device, threads
+from m1pipe.training.distributed import World, joined
 from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 
@@ -69,34 +72,62 @@ def run_training(
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
     folder = RunFolder(out, results=(*FILES, MIXTURE_FILE, STEPS_FILE))
-    with open_matrix(data) as matrix:
+    device = resolve_device(config.training.device)
+    with open_matrix(data) as matrix, joined(device) as world:
         plan = make_plan(matrix, config)
+        _refuse_small_batches(plan, world)
         n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
-        start = folder.prepare(
-            to_dict(plan.config),
-            inputs,
-            seed=config.training.seed,
-            threads=n_threads,
-            force=force,
-            resume=resume,
+        start = world.told(
+            lambda: folder.prepare(
+                to_dict(plan.config),
+                inputs,
+                seed=config.training.seed,
+                threads=n_threads,
+                force=force,
+                resume=resume,
+            )
         )
         if start == "finished":
             log.info("%s: finished already, nothing left to do", folder.path)
             return load_encoder(folder.path)
-        with folder, StopFlag() as stop, Watcher(folder, plan, log_steps=log_steps) as watcher:
-            log.info("%s", plan_line(plan))
-            if start == "resumed":
-                watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
-            with threads(n_threads):
-                encoder = train_planned(
-                    plan,
-                    checkpoint=folder.checkpoint,
-                    resume=start == "resumed",
-                    stop=stop,
-                    observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch),
-                )
-            encoder.save(folder.path)
+        with StopFlag() as stop, threads(n_threads):
+            train = partial(
+                train_planned,
+                plan,
+                checkpoint=folder.checkpoint,
+                resume=start == "resumed",
+                stop=stop,
+                world=world,
+            )
+            if not world.leads:
+                return train()
+            with folder, Watcher(folder, plan, log_steps=log_steps) as watcher:
+                return _watched(folder, plan, watcher, train, resumed=start == "resumed")
+
+
+def _watched(
+    folder: RunFolder,
+    plan: TrainingPlan,
+    watcher: Watcher,
+    train: Callable[..., Encoder],
+    *,
+    resumed: bool,
+) -> Encoder:
+    """Train, keep the folder up to date meanwhile, and put the result there."""
+    log.info("%s", plan_line(plan))
+    if resumed:
+        watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
+    encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
+    encoder.save(folder.path)
     return encoder
+
+
+def _refuse_small_batches(plan: TrainingPlan, world: World) -> None:
+    size = plan.config.training.batch_size
+    if size < world.size:
+        raise InputError(
+            f"batch-size: expected at least a row for each of {world.size} processes; found {size}"
+        )
 
 
 def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:

@@ -14,6 +14,7 @@ from m1pipe.atomic import atomic_file
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
+from m1pipe.models.counts import CountInputs
 from m1pipe.synthesis.mixture import Mixture, fit_mixture, standard
 
 FORMAT_VERSION = 1
@@ -27,7 +28,8 @@ class Posterior:
     Attributes
     ----------
     mu, sd : ndarray, shape (n_samples, n_latent)
-        Means and standard deviations.
+        Means and standard deviations. For a law of counts one column more: the log of the total
+        count, with standard deviation 0.
     codes : ndarray of int64, shape (n_samples,)
         Classes; 0 where the model is not conditional.
     """
@@ -88,9 +90,20 @@ def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
     for start in range(0, rows.size, CHUNK_ROWS):
         here = slice(start, start + CHUNK_ROWS)
         told = None if classes is None else classes[here]
-        parts.append(encoder.posterior_array(aligned.take(rows[here]), told))
+        parts.append(_with_depth(encoder, aligned.take(rows[here]), told))
     mu, sd = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     return Posterior(mu, sd, np.zeros(rows.size, dtype=np.int64) if classes is None else classes)
+
+
+def _with_depth(
+    encoder: Encoder, X: np.ndarray, codes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and standard deviations, the log library beside them for counts."""
+    mu, sd = encoder.posterior_array(X, codes)
+    if not encoder.module.of_counts:
+        return mu, sd
+    depth = np.log(np.maximum(X.sum(axis=1, keepdims=True), 1))
+    return np.hstack([mu, depth]), np.hstack([sd, np.zeros_like(depth)])
 
 
 def fit_law(posterior: Posterior, n_classes: int, *, seed: int) -> LatentLaw:
@@ -116,9 +129,15 @@ def fit_law(posterior: Posterior, n_classes: int, *, seed: int) -> LatentLaw:
     return LatentLaw(tuple(mixtures))
 
 
-def prior_law(n_latent: int, n_classes: int) -> LatentLaw:
-    """The prior, N(0, I), for every class."""
-    return LatentLaw((standard(n_latent),) * max(n_classes, 1))
+def prior_law(encoder: Encoder) -> LatentLaw:
+    """The prior, N(0, I), for every class; the log library of training rows beside it."""
+    law = standard(encoder.n_latent)
+    if isinstance(encoder.module.inputs, CountInputs):
+        mean, sd = encoder.module.inputs.log_library.tolist()
+        law = standard(encoder.n_latent + 1)
+        law.means[0, -1], law.factors[0, -1, -1] = mean, sd
+    n_classes = 1 if encoder.condition is None else encoder.condition.n_classes
+    return LatentLaw((law,) * n_classes)
 
 
 def draw_law(law: LatentLaw, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -77,6 +77,7 @@ def decode_samples(
     ----------
     encoder : Encoder
     Z : ndarray of float32, shape (n_samples, n_latent)
+        With one column more, the log of the total count, for a law of counts.
     codes : ndarray of int64, shape (n_samples,)
         Classes; not looked at where the model is not conditional.
     noise : bool
@@ -96,10 +97,14 @@ def decode_samples(
     for start in range(0, len(Z), CHUNK_ROWS):
         here = slice(start, start + CHUNK_ROWS)
         told = None if encoder.condition is None else torch.from_numpy(codes[here])
+        z = torch.from_numpy(Z[here, : encoder.n_latent])
+        library = None
+        if module.of_counts:
+            library = torch.exp(torch.from_numpy(Z[here, encoder.n_latent :]))
         with evaluating(module), torch.no_grad():
-            eta = module.decode(torch.from_numpy(Z[here]), told)
-            drawn = law.sample(eta, generator) if noise else law.mean(eta)
-        X = encoder.scaler.invert(drawn.numpy())
+            eta = module.decode(z, told, library)
+            drawn = (law.sample(eta, generator) if noise else law.mean(eta)).numpy()
+        X = encoder.scaler.invert_draws(drawn) if noise else encoder.scaler.invert(drawn)
         yield start, np.maximum(X, 0, out=X) if ends else X
 
 

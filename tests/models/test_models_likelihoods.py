@@ -9,7 +9,8 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import Normal
 
-from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian, LogNormal, make_likelihood
+from m1pipe.models.laws import make_likelihood
+from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian, LogNormal
 
 N, P = 40, 7
 NAMES = ["gaussian", "gaussian_shared", "gaussian_unit", "log_normal", "bernoulli"]

@@ -120,7 +120,7 @@ def test_each_latent_has_noise_of_its_own(encoder: Encoder, data: anndata.AnnDat
     assert not np.allclose(posterior.sd[0], posterior.sd[0] ** 2, rtol=0.2)
 
 
-def test_mixture_covers_what_the_prior_misses() -> None:
+def test_mixture_covers_what_the_prior_misses(encoder: Encoder) -> None:
     rng = np.random.default_rng(1)
     posterior = Posterior(_clusters(600, rng), np.full((600, 3), 0.2), np.zeros(600, dtype=int))
     law = fit_law(posterior, 0, seed=0)
@@ -128,7 +128,7 @@ def test_mixture_covers_what_the_prior_misses() -> None:
     fresh = _clusters(600, rng)[:, 0]
     ks = [
         stats.ks_2samp(draw_law(which, codes, rng)[:, 0], fresh).statistic
-        for which in (law, prior_law(3, 0))
+        for which in (law, prior_law(encoder))
     ]
     assert ks[0] < 0.1 < 0.2 < ks[1]
 

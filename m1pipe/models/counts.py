@@ -1,0 +1,136 @@
+"""Laws of counts given a library size, and what an encoder sees of counts.
+
+`eta` holds natural logs of expected counts, the library size in them; of the zero-inflated law
+then also log-odds of a count that was lost, shape (n_samples, 2 n_genes).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import NegativeBinomial as TorchNegativeBinomial
+
+DEPTH = 1e4
+LOG_THETA_BOUNDS = (-6.0, 10.0)
+
+
+class NegativeBinomial(nn.Module):
+    """Counts with mean m and variance m + m^2 / theta, theta learned for every gene.
+
+    Parameters
+    ----------
+    n_genes : int
+
+    References
+    ----------
+    Lopez et al. 2018, Nat. Methods 15:1053.
+    """
+
+    n_outputs = 1
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.log_theta = nn.Parameter(torch.zeros(n_genes))
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log probability (nats) of each count."""
+        return self._law(eta).log_prob(x)
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected count."""
+        return torch.exp(eta)
+
+    def link(self, mean: Tensor) -> Tensor:
+        """The `eta` that has this mean."""
+        return torch.log(mean.clamp_min(1e-6))
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw, a whole number, of each count."""
+        with _seeded(generator, eta.device):
+            return self._law(eta).sample()
+
+    def _law(self, eta: Tensor) -> TorchNegativeBinomial:
+        log_theta = self.log_theta.clamp(*LOG_THETA_BOUNDS)
+        return TorchNegativeBinomial(log_theta.exp(), logits=eta - log_theta, validate_args=False)
+
+
+class ZeroInflatedNegativeBinomial(nn.Module):
+    """A negative binomial count that is lost, and read as 0, with a probability."""
+
+    n_outputs = 2
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.counts = NegativeBinomial(n_genes)
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log probability (nats) of each count."""
+        log_mean, lost = eta.chunk(2, 1)
+        kept = F.logsigmoid(-lost) + self.counts.log_prob(x, log_mean)
+        return torch.where(x == 0, torch.logaddexp(F.logsigmoid(lost), kept), kept)
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected count."""
+        log_mean, lost = eta.chunk(2, 1)
+        return torch.sigmoid(-lost) * torch.exp(log_mean)
+
+    def link(self, mean: Tensor) -> Tensor:
+        """An `eta` that has about this mean: one count in twenty is lost."""
+        return torch.cat([self.counts.link(mean), torch.full_like(mean, -3.0)], -1)
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw, a whole number, of each count."""
+        log_mean, lost = eta.chunk(2, 1)
+        drawn = self.counts.sample(log_mean, generator)
+        uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        return torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(drawn), drawn)
+
+
+class CountInputs(nn.Module):
+    """What the encoder sees of counts: log(1 + 10,000 x / library size), standardised by gene.
+
+    Attributes
+    ----------
+    location, scale : Tensor, shape (n_genes,)
+        Of the training rows.
+    mean_counts : Tensor, shape (n_genes,)
+        Mean counts of the training rows.
+    log_library : Tensor, shape (2,)
+        Mean and standard deviation of the training rows' log library size.
+    """
+
+    location: Tensor
+    scale: Tensor
+    mean_counts: Tensor
+    log_library: Tensor
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.register_buffer("location", torch.zeros(n_genes))
+        self.register_buffer("scale", torch.ones(n_genes))
+        self.register_buffer("mean_counts", torch.ones(n_genes))
+        self.register_buffer("log_library", torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardised log-normalised counts, shape (n_samples, n_genes)."""
+        return (torch.log1p(DEPTH * x / library_size(x)) - self.location) / self.scale
+
+
+def library_size(x: Tensor) -> Tensor:
+    """Total count of each sample, at least 1, shape (n_samples, 1)."""
+    return x.sum(1, keepdim=True).clamp_min(1)
+
+
+@contextmanager
+def _seeded(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Let torch.distributions, which take no generator, draw from this one."""
+    if generator is None:
+        yield
+        return
+    devices = [device] if device.type == "cuda" else []
+    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(seed))
+        yield
