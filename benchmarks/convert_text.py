@@ -102,11 +102,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--values", choices=("log4", "float32", "counts"), default="log4")
     parser.add_argument("--tmp", default=None, help="folder for the files")
+    parser.add_argument("--out", type=Path, help="results as JSON")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     inflater = "isal" if find_spec("isal") else "zlib"
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"{load:.1f}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"{inflater}; {options.samples} x {options.genes} {options.values}"
     )
     with tempfile.TemporaryDirectory(dir=options.tmp) as folder:
@@ -134,6 +136,14 @@ def main() -> None:
             + ", ".join(f"{ratio:.2f}" for ratio in each)
         )
     print("values equal to the bit")
+    if options.out:
+        settings = {k: v for k, v in vars(options).items() if k not in ("out", "tmp")}
+        machine = (
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        )
+        found = {"machine": machine, "load": load, "settings": settings, "inflater": inflater}
+        found |= {"text_mb": megabytes, "runs": runs, "equal_to_the_bit": True}
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from m1pipe import settings
+from m1pipe.cli.options import ALIASES
 from m1pipe.console import log
 from m1pipe.synthesis.config import QualityConfig
 
@@ -47,6 +48,7 @@ from m1pipe.synthesis.config import QualityConfig
     show_default=str(QualityConfig.min_coverage),
     help="Smallest share of the real samples' genes that the others must have.",
 )
+@ALIASES
 @click.option("--seed", type=int, show_default=str(QualityConfig.seed), help="Of everything drawn.")
 @click.option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
 @click.option("--force", is_flag=True, help="Overwrite a report.")

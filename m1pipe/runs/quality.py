@@ -49,6 +49,8 @@ def run_quality(
     out = Path(out)
     _refuse_folder(out, force)
     inputs = {"real": real, "synthetic": synthetic, "holdout": holdout}
+    if config.aliases is not None:
+        inputs["aliases"] = config.aliases
     provenance = make_provenance(inputs, seed=config.seed)
     report = quality(real, synthetic, holdout, config=config)
     with atomic_folder(out, force=True) as temporary:

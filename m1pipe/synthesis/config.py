@@ -75,6 +75,8 @@ class QualityConfig:
         Principal components for distances between samples.
     min_coverage : float
         Smallest share of the real samples' genes that the other two files must have.
+    aliases : str or None
+        Table of other names of genes, by which those of all three files are matched as well.
     seed : int
         Of everything drawn.
     """
@@ -90,6 +92,7 @@ class QualityConfig:
     max_samples: int = 2000
     n_components: int = 20
     min_coverage: float = 0.8
+    aliases: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

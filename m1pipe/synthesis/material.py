@@ -93,7 +93,7 @@ def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig
     with ExitStack() as stack:
         sets = {}
         for role, source in sources.items():
-            sets[role] = open_matrix(source)
+            sets[role] = open_matrix(source, aliases=config.aliases)
             if isinstance(source, str | os.PathLike):
                 stack.enter_context(sets[role])
         return _gather(sets, config)

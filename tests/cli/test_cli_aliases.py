@@ -10,6 +10,8 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.m1 import simulate_m1
+from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.material import load_material
 
 LIGHT = ["--epochs", "1", "--latent", "2", "--hidden", "8"]
 
@@ -99,3 +101,15 @@ def test_inspect(job: Path, capsys: Any) -> None:
     against = ["--against", job / "data/unlabelled.h5ad", "--aliases", job / "aliases.tsv"]
     assert _run("inspect", job / "part.h5ad", *against) == 0
     assert "58 of 60 (96.7%) are here: 58 by alias table" in capsys.readouterr().out
+
+
+def test_quality_matches_by_the_table(job: Path, tmp_path: Path) -> None:
+    data = anndata.read_h5ad(job / "data/unlabelled.h5ad")
+    aliased = anndata.read_h5ad(job / "unlabelled.h5ad")
+    sets = {"real": data[:100], "synthetic": aliased[100:200], "holdout": data[200:]}
+    for role, samples in sets.items():
+        samples.copy().write_h5ad(tmp_path / f"{role}.h5ad")
+    config = QualityConfig(aliases=str(job / "aliases.tsv"), group="none")
+    material = load_material(*(tmp_path / f"{role}.h5ad" for role in sets), config)
+    assert material.genes.tolist() == data.var_names.tolist()
+    assert np.array_equal(material.synthetic, aliased.X[100:200])
