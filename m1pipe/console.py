@@ -1,6 +1,7 @@
 """What a command shows while it works: logs and progress on stderr, a bar only on a terminal."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -11,8 +12,14 @@ T = TypeVar("T")
 log = logging.getLogger("m1pipe")
 
 
+def leads() -> bool:
+    """Whether this process speaks and writes: alone, or the first that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def set_verbosity(verbose: int, quiet: bool) -> None:
     """Send m1pipe's log to stderr: `verbose` steps below INFO, or warnings only."""
+    quiet = quiet or not leads()
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

@@ -19,5 +19,9 @@ class StoppedBySignalError(Exception):
     """A signal asked the run to stop; its state is saved and the run can be resumed."""
 
 
+class PeerLostError(Exception):
+    """Another process of the same run has ended; that one says why."""
+
+
 class M1Warning(UserWarning):
     """Something was skipped, repaired or doubtful; the result stands but should be read with it."""

@@ -90,6 +90,9 @@ def run(arguments: list[str] | None = None) -> int:
     except errors.StoppedBySignalError as stopped:
         click.echo(f"m1pipe: {stopped}", err=True)
         return errors.EXIT_RESUMABLE
+    except errors.PeerLostError as error:
+        click.echo(f"m1pipe: {error}", err=True)
+        return errors.EXIT_OURS
     except errors.InputError as error:
         click.echo(f"m1pipe: error: {' '.join(str(error).split())}", err=True)
         return errors.EXIT_INPUT

@@ -2,6 +2,7 @@
 
 import click
 
+from m1pipe.console import leads
 from m1pipe.runs.stages import STAGES
 
 
@@ -36,4 +37,5 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
 
     tune_allocator()
     for line in run_study(described, tasks, force=force):
-        click.echo(line)
+        if leads():
+            click.echo(line)

@@ -8,6 +8,7 @@ import click
 from m1pipe import config, presets, settings
 from m1pipe.cli.options import ALIASES, WIDTHS
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
+from m1pipe.console import leads
 from m1pipe.errors import InputError
 
 
@@ -106,6 +107,12 @@ def _default(value: object) -> str | bool:
     help="Groups that stay on one side of the validation split; none for none.",
 )
 @ALIASES
+@click.option(
+    "--micro-batch",
+    type=int,
+    metavar="N",
+    help="Most rows of a batch taken at once; gradients are added up.  [default: all]",
+)
 @click.option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--force", is_flag=True, help="Overwrite a run.")
@@ -154,7 +161,8 @@ def train(
         return
     tune_allocator()
     encoder = runs.run_training(data, out, chosen, force=force, resume=resume, log_steps=log_steps)
-    click.echo(runs.summary_line(out, encoder))
+    if leads():
+        click.echo(runs.summary_line(out, encoder))
 
 
 def _validation(value: str | None) -> dict[str, Any]:

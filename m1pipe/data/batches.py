@@ -12,6 +12,7 @@ import numpy as np
 
 from m1pipe.errors import InputError
 
+WHOLE = (0, 1)
 # A run of neighbours is as long as a disk needs it to be fast, where the buffer holds many such.
 RUN_ROWS = 16
 RUN_BYTES = 2**21
@@ -58,10 +59,18 @@ class MemoryBatches:
         Of the row order.
     shuffle : bool
         False visits the rows in their own order.
+    part : (int, int)
+        Process r of n takes the r-th part of each batch, which may be empty at the end.
     """
 
     def __init__(
-        self, arrays: Sequence[Any], batch_size: int, seed: int, *, shuffle: bool = True
+        self,
+        arrays: Sequence[Any],
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        part: tuple[int, int] = WHOLE,
     ) -> None:
         lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
@@ -70,6 +79,7 @@ class MemoryBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.part = part
         self.n_rows = lengths.pop()
         self.n_steps = count_steps(self.n_rows, batch_size)
 
@@ -91,7 +101,7 @@ class MemoryBatches:
             epoch_order(self.n_rows, self.seed, epoch) if self.shuffle else np.arange(self.n_rows)
         )
         for start in range(skip * self.batch_size, self.n_rows, self.batch_size):
-            yield order[start : start + self.batch_size]
+            yield own_part(order[start : start + self.batch_size], self.part)
 
 
 class StreamedBatches:
@@ -114,6 +124,8 @@ class StreamedBatches:
         Of the row order, which depends on `buffer_bytes` too.
     buffer_bytes : int
         What both buffers and the batches cut from them may take together.
+    part : (int, int)
+        As for `MemoryBatches`; only the rows of this part are read.
 
     Raises
     ------
@@ -128,8 +140,11 @@ class StreamedBatches:
         batch_size: int,
         seed: int,
         buffer_bytes: int,
+        *,
+        part: tuple[int, int] = WHOLE,
     ) -> None:
         self.matrix = matrix
+        self.part = part
         self.rows = np.arange(matrix.shape[0]) if rows is None else np.sort(np.asarray(rows))
         self.batch_size = batch_size
         self.seed = seed
@@ -167,7 +182,7 @@ class StreamedBatches:
         """Matrix rows of each batch that `epoch` yields, without reading them."""
         order = self.order(epoch)
         for start in range(skip * self.batch_size, self.n_rows, self.batch_size):
-            yield order[start : start + self.batch_size]
+            yield own_part(order[start : start + self.batch_size], self.part)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[np.ndarray]:
         """Values of each batch; every row occurs once.
@@ -184,8 +199,10 @@ class StreamedBatches:
         ndarray of float32, shape (at most batch_size, n_genes)
         """
         pieces: list[np.ndarray] = []
-        wanted, start = self.batch_size, skip * self.batch_size
-        for first, X, place in self._buffers(self.order(epoch), start):
+        batches = list(self.indices(epoch))
+        full = len(batches[0])
+        wanted, start = full, skip * full
+        for first, X, place in self._buffers(np.concatenate(batches), start):
             at = max(start - first, 0)
             while at < len(place):
                 cut = place[at : at + wanted]
@@ -193,15 +210,15 @@ class StreamedBatches:
                 at, wanted = at + len(cut), wanted - len(cut)
                 if not wanted:
                     yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-                    pieces, wanted = [], self.batch_size
-        if pieces:
-            yield np.concatenate(pieces)
+                    pieces, wanted = [], full
+        if pieces or (skip < len(batches) and len(batches[-1]) == 0):
+            yield np.concatenate([np.empty((0, self.matrix.shape[1]), np.float32), *pieces])
 
     def _buffers(
         self, order: np.ndarray, start: int
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Position, rows and their places of every buffer from `start` on; one is read ahead."""
-        firsts = range(start - start % self.buffer_rows, self.n_rows, self.buffer_rows)
+        firsts = range(start - start % self.buffer_rows, len(order), self.buffer_rows)
         parts = [order[first : first + self.buffer_rows] for first in firsts]
         if not parts:
             return
@@ -225,3 +242,9 @@ class StreamedBatches:
 def count_steps(n_rows: int, batch_size: int) -> int:
     """Batches that n_rows make; the last may be small."""
     return -(-n_rows // batch_size)
+
+
+def own_part(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
+    """The r-th of n parts of a batch's rows, in order; sizes differ by one at most."""
+    r, n = part
+    return rows[len(rows) * r // n : len(rows) * (r + 1) // n]

@@ -30,7 +30,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a training batch of one row.
+    """Batch normalisation that takes a training batch of one row, or of none.
 
     One row has no variance, so it is normalised by the running statistics, which it leaves
     unchanged; the learned scale and shift still get their gradients.
@@ -38,7 +38,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise rows, shape (n_samples, n_features)."""
-        if self.training and input.shape[0] == 1:
+        if self.training and input.shape[0] <= 1:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )

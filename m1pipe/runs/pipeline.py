@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from m1pipe.console import log
+from m1pipe.console import leads, log
 from m1pipe.errors import InputError
 from m1pipe.runs.records import read_record, record_file, recorded, standing
 from m1pipe.runs.stages import STAGES, Task, array_tasks, stage_tasks
@@ -103,7 +104,7 @@ def _do(study: Study, task: Task, *, again: bool) -> str:
     resumes = task.stage in ("train", "crossval")
     force = again or (record is not None and not resumes)
     begun = time.monotonic()
-    with stopped_at_once(), recorded(study.out, task):
+    with stopped_at_once(), recorded(study.out, task) if leads() else nullcontext():
         line = task.work(force)
     log.info("%s (%.0f s)", line, time.monotonic() - begun)
     return line

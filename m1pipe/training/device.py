@@ -21,15 +21,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
 def resolve_device(name: str) -> torch.device:
     """Device meant by "auto", "cpu", "cuda", "cuda:1", ...
 
-    "auto" takes the first CUDA device, or the CPU where there is none.
+    "auto" takes the first CUDA device, or the CPU where there is none; of several processes on a
+    host (`LOCAL_RANK` in the environment) each takes its own.
 
     Raises
     ------
     InputError
         If there is no such device here.
     """
+    own = int(os.environ.get("LOCAL_RANK", "0"))
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -37,9 +39,11 @@ def resolve_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device is None or device.type not in ("cpu", "cuda"):
         raise InputError(f"device: expected auto, cpu, cuda or cuda:N; found {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", own)
+    if device.type == "cuda" and device.index >= count:
         raise InputError(f"device: {name!r} asked for; this machine has {count} CUDA devices")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return device
 
 
 def resolve_precision(

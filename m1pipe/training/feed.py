@@ -3,15 +3,16 @@
 `data` decides which rows make a batch and reads them; here they are transformed and moved.
 """
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from m1pipe.data.batches import MemoryBatches, RowSource, StreamedBatches
+from m1pipe.data.batches import WHOLE, MemoryBatches, RowSource, StreamedBatches
 from m1pipe.data.transforms import GeneTransform
 
 Batch = tuple[Tensor, ...]
@@ -112,6 +113,9 @@ class StreamedFeed:
             yield torch.from_numpy(self.transform.apply(X)).to(self.device), *classes, rows
 
 
+Feed = ResidentFeed | StreamedFeed
+
+
 def make_feed(
     matrix: RowSource,
     rows: np.ndarray,
@@ -123,7 +127,8 @@ def make_feed(
     device: torch.device,
     codes: np.ndarray | None = None,
     shuffle: bool = True,
-) -> ResidentFeed | StreamedFeed:
+    part: tuple[int, int] = WHOLE,
+) -> Feed:
     """Batches of a matrix's rows, held on the device where they fit and streamed where not.
 
     Parameters
@@ -144,16 +149,26 @@ def make_feed(
         Class of each row of the matrix, for a conditional model.
     shuffle : bool
         Held rows come in their own order if False; streamed ones are always shuffled.
+    part : (int, int)
+        Process r of n takes the r-th part of each batch.
     """
     needed = 4 * rows.size * matrix.shape[1]
     classes = None if codes is None else torch.from_numpy(codes)
     if needed > memory_bytes:
         room = int(STREAMED_SHARE * memory_bytes)
-        streamed = StreamedBatches(matrix, rows, batch_size, seed, room)
+        streamed = StreamedBatches(matrix, rows, batch_size, seed, room, part=part)
         return StreamedFeed(streamed, transform, device, classes)
     X = torch.from_numpy(_read_transformed(matrix, rows, transform)).to(device)
     tensors = (X,) if classes is None else (X, classes[torch.from_numpy(rows)].to(device))
-    return ResidentFeed(tensors, rows, MemoryBatches(tensors, batch_size, seed, shuffle=shuffle))
+    held = MemoryBatches(tensors, batch_size, seed, shuffle=shuffle, part=part)
+    return ResidentFeed(tensors, rows, held)
+
+
+def whole(feed: Feed) -> Feed:
+    """The same feed with all rows of each batch, whatever part of them this process takes."""
+    batches = copy.copy(feed.batches)
+    batches.part = WHOLE
+    return replace(feed, batches=batches)  # type: ignore[arg-type]
 
 
 def _read_transformed(matrix: RowSource, rows: np.ndarray, transform: GeneTransform) -> np.ndarray:

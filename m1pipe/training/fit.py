@@ -2,10 +2,7 @@
 
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -13,21 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from m1pipe.config import TrainingConfig
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
 from m1pipe.training.averaging import averaged, load_average, start_average, update_average
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision, seeded
+from m1pipe.training.distributed import ALONE, Draw, Losses, Objective, World, share_gradients
 from m1pipe.training.faults import Explain
 from m1pipe.training.feed import Batch, Batches
+from m1pipe.training.gradients import ROWS, STOP, add_gradient, added, place_in_batch, row_sums
 from m1pipe.training.history import History, Observer
+from m1pipe.training.precision import autocast, judge_bf16
 from m1pipe.training.schedule import beta_at, cosine_factor, resolve_epochs, warmup_epochs
 from m1pipe.training.signals import StopFlag
 from m1pipe.training.state import FitState, pack_state, unpack_state
 
-Objective = Callable[[nn.Module, Batch, float, torch.Generator], dict[str, Tensor]]
-BF16_TOLERANCE = 0.01
-NOT_IN_RESULT = ("device", "memory", "checkpoint_minutes")
+NOT_IN_RESULT = ("device", "memory", "checkpoint_minutes", "micro_batch")
 
 
 @dataclass
@@ -35,8 +33,10 @@ class _Loop:
     """What the steps of one run share."""
 
     module: nn.Module
-    batches: Batches
     objective: Objective
+    losses: nn.Module
+    world: World
+    batches: Batches
     config: TrainingConfig
     n_epochs: int
     n_warmup: int
@@ -52,6 +52,7 @@ class _Loop:
     start_counts: bool
     state: FitState
     saved_at: float = 0.0
+    leaves: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +79,7 @@ def fit(
     explain: Explain | None = None,
     keep: Literal["best", "last"] = "best",
     start_counts: bool = False,
+    world: World = ALONE,
 ) -> History:
     """Train a module in place and leave it, in evaluation mode, at its best weights.
 
@@ -92,9 +94,10 @@ def fit(
     batches : Batches
         Tuples of tensors on that device.
     objective : callable
-        Takes the module, a batch, the present KL weight and a random generator; returns tensors
-        of shape (n_samples,): "loss", which is minimised, and any terms to be recorded. Their
-        mean over a batch is the gradient's scale, their mean over all rows the epoch's record.
+        Takes the module, a batch, the present KL weight and where random numbers come from;
+        returns tensors of shape (n_samples,): "loss", which is minimised, and any terms to be
+        recorded. Their mean over a batch is the gradient's scale, their mean over all rows the
+        epoch's record.
     config : TrainingConfig
         Epochs, rates, schedule, patience, seed, precision.
     beta : float
@@ -120,6 +123,9 @@ def fit(
     start_counts : bool
         The weights that the module comes with are validated too, and kept if no epoch is better;
         only where there are validation rows and no warm-up.
+    world : World
+        Processes that train together, each with its part of every batch in `batches` and
+        `validation`; the first writes the checkpoint, which any number of processes can resume.
 
     Returns
     -------
@@ -140,13 +146,17 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
+    n_warmup = warmup_epochs(config, n_epochs, beta)
+    some_unused = beta == 0 or n_warmup > 0
     loop = _Loop(
         module=module,
-        batches=batches,
         objective=objective,
+        losses=share_gradients(Losses(module, objective), world, some_unused=some_unused),
+        world=world,
+        batches=batches,
         config=config,
         n_epochs=n_epochs,
-        n_warmup=warmup_epochs(config, n_epochs, beta),
+        n_warmup=n_warmup,
         beta=beta,
         validation=validation,
         optimizer=optimizer,
@@ -168,7 +178,7 @@ def fit(
         load_average(module, loop.state.average)
     _restore_best(loop)
     module.eval()
-    return _history(loop.state)
+    return loop.state.history()
 
 
 def _decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -211,7 +221,7 @@ def _start(loop: _Loop, resume: bool) -> None:
         batch_size=loop.config.batch_size,
     )
     if dtype is torch.bfloat16:
-        _try_bf16(loop)
+        _choose_bf16(loop)
     if loop.config.ema:
         loop.state.average = start_average(loop.module)
     if loop.start_counts and loop.validation is not None and loop.n_warmup == 0:
@@ -220,33 +230,18 @@ def _start(loop: _Loop, resume: bool) -> None:
         _keep(loop, means["loss"], epoch=0)
 
 
-def _try_bf16(loop: _Loop) -> None:
+def _choose_bf16(loop: _Loop) -> None:
     """Take bf16 if the first batch's loss agrees with fp32, or if it was asked for by name."""
     batch = next(loop.batches.epoch(0))
     means = {}
     with evaluating(loop.module), torch.no_grad():
         for precision in ("fp32", "bf16"):
-            noise = make_generator(loop.config.seed, loop.device)
-            with _autocast(precision, loop.device):
-                losses = loop.objective(loop.module, batch, loop.beta, noise)
-            means[precision] = float(losses["loss"].double().mean())
-    gap = abs(means["bf16"] - means["fp32"]) / max(abs(means["fp32"]), 1e-12)
-    agrees = gap <= BF16_TOLERANCE
-    loop.state.precision_gap = gap
-    loop.state.precision = "bf16" if agrees or loop.config.precision == "bf16" else "fp32"
-    if not agrees:
-        warnings.warn(
-            f"the loss in bf16 differs by {gap:.1%} from fp32 on the first batch; "
-            f"training goes on in {loop.state.precision}",
-            M1Warning,
-            stacklevel=2,
-        )
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+            draw = _draw(loop, batch, loop.batches, 0, seed=loop.config.seed)
+            with autocast(precision, loop.device):
+                losses = loop.objective(loop.module, batch, loop.beta, draw)
+            sums = loop.world.total({**row_sums(losses), ROWS: len(batch[-1])}, loop.device)
+            means[precision] = sums["loss"] / sums[ROWS]
+    loop.state.precision_gap, loop.state.precision = judge_bf16(means, loop.config.precision)
 
 
 def _train_epoch(loop: _Loop) -> None:
@@ -256,8 +251,9 @@ def _train_epoch(loop: _Loop) -> None:
         begun = time.perf_counter()
         _step(loop, batch)
         loop.state.seconds += time.perf_counter() - begun
-        if loop.stop.is_set:
+        if loop.leaves or (loop.world.size == 1 and loop.stop.is_set):
             _save(loop)
+            loop.stop.reason = loop.stop.reason or "a signal to another process"
             loop.stop.leave(f"in epoch {loop.state.epoch + 1}, after step {loop.state.step}")
         if time.monotonic() - loop.saved_at >= 60 * loop.config.checkpoint_minutes:
             _save(loop)
@@ -267,32 +263,43 @@ def _step(loop: _Loop, batch: Batch) -> None:
     """One descent step; nothing is changed if the loss or the gradient is not finite."""
     state = loop.state
     _set_rate(loop)
-    with _autocast(state.precision, loop.device):
-        losses = loop.objective(loop.module, batch, loop.beta_now, loop.generator)
     loop.optimizer.zero_grad(set_to_none=True)
-    losses["loss"].mean().backward()
+    sums, loss = add_gradient(
+        loop.losses,
+        batch,
+        loop.world,
+        beta=loop.beta_now,
+        draw=_draw(loop, batch, loop.batches, state.step),
+        precision=state.precision,
+        most=loop.config.micro_batch,
+        stop=loop.stop.is_set,
+    )
     norm = nn.utils.clip_grad_norm_(loop.module.parameters(), loop.config.clip or math.inf)
-    n_rows = losses["loss"].shape[0]
-    sums = _sums(losses.items())
+    n_rows = int(sums.pop(ROWS))
+    loop.leaves = sums.pop(STOP) > 0
     if not math.isfinite(sums["loss"] + float(norm)):
         what = "gradient" if math.isfinite(sums["loss"]) else "loss"
-        _fail(loop, batch, losses["loss"], f"{what} at step {state.step + 1}")
+        _fail(loop, batch, loss, f"{what} at step {state.step + 1}")
     loop.optimizer.step()
     state.step += 1
     if state.average is not None:
         done = state.epoch * loop.batches.n_steps + state.step
         update_average(state.average, loop.module, decay=loop.config.ema, n_steps=done)
     state.count += n_rows
-    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
+    state.sums = added(state.sums, sums)
     if loop.observer.on_step is not None:
         means = {name: value / n_rows for name, value in sums.items()}
         place = {"epoch": state.epoch + 1, "step": state.step, "rows": n_rows}
         loop.observer.on_step({**place, "lr": _rate(loop), "beta": loop.beta_now, **means})
 
 
-def _sums(terms: Iterable[tuple[str, Tensor]]) -> dict[str, float]:
-    """Sum of each term over the rows, in float64."""
-    return {name: float(values.detach().sum(dtype=torch.float64)) for name, values in terms}
+def _draw(loop: _Loop, batch: Batch, batches: Batches, step: int, seed: int | None = None) -> Draw:
+    """Random numbers of a batch, from the loop's generator or a fresh one."""
+    size = loop.config.batch_size
+    generator = loop.generator if seed is None else make_generator(seed, loop.device)
+    n_own = len(batch[-1])
+    place = place_in_batch(n_own, loop.world, n_rows=batches.n_rows, batch_size=size, step=step)
+    return Draw(generator, place)
 
 
 def _set_rate(loop: _Loop) -> None:
@@ -314,13 +321,16 @@ def _validate(loop: _Loop, validation: Batches) -> dict[str, float]:
     """Mean loss and terms over the validation rows, in evaluation mode."""
     totals: dict[str, float] = {}
     noise = make_generator(loop.config.seed, loop.device)
-    with evaluating(loop.module), torch.no_grad(), _autocast(loop.state.precision, loop.device):
-        for batch in validation.epoch(0):
-            losses = loop.objective(loop.module, batch, loop.beta, noise)
-            sums = _sums(losses.items())
+    loop.world.align_buffers(loop.module)
+    with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
+        for step, batch in enumerate(validation.epoch(0)):
+            draw = replace(_draw(loop, batch, validation, step), generator=noise)
+            losses = loop.objective(loop.module, batch, loop.beta, draw)
+            sums = row_sums(losses)
             if not math.isfinite(sums["loss"]):
                 _fail(loop, batch, losses["loss"], "validation loss")
-            totals = {name: totals.get(name, 0.0) + value for name, value in sums.items()}
+            totals = added(totals, sums)
+    totals = loop.world.total(totals, loop.device)
     return {name: total / validation.n_rows for name, total in totals.items()}
 
 
@@ -373,28 +383,17 @@ def _restore_best(loop: _Loop) -> None:
 
 def _save(loop: _Loop) -> None:
     loop.saved_at = time.monotonic()
-    if loop.checkpoint is not None:
+    if loop.checkpoint is not None and loop.world.leads:
         moving = (loop.module, loop.optimizer, loop.generator)
         save_checkpoint(loop.checkpoint, pack_state(loop.state, *moving, _settings(loop)))
 
 
 def _fail(loop: _Loop, batch: Batch, loss: Tensor, what: str) -> NoReturn:
     """Stop at a loss that is not finite, with the last good weights in the module."""
-    where = f" ({loop.explain(batch, loss)})" if loop.explain is not None else ""
+    here = loop.world.size == 1 or not bool(torch.isfinite(loss).all())
+    where = f" ({loop.explain(batch, loss)})" if here and loop.explain is not None else ""
     _restore_best(loop)
     raise InputError(
         f"training: expected finite numbers; found a non-finite {what} of epoch "
         f"{loop.state.epoch + 1}{where}: check these values, or lower --lr"
-    )
-
-
-def _history(state: FitState) -> History:
-    return History(
-        rows=state.rows,
-        best_epoch=state.best_epoch,
-        best_loss=state.best_loss,
-        start=state.start,
-        stopped_early=state.stopped_early,
-        precision=state.precision,
-        precision_gap=state.precision_gap,
     )

@@ -2,28 +2,26 @@
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from m1pipe.models.heads import head_loss
 from m1pipe.models.vae import VAEModule, vae_loss
+from m1pipe.training.distributed import Draw
 from m1pipe.training.feed import Batch
 
 
-def vae_objective(
-    module: nn.Module, batch: Batch, beta: float, generator: torch.Generator
-) -> dict[str, Tensor]:
+def vae_objective(module: nn.Module, batch: Batch, beta: float, draw: Draw) -> dict[str, Tensor]:
     """Negative evidence lower bound and its terms of a batch: levels, any classes, row numbers."""
     vae = cast(VAEModule, module)
     codes = batch[1] if vae.n_classes else None
-    return vae_loss(vae, batch[0], beta=beta, codes=codes, generator=generator)
+    return vae_loss(vae, batch[0], beta=beta, codes=codes, generator=draw.generator, part=draw.part)
 
 
 def head_objective(
     module: nn.Module,
     batch: Batch,
     beta: float,
-    generator: torch.Generator,
+    draw: Draw,
     *,
     kind: str,
     class_weight: Tensor | None,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.training.history import History
 from m1pipe.training.schedule import Plateau
 
 
@@ -60,6 +61,18 @@ class FitState:
     precision_gap: float | None = None
     stopped_early: bool = False
     finished: bool = False
+
+    def history(self) -> History:
+        """What the run leaves behind."""
+        return History(
+            rows=self.rows,
+            best_epoch=self.best_epoch,
+            best_loss=self.best_loss,
+            start=self.start,
+            stopped_early=self.stopped_early,
+            precision=self.precision,
+            precision_gap=self.precision_gap,
+        )
 
 
 def pack_state(

@@ -1,0 +1,219 @@
+"""Several processes at one model: who they are, what they agree on, how a batch is shared.
+
+`torchrun` starts the processes and tells them of one another by environment variables. Every
+process takes its rows of each batch, gradients are averaged over the rows of all, and the result
+is that of one process up to rounding, whatever the number of processes is.
+"""
+
+import atexit
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from m1pipe.console import log
+from m1pipe.errors import PeerLostError
+from m1pipe.models.mlp import BatchNorm
+
+T = TypeVar("T")
+WAIT = timedelta(minutes=30)
+LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "nccl", "gloo")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together.
+
+    Attributes
+    ----------
+    rank : int
+        Of this process, from 0; the first writes files and speaks.
+    size : int
+        Number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def told(self, decide: Callable[[], T]) -> T:
+        """What the first process decides, in all of them; plain values only."""
+        if self.size == 1:
+            return decide()
+        box: list[Any] = [decide() if self.leads else None]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def total(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+        """Sum of each value over the processes, the same bits in all of them."""
+        if self.size == 1:
+            return dict(values)
+        summed = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+        dist.all_reduce(summed)
+        return dict(zip(values, summed.tolist(), strict=True))
+
+    def align_buffers(self, module: nn.Module) -> None:
+        """Give every process the running means of the first."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+ALONE = World()
+
+
+def present_world() -> World:
+    """The processes that have joined one another, as far as this one knows."""
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
+    return ALONE
+
+
+def launched() -> tuple[int, int]:
+    """Rank and number of processes that the launcher named; (0, 1) without one."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Meet the processes that were launched with this one; alone where there was no launcher.
+
+    They stay joined until the process ends, because they cannot meet twice.
+
+    Raises
+    ------
+    PeerLostError
+        If another process ends in the block; its own message says why.
+    """
+    if launched()[1] > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+        atexit.register(dist.destroy_process_group)
+    world = present_world()
+    with peers_present(world):
+        yield world
+
+
+@contextmanager
+def peers_present(world: World) -> Iterator[None]:
+    """Tell in a line, and not by a traceback, of another process that ended in the block.
+
+    Raises
+    ------
+    PeerLostError
+        If it did; its own message says why.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size > 1 and any(word in str(error).lower() for word in LOST):
+            raise PeerLostError(
+                f"process {world.rank} of {world.size}: another process of this run has ended; "
+                "its own message says why"
+            ) from None
+        raise
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers for the rows at hand.
+
+    Attributes
+    ----------
+    generator : torch.Generator
+    part : (int, int) or None
+        First row and number of rows of the whole batch, where these are a part of it; so that
+        each row gets the numbers that it would get in one process.
+    """
+
+    generator: torch.Generator
+    part: tuple[int, int] | None = None
+
+
+Objective = Callable[[nn.Module, tuple[Tensor, ...], float, Draw], dict[str, Tensor]]
+
+
+class Losses(nn.Module):
+    """An objective as a module, so that the gradients of its parameters can be shared."""
+
+    def __init__(self, module: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.module = module
+        self.objective = objective
+
+    def forward(self, batch: tuple[Tensor, ...], beta: float, draw: Draw) -> dict[str, Tensor]:
+        """Terms of the loss, each of shape (n_samples,)."""
+        return self.objective(self.module, batch, beta, draw)
+
+
+def share_gradients(losses: Losses, world: World, *, some_unused: bool) -> nn.Module:
+    """The losses with their gradients averaged over the processes after each backward pass.
+
+    Parameters
+    ----------
+    losses : Losses
+        Its weights become those of the first process.
+    world : World
+    some_unused : bool
+        Some parameters may get no gradient, such as those of the noise at beta = 0.
+    """
+    if world.size == 1:
+        return losses
+    device = next(losses.parameters()).device
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(losses, device_ids=ids, find_unused_parameters=some_unused)
+
+
+def unshared(losses: nn.Module) -> AbstractContextManager[Any]:
+    """A block whose gradients are added up in this process alone."""
+    return losses.no_sync() if isinstance(losses, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def common_batch_norm(module: nn.Module, world: World) -> Iterator[None]:
+    """Normalise over the rows of all processes in a block, where the device can; say which."""
+    parents = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, BatchNorm)
+    ]
+    if world.size == 1 or not parents:
+        yield
+        return
+    on_gpu = next(module.parameters()).device.type == "cuda"
+    if world.leads:
+        how = "all processes" if on_gpu else "each process (of all on GPUs only)"
+        log.info("batch norm over the rows of %s", how)
+    if not on_gpu:
+        yield
+        return
+    for parent, name, child in parents:
+        setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+    try:
+        yield
+    finally:
+        for parent, name, child in parents:
+            setattr(parent, name, child)
+
+
+def row_parts(batch: tuple[Tensor, ...], most: int | None) -> list[tuple[Tensor, ...]]:
+    """A batch in parts of at most so many rows; a batch without rows is one part."""
+    n = len(batch[-1])
+    if most is None or n <= most:
+        return [batch]
+    sizes = [len(part) for part in torch.arange(n).tensor_split(math.ceil(n / most))]
+    return list(zip(*(tensor.split(sizes) for tensor in batch), strict=True))
