@@ -326,6 +326,8 @@ class CrossvalConfig:
         "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
     min_coverage : float
         Smallest share of the encoder's genes that must be found in X.
+    memory : str
+        "8G": as many folds are fitted in one pass as it holds, and at least one.
     seed : int
         Seed of the folds, the heads and everything drawn.
     head : HeadConfig
@@ -340,10 +342,12 @@ class CrossvalConfig:
     linear_rival: str | None = None
     recipe: Recipe = "best"
     min_coverage: float = 0.8
+    memory: str = "8G"
     seed: int = 0
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
+        parse_bytes(self.memory)
         _check_range("folds", self.folds, 2)
         _check_range("repeats", self.repeats, 1)
         _check_choice("recipe", self.recipe, Recipe)

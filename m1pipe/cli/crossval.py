@@ -99,6 +99,12 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Share of an encoder's genes that X must have.",
 )
 @ALIASES
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    show_default=CrossvalConfig.memory,
+    help="As many folds are fitted together as it holds.",
+)
 @click.option("--device", show_default=HeadConfig.device, help="Of the heads.")
 @click.option("--seed", type=int, show_default=str(CrossvalConfig.seed), help="Of folds and heads.")
 @click.option("--out", required=True, metavar="CV", help="Folder of the result.")

@@ -10,6 +10,7 @@ from m1pipe.evaluation.rows import (
     OWN_GENE,
     base_row,
     head_config,
+    is_head,
 )
 
 MEGABYTE = 2**20
@@ -59,16 +60,30 @@ def n_parameters(problem: Problem, row: str) -> int:
     return sum((a + 1) * b for a, b in pairwise(shape))
 
 
+def fold_bytes(problem: Problem) -> int:
+    """Weights of all heads of one fold, with their Adam state and the best so far."""
+    return sum(16 * problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
+
+
 def memory_bytes(problem: Problem) -> int:
-    """Rough peak: X, Y, the largest head with its Adam state, the predictions of a test fold."""
+    """Rough peak with one fold at a time: X, Y, its heads, the predictions of a test fold."""
     n, p, t = problem.targets.n, problem.matrix.n_genes, len(problem.targets.names)
     data = 4 * n * p + problem.targets.values.nbytes
-    heads = [row for row in problem.ladder if row not in (*CONSTANT_ROWS, *LINEAR_ROWS)]
-    fit = max((16 * n_parameters(problem, row) for row in heads), default=0)
+    fit = fold_bytes(problem)
     if set(LINEAR_ROWS) & set(problem.ladder):
         fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
     data += 0 if problem.own is None else problem.own.values.nbytes
     return data + fit + 24 * (n // problem.config.folds + 1) * t
+
+
+def pass_parameters(problem: Problem) -> int:
+    """Values that one pass over all folds fits."""
+    heads = sum(problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
+    return problem.config.folds * heads
+
+
+def _heads(problem: Problem) -> list[str]:
+    return [row for row in problem.ladder if is_head(row)]
 
 
 def _row_line(problem: Problem, row: str, n_train: int) -> str:

@@ -13,6 +13,7 @@ from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
+from m1pipe.evaluation.passes import OpenShare, fit_opened, passes
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
@@ -24,6 +25,7 @@ from m1pipe.evaluation.rows import (
     train_mean,
 )
 from m1pipe.evaluation.shares import Share, assemble
+from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
 
 
@@ -114,20 +116,17 @@ def run_shares(
     inputs = whole_inputs(problem)
     n_rows = len(wanted) * len(problem.ladder)
     with progress(range(n_rows), total=n_rows, label="crossval", unit="row") as bar:
-        for repeat, fold in wanted:
-            yield run_share(problem, inputs, repeat, fold, on_row=bar.update, stop=stop)
+        for together in passes(problem, wanted):
+            opened = [open_share(problem, inputs, *place, stop=stop) for place in together]
+            heads = fit_opened(problem, opened, stop=stop)
+            for share, own in zip(opened, heads, strict=True):
+                yield close_share(problem, share, own, on_row=bar.update, stop=stop)
 
 
-def run_share(
-    problem: Problem,
-    inputs: Inputs,
-    repeat: int,
-    fold: int,
-    *,
-    on_row: Callable[[], object] = lambda: None,
-    stop: StopFlag | None = None,
-) -> Share:
-    """Fit every row of the ladder on one training fold and test it.
+def open_share(
+    problem: Problem, inputs: Inputs, repeat: int, fold: int, *, stop: StopFlag | None = None
+) -> OpenShare:
+    """Split a (repeat, fold), and train its encoders and its PCA.
 
     Parameters
     ----------
@@ -136,13 +135,37 @@ def run_share(
         From `whole_inputs`.
     repeat, fold : int
         Which share.
-    on_row : callable
-        Called after every row.
     stop : StopFlag, optional
-        Looked at after every fit.
+        Looked at while encoders are trained.
     """
     split = make_fold(problem, repeat, fold)
     found, trained = fold_inputs(problem, inputs, split, stop)
+    return OpenShare(repeat, fold, split, found, trained)
+
+
+def close_share(
+    problem: Problem,
+    share: OpenShare,
+    heads: Mapping[str, Sequence[FittedHead]],
+    *,
+    on_row: Callable[[], object] = lambda: None,
+    stop: StopFlag | None = None,
+) -> Share:
+    """Fit what is left of a (repeat, fold), and test every row of the ladder.
+
+    Parameters
+    ----------
+    problem : Problem
+    share : OpenShare
+    heads : mapping of str to sequence of FittedHead
+        Those that are trained already, by row, one a seed.
+    on_row : callable
+        Called after every row.
+    stop : StopFlag, optional
+        Looked at after every row.
+    """
+    repeat, fold, split = share.repeat, share.fold, share.split
+    found, trained = share.inputs, share.trained
     widths = {row.name: row.n_latent for row in problem.encoders}
     alarms = {
         name: [a for facts in runs for a in encoder_alarms(name, widths[name], facts)]
@@ -152,7 +175,11 @@ def run_share(
     scores: list[pd.DataFrame] = []
     for row in problem.ladder:
         begun = time.perf_counter()
-        fits = [fit_row(row, X, split, problem.config) for X in found[row]]
+        own: Sequence[FittedHead | None] = heads.get(row) or [None] * len(found[row])
+        fits = [
+            fit_row(row, X, split, problem.config, head=head)
+            for X, head in zip(found[row], own, strict=True)
+        ]
         losses[row], table = _judge(row, fits, split)
         scores.append(table.assign(repeat=repeat, fold=fold))
         alarms.setdefault(row, []).extend(_row_alarms(row, fits, split))
@@ -164,7 +191,7 @@ def run_share(
                 problem.config.repeats,
                 fold + 1,
                 problem.config.folds,
-                _row_line(row, losses[row], split, time.perf_counter() - begun),
+                _row_line(row, losses[row], split, time.perf_counter() - begun + _seconds(own)),
             )
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {repeat} fold {fold}; finished folds are kept")
@@ -173,10 +200,15 @@ def run_share(
     return Share(repeat, fold, samples, losses, table, alarms, trained)
 
 
+def _seconds(heads: Sequence[FittedHead | None]) -> float:
+    return sum(head.seconds for head in heads if head is not None)
+
+
 def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
     """Training and test rows of one (repeat, fold), with the seed that all rows share."""
     folds = problem.folds[repeat]
     seed = np.random.SeedSequence([problem.config.seed, repeat, fold]).generate_state(1)[0]
+    order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
     return Fold(
         targets=problem.targets,
         train=np.flatnonzero(folds != fold),
@@ -185,6 +217,7 @@ def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
         groups=problem.groups,
         order=folds,
         seed=int(seed),
+        order_seed=int(order_seed),
         own=problem.own,
     )
 

@@ -97,8 +97,11 @@ class Problem:
 
     def n_fits(self, row: str) -> int:
         """Models fitted for one row over all folds and repeats."""
-        seeds = {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
-        return seeds * self.config.folds * self.config.repeats
+        return self.n_seeds(row) * self.config.folds * self.config.repeats
+
+    def n_seeds(self, row: str) -> int:
+        """Models fitted for one row in one fold."""
+        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
 
 
 def make_problem(

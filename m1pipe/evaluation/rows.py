@@ -169,6 +169,8 @@ class Fold:
         Fold of every sample, over which the heads' row order is spread.
     seed : int
         The same for every row of the ladder.
+    order_seed : int
+        Of the order in which all folds of a repeat go through the rows.
     own : OwnGenes or None
         Levels of the targets' own genes, of all samples.
     """
@@ -180,6 +182,7 @@ class Fold:
     groups: np.ndarray | None
     order: np.ndarray
     seed: int
+    order_seed: int
     own: OwnGenes | None = None
 
 
@@ -202,7 +205,19 @@ class RowFit:
     own_share: float | None = None
 
 
-def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) -> RowFit:
+def is_head(row: str) -> bool:
+    """Whether a row of the ladder is a feed-forward network."""
+    return row not in (*CONSTANT_ROWS, *LINEAR_ROWS)
+
+
+def fit_row(
+    row: str,
+    X: np.ndarray | None,
+    fold: Fold,
+    config: CrossvalConfig,
+    *,
+    head: FittedHead | None = None,
+) -> RowFit:
     """Fit one row of the ladder on the training rows and predict the test rows.
 
     Parameters
@@ -214,6 +229,8 @@ def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) 
     fold : Fold
     config : CrossvalConfig
         Settings of the heads.
+    head : FittedHead, optional
+        Of a feed-forward row, where it was trained already.
 
     Returns
     -------
@@ -229,7 +246,8 @@ def fit_row(row: str, X: np.ndarray | None, fold: Fold, config: CrossvalConfig) 
         balance = config.head.class_weight == "balanced"
         return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
     own = fold.own if has_own_term(row, config) else None
-    head = _fit_head(X, own, fold, head_config(base_row(row), config))
+    if head is None:
+        head = _fit_head(X, own, fold, head_config(base_row(row), config))
     levels = None if own is None else own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
     return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head))
@@ -249,6 +267,7 @@ def _fit_head(X: np.ndarray, own: OwnGenes | None, fold: Fold, config: HeadConfi
         seed=fold.seed,
         strata=fold.strata,
         groups=fold.groups,
+        order_seed=fold.order_seed,
         folds_order=fold.order,
         own=own,
     )

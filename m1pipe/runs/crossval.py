@@ -11,7 +11,7 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
-from m1pipe.evaluation.cost import n_parameters
+from m1pipe.evaluation.cost import pass_parameters
 from m1pipe.evaluation.crossval import make_plan, run_shares
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
@@ -224,9 +224,8 @@ def _missing(problem: Problem) -> str:
 
 
 def _n_threads(problem: Problem) -> int:
-    """Threads for the steps of the largest network that is fitted."""
-    largest = max(n_parameters(problem, row) for row in problem.ladder)
-    return choose_threads(largest, problem.config.head.batch_size)
+    """Threads for the steps of all heads of a pass."""
+    return choose_threads(pass_parameters(problem), problem.config.head.batch_size)
 
 
 def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
@@ -241,6 +240,7 @@ def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
 def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dict[str, Any]:
     """Settings that decide a number; paths and devices do not."""
     settings: dict[str, Any] = to_dict(config)
+    settings.pop("memory")
     settings["head"].pop("device")
     in_fold = {row.name: [to_dict(c) for c in row.configs] for row in problem.encoders}
     for seeds in in_fold.values():

@@ -53,6 +53,11 @@ class FittedHead:
     n_epochs: int
     own: OwnTerm | None = None
 
+    @property
+    def seconds(self) -> float:
+        """What its epochs took; of a pass over several heads an equal share."""
+        return float(sum(row["seconds"] for row in self.history.rows))
+
     def predict(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Levels, or probabilities.
 

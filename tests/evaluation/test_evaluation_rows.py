@@ -30,7 +30,7 @@ def X() -> np.ndarray:
 
 def make_split(targets: Targets) -> Fold:
     order = (np.arange(100) >= 70).astype(int)
-    return Fold(targets, TRAIN, TEST, None, None, order, seed=1)
+    return Fold(targets, TRAIN, TEST, None, None, order, seed=1, order_seed=2)
 
 
 @pytest.fixture
@@ -183,7 +183,15 @@ def test_a_dead_network_is_seen(levels: Fold, X: np.ndarray) -> None:
     published = CrossvalConfig(recipe="published", head=HeadConfig(epochs=8))
     shifted = np.abs(X) * 1e4
     dying = fit_row("raw", shifted, levels, published)
-    head = fit_head(shifted, levels.targets, head_config("raw", published), rows=TRAIN, seed=1)
+    head = fit_head(
+        shifted,
+        levels.targets,
+        head_config("raw", published),
+        rows=TRAIN,
+        seed=levels.seed,
+        order_seed=levels.order_seed,
+        folds_order=levels.order,
+    )
     assert dying.dead_share == pytest.approx(_dead_by_hand(head, shifted[TRAIN]))
 
 

@@ -61,13 +61,13 @@ def run(tmp_path: Path) -> CrossvalRun:
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The (repeat, fold) that were run."""
     found: list[tuple[int, int]] = []
-    run_share = evaluation.run_share
+    open_share = evaluation.open_share
 
     def counted(problem: Any, inputs: Any, repeat: int, fold: int, **named: Any) -> Any:
         found.append((repeat, fold))
-        return run_share(problem, inputs, repeat, fold, **named)
+        return open_share(problem, inputs, repeat, fold, **named)
 
-    monkeypatch.setattr(evaluation, "run_share", counted)
+    monkeypatch.setattr(evaluation, "open_share", counted)
     return found
 
 
@@ -233,10 +233,10 @@ def test_a_signal_keeps_the_finished_folds(
 ) -> None:
     fit_row = evaluation.fit_row
 
-    def signalled(row: str, X: Any, fold: Any, config: Any) -> Any:
+    def signalled(row: str, *arguments: Any, **named: Any) -> Any:
         if row == "raw" and (tmp_path / "cv" / "shares" / "r0_f0").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return fit_row(row, X, fold, config)
+        return fit_row(row, *arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "fit_row", signalled)

@@ -1,0 +1,94 @@
+"""Which folds are fitted together, and all their heads in one pass over the rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from m1pipe.console import log, progress
+from m1pipe.evaluation.cost import fold_bytes, memory_bytes
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.rows import SUBSET, Fold, has_own_term, head_config, is_head
+from m1pipe.settings import parse_bytes
+from m1pipe.training.fit_stacks import Design, HeadJob, fit_heads
+from m1pipe.training.fitted_head import FittedHead
+from m1pipe.training.signals import StopFlag
+
+
+@dataclass(frozen=True, eq=False)
+class OpenShare:
+    """A (repeat, fold) whose inputs are ready and whose rows are not fitted yet.
+
+    Attributes
+    ----------
+    repeat, fold : int
+    split : Fold
+    inputs : mapping of str to sequence of ndarray or None
+        Of every row, from `m1pipe.evaluation.inputs.fold_inputs`.
+    trained : mapping of str to list of dict
+        Facts about the encoders that were trained in the fold.
+    """
+
+    repeat: int
+    fold: int
+    split: Fold
+    inputs: Mapping[str, Sequence[np.ndarray | None]]
+    trained: dict[str, list[dict[str, Any]]]
+
+
+def passes(problem: Problem, wanted: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Shares that are fitted together: of one repeat, as many as the memory allows.
+
+    One at a time where encoders are trained in the folds: these take longer than the heads, and a
+    run that is stopped goes on after the last whole pass.
+    """
+    most = 1
+    if not any(row.in_fold for row in problem.encoders):
+        spare = parse_bytes(problem.config.memory) - memory_bytes(problem)
+        most = max(1, 1 + int(spare // max(1, fold_bytes(problem))))
+    repeats = dict.fromkeys(repeat for repeat, _ in wanted)
+    found = []
+    for repeat in repeats:
+        own = [place for place in wanted if place[0] == repeat]
+        found += [own[start : start + most] for start in range(0, len(own), most)]
+    return found
+
+
+def fit_opened(
+    problem: Problem, shares: Sequence[OpenShare], *, stop: StopFlag | None = None
+) -> list[dict[str, list[FittedHead]]]:
+    """Train the heads of feed-forward rows of some folds of one repeat.
+
+    Left out are those with a term of the targets' own genes, and all of them where few of the
+    rows are trained on: `fit_row` trains these one by one.
+
+    Returns
+    -------
+    list of dict of str to list of FittedHead
+        For every share, by row, one head a seed.
+    """
+    split = shares[0].split
+    rows = [row for row in problem.ladder if is_head(row) and not has_own_term(row, problem.config)]
+    if not rows or any(SUBSET * s.split.train.size < split.targets.n for s in shares):
+        return [{} for _ in shares]
+    places = [
+        (i, row, X)
+        for row in rows
+        for i, share in enumerate(shares)
+        for X in share.inputs[row]
+        if X is not None
+    ]
+    jobs = [
+        HeadJob(X, head_config(row, problem.config), shares[i].split.train, shares[i].split.seed)
+        for i, row, X in places
+    ]
+    design = Design(split.targets, split.order_seed, split.order, split.strata, split.groups)
+    log.info("heads: %d of %d folds in one pass", len(jobs), len(shares))
+    bar: Any = progress(total=problem.config.head.epochs, label="heads", unit="epoch")
+    with bar:
+        heads = fit_heads(jobs, design, stop=stop, on_epoch=lambda _: bar.update())
+    found: list[dict[str, list[FittedHead]]] = [{row: [] for row in rows} for _ in shares]
+    for (i, row, _), head in zip(places, heads, strict=True):
+        found[i][row].append(head)
+    return found
