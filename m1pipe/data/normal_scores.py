@@ -11,6 +11,7 @@ from scipy import special
 
 MOST_KNOTS = 512
 MOST_ROWS = 4000
+FURTHEST = 0.5
 _EDGE = 1e-6  # of a gene's spread: levels nearer than this are one
 
 
@@ -79,8 +80,8 @@ def from_places(Z: np.ndarray, levels: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (n_samples, n_genes)
-        Beyond the outermost knots they go on in units of the gene's spread, except from a level
-        that many samples share, which is where the scale ends.
+        Beyond the outermost knots they go on in units of the gene's spread, for `FURTHEST` of
+        them, except from a level that many samples share, which is where the scale ends.
     """
     quantiles = special.ndtri(places(len(levels)))
     out = np.empty(Z.shape, dtype=np.float32)
@@ -89,7 +90,29 @@ def from_places(Z: np.ndarray, levels: np.ndarray) -> np.ndarray:
         spread = _spread(knots)
         ends = (knots[:2], knots[-2:])
         slopes = [0.0 if np.ptp(end) <= _EDGE * spread else spread for end in ends]
-        out[:, j] = _outwards(Z[:, j].astype(np.float64), quantiles, knots, *slopes)
+        drawn = np.clip(Z[:, j], quantiles[0] - FURTHEST, quantiles[-1] + FURTHEST)
+        out[:, j] = _outwards(drawn.astype(np.float64), quantiles, knots, *slopes)
+    return out
+
+
+def to_places(X: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Standard normal quantiles of the places of levels, the inverse of `from_places`.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+        Levels between those that many samples share; infinite ones stay as they are.
+    levels : ndarray, shape (n_knots, n_genes)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples, n_genes)
+    """
+    quantiles = special.ndtri(places(len(levels)))
+    out = np.empty(X.shape, dtype=np.float64)
+    for j in range(X.shape[1]):
+        knots = levels[:, j].astype(np.float64)
+        out[:, j] = _outwards(X[:, j].astype(np.float64), knots, quantiles, 1 / _spread(knots))
     return out
 
 
@@ -123,5 +146,9 @@ def _outwards(
     """Linear interpolation, and straight on with these slopes beyond the ends."""
     above = slope if slope_above is None else slope_above
     found: np.ndarray = np.interp(values, at, to)
-    found += slope * np.minimum(values - at[0], 0) + above * np.maximum(values - at[-1], 0)
+    found[np.isnan(values)] = np.nan
+    with np.errstate(invalid="ignore"):
+        below, beyond = values < at[0], values > at[-1]
+        found[below] += slope * (values[below] - at[0])
+        found[beyond] += above * (values[beyond] - at[-1])
     return found

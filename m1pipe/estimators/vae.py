@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
 from m1pipe.synthesis import latents
+from m1pipe.synthesis.calibration import noise_factor
 from m1pipe.synthesis.config import GenerateConfig, Sampler
 from m1pipe.synthesis.sample import decode_samples
 
@@ -228,14 +230,17 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         codes = np.zeros(n_samples, dtype=np.int64)
         rng = np.random.default_rng([chosen.seed, 23])
-        if chosen.sampler == "posterior":
-            Z = latents.draw_posterior(self._posterior(), codes, rng)
-        else:
-            law = latents.prior_law(self.encoder_)
-            if chosen.sampler == "gmm":
-                law = self._law()
-            Z = latents.draw_law(law, codes, rng)
-        blocks = decode_samples(self.encoder_, Z, codes, noise=chosen.noise, seed=chosen.seed)
+        draw: Callable[[np.ndarray, np.random.Generator], np.ndarray]
+        draw = partial(latents.draw_law, latents.prior_law(self.encoder_))
+        if chosen.sampler == "gmm":
+            draw = partial(latents.draw_law, self._law())
+        elif chosen.sampler == "posterior":
+            draw = partial(latents.draw_posterior, self._posterior())
+        Z = draw(codes, rng)
+        factor = noise_factor(self.encoder_, lambda classes: draw(classes, rng)) if noise else None
+        blocks = decode_samples(
+            self.encoder_, Z, codes, noise=noise, seed=chosen.seed, factor=factor
+        )
         return np.concatenate([X for _, X in blocks])
 
     @available_if(_has_prior)

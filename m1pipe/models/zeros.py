@@ -109,3 +109,8 @@ class ZeroInflatedLogNormal(HurdleGaussian):
 
     def _level(self, drawn: Tensor) -> Tensor:
         return (F.softplus(drawn) / math.log(2) - self.location) / self.scale
+
+    def to_log(self, x: Tensor) -> Tensor:
+        """Natural log of v at transformed levels x; minus infinity from zero down."""
+        u = x * self.scale + self.location
+        return torch.log(torch.expm1(u.clamp_min(0) * math.log(2)))

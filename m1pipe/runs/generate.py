@@ -1,6 +1,8 @@
 """What `m1pipe generate` does: latents from a law, levels from the decoder, an h5ad of them."""
 
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,12 @@ from m1pipe.errors import InputError
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.provenance import same_input
 from m1pipe.synthesis import latents
+from m1pipe.synthesis.calibration import noise_factor
 from m1pipe.synthesis.config import GenerateConfig
 from m1pipe.synthesis.sample import TOTALS, allot, closure, decode_samples, totals
 
 PathLike = str | os.PathLike[str]
+Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 NOT_PRIVATE = "not private: latents of training samples, whose copies these nearly are"
 
 
@@ -65,8 +69,11 @@ def run_generate(
         )
     codes = allot(encoder, config.n, _wanted(encoder, config))
     rng = np.random.default_rng([config.seed, 23])
-    Z, law = _draw(encoder, Path(run), config, codes, rng, data)
-    found = _write(out, encoder, config, Z, codes, law, force)
+    draw, law = _law(encoder, Path(run), config, data)
+    Z = draw(codes, rng)
+    factor = noise_factor(encoder, lambda classes: draw(classes, rng)) if config.noise else None
+    blocks = decode_samples(encoder, Z, codes, noise=config.noise, seed=config.seed, factor=factor)
+    found = _write(out, encoder, config, codes, blocks, law, force)
     return _line(out, encoder, config, codes, law, found)
 
 
@@ -85,29 +92,24 @@ def _wanted(encoder: Encoder, config: GenerateConfig) -> dict[str, int]:
     return wanted
 
 
-def _draw(
-    encoder: Encoder,
-    run: Path,
-    config: GenerateConfig,
-    codes: np.ndarray,
-    rng: np.random.Generator,
-    data: PathLike | None,
-) -> tuple[np.ndarray, str]:
-    """Latents of the samples to be made, and where they come from in words."""
+def _law(
+    encoder: Encoder, run: Path, config: GenerateConfig, data: PathLike | None
+) -> tuple[Draw, str]:
+    """What draws latents of given classes, and where they come from in words."""
     n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
     if config.sampler == "prior":
-        return latents.draw_law(latents.prior_law(encoder), codes, rng), "prior"
+        return partial(latents.draw_law, latents.prior_law(encoder)), "prior"
     if config.sampler == "posterior":
         log.warning("warning: these samples are %s", NOT_PRIVATE)
         posterior = _training_posterior(encoder, run, data)
-        return latents.draw_posterior(posterior, codes, rng), "training samples' own latents"
+        return partial(latents.draw_posterior, posterior), "training samples' own latents"
     law = latents.load_law(run / MIXTURE_FILE, model=encoder.digest())
     if law is None:
         log.info("fitting the mixture of latents, once for this model")
         posterior = _training_posterior(encoder, run, data)
         law = latents.fit_law(posterior, n_classes, seed=encoder.config.training.seed)
         _keep(law, run / MIXTURE_FILE, encoder.digest())
-    return latents.draw_law(law, codes, rng), f"mixture ({law.describe()})"
+    return partial(latents.draw_law, law), f"mixture ({law.describe()})"
 
 
 def _training_posterior(encoder: Encoder, run: Path, data: PathLike | None) -> latents.Posterior:
@@ -140,8 +142,8 @@ def _write(
     out: PathLike,
     encoder: Encoder,
     config: GenerateConfig,
-    Z: np.ndarray,
     codes: np.ndarray,
+    blocks: Iterator[tuple[int, np.ndarray]],
     law: str,
     force: bool,
 ) -> dict[str, float]:
@@ -170,7 +172,7 @@ def _write(
     )
     sums = []
     with writer:
-        for start, X in decode_samples(encoder, Z, codes, noise=config.noise, seed=config.seed):
+        for start, X in blocks:
             writer.write(start, X)
             sums.append(totals(X, encoder.units))
     return closure(np.concatenate(sums), encoder.units)

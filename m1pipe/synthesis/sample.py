@@ -69,7 +69,13 @@ def deal(n: int, shares: np.ndarray) -> np.ndarray:
 
 
 def decode_samples(
-    encoder: Encoder, Z: np.ndarray, codes: np.ndarray, *, noise: bool, seed: int
+    encoder: Encoder,
+    Z: np.ndarray,
+    codes: np.ndarray,
+    *,
+    noise: bool,
+    seed: int,
+    factor: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Levels of latents, a block at a time, always by the network in evaluation mode.
 
@@ -84,6 +90,8 @@ def decode_samples(
         Draw from the likelihood; otherwise its mean.
     seed : int
         Of the noise.
+    factor : ndarray of float32, shape (n_genes,), optional
+        Of each gene's noise, from `m1pipe.synthesis.calibration`.
 
     Yields
     ------
@@ -104,6 +112,9 @@ def decode_samples(
         with evaluating(module), torch.no_grad():
             eta = module.decode(z, told, library)
             drawn = (law.sample(eta, generator) if noise else law.mean(eta)).numpy()
+            if noise and factor is not None:
+                mean = law.mean(eta).numpy()
+                drawn = mean + factor * (drawn - mean)
         X = encoder.scaler.invert_draws(drawn) if noise else encoder.scaler.invert(drawn)
         yield start, np.maximum(X, 0, out=X) if ends else X
 

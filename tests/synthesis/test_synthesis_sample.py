@@ -18,6 +18,7 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError
+from m1pipe.synthesis.calibration import noise_factor
 from m1pipe.synthesis.latents import (
     Posterior,
     draw_law,
@@ -254,3 +255,27 @@ def test_totals_are_linear_and_closure_names_the_target() -> None:
     assert totals(counts, Units("counts")).tolist() == [3, 12]
     assert "target_sum" not in closure(np.ones(3), Units("counts"))
     assert closure(totals(counts, Units("zscore")), Units("zscore")) == {}
+
+
+def test_too_much_noise_is_brought_to_the_variance_of_the_data(
+    encoder: Encoder, data: anndata.AnnData
+) -> None:
+    noisy = replace(encoder, module=copy.deepcopy(encoder.module))
+    scale = noisy.module.likelihood.log_scale().exp()  # type: ignore[union-attr, operator]
+    noisy.module.likelihood.set_scale(1.6 * scale)  # type: ignore[union-attr, operator]
+    law = fit_law(find_posterior(encoder, open_matrix(data)), 0, seed=0)
+    rng, codes = np.random.default_rng(0), np.zeros(4000, dtype=np.int64)
+
+    def draw(classes: np.ndarray) -> np.ndarray:
+        return draw_law(law, classes, rng)
+
+    factor = noise_factor(noisy, draw)
+    assert factor is not None
+    assert factor.max() <= 1
+    ratio = []
+    for chosen in (None, factor):
+        blocks = decode_samples(noisy, draw(codes), codes, noise=True, seed=1, factor=chosen)
+        X = encoder.scaler.apply(np.concatenate([x for _, x in blocks]))
+        ratio.append(np.median(X.var(axis=0) / encoder.pca.gene_variances))
+    assert ratio[0] > 1.2
+    assert ratio[1] == pytest.approx(1, abs=0.08)
