@@ -123,6 +123,40 @@ def test_a_job_signalled_and_requeued_ends_with_the_same_weights(file: Path) -> 
     assert _weights(study.out / "vae2") == there
 
 
+def test_two_processes_are_warned_and_requeued(file: Path) -> None:
+    text = file.read_text().replace("seeds = [1, 2]", "seeds = [1]") + "train.gpus = 2\n"
+    file.write_text(text.replace("epochs = 3\nbatch", f"{LONG}batch_norm = false\nbatch"))
+    study = read_study(file)
+    run_study(study, choose_tasks(study, ["convert"]))
+    jobs = submit(study, "slurm", "train")
+    status = study.out / "vae1" / "status.json"
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _ask("scancel", "--signal=USR1", "--batch", jobs[0][1])
+    _wait(lambda: json.loads(status.read_text())["state"] != "running", "the signal was not heard")
+    assert json.loads(status.read_text())["state"] == "stopped", _logs(file)
+    _wait_for(jobs)
+    assert json.loads(status.read_text())["state"] == "done", _logs(file)
+    provenance = json.loads((study.out / "vae1" / "provenance.json").read_text())
+    assert [again["job_id"] for again in provenance["resumed"]] == [jobs[0][1]]
+
+
+def test_torchrun_under_srun(file: Path) -> None:
+    study = read_study(file)
+    run_study(study, choose_tasks(study, ["convert"]))
+    launcher = ["torchrun", "--standalone", "--nproc-per-node=2", "-m", "m1pipe"]
+    command = ["run", str(file), "--stage", "train", "--task", "1"]
+    done = subprocess.run(
+        ["srun", "--ntasks=1", "--cpus-per-task=2", "--gres=gpu:2", *launcher, *command],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("train-vae1: ") == 1
+    assert _lines(file)["train-vae1"].state == "done"
+
+
 def test_a_cancelled_job_is_not_requeued(file: Path) -> None:
     file.write_text(file.read_text().replace("epochs = 3\nbatch", f"{LONG}batch"))
     study = read_study(file)
