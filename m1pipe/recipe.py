@@ -75,7 +75,11 @@ class Aligned:
         Where the recipe's genes stand in it.
     present : ndarray of bool, shape (n_genes,)
         Genes of the recipe that the matrix has.
+    keep_missing : bool
+        Leave NaN in place, in genes that the matrix lacks too, in place of refusing it.
     """
+
+    keep_missing: bool = False
 
     def __init__(self, matrix: Matrix, recipe: Recipe, match: GeneMatch) -> None:
         self.matrix = matrix
@@ -113,12 +117,15 @@ class Aligned:
         """
         room = out if self.present.all() else None
         X = self.matrix.take(indices, self._columns, out=room)
-        check_finite(X, self.matrix, np.asarray(indices), columns=self._columns)
+        seen = np.nan_to_num(X, nan=0.0, posinf=np.inf) if self.keep_missing else X
+        check_finite(seen, self.matrix, np.asarray(indices), columns=self._columns)
         if self._converts:
             X = convert_units(X, self.matrix.units, self.recipe.units, self._totals(X, indices))
         if self.present.all():
             return X
         filled = np.tile(self.recipe.gene_means, (len(X), 1))
+        if self.keep_missing:
+            filled[:] = np.nan
         filled[:, self.present] = X
         return filled
 

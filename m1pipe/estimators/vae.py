@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from m1pipe import config
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.encoder.bound import DRAWS, importance_bound
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
@@ -28,7 +29,6 @@ from m1pipe.synthesis.calibration import noise_factor
 from m1pipe.synthesis.config import GenerateConfig, Sampler
 from m1pipe.synthesis.sample import decode_samples
 
-SCORE_DRAWS = 64
 CHUNK_ROWS = 1024
 
 
@@ -263,12 +263,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X = self._validated(X)
         module = self._module()
         generator = torch.Generator().manual_seed(self.encoder_.config.training.seed)
-        size = (SCORE_DRAWS, 1, self._n_features_out)
+        size = (DRAWS, 1, self._n_features_out)
         noise = torch.randn(size, generator=generator, dtype=torch.float64)
         with torch.inference_mode():
-            parts = [_importance_bound(module, x, noise).numpy() for x in self._chunks(X)]
-        log_scale = np.log(self.encoder_.scaler.scale.astype(np.float64)).sum()
-        return np.concatenate(parts) - log_scale
+            parts = [importance_bound(module, x, noise).numpy() for x in self._chunks(X)]
+        return np.concatenate(parts) + self.encoder_.scaler.log_slope(X).sum(axis=1)
 
     @available_if(_has_prior)
     def score(self, X: Any, y: Any = None) -> float:
@@ -359,15 +358,3 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 def _are_numbered(genes: Sequence[str]) -> bool:
     """Whether the names were made here for an array without names."""
     return all(name == f"x{j}" for j, name in enumerate(genes))
-
-
-def _importance_bound(module: VAEModule, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Log of the mean over draws of p(x, z) / q(z | x), shape (n_samples,)."""
-    mu, logvar = module.encode(x)
-    weights = []
-    for eps in noise:
-        z = mu + eps * (0.5 * logvar).exp()
-        log_x = module.likelihood.log_prob(x, module.decode(z)).sum(dim=1)
-        log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(dim=1)
-        weights.append(log_x + log_ratio)
-    return torch.stack(weights).logsumexp(dim=0) - float(np.log(len(noise)))

@@ -15,8 +15,7 @@ from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
-from m1pipe.runs.folder import RunFolder
-from m1pipe.runs.provenance import same_input
+from m1pipe.runs.inputs import training_data
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.calibration import noise_factor
 from m1pipe.synthesis.config import GenerateConfig
@@ -114,19 +113,7 @@ def _law(
 
 def _training_posterior(encoder: Encoder, run: Path, data: PathLike | None) -> latents.Posterior:
     """Posterior of the training samples, from the file that the run began with."""
-    known = ((RunFolder(run).read_provenance() or {}).get("inputs") or {}).get("data")
-    path = data if data is not None else known and known["path"]
-    if path is None or not Path(path).exists():
-        raise InputError(
-            f"{run}: expected the training data, for the law of its latents; found no file "
-            f"{path or 'named there'}: say where it is with --data, or take --sampler prior"
-        )
-    if known is not None and not same_input(known, path):
-        raise InputError(
-            f"{path}: expected the training data of {run} as they were; found another file: "
-            "say where they are with --data, or take --sampler prior"
-        )
-    with open_matrix(path) as matrix:
+    with open_matrix(training_data(run, data, "for the law of its latents")) as matrix:
         return latents.find_posterior(encoder, matrix)
 
 

@@ -1,0 +1,25 @@
+"""`m1pipe impute`: missing levels from the others of a sample."""
+
+import click
+
+from m1pipe.cli.options import MIN_COVERAGE
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@MIN_COVERAGE
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def impute(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+    """Fill in the missing levels of DATA's samples, and the genes that it lacks.
+
+    Levels that are there stay as they are; NaN, as `convert --missing keep` leaves it, becomes
+    what the model in RUN expects given the others.
+
+    \b
+    m1pipe impute runs/vae1 gaps.h5ad --out filled.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.apply import run_impute
+
+    click.echo(run_impute(run, data, out, min_coverage=min_coverage, force=force))

@@ -1,0 +1,46 @@
+"""`m1pipe interpolate`: the way between two samples or groups in latent space."""
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--from", "start", required=True, metavar="ID|COL=VALUE", help="Where it begins.")
+@click.option("--to", "stop", required=True, metavar="ID|COL=VALUE", help="Where it ends.")
+@click.option(
+    "--steps", type=click.IntRange(2), default=11, show_default=True, help="Ends included."
+)
+@click.option(
+    "--add",
+    nargs=2,
+    metavar="A B",
+    help="Add the difference of latents, A less B, to the whole way.",
+)
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def interpolate(
+    *,
+    run: str,
+    data: str,
+    start: str,
+    stop: str,
+    steps: int,
+    add: tuple[str, str] | None,
+    out: str,
+    force: bool,
+) -> None:
+    """Write levels on the way between two of DATA's samples or groups, in latent space.
+
+    A group stands at the mean of its latents. A conditional model changes class half way.
+
+    \b
+    m1pipe interpolate runs/vae1 x.h5ad --from s1 --to s2 --out way.h5ad
+    m1pipe interpolate runs/vae1 x.h5ad --from tissue=Liver --to tissue=Lung --out way.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.apply import run_interpolate
+
+    line = run_interpolate(
+        run, data, out, ends=(start, stop), n_steps=steps, difference=add, force=force
+    )
+    click.echo(line)

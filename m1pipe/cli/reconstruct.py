@@ -1,0 +1,24 @@
+"""`m1pipe reconstruct`: samples as a model sees them, denoised."""
+
+import click
+
+from m1pipe.cli.options import MIN_COVERAGE
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@MIN_COVERAGE
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def reconstruct(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+    """Write what the model in RUN expects of DATA's samples, given their latent means.
+
+    Noise that no latent carries is left out, and with it variance: these are no new samples.
+
+    \b
+    m1pipe reconstruct runs/vae1 x.h5ad --out denoised.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.apply import run_reconstruct
+
+    click.echo(run_reconstruct(run, data, out, min_coverage=min_coverage, force=force))

@@ -1,0 +1,24 @@
+"""`m1pipe score`: how probable a model finds samples."""
+
+import click
+
+from m1pipe.cli.options import MIN_COVERAGE
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@MIN_COVERAGE
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def score(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+    """Write the log-likelihood of DATA's samples, and its percentile among training samples.
+
+    A low percentile marks a sample unlike those of training. The bound is importance-weighted.
+
+    \b
+    m1pipe score runs/vae1 x.h5ad --out scores.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.apply import run_score
+
+    click.echo(run_score(run, data, out, min_coverage=min_coverage, force=force))

@@ -1,0 +1,93 @@
+"""How probable an encoder finds samples: importance-weighted bounds of their log-likelihood."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.models.mlp import evaluating
+from m1pipe.models.vae import VAEModule
+from m1pipe.recipe import MIN_COVERAGE
+
+DRAWS = 64
+
+
+def importance_bound(
+    module: VAEModule,
+    x: torch.Tensor,
+    noise: torch.Tensor,
+    codes: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Log of the mean over draws of p(x, z) / q(z | x).
+
+    Parameters
+    ----------
+    module : VAEModule
+        Used in the mode it is in.
+    x : Tensor, shape (n_samples, n_genes)
+        Levels after the per-gene transform.
+    noise : Tensor, shape (n_draws, 1 or n_samples, n_latent)
+        Standard normal.
+    codes : Tensor of int, shape (n_samples,), optional
+        Class of each sample, for a conditional model.
+
+    Returns
+    -------
+    Tensor, shape (n_samples,)
+        In nats; the more draws, the nearer to log p(x) from below.
+
+    References
+    ----------
+    Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+    """
+    mu, logvar = module.encode(x, codes)
+    library, weights = module.library(x), []
+    for eps in noise:
+        z = mu + eps * (0.5 * logvar).exp()
+        log_x = module.likelihood.log_prob(x, module.decode(z, codes, library)).sum(dim=1)
+        log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(dim=1)
+        weights.append(log_x + log_ratio)
+    return torch.stack(weights).logsumexp(dim=0) - float(np.log(len(noise)))
+
+
+def log_likelihood(
+    encoder: Encoder,
+    data: Any,
+    *,
+    rows: np.ndarray | None = None,
+    draws: int = DRAWS,
+    min_coverage: float = MIN_COVERAGE,
+) -> np.ndarray:
+    """Lower bound of each sample's log-likelihood, all with the same noise.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    data, min_coverage
+        As for `Encoder.align`.
+    rows : ndarray of int, shape (n_samples,), optional
+        Samples wanted. Left out: all.
+    draws : int
+        Of the posterior.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples,)
+        In nats, as a density of the training data's units (for a law of counts a probability).
+    """
+    aligned = encoder.align(data, min_coverage=min_coverage)
+    rows = np.arange(aligned.shape[0]) if rows is None else rows
+    codes = encoder.codes(aligned.matrix, rows)
+    generator = torch.Generator().manual_seed(encoder.config.training.seed)
+    noise = torch.randn((draws, 1, encoder.n_latent), generator=generator)
+    found = np.empty(rows.size)
+    for start in range(0, rows.size, CHUNK_ROWS):
+        here = slice(start, start + CHUNK_ROWS)
+        X = aligned.take(rows[here])
+        told = None if codes is None else torch.from_numpy(codes[here])
+        with evaluating(encoder.module), torch.no_grad():
+            x = torch.from_numpy(encoder.scaler.apply(X))
+            bound = importance_bound(encoder.module, x, noise, told)
+        found[here] = bound.double().numpy() + encoder.scaler.log_slope(X).sum(axis=1)
+    return found
