@@ -1,0 +1,157 @@
+"""Simulated expression for generators: training and held-out samples of one planted law.
+
+Logarithms of TPM are gene means plus factors, bent gently by a sine, plus noise of every gene's
+own size; what lies below the limit of detection is zero. Factors are normal ("unimodal") or
+normal about eight centres ("clusters"), which are then the classes.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.data.units import Units, log2p1
+from m1pipe.data.writer import write_matrix
+from m1pipe.errors import InputError
+
+Layout = Literal["unimodal", "clusters"]
+N_FACTORS, N_CLUSTERS = 10, 8
+DETECTION = 0.5  # TPM
+FILES = ("training.h5ad", "held_out.h5ad", "truth.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressionConfig:
+    """Options of `m1pipe simulate expression`.
+
+    Attributes
+    ----------
+    layout : str
+        "unimodal": one cloud, cut by its first factor into three classes; "clusters": eight.
+    n_training, n_held_out, n_genes : int
+    seed : int
+        At least 0; the same settings give the same files.
+    """
+
+    layout: Layout = "unimodal"
+    n_training: int = 1000
+    n_held_out: int = 1000
+    n_genes: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout):
+            known = ", ".join(get_args(Layout))
+            raise InputError(f"layout: expected one of {known}; found {self.layout!r}")
+        for name in ("n_training", "n_held_out", "n_genes"):
+            if getattr(self, name) < N_CLUSTERS:
+                raise InputError(
+                    f"{name}: expected at least {N_CLUSTERS}; found {getattr(self, name)}"
+                )
+        if self.seed < 0:
+            raise InputError(f"seed: expected at least 0; found {self.seed}")
+
+
+@dataclass(frozen=True, eq=False)
+class ExpressionLaw:
+    """What is planted.
+
+    Attributes
+    ----------
+    level, noise : ndarray, shape (n_genes,)
+        Mean of the log2 TPM, and standard deviation of what no factor carries.
+    loadings : ndarray, shape (N_FACTORS, n_genes)
+    centres : ndarray, shape (n_clusters, N_FACTORS)
+        One at zero where there are no clusters.
+    """
+
+    level: np.ndarray
+    noise: np.ndarray
+    loadings: np.ndarray
+    centres: np.ndarray
+
+
+def plant_law(config: ExpressionConfig) -> ExpressionLaw:
+    """The law of one seed and layout."""
+    rng = np.random.default_rng([config.seed, 31])
+    centres = np.zeros((1, N_FACTORS))
+    if config.layout == "clusters":
+        centres = 1.6 * rng.standard_normal((N_CLUSTERS, N_FACTORS))
+    return ExpressionLaw(
+        level=rng.gamma(2.5, 1.4, config.n_genes),
+        noise=rng.uniform(0.3, 1.0, config.n_genes),
+        loadings=rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(1 / N_FACTORS),
+        centres=centres,
+    )
+
+
+def draw_expression(
+    law: ExpressionLaw, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of a planted law.
+
+    Parameters
+    ----------
+    law : ExpressionLaw
+    n : int
+    rng : numpy Generator
+
+    Returns
+    -------
+    X : ndarray of float32, shape (n, n_genes)
+        log2(TPM + 1).
+    factors : ndarray, shape (n, N_FACTORS)
+    classes : ndarray of str, shape (n,)
+    """
+    which = rng.integers(0, len(law.centres), n)
+    factors = law.centres[which] + rng.standard_normal((n, N_FACTORS))
+    bent = factors + 0.5 * np.sin(2 * factors)
+    log_tpm = law.level + bent @ law.loadings + law.noise * rng.standard_normal((n, law.level.size))
+    tpm = np.exp2(log_tpm)
+    X = log2p1(np.where(tpm < DETECTION, 0.0, tpm))
+    if len(law.centres) == 1:
+        which = np.digitize(factors[:, 0], [-0.43, 0.43])
+    return X, factors, np.array([f"class_{k + 1}" for k in which], dtype=object)
+
+
+def simulate_expression(
+    out: str | os.PathLike[str], config: ExpressionConfig, *, force: bool = False
+) -> Path:
+    """Write training.h5ad, held_out.h5ad (obs: class) and what was planted.
+
+    Parameters
+    ----------
+    out : path
+        Folder to make.
+    config : ExpressionConfig
+    force : bool
+        Replace an earlier simulation in `out`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not an earlier simulation that `force` allows to replace.
+    """
+    out = refuse_existing(out, force=force)
+    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= set(FILES)):
+        raise InputError(f"{out} holds other files: choose another name")
+    law = plant_law(config)
+    var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
+    with atomic_folder(out, force=force) as folder:
+        truth = dict(vars(law))
+        for part, n in (("training", config.n_training), ("held_out", config.n_held_out)):
+            rng = np.random.default_rng([config.seed, 32, int(part == "held_out")])
+            X, truth[f"{part}_factors"], classes = draw_expression(law, n, rng)
+            obs = pd.DataFrame({"class": classes}, index=[f"{part}_{i + 1}" for i in range(n)])
+            write_matrix(folder / f"{part}.h5ad", X, obs=obs, var=var, units=Units("log2_tpm1"))
+        np.savez(folder / "truth.npz", **truth)
+    return out
