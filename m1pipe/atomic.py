@@ -1,8 +1,10 @@
 """Files that appear under their final name only when they are complete."""
 
+import glob
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +33,11 @@ def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Pat
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name when the block ends well.
 
-    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched.
+    On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched. What
+    a killed process left is removed by the next one that writes the same name on that host.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -51,7 +54,7 @@ def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Itera
     With `force` an existing folder is replaced, and only after the new one is complete.
     """
     path = refuse_existing(path, force=force)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -60,6 +63,29 @@ def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Itera
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """Name beside `path` for this process, after sweeping those of dead processes of this host."""
+    start = f".{path.name}.{socket.gethostname()}-"
+    for left in path.parent.glob(f"{glob.escape(start)}*.part"):
+        pid = left.name.removeprefix(start).removesuffix(".part")
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f"{start}{os.getpid()}.part")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,5 +1,9 @@
 """Nothing half-written ever stands under a finished name."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,22 @@ def test_folders(tmp_path: Path) -> None:
         (temporary / "b").write_text("2")
     assert [p.name for p in folder.iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from m1pipe.atomic import atomic_file, atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as a, atomic_file(sys.argv[2]) as b:\n"
+        "    (a / 'x').touch(); b.touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    names = [str(tmp_path / "folder[1]"), str(tmp_path / "file")]
+    subprocess.run([sys.executable, "-c", code, *names], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    living = tmp_path / f".file.{socket.gethostname()}-{os.getppid()}.part"
+    living.touch()
+    with atomic_folder(names[0]), atomic_file(names[1]) as part:
+        part.touch()
+    assert {p.name for p in tmp_path.iterdir()} == {"folder[1]", "file", living.name}
 
 
 def test_refuse_existing_makes_the_parent(tmp_path: Path) -> None:

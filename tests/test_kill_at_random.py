@@ -1,0 +1,36 @@
+"""Five SIGKILLs in a row at random moments, and the rerun ends as if there had been none."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kill_many.py"
+
+
+@pytest.fixture(scope="module")
+def kill_many() -> ModuleType:
+    """The script that kills sixty times; its results are kept in benchmarks/results."""
+    spec = importlib.util.spec_from_file_location("kill_many", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kill_many"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "crossval", "convert"])
+def test_killed_five_times(kill_many: ModuleType, tmp_path: Path, command: str) -> None:
+    case = next(c for c in kill_many.make_cases(tmp_path) if c.name == command)
+    facts = kill_many.kill_case(case, tmp_path, 5, 1, in_a_row=True)
+    assert facts["kills"] + facts["ended before the kill"] == 5
+    assert facts["kills"] >= 3
+
+
+def test_a_torn_file_is_noticed(kill_many: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"x": ')
+    with pytest.raises(ValueError, match="Expecting value"):
+        kill_many.check_whole(tmp_path)
