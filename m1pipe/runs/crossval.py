@@ -165,7 +165,7 @@ def _refuse_folder(out: Path, *, force: bool, finished: bool) -> None:
     """Refuse a folder that is finished (unless it may be), or that is not ours."""
     if force or not out.exists():
         return
-    if not finished and (out / RESULTS[0]).exists():
+    if not finished and all((out / name).exists() for name in RESULTS):
         raise InputError(
             f"{out} holds a finished cross-validation: choose another name, or overwrite it with "
             "--force"
