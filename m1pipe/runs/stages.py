@@ -162,25 +162,25 @@ def _train_task(study: Study, encoder: EncoderRuns, run: str) -> Task:
 
 
 def _crossval_tasks(study: Study, comparison: Comparison, apart: bool) -> list[Task]:
-    shares = [
-        (repeat, fold)
-        for repeat in range(comparison.config.repeats)
-        for fold in range(comparison.config.folds)
-    ]
-    if not apart:
-        return [_crossval_task(study, comparison, "crossval", shares, None)]
+    if not apart or comparison.config.leave_out is not None:
+        return [_crossval_task(study, comparison, "crossval", None)]
     return [
-        _crossval_task(study, comparison, f"crossval-r{repeat}-f{fold}", [(repeat, fold)], place)
-        for place in shares
-        for repeat, fold in [place]
+        _crossval_task(study, comparison, f"crossval-r{place[0]}-f{place[1]}", place)
+        for place in _places(comparison)
     ]
+
+
+def _places(comparison: Comparison) -> list[tuple[int, int]]:
+    """(repeat, fold) of every share; none where the data decide how many folds there are."""
+    config = comparison.config
+    n_folds = 0 if config.leave_out is not None else config.folds
+    return [(repeat, fold) for repeat in range(config.repeats) for fold in range(n_folds)]
 
 
 def _crossval_task(
     study: Study,
     comparison: Comparison,
     name: str,
-    shares: list[tuple[int, int]],
     only: tuple[int, int] | None,
 ) -> Task:
     folder = study.out / "cv"
@@ -205,7 +205,9 @@ def _crossval_task(
         name=name,
         settings=_crossval_settings(comparison, rows),
         inputs=_crossval_inputs(study, comparison, rows),
-        outputs=tuple(_share(folder, repeat, fold) for repeat, fold in shares),
+        outputs=tuple(_shares(folder, comparison).values())
+        if only is None
+        else (_share(folder, *only),),
         work=crossval,
     )
 
@@ -264,9 +266,16 @@ def _share(folder: Path, repeat: int, fold: int) -> Path:
     return folder / "shares" / f"r{repeat}_f{fold}" / "losses.h5"
 
 
+def _shares(folder: Path, comparison: Comparison) -> dict[str, Path]:
+    """Files that all shares leave, by role; the plan where their number is not known before."""
+    places = _places(comparison)
+    if not places:
+        return {"plan": folder / "shares" / "plan.json"}
+    return {f"repeat {r} fold {f}": _share(folder, r, f) for r, f in places}
+
+
 def _gather_task(study: Study, comparison: Comparison) -> Task:
     folder = study.out / "cv"
-    config = comparison.config
 
     def gather(force: bool) -> str:
         from m1pipe.runs import crossval
@@ -277,11 +286,7 @@ def _gather_task(study: Study, comparison: Comparison) -> Task:
         stage="gather",
         name="gather",
         settings={},
-        inputs={
-            f"repeat {repeat} fold {fold}": _share(folder, repeat, fold)
-            for repeat in range(config.repeats)
-            for fold in range(config.folds)
-        },
+        inputs=_shares(folder, comparison),
         outputs=(folder / "summary.json", folder / "report.html"),
         work=gather,
     )

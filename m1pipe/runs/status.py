@@ -152,7 +152,8 @@ def _crossval_line(folder: Path) -> RunLine:
     """How many folds of a cross-validation are done."""
     plan = _read(folder / "shares" / PLAN)
     n_shares = sum(len(set(folds)) for folds in plan["folds"])
-    n_done = sum(1 for _ in (folder / "shares").glob("r*_f*/share.json"))
+    done = (folder / "shares").glob("r*_f*/share.json")
+    n_done = len({path.parent.name.partition("_n")[0] for path in done})
     if (folder / "report.html").exists():
         return RunLine(folder.name, "done", str(folder / "report.html"))
     return RunLine(folder.name, "begun", f"{n_done} of {n_shares} folds")

@@ -13,6 +13,7 @@ from m1pipe.cli.main import run
 from m1pipe.errors import InputError
 from m1pipe.runs.jobs import SUFFIX, job_script
 from m1pipe.runs.resources import JOB_STAGES, SYSTEMS, System, read_resources
+from m1pipe.runs.stages import stage_tasks
 from m1pipe.runs.study import Study, read_study
 
 KEPT = Path(__file__).parents[2] / "jobs"
@@ -192,3 +193,12 @@ def test_what_cannot_be_asked_for_is_said(
 def test_a_stage_that_the_study_lacks_is_refused(small: Callable[[str], Study]) -> None:
     with pytest.raises(InputError, match="expected something to generate"):
         job_script(small(""), "slurm", "generate")
+
+
+def test_folds_that_the_data_decide_are_one_job(small: Callable[[str], Study]) -> None:
+    study = small("")
+    file = study.file
+    file.write_text(file.read_text().replace("repeats = 2", 'leave_out = "tissue"'))
+    study = read_study(file)
+    assert "--array" not in job_script(study, "slurm", "crossval")
+    assert list(stage_tasks(study, "gather")[0].inputs) == ["plan"]
