@@ -330,6 +330,10 @@ class CrossvalConfig:
         "8G": as many folds are fitted in one pass as it holds, and at least one.
     seed : int
         Seed of the folds, the heads and everything drawn.
+    train_sizes : tuple of int
+        Every fold is also run with so many of its training rows: a label-efficiency curve.
+    leave_out : str or None
+        Column of obs: each of its values is left out in turn, in place of folds.
     head : HeadConfig
         Settings of every feed-forward row.
     """
@@ -344,12 +348,23 @@ class CrossvalConfig:
     min_coverage: float = 0.8
     memory: str = "8G"
     seed: int = 0
+    train_sizes: tuple[int, ...] = ()
+    leave_out: str | None = None
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
         parse_bytes(self.memory)
         _check_range("folds", self.folds, 2)
         _check_range("repeats", self.repeats, 1)
+        for size in self.train_sizes:
+            _check_range("train-sizes", size, 4)
+        if len(set(self.train_sizes)) < len(self.train_sizes):
+            raise InputError(f"train-sizes: expected different sizes; found {self.train_sizes}")
+        if self.leave_out is not None and self.repeats > 1:
+            raise InputError(
+                "leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "
+                f"found {self.repeats}"
+            )
         _check_choice("recipe", self.recipe, Recipe)
         _check_range("min-coverage", self.min_coverage, 0, 1)
         _check_range("seed", self.seed, 0, 2**63 - 1)

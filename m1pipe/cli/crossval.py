@@ -20,6 +20,16 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Numbers of training rows, separated by commas."""
+    if value is None:
+        return None
+    try:
+        return tuple(sorted(int(size) for size in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"expected sizes such as 20,50,100; found {value!r}") from None
+
+
 @click.command()
 @click.option("--x", metavar="FILE", help="Genes of the labelled samples.")
 @click.option("--y", metavar="FILE", help="Levels to predict, paired with X by sample id.")
@@ -49,6 +59,18 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--folds", type=int, show_default=str(CrossvalConfig.folds), help="Number of folds.")
 @click.option(
     "--repeats", type=int, show_default=str(CrossvalConfig.repeats), help="Repeats of the folds."
+)
+@click.option(
+    "--leave-out-strata",
+    "leave_out",
+    metavar="COL",
+    help="Leave out each value of this column in turn, in place of folds.",
+)
+@click.option(
+    "--train-sizes",
+    callback=_sizes,
+    metavar="20,50,100",
+    help="Run every fold with so many of its training rows as well: a label-efficiency curve.",
 )
 @click.option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
 @click.option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")

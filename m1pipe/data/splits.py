@@ -131,6 +131,62 @@ def inner_split(
     return rows[~held_out], rows[held_out]
 
 
+def leave_out_folds(strata: np.ndarray) -> np.ndarray:
+    """Folds that test one stratum each, in the order of the strata's names.
+
+    Parameters
+    ----------
+    strata : ndarray of str, shape (n_samples,)
+
+    Returns
+    -------
+    ndarray of int64, shape (1, n_samples)
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two strata.
+    """
+    names, folds = np.unique(np.asarray(strata).astype(str), return_inverse=True)
+    if names.size < 2:
+        raise InputError(f"leave-out-strata: expected at least two strata; found {names.size}")
+    return folds.astype(np.int64)[None]
+
+
+def draw_subset(
+    rows: np.ndarray, size: int, seed: int, *, strata: np.ndarray | None = None
+) -> np.ndarray:
+    """Some of the training rows, smaller sets inside larger ones.
+
+    Parameters
+    ----------
+    rows : ndarray of int, shape (n_rows,)
+        Training rows, as indices into all samples.
+    size : int
+        How many; at most `n_rows`.
+    seed : int
+        Of the draw; sets of one seed are nested.
+    strata : ndarray, shape (n_samples,), optional
+        Of all samples. Every stratum gets one row before any gets two, where there is room; beyond
+        that each gets its share.
+
+    Returns
+    -------
+    ndarray of int64, shape (size,)
+        In the order of `rows`.
+    """
+    rows = np.asarray(rows, dtype=np.int64)
+    generator = _generator(seed)
+    codes = np.zeros(rows.size, dtype=np.int64) if strata is None else _codes(strata[rows])
+    place = np.empty(rows.size)
+    for code in range(int(codes.max(initial=-1)) + 1):
+        own = generator.permutation(np.flatnonzero(codes == code))
+        place[own] = (np.arange(own.size) + generator.random()) / own.size
+        place[own[0]] -= 1
+    chosen = np.argsort(place, kind="stable")[:size]
+    return rows[np.sort(chosen)]
+
+
 def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
     """Group of every sample, from a column or from the sample ids.
 

@@ -23,13 +23,16 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
     targets, samples = problem.targets, problem.samples
     found = design.copies_on_both_sides(_signatures(problem), problem.folds, samples)
     if DONOR_COLUMN in problem.obs:
-        found += design.groups_on_both_sides(problem.obs[DONOR_COLUMN], problem.folds)
+        found += design.groups_on_both_sides(
+            problem.obs[DONOR_COLUMN], problem.folds, left_out=problem.config.leave_out
+        )
     if problem.groups is not None:
         name = problem.config.group or DONOR_COLUMN
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
     if problem.strata is not None and not targets.is_classes:
         name = problem.config.stratify or "stratum"
-        found += design.small_strata(problem.strata, problem.config.folds, name=name)
+        if problem.config.leave_out is None:
+            found += design.small_strata(problem.strata, problem.n_folds, name=name)
     if targets.kind == "regression":
         found += design.constant_targets(targets.values, targets.names)
     if targets.is_classes and label is not None:

@@ -23,6 +23,7 @@ from m1pipe.evaluation.significance import (
     nadeau_bengio,
     paired_t,
     sign_flip,
+    sign_flip_interval,
     wilcoxon,
 )
 
@@ -45,6 +46,7 @@ COLUMNS = (
 
 EFFECTS = {
     "nadeau_bengio": "difference as a share of model_b's loss",
+    "strata_flip": "difference as a share of model_b's loss",
     "paired_t": "d_z over samples",
     "clustered_t": "d_z over donors",
     "wilcoxon": "matched-pairs rank-biserial correlation",
@@ -100,7 +102,8 @@ def compare(
     metric : str
         Name of the loss, for the column.
     headline : str
-        The test that Holm's correction is taken over.
+        The test that Holm's correction is taken over: "nadeau_bengio", or "strata_flip" where
+        every fold is a stratum that was left out.
     seed : int
         Of the drawn sign patterns and bootstrap samples.
 
@@ -123,7 +126,7 @@ def compare(
     rows = [
         {"model_a": a, "model_b": b, "metric": metric, "test": test, **vars(result)}
         for a, b in wanted
-        for test, result in _pair_tests(losses[a], losses[b], folds, groups, seed)
+        for test, result in _pair_tests(losses[a], losses[b], folds, groups, seed, headline)
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     declared = pd.MultiIndex.from_frame(table[["model_a", "model_b"]]).isin(family)
@@ -237,13 +240,23 @@ def fold_differences(loss_a: NDArray, loss_b: NDArray, folds: NDArray) -> NDArra
 
 
 def _pair_tests(
-    a: NDArray, b: NDArray, folds: NDArray, groups: ArrayLike | None, seed: int
+    a: NDArray,
+    b: NDArray,
+    folds: NDArray,
+    groups: ArrayLike | None,
+    seed: int,
+    headline: str,
 ) -> Iterator[tuple[str, TestResult]]:
     """Name and result of every test of one pair."""
     x, y = a.mean(axis=0), b.mean(axis=0)
     d = x - y
-    corrected = nadeau_bengio(fold_differences(a, b, folds), n_folds=int(folds.max()) + 1)
-    yield "nadeau_bengio", replace(corrected, effect=relative_difference(x, y))
+    by_fold = fold_differences(a, b, folds)
+    if headline == "strata_flip":
+        flip = sign_flip_interval(by_fold, seed=seed)
+        yield "strata_flip", replace(flip, effect=relative_difference(x, y))
+    else:
+        corrected = nadeau_bengio(by_fold, n_folds=int(folds.max()) + 1)
+        yield "nadeau_bengio", replace(corrected, effect=relative_difference(x, y))
     yield "paired_t", paired_t(d)
     for r, k, here in _each_fold(folds):
         yield f"paired_t_repeat{r}_fold{k}", paired_t(a[r][here] - b[r][here])

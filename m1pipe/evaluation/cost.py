@@ -19,11 +19,13 @@ MEGABYTE = 2**20
 def cost_text(problem: Problem) -> str:
     """Design, rows with their fits and sizes, and an estimate of the memory, as lines of text."""
     targets, config = problem.targets, problem.config
-    n_train = round(targets.n * (1 - 1 / config.folds))
+    n_train = round(targets.n * (1 - 1 / problem.n_folds))
     repeats = f"{config.repeats} repeat{'s' if config.repeats > 1 else ''}"
+    if config.train_sizes:
+        repeats += f", each again with {', '.join(map(str, config.train_sizes))} training rows"
     lines = [
         f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
-        f"{'classes' if targets.is_classes else 'targets'}; {config.folds} folds x "
+        f"{'classes' if targets.is_classes else 'targets'}; {problem.n_folds} folds x "
         f"{repeats}, about {n_train:,} training rows each",
         f"{'row':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
     ]
@@ -73,7 +75,7 @@ def memory_bytes(problem: Problem) -> int:
     if set(LINEAR_ROWS) & set(problem.ladder):
         fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
     data += 0 if problem.own is None else problem.own.values.nbytes
-    return data + fit + 24 * (n // problem.config.folds + 1) * t
+    return data + fit + 24 * (n // problem.n_folds + 1) * t
 
 
 def pass_parameters(problem: Problem) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,15 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress, shows_bars
+from m1pipe.data.splits import draw_subset
 from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
+from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
+from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.passes import OpenShare, fit_opened, passes
+from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
@@ -24,7 +29,7 @@ from m1pipe.evaluation.rows import (
     fit_row,
     train_mean,
 )
-from m1pipe.evaluation.shares import Share, assemble
+from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
 
@@ -86,12 +91,35 @@ def cross_validate(
         config=config or CrossvalConfig(),
     )
     plan = make_plan(problem, label=label)
-    shares = {(share.repeat, share.fold): share for share in done}
-    for share in run_shares(problem, [key for key in plan.shares if key not in shares]):
-        shares[share.repeat, share.fold] = share
+    shares = {share.key: share for share in done}
+    for share in run_plan(problem, [key for key in plan.shares if key not in shares]):
+        shares[share.key] = share
         if on_share is not None:
             on_share(share)
     return assemble(plan, list(shares.values()))
+
+
+def run_plan(
+    problem: Problem, wanted: Sequence[ShareKey], *, stop: StopFlag | None = None
+) -> Iterator[Share]:
+    """Run some shares: whole folds first, then those with fewer training rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    wanted : sequence of (int, int, int or None)
+        Repeat and fold, from 0, and the number of training rows; None: all.
+    stop : StopFlag, optional
+        Looked at after every fit.
+
+    Yields
+    ------
+    Share
+    """
+    for size in (None, *problem.config.train_sizes):
+        folds = [(repeat, fold) for repeat, fold, n in wanted if n == size]
+        for share in run_shares(replace(problem, train_size=size), folds, stop=stop):
+            yield replace(share, n_train=size)
 
 
 def run_shares(
@@ -173,6 +201,7 @@ def close_share(
     }
     losses: dict[str, np.ndarray] = {}
     scores: list[pd.DataFrame] = []
+    tally = start_tally(problem, split)
     for row in problem.ladder:
         begun = time.perf_counter()
         own: Sequence[FittedHead | None] = heads.get(row) or [None] * len(found[row])
@@ -182,6 +211,8 @@ def close_share(
         ]
         losses[row], table = _judge(row, fits, split)
         scores.append(table.assign(repeat=repeat, fold=fold))
+        if tally is not None:
+            tally.add(row, [fit.prediction for fit in fits])
         alarms.setdefault(row, []).extend(_row_alarms(row, fits, split))
         on_row()
         if not shows_bars():
@@ -197,7 +228,24 @@ def close_share(
             stop.leave(f"in repeat {repeat} fold {fold}; finished folds are kept")
     table = pd.concat(scores, ignore_index=True)
     samples = problem.samples[split.test]
-    return Share(repeat, fold, samples, losses, table, alarms, trained)
+    targets = None if tally is None else tally.close()
+    return Share(repeat, fold, samples, losses, table, alarms, trained, targets)
+
+
+def start_tally(problem: Problem, split: Fold) -> TargetTally | None:
+    """What gathers the view by target; none for classes, one target, or part of the training rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    split : Fold
+    """
+    if problem.targets.kind != "regression" or problem.train_size is not None:
+        return None
+    if len(problem.targets.names) < 2:
+        return None
+    family = declared_family([row.name for row in problem.encoders], problem.ladder, problem.rival)
+    return TargetTally(split, target_pairs(family, problem.ladder))
 
 
 def _seconds(heads: Sequence[FittedHead | None]) -> float:
@@ -205,13 +253,19 @@ def _seconds(heads: Sequence[FittedHead | None]) -> float:
 
 
 def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
-    """Training and test rows of one (repeat, fold), with the seed that all rows share."""
+    """Training and test rows of one (repeat, fold), with the seed that all rows share.
+
+    With `problem.train_size` only so many of the training rows, drawn by strata.
+    """
     folds = problem.folds[repeat]
     seed = np.random.SeedSequence([problem.config.seed, repeat, fold]).generate_state(1)[0]
+    train = np.flatnonzero(folds != fold)
+    if problem.train_size is not None:
+        train = draw_subset(train, problem.train_size, int(seed), strata=problem.strata)
     order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
     return Fold(
         targets=problem.targets,
-        train=np.flatnonzero(folds != fold),
+        train=train,
         test=np.flatnonzero(folds == fold),
         strata=problem.strata,
         groups=problem.groups,
@@ -232,6 +286,12 @@ def _judge(row: str, fits: Sequence[RowFit], split: Fold) -> tuple[np.ndarray, p
         for seed, fit in enumerate(fits)
         for metric, value in explained_scores(kind, fit.prediction, values, mean).values.items()
     ]
+    if mean is not None and split.targets.genes is not None:
+        tested = split.targets.take(split.test)
+        for seed, fit in enumerate(fits):
+            value = fraction_r2(fit.prediction, tested, mean)
+            if value is not None:
+                lines.append({"model": row, "seed": seed, "metric": "fraction_r2", "value": value})
     return losses, pd.DataFrame(lines)
 
 

@@ -14,7 +14,9 @@ _N_DIRECTIONS = 16
 _NEAR_IDENTICAL = 1e-3  # of the median distance from the centre
 
 
-def groups_on_both_sides(groups: ArrayLike, folds: NDArray, *, name: str = "donor") -> list[Alarm]:
+def groups_on_both_sides(
+    groups: ArrayLike, folds: NDArray, *, name: str = "donor", left_out: str | None = None
+) -> list[Alarm]:
     """Donors whose samples are in training and test rows of the same split.
 
     Parameters
@@ -24,6 +26,9 @@ def groups_on_both_sides(groups: ArrayLike, folds: NDArray, *, name: str = "dono
     folds : ndarray of int, shape (n_repeats, n_samples)
     name : str
         What a group is.
+    left_out : str, optional
+        Column whose values are left out in turn: donors that have several of them cannot be kept
+        together.
     """
     owner = pd.Series(np.asarray(groups, dtype=object))
     split = np.zeros(len(owner), dtype=bool)
@@ -33,6 +38,12 @@ def groups_on_both_sides(groups: ArrayLike, folds: NDArray, *, name: str = "dono
     if not split.any():
         return []
     n_groups = owner[split].nunique()
+    if left_out is not None:
+        text = (
+            f"{n_groups} of {owner.nunique()} {name}s have samples of several values of "
+            f"{left_out}: this answers for a new {left_out} of known {name}s, not for new {name}s."
+        )
+        return [Alarm("group_on_both_sides", "warning", text)]
     text = (
         f"{n_groups} of {owner.nunique()} {name}s have samples on both sides of a split "
         f"({int(split.sum())} samples): the scores are too good and the p values too small. "

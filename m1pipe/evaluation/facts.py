@@ -59,7 +59,19 @@ def make_plan(
         rival=problem.rival,
         alarms=alarms,
         info=info,
+        strata=_report_strata(problem),
+        train_sizes=problem.config.train_sizes,
+        target_names=None if problem.targets.kind != "regression" else problem.targets.names,
+        target_genes=problem.targets.genes,
     )
+
+
+def _report_strata(problem: Problem) -> np.ndarray | None:
+    """Stratum of every sample, by which errors are shown: those left out, or those of the folds."""
+    column = problem.config.leave_out
+    if column is not None:
+        return problem.obs[column].astype(str).to_numpy(dtype=object)
+    return None if problem.strata is None else problem.strata.astype(str).astype(object)
 
 
 def data_facts(problem: Problem) -> dict[str, Any]:
@@ -95,6 +107,9 @@ def design_facts(problem: Problem) -> dict[str, Any]:
         name: getattr(config, name)
         for name in ("folds", "repeats", "seed", "recipe", "min_coverage", "group")
     }
+    facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
+    facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
+    facts["leave_out"] = config.leave_out
     facts["stratify"] = "the label" if by_label else config.stratify
     facts["linear_rival"] = problem.rival
     if problem.strata is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
-from m1pipe.data.splits import make_folds, resolve_groups
+from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.design import encoder_conditioned
@@ -50,6 +50,8 @@ class Problem:
         Settings.
     own : OwnGenes or None
         Levels of the targets' own genes in X; None where no row wants them.
+    train_size : int or None
+        Training rows of a fold that are used; None: all.
     own_columns : ndarray of int64, shape (n_targets,), or None
         Column of X that holds each target's own gene, -1 where there is none; None where Y names
         no genes.
@@ -68,6 +70,7 @@ class Problem:
     rival: str | None
     config: CrossvalConfig
     own: OwnGenes | None = None
+    train_size: int | None = None
     own_columns: np.ndarray | None = None
 
     @property
@@ -97,11 +100,16 @@ class Problem:
 
     def n_fits(self, row: str) -> int:
         """Models fitted for one row over all folds and repeats."""
-        return self.n_seeds(row) * self.config.folds * self.config.repeats
+        return self.n_seeds(row) * self.n_folds * self.config.repeats
 
     def n_seeds(self, row: str) -> int:
         """Models fitted for one row in one fold."""
         return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
+
+    @property
+    def n_folds(self) -> int:
+        """Folds of one repeat; left-out strata, where these are the design."""
+        return int(self.folds.max()) + 1
 
 
 def make_problem(
@@ -147,15 +155,19 @@ def make_problem(
         own_genes=columns is not None,
     )
     all_groups = resolve_groups(matrix.obs, config.group)
-    folds = make_folds(
-        config.folds,
-        config.repeats,
-        config.seed,
-        strata=strata,
-        groups=None if all_groups is None else all_groups[rows],
-        n=rows.size,
-        strata_is_label=is_label,
-    )
+    if config.leave_out is None:
+        folds = make_folds(
+            config.folds,
+            config.repeats,
+            config.seed,
+            strata=strata,
+            groups=None if all_groups is None else all_groups[rows],
+            n=rows.size,
+            strata_is_label=is_label,
+        )
+    else:
+        folds = leave_out_folds(_strata_to_leave(obs, config.leave_out, label))
+    _check_sizes(config.train_sizes, folds)
     rival = linear_rival(values.kind, names, config.linear_rival)
     return Problem(
         matrix=matrix,
@@ -198,6 +210,45 @@ def _own_genes(
     if columns is None or not (wanted or config.head.own_gene):
         return None
     return read_own_genes(columns, matrix, rows)
+
+
+def _strata_to_leave(obs: pd.DataFrame, column: str, label: str | None) -> np.ndarray:
+    """Values of the column whose strata are left out in turn.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, it is the label, or a sample has no entry.
+    """
+    if column not in obs.columns or column == label:
+        others = ", ".join(str(name) for name in obs.columns if name != label)
+        raise InputError(
+            f"leave-out-strata: expected a column of obs that is not the label ({others or 'none'})"
+            f"; found {column!r}"
+        )
+    absent = obs[column].isna() | (obs[column].astype(str) == "")
+    if absent.any():
+        raise InputError(
+            f"leave-out-strata: expected an entry of every sample in {column!r}; "
+            f"{int(absent.sum())} have none, such as {obs.index[absent][0]}: leave them out of X"
+        )
+    return obs[column].astype(str).to_numpy(dtype=object)
+
+
+def _check_sizes(sizes: Sequence[int], folds: np.ndarray) -> None:
+    """Refuse a number of training rows that some fold does not have.
+
+    Raises
+    ------
+    InputError
+        With the largest size there can be.
+    """
+    counts = [int((row != k).sum()) for row in folds for k in np.unique(row)]
+    if sizes and max(sizes) >= min(counts):
+        raise InputError(
+            f"train-sizes: expected sizes below the {min(counts)} training rows of the smallest "
+            f"training fold; found {max(sizes)}"
+        )
 
 
 def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: str | None) -> None:

@@ -59,6 +59,14 @@ class CrossvalResult:
         As returned by `m1pipe.evaluation.compare.compare`.
     alarms : list of Alarm
         What to know before believing the numbers.
+    strata : ndarray of str, shape (n_samples,), or None
+        Stratum of every sample, where strata are known.
+    curve : DataFrame
+        Columns model, n_train, repeat, fold, metric, value; empty without `--train-sizes`.
+    curve_tests : DataFrame
+        The declared pairs at each number of training rows.
+    targets : DataFrame
+        One row a target, from `m1pipe.evaluation.per_target.target_table`; empty for classes.
     info : dict
         Plain facts for the report: kind, metric, counts, units, encoders, what each row saw.
 
@@ -77,6 +85,10 @@ class CrossvalResult:
     seed_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     alarms: list[Alarm] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
+    strata: np.ndarray | None = None
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curve_tests: pd.DataFrame = field(default_factory=pd.DataFrame)
+    targets: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         n = len(self.samples)

@@ -10,10 +10,13 @@ import pandas as pd
 
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare, declared_family
+from m1pipe.evaluation.gather import add_within, curve_tests, gather_targets, label_curve
 from m1pipe.evaluation.guards import below_yardstick, untested_pairs
+from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
 
 SEVERITIES = get_args(Severity)
+ShareKey = tuple[int, int, int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,10 @@ class Share:
         What was seen on the way, by row.
     encoders : dict of str to list of dict
         Facts about the encoders trained inside this fold, one dict per seed.
+    targets : TargetSums or None
+        Sums by target, for levels.
+    n_train : int or None
+        Training rows used, where these are a part.
     """
 
     repeat: int
@@ -43,6 +50,13 @@ class Share:
     scores: pd.DataFrame
     alarms: Mapping[str, list[Alarm]]
     encoders: Mapping[str, list[dict[str, Any]]]
+    targets: TargetSums | None = None
+    n_train: int | None = None
+
+    @property
+    def key(self) -> ShareKey:
+        """Repeat, fold, and the number of training rows where these are a part."""
+        return self.repeat, self.fold, self.n_train
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +79,12 @@ class Plan:
         What was known before the first fit.
     info : dict
         Plain facts for the report.
+    strata : ndarray of str, shape (n_samples,), or None
+        Stratum of each sample.
+    train_sizes : tuple of int
+        Every fold is also run with so many training rows.
+    target_names, target_genes : tuple of str, or None
+        Of all targets, for the view by target; None for classes.
     """
 
     samples: np.ndarray
@@ -75,12 +95,27 @@ class Plan:
     rival: str | None
     alarms: list[Alarm]
     info: dict[str, Any]
+    strata: np.ndarray | None = None
+    train_sizes: tuple[int, ...] = ()
+    target_names: tuple[str, ...] | None = None
+    target_genes: tuple[str, ...] | None = None
 
     @property
-    def shares(self) -> list[tuple[int, int]]:
-        """Every (repeat, fold), in the order in which they are run."""
+    def shares(self) -> list[ShareKey]:
+        """Every repeat, fold and number of training rows, in the order in which they are run."""
         n_repeats, n_folds = self.folds.shape[0], int(self.folds.max()) + 1
-        return [(r, k) for r in range(n_repeats) for k in range(n_folds)]
+        folds = [(r, k) for r in range(n_repeats) for k in range(n_folds)]
+        return [(r, k, size) for size in (None, *self.train_sizes) for r, k in folds]
+
+    @property
+    def family(self) -> list[tuple[str, str]]:
+        """The declared pairs."""
+        return declared_family(self.encoders, self.ladder, self.rival)
+
+    @property
+    def headline(self) -> str:
+        """Name of the headline test."""
+        return str(self.info.get("headline", "nadeau_bengio"))
 
     def tested(self, repeat: int, fold: int) -> np.ndarray:
         """Indices of the samples that a fold tests."""
@@ -105,26 +140,32 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     InputError
         If a share is missing, or has other samples or rows than the plan.
     """
-    found = {(share.repeat, share.fold): share for share in shares}
+    found = {share.key: share for share in shares}
     missing = [key for key in plan.shares if key not in found]
     if missing:
-        named = ", ".join(f"repeat {r} fold {k}" for r, k in missing[:5])
+        named = ", ".join(_name_share(key) for key in missing[:5])
         raise InputError(
             f"crossval: expected {len(plan.shares)} shares; {len(missing)} are missing ({named}): "
             "run them first"
         )
-    ordered = [found[key] for key in plan.shares]
+    ordered = [found[key] for key in plan.shares if key[2] is None]
+    smaller = [found[key] for key in plan.shares if key[2] is not None]
     by_seed = _gather_losses(plan, ordered)
     losses = {row: values.mean(axis=0) for row, values in by_seed.items()}
     scores = pd.concat([share.scores for share in ordered], ignore_index=True)
     keys = ["model", "repeat", "fold", "metric"]
     comparisons = _comparisons(plan, losses)
     several = [row for row, values in by_seed.items() if len(values) > 1]
+    means = scores.groupby(keys, sort=False)[["value"]].mean().reset_index()
+    targets, target_info = gather_targets(
+        plan.target_names, plan.target_genes, [(s.repeat, s.targets) for s in ordered]
+    )
+    curve = _curve(plan, ordered, smaller)
     return CrossvalResult(
         samples=plan.samples,
         folds=plan.folds,
         losses=losses,
-        scores=scores.groupby(keys, sort=False)[["value"]].mean().reset_index(),
+        scores=add_within(means, losses, plan.folds),
         seed_scores=scores[scores["model"].isin(several)].reset_index(drop=True),
         seed_losses={row: by_seed[row] for row in several},
         comparisons=comparisons,
@@ -134,10 +175,33 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
             *below_yardstick(
                 losses, plan.folds, yardstick=plan.ladder[0], metric=plan.info["metric"]
             ),
-            *untested_pairs(comparisons),
+            *untested_pairs(comparisons, plan.headline),
         ],
-        info=_info(plan, ordered),
+        info={**_info(plan, ordered), **target_info},
+        strata=plan.strata,
+        curve=curve,
+        curve_tests=curve_tests(
+            curve,
+            plan.family,
+            metric=plan.info["metric"],
+            n_folds=int(plan.folds.max()) + 1,
+            by_strata=plan.headline != "nadeau_bengio",
+        ),
+        targets=targets,
     )
+
+
+def _curve(plan: Plan, whole: Sequence[Share], smaller: Sequence[Share]) -> pd.DataFrame:
+    """Scores by number of training rows; that of whole folds is their mean, rounded."""
+    if not smaller:
+        return pd.DataFrame()
+    n_all = round(plan.samples.size * (1 - 1 / (int(plan.folds.max()) + 1)))
+    return label_curve([(s.n_train or n_all, s.scores) for s in (*smaller, *whole)])
+
+
+def _name_share(key: ShareKey) -> str:
+    repeat, fold, size = key
+    return f"repeat {repeat} fold {fold}" + ("" if size is None else f" with {size} rows")
 
 
 def _gather_losses(plan: Plan, shares: Sequence[Share]) -> dict[str, np.ndarray]:
@@ -166,9 +230,10 @@ def _comparisons(plan: Plan, losses: Mapping[str, np.ndarray]) -> pd.DataFrame:
         losses,
         plan.folds,
         pairs=[(a, b) for b, a in combinations(plan.ladder, 2)],
-        family=declared_family(plan.encoders, plan.ladder, plan.rival),
+        family=plan.family,
         groups=plan.groups,
         metric=plan.info["metric"],
+        headline=plan.headline,
     )
 
 

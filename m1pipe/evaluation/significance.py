@@ -6,7 +6,7 @@ not zero) has p = NaN; differences that are all zero have p = 1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -165,6 +165,20 @@ def sign_flip(differences: ArrayLike, *, seed: int = 0, n_draws: int = 9999) -> 
     reached = np.abs(sums) >= abs(d.sum()) - 1e-12 * np.abs(d).sum()
     p = (int(reached.sum()) + extra) / (len(sums) + extra)
     return TestResult(mean, np.nan, np.nan, mean, float(p), cohen_dz(d), n)
+
+
+def sign_flip_interval(differences: ArrayLike, *, seed: int = 0) -> TestResult:
+    """`sign_flip` with the t interval of the mean over the same units.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_units,)
+        One a unit, such as a stratum that was left out: units of unequal size weigh the same.
+    seed : int
+        Of drawn sign patterns.
+    """
+    flipped, t = sign_flip(differences, seed=seed), paired_t(differences)
+    return replace(flipped, ci_low=t.ci_low, ci_high=t.ci_high)
 
 
 def bootstrap_interval(

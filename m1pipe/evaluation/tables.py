@@ -51,6 +51,24 @@ def fold_losses(result: CrossvalResult) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "repeat", "fold", "n_test", "loss"])
 
 
+def stratum_losses(result: CrossvalResult) -> pd.DataFrame:
+    """Mean loss of every model in every stratum.
+
+    Returns
+    -------
+    DataFrame
+        Columns stratum, n (samples), and one a model; the most frequent stratum first. Empty where
+        strata are not known.
+    """
+    if result.strata is None:
+        return pd.DataFrame()
+    table = loss_table(result).groupby(np.asarray(result.strata), sort=True).mean()
+    counts = pd.Series(result.strata).value_counts()
+    table.insert(0, "n", counts.reindex(table.index))
+    table = table.rename_axis("stratum").reset_index()
+    return table.sort_values("n", ascending=False, kind="stable", ignore_index=True)
+
+
 def ladder_table(result: CrossvalResult) -> pd.DataFrame:
     """One row a model, best first: its loss, and how it stands to the yardstick.
 

@@ -12,12 +12,19 @@ from m1pipe._version import __version__
 from m1pipe.atomic import write_text
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import ladder_table, to_plain
-from m1pipe.reports import facts, figures, pairs, tables, words
+from m1pipe.reports import facts, figures, pairs, parts, tables, words
 from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
 from m1pipe.reports.layout import Picture, Section, Table, render
 from m1pipe.reports.methods import methods_text
 from m1pipe.reports.numbers import count, listing
-from m1pipe.reports.terms import ALPHA, HEADLINE_TEST, MODELS, metric_of
+from m1pipe.reports.terms import (
+    ALPHA,
+    HEADLINE_TEST,
+    MODELS,
+    headline_phrase,
+    headline_test,
+    metric_of,
+)
 
 _IN_ANSWER = ("mean", "prior", "ridge", "logistic", "raw")
 TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
@@ -125,10 +132,16 @@ def _direction(result: CrossvalResult) -> str:
     named = [f"{name}: {MODELS[name]}" for name in result.models if name in _IN_ANSWER]
     return (
         f"Measured by {metric_of(result.metric).label}{unit.get(result.metric, '')} on test "
-        "samples; lower is better. Intervals and p values are those of the corrected resampled "
-        "t-test over folds (Nadeau and Bengio); a difference is claimed where p after Holm is "
+        f"samples; lower is better. Intervals and p values are those of the {_test(result)}; a "
+        "difference is claimed where p after Holm is "
         f"below {ALPHA}. Models: {'; '.join(named)}."
     )
+
+
+def _test(result: CrossvalResult) -> str:
+    """The headline test, with its authors where it has some."""
+    named = headline_test(result.info) == HEADLINE_TEST
+    return headline_phrase(result.info) + (" (Nadeau and Bengio)" if named else "")
 
 
 def _gap(result: CrossvalResult, ladder: pd.DataFrame) -> Mapping[Any, Any] | None:
@@ -137,7 +150,7 @@ def _gap(result: CrossvalResult, ladder: pd.DataFrame) -> Mapping[Any, Any] | No
     if len(ladder) < 2 or not len(table):
         return None
     first, second = ladder.index[:2]
-    mine = table[(table["test"] == HEADLINE_TEST) & (table["metric"] == result.metric)]
+    mine = table[(table["test"] == headline_test(result.info)) & (table["metric"] == result.metric)]
     for row in mine.to_dict(orient="records"):
         if (row["model_a"], row["model_b"]) == (first, second):
             return row
@@ -162,6 +175,9 @@ def _sections(
             [tables.ladder(result, ladder), figures.ladder(result, order), facts.seen(result)],
         ),
         Section("comparisons", "Comparisons", [], compared),
+        Section("labels", "How many labels it takes", [], parts.label_efficiency(result)),
+        Section("strata", "Within strata", [], parts.within_strata(result)),
+        Section("targets", "Target by target", [], parts.by_target(result)),
         Section(
             "folds",
             "Fold by fold",

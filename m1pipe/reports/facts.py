@@ -95,6 +95,8 @@ def _donors_text(info: Mapping[str, Any]) -> str:
 def _folds_text(result: CrossvalResult) -> str:
     sizes = [(row == k).sum() for row in result.folds for k in range(result.n_folds)]
     times = f", repeated {result.n_repeats} times" if result.n_repeats > 1 else ""
+    if result.info.get("leave_out"):
+        times = f", each a value of {result.info['leave_out']} left out"
     each = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
     return f"{result.n_folds}{times}; {each} test samples each"
 

@@ -12,7 +12,7 @@ from m1pipe.evaluation.tables import fold_losses
 from m1pipe.plots import comparison, latent, style, training
 from m1pipe.reports.facts import ACTIVE_KL, runs_of
 from m1pipe.reports.layout import Picture
-from m1pipe.reports.terms import loss_label, metric_of
+from m1pipe.reports.terms import OWN_SUFFIX, headline_phrase, loss_label, metric_of
 from m1pipe.reports.words import family
 
 WIDTH = 9.2
@@ -30,7 +30,8 @@ def _loss(result: CrossvalResult) -> str:
 
 def row_colours(result: CrossvalResult) -> dict[str, str]:
     """Colour of every row: encoders from the palette, the others grey."""
-    encoders = [m for m in result.models if m in result.info.get("encoders", {})]
+    known = result.info.get("encoders", {})
+    encoders = [m for m in result.models if m.removesuffix(OWN_SUFFIX) in known]
     return dict.fromkeys(result.models, style.MUTED) | style.colours(encoders)
 
 
@@ -88,8 +89,8 @@ def differences(result: CrossvalResult) -> Picture | None:
         )
     return Picture(
         caption="Declared comparisons: mean difference over folds (diamond) with its 95 % interval "
-        "by the corrected resampled t-test (bar, not adjusted), and the difference in every fold "
-        f"(dots). Those against {result.models[0]} are in the table.",
+        f"by the {headline_phrase(result.info)} (bar, not adjusted), and the difference in every "
+        f"fold (dots). Those against {result.models[0]} are in the table.",
         alt="Differences in loss with intervals: " + ", ".join(names),
         source=style.data_uri(figure),
     )

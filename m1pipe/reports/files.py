@@ -12,7 +12,7 @@ import pandas as pd
 from m1pipe.atomic import atomic_file, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import fold_table, summary_dict
+from m1pipe.evaluation.tables import fold_table, stratum_losses, summary_dict
 from m1pipe.reports.terms import metric_of
 
 FORMAT_VERSION = 1
@@ -22,9 +22,10 @@ RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "l
 def write_tables(result: CrossvalResult, folder: Path) -> None:
     """Write `summary.json`, `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5`.
 
-    `seed_scores.csv` joins them where a row has several encoder seeds, and `histories.csv` where
-    training curves are known. NaN is written as `NaN` in the tables and as null in the summary,
-    where a warning goes with it.
+    `seed_scores.csv` joins them where a row has several encoder seeds, `histories.csv` where
+    training curves are known, `strata.csv` where strata are, `label_efficiency.csv` and its tests
+    with several numbers of training rows, and `targets.csv` where levels are predicted. NaN is
+    written as `NaN` in the tables and as null in the summary, where a warning goes with it.
 
     Parameters
     ----------
@@ -38,9 +39,17 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
     _write_csv(result.comparisons, folder / "comparisons.csv")
     _write_csv(fold_table(result), folder / "folds.csv")
     extra = {"seed_scores.csv": result.seed_scores, "histories.csv": history_table(result)}
+    extra |= {
+        "label_efficiency.csv": result.curve,
+        "label_efficiency_tests.csv": result.curve_tests,
+        "targets.csv": result.targets,
+        "strata.csv": stratum_losses(result),
+    }
     for name, table in extra.items():
         if len(table):
             _write_csv(table, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
     _write_losses(result, folder / "losses.h5")
     write_json(folder / "summary.json", _summary(result))
 
@@ -75,6 +84,9 @@ def read_result(folder: str | Path) -> CrossvalResult:
         scores=_read_csv(folder / "scores.csv"),
         comparisons=_read_csv(folder / "comparisons.csv"),
         seed_scores=_read_csv(folder / "seed_scores.csv"),
+        curve=_read_csv(folder / "label_efficiency.csv"),
+        curve_tests=_read_csv(folder / "label_efficiency_tests.csv"),
+        targets=_read_csv(folder / "targets.csv"),
         alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
         info=_with_histories(summary.get("info", {}), _read_csv(folder / "histories.csv")),
     )
@@ -168,7 +180,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
-        text_columns = {"model": str, "model_a": str, "model_b": str}
+        texts = ("model", "model_a", "model_b", "target", "gene")
+        text_columns = dict.fromkeys(texts, str)
         return pd.read_csv(
             path,
             dtype=text_columns,
@@ -190,6 +203,8 @@ def _write_losses(result: CrossvalResult, path: Path) -> None:
         _write_texts(file, "samples", list(result.samples))
         _write_texts(file, "models", result.models)
         file["folds"] = result.folds
+        if result.strata is not None:
+            _write_texts(file, "strata", list(result.strata))
         file["losses"] = np.stack([np.asarray(v) for v in result.losses.values()])
         _write_texts(file, "seed_models", [name for name, _ in seeds])
         file["seed_losses"] = (
@@ -209,12 +224,14 @@ def _read_losses(path: Path) -> dict[str, Any]:
         with h5py.File(path) as file:
             texts = {k: file[k].asstr()[...] for k in ("samples", "models", "seed_models")}
             folds, losses, seeds = (file[k][...] for k in ("folds", "losses", "seed_losses"))
+            strata = file["strata"].asstr()[...] if "strata" in file else None
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
     names = list(dict.fromkeys(texts["seed_models"]))
     return {
         "samples": texts["samples"],
         "folds": folds,
+        "strata": strata,
         "losses": dict(zip(texts["models"], losses, strict=True)),
         "seed_losses": {name: seeds[texts["seed_models"] == name] for name in names},
     }

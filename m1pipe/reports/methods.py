@@ -104,6 +104,12 @@ def _encoder_phrase(result: CrossvalResult, name: str, facts: Mapping[str, Any])
 def _design(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
     """Folds, strata, groups, what was fitted where."""
     info = result.info
+    if info.get("leave_out"):
+        return (
+            f"Each of the {result.n_folds} values of {info['leave_out']} was left out in turn: all "
+            f"models were trained on the other samples and tested on it ({len(result.samples):,} "
+            "samples in all). Everything fitted within the comparison saw training rows only."
+        )
     repeats = f", repeated {result.n_repeats} times" if result.n_repeats > 1 else ""
     strata = f", stratified by {info['stratify']}" if info.get("stratify") else ""
     donors = ""
@@ -163,11 +169,15 @@ def _tests(result: CrossvalResult, citations: Citations) -> str:
     against = [m for m in ("raw", result.info.get("linear_rival")) if m in result.models]
     rivals = f"each encoder against {listing([*against, spoken(result.models[0])])}"
     cited = ("nadeau", "bouckaert") if result.n_repeats > 1 else ("nadeau",)
+    test = (
+        f"the corrected resampled t-test over the fold means {citations.cite(*cited)}, two-sided, "
+        "with a test-to-training ratio of 1 / (k - 1)"
+        if not result.info.get("leave_out")
+        else "a two-sided sign-flip test over the strata that were left out"
+    )
     text = (
-        f"The headline loss was the {metric} per sample. Models were compared by the corrected "
-        f"resampled t-test over the fold means {citations.cite(*cited)}, two-sided, with a "
-        f"test-to-training ratio of 1 / (k - 1); p values of the declared family ({rivals}) were "
-        f"adjusted by Holm's method "
+        f"The headline loss was the {metric} per sample. Models were compared by {test}; "
+        f"p values of the declared family ({rivals}) were adjusted by Holm's method "
         f"{citations.cite('holm')}. Paired t-tests over samples and Wilcoxon's signed-rank test "
         f"{citations.cite('wilcoxon')} describe the models fitted here, given their training "
         "sets, and carry no claim."

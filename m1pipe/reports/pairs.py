@@ -7,14 +7,20 @@ import pandas as pd
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.reports.layout import Table
 from m1pipe.reports.numbers import decimals_for, interval, number, p_cell, percent
-from m1pipe.reports.terms import HEADLINE_TEST, TESTS, loss_label
+from m1pipe.reports.terms import (
+    HEADLINE_TEST,
+    TESTS,
+    headline_phrase,
+    headline_test,
+    loss_label,
+)
 from m1pipe.reports.words import family
 
 _DASH = "\N{EN DASH}"
 _PAIR_HEAD = ("comparison", "difference", "95 % CI", "relative")
-_NO_P = (HEADLINE_TEST, "bootstrap")
+_NO_P = (HEADLINE_TEST, "strata_flip", "bootstrap")
 _FAMILY_NOTE = (
-    "The interval is that of the corrected test, not adjusted for several comparisons; relative: "
+    "The interval is that of the headline test, not adjusted for several comparisons; relative: "
     "the difference as a share of the second model's loss. A difference is claimed where p Holm is "
     "below 0.05. The tests to the right are conditional on the models trained here (another "
     "training set would have given others), are not adjusted and carry no claim; n: their units; "
@@ -39,7 +45,7 @@ def comparisons(result: CrossvalResult) -> list[Table]:
     found = [_family_table(result, declared)] if len(declared) else []
     table = result.comparisons
     if len(table):
-        same = (table["test"] == HEADLINE_TEST) & (table["metric"] == result.metric)
+        same = (table["test"] == headline_test(result.info)) & (table["metric"] == result.metric)
         others = table[same].drop(index=declared.index)
         found += [_pairs_table(result, others)] if len(others) else []
     return found
@@ -51,12 +57,12 @@ def _family_table(result: CrossvalResult, declared: pd.DataFrame) -> Table:
     beside = [test for test in names if test in TESTS and test not in _NO_P]
     n_units = [_units(result, test) for test in beside]
     rows = [_family_row(result, row, beside) for row in declared.to_dict(orient="records")]
-    n_folds = int(declared["n_independent"].max())
+    n_folds, phrase = int(declared["n_independent"].max()), headline_phrase(result.info)
     return Table(
         caption=f"Declared comparisons. {_difference_phrase(result)}",
         groups=[
             ("", 1),
-            (f"corrected resampled t-test over {n_folds} folds, Holm over {len(declared)}", 5),
+            (f"{phrase} ({n_folds}), Holm over {len(declared)}", 5),
             ("d_z, and p of other tests: describe only", 1 + len(beside)),
         ],
         head=[

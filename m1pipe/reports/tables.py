@@ -78,6 +78,10 @@ def _ladder_note(result: CrossvalResult) -> str:
         text += "A model with several encoder seeds shows the mean over them. "
     if "r2" in set(result.scores["metric"]):
         text += "R2: pooled over targets, against the training means. "
+    if "r2_within" in set(result.scores["metric"]):
+        text += "R2 within: against the training means of the test sample's own stratum. "
+    if "fraction_r2" in set(result.scores["metric"]):
+        text += "R2 of fractions: of isoforms' shares of their gene, against those of the means. "
     if "pearson" in set(result.scores["metric"]):
         text += "Pearson: median over the targets that vary; a constant prediction has none."
     return text.strip()

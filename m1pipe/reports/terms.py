@@ -1,6 +1,8 @@
 """What the short names in a result mean, in a reader's words: metrics, tests, models."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 HEADLINE_TEST = "nadeau_bengio"
 ALPHA = 0.05
@@ -28,6 +30,8 @@ METRICS = {
     "mse": Metric("mean squared error", "MSE", "lower"),
     "mae": Metric("mean absolute error", "MAE", "lower"),
     "r2": Metric("pooled R2 against the training means", "R2", "higher"),
+    "r2_within": Metric("R2 within strata, against their training means", "R2 within", "higher"),
+    "fraction_r2": Metric("R2 of isoform fractions", "R2 of fractions", "higher"),
     "pearson": Metric("median Pearson correlation per target", "Pearson", "higher"),
     "log_loss": Metric("log loss", "log loss", "lower"),
     "accuracy": Metric("accuracy", "accuracy", "higher"),
@@ -41,6 +45,7 @@ METRICS = {
 }
 
 TESTS = {
+    "strata_flip": "sign flips over strata",
     "nadeau_bengio": "corrected t",
     "clustered_t": "t over donors",
     "paired_t": "t over samples",
@@ -71,6 +76,18 @@ _SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
 def spoken(model: str) -> str:
     """A model as a sentence names it."""
     return _SPOKEN.get(model, model)
+
+
+def headline_test(info: Mapping[str, Any]) -> str:
+    """Name of the headline test of a result with these facts."""
+    return str(info.get("headline", HEADLINE_TEST))
+
+
+def headline_phrase(info: Mapping[str, Any]) -> str:
+    """The headline test as a sentence names it."""
+    if headline_test(info) == "strata_flip":
+        return "sign-flip test over left-out strata"
+    return "corrected resampled t-test over folds"
 
 
 def metric_of(name: str) -> Metric:

@@ -26,8 +26,8 @@ from m1pipe.reports.numbers import (
 from m1pipe.reports.terms import (
     ALPHA,
     ENOUGH_SEEDS,
-    HEADLINE_TEST,
     RECOMMENDED_REPEATS,
+    headline_test,
     metric_of,
     spoken,
 )
@@ -60,7 +60,7 @@ def family(result: CrossvalResult) -> pd.DataFrame:
     table, info = result.comparisons, result.info
     if not len(table):
         return table
-    mine = (table["test"] == HEADLINE_TEST) & (table["metric"] == result.metric)
+    mine = (table["test"] == headline_test(info)) & (table["metric"] == result.metric)
     pairs = declared_family(list(info.get("encoders", {})), result.models, info.get("linear_rival"))
     named = pd.MultiIndex.from_frame(table[["model_a", "model_b"]]).isin(pairs)
     return table[mine & (table["p_holm"].notna() | (table["p"].isna() & named))]
@@ -205,6 +205,12 @@ def cautions(result: CrossvalResult) -> list[str]:
 
 
 def _repeats_caution(result: CrossvalResult) -> str:
+    if result.info.get("leave_out"):
+        return (
+            f"{result.n_folds} strata were left out in turn, and strata are the independent units:"
+            f" p cannot fall below {2 / 2**result.n_folds:.2g}. Strata weigh the same, however many"
+            " samples they have; intervals are of the t over strata."
+        )
     if result.n_repeats >= RECOMMENDED_REPEATS:
         return ""
     k, r = result.n_folds, result.n_repeats

@@ -12,7 +12,7 @@ from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import pass_parameters
-from m1pipe.evaluation.crossval import make_plan, run_shares
+from m1pipe.evaluation.crossval import make_plan, run_plan
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
@@ -123,19 +123,19 @@ def run_crossval(
     _refuse_folder(out, force=force, finished=not report)
     problem = run.problem(config)
     plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
-    if only is not None and only not in plan.shares:
+    if only is not None and (*only, None) not in plan.shares:
         raise InputError(
-            f"fold: expected folds 0 to {config.folds - 1} and repeats 0 to {config.repeats - 1}; "
-            f"found --fold {only[1]} --repeat {only[0]}"
+            f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "
+            f"{config.repeats - 1}; found --fold {only[1]} --repeat {only[0]}"
         )
     marks = _start_folder(out, run, config, problem, plan, again=force and only is None)
-    wanted = plan.shares if only is None else [only]
+    wanted = [key for key in plan.shares if only is None or key[:2] == only]
     redo = force and only is not None
-    done = [] if redo else [s for s in wanted if read_share(out / SHARES, *s, marks) is not None]
+    done = [] if redo else [s for s in wanted if read_share(out / SHARES, s, marks) is not None]
     if done:
-        log.info("%d of %d folds are done already", len(done), len(wanted))
+        log.info("%d of %d shares are done already", len(done), len(wanted))
     with StopFlag() as stop, threads(_n_threads(problem)):
-        for share in run_shares(problem, [s for s in wanted if s not in done], stop=stop):
+        for share in run_plan(problem, [s for s in wanted if s not in done], stop=stop):
             write_share(out / SHARES, share, marks, force=redo)
     return gather(out) if only is None and report else None
 
@@ -150,7 +150,7 @@ def gather(folder: str | Path) -> CrossvalResult:
     """
     folder = Path(folder)
     plan, marks = read_plan(folder / SHARES)
-    shares = [read_share(folder / SHARES, *place, marks) for place in plan.shares]
+    shares = [read_share(folder / SHARES, place, marks) for place in plan.shares]
     result = assemble(plan, [share for share in shares if share is not None])
     write_report(
         result,

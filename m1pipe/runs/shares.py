@@ -13,8 +13,9 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, write_json
 from m1pipe.errors import InputError
+from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import Alarm
-from m1pipe.evaluation.shares import Plan, Share
+from m1pipe.evaluation.shares import Plan, Share, ShareKey
 from m1pipe.evaluation.tables import to_plain
 
 PLAN = "plan.json"
@@ -64,11 +65,12 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
     stored = read_json(folder / PLAN, "the plan of a cross-validation (made by m1pipe crossval)")
     try:
         marks = dict(stored.pop("fingerprint"))
-        for name in ("samples", "folds", "groups"):
+        for name in ("samples", "folds", "groups", "strata"):
             stored[name] = None if stored[name] is None else np.asarray(stored[name])
         stored["alarms"] = [Alarm(**alarm) for alarm in stored["alarms"]]
         stored["ladder"] = tuple(stored["ladder"])
-        stored["encoders"] = tuple(stored["encoders"])
+        for name in ("encoders", "train_sizes", "target_names", "target_genes"):
+            stored[name] = None if stored[name] is None else tuple(stored[name])
         return Plan(**stored), marks
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -76,20 +78,22 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
         ) from None
 
 
-def share_folder(folder: Path, repeat: int, fold: int) -> Path:
-    """Where the share of one (repeat, fold) is kept."""
-    return folder / f"r{repeat}_f{fold}"
+def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = None) -> Path:
+    """Where the share of one (repeat, fold), or of a part of its training rows, is kept."""
+    return folder / (f"r{repeat}_f{fold}" + ("" if n_train is None else f"_n{n_train}"))
 
 
 def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
     """Write a share; it appears under its name when it is complete."""
-    target = share_folder(folder, share.repeat, share.fold)
+    target = share_folder(folder, *share.key)
     with atomic_folder(target, force=force) as part:
         with h5py.File(part / "losses.h5", "w") as file:
             samples = np.array(share.samples, dtype=object)
             file.create_dataset("samples", data=samples, dtype=h5py.string_dtype())
             for row, loss in share.losses.items():
                 file[f"losses/{row}"] = loss
+            if share.targets is not None:
+                _write_targets(file.create_group("targets"), share.targets)
         share.scores.to_csv(part / "scores.csv", index=False, na_rep="NaN")
         facts = {
             "fingerprint": dict(marks),
@@ -104,7 +108,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
         write_json(part / "share.json", to_plain(facts))
 
 
-def read_share(folder: Path, repeat: int, fold: int, marks: Fingerprint) -> Share | None:
+def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
     """A share that is done, or None.
 
     Raises
@@ -112,7 +116,7 @@ def read_share(folder: Path, repeat: int, fold: int, marks: Fingerprint) -> Shar
     InputError
         If it comes from other settings, data or folds, or is damaged.
     """
-    path = share_folder(folder, repeat, fold)
+    path = share_folder(folder, *key)
     if not path.is_dir():
         return None
     facts = read_json(path / "share.json", "a share of a cross-validation")
@@ -126,6 +130,7 @@ def read_share(folder: Path, repeat: int, fold: int, marks: Fingerprint) -> Shar
         with h5py.File(path / "losses.h5") as file:
             samples = file["samples"].asstr()[...]
             losses = {row: file["losses"][row][...] for row in file["losses"]}
+            targets = _read_targets(file["targets"]) if "targets" in file else None
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
     scores = pd.read_csv(
@@ -136,7 +141,30 @@ def read_share(folder: Path, repeat: int, fold: int, marks: Fingerprint) -> Shar
         float_precision="round_trip",
     )
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
-    return Share(repeat, fold, samples, losses, scores, alarms, facts["encoders"])
+    repeat, fold, n_train = key
+    return Share(repeat, fold, samples, losses, scores, alarms, facts["encoders"], targets, n_train)
+
+
+def _write_targets(group: h5py.Group, sums: TargetSums) -> None:
+    """Sums by target; rows and pairs in the order of their names' lists."""
+    group.attrs["n_units"] = sums.n_units
+    group["sst"] = sums.sst
+    group.attrs["rows"], group.attrs["pairs"] = list(sums.sse), [list(p) for p in sums.pairs]
+    for i, sse in enumerate(sums.sse.values()):
+        group[f"sse{i}"] = sse
+    for i, pair in enumerate(sums.pairs.values()):
+        group[f"pair{i}"] = pair
+
+
+def _read_targets(group: h5py.Group) -> TargetSums:
+    rows = [str(row) for row in group.attrs["rows"]]
+    pairs = [(str(a), str(b)) for a, b in np.reshape(group.attrs["pairs"], (-1, 2))]
+    return TargetSums(
+        sst=group["sst"][...],
+        sse={row: group[f"sse{i}"][...] for i, row in enumerate(rows)},
+        pairs={pair: group[f"pair{i}"][...] for i, pair in enumerate(pairs)},
+        n_units=int(group.attrs["n_units"]),
+    )
 
 
 def _digest(value: Any) -> str:

@@ -1,0 +1,142 @@
+"""What is put together beside the losses: R2 within strata, label-efficiency curves, targets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.evaluation.compare import Pair
+from m1pipe.evaluation.effects import relative_difference
+from m1pipe.evaluation.per_target import (
+    TargetSums,
+    add_sums,
+    isoform_classes,
+    pair_summary,
+    target_table,
+)
+from m1pipe.evaluation.significance import nadeau_bengio, sign_flip_interval
+
+STRATUM_ROW = "stratum_mean"
+
+
+def add_within(
+    scores: pd.DataFrame, losses: Mapping[str, np.ndarray], folds: np.ndarray
+) -> pd.DataFrame:
+    """Scores with R2 within strata: 1 - loss / loss of the strata's training means.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns model, repeat, fold, metric, value.
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+        Squared errors of every row; without `stratum_mean` the scores are returned as they are.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    """
+    if STRATUM_ROW not in losses:
+        return scores
+    lines = [
+        {
+            "model": model,
+            "repeat": r,
+            "fold": int(k),
+            "metric": "r2_within",
+            "value": -relative_difference(loss[r][row == k], losses[STRATUM_ROW][r][row == k]),
+        }
+        for model, loss in losses.items()
+        for r, row in enumerate(folds)
+        for k in np.unique(row)
+    ]
+    return pd.concat([scores, pd.DataFrame(lines)], ignore_index=True)
+
+
+def label_curve(parts: Sequence[tuple[int, pd.DataFrame]]) -> pd.DataFrame:
+    """Scores of every row at every number of training rows, the mean over seeds.
+
+    Parameters
+    ----------
+    parts : sequence of (int, DataFrame)
+        Number of training rows of a fold, and its scores by seed.
+
+    Returns
+    -------
+    DataFrame
+        Columns model, n_train, repeat, fold, metric, value; empty without parts.
+    """
+    if not parts:
+        return pd.DataFrame()
+    table = pd.concat([scores.assign(n_train=n) for n, scores in parts], ignore_index=True)
+    keys = ["model", "n_train", "repeat", "fold", "metric"]
+    return table.groupby(keys, sort=False)[["value"]].mean().reset_index()
+
+
+def curve_tests(
+    curve: pd.DataFrame, pairs: Sequence[Pair], *, metric: str, n_folds: int, by_strata: bool
+) -> pd.DataFrame:
+    """Each pair at each number of training rows, without a claim.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        From `label_curve`.
+    pairs : sequence of (str, str)
+    metric : str
+        The headline loss.
+    n_folds : int
+        k of one repeat: the corrected test takes n_test / n_train as 1 / (k - 1) at every size,
+        since the ratio of a few labels would leave it no power.
+    by_strata : bool
+        The folds are left-out strata: signs are flipped over them instead.
+
+    Returns
+    -------
+    DataFrame
+        Columns n_train, model_a, model_b, difference, ci_low, ci_high, p, effect (relative).
+    """
+    if not len(curve):
+        return pd.DataFrame()
+    loss = curve[curve["metric"] == metric]
+    lines = []
+    for n_train, part in loss.groupby("n_train", sort=True):
+        wide = part.pivot(index=["repeat", "fold"], columns="model", values="value")
+        for a, b in pairs:
+            d = (wide[a] - wide[b]).to_numpy()
+            test = sign_flip_interval(d) if by_strata else nadeau_bengio(d, n_folds)
+            found = {k: getattr(test, k) for k in ("difference", "ci_low", "ci_high", "p")}
+            effect = relative_difference(wide[a], wide[b])
+            lines.append(
+                {"n_train": n_train, "model_a": a, "model_b": b, **found, "effect": effect}
+            )
+    return pd.DataFrame(lines)
+
+
+def gather_targets(
+    names: Sequence[str] | None,
+    genes: Sequence[str] | None,
+    parts: Sequence[tuple[int, TargetSums | None]],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The view by target, and what it says in short.
+
+    Parameters
+    ----------
+    names, genes : sequence of str, or None
+        Of the targets.
+    parts : sequence of (int, TargetSums or None)
+        Repeat and sums of every fold.
+
+    Returns
+    -------
+    table : DataFrame
+        From `m1pipe.evaluation.per_target.target_table`; empty where there is none.
+    info : dict
+        `per_target` (pairs) and `isoforms` (R2 by the number of isoforms), where there are any.
+    """
+    sums = [(repeat, part) for repeat, part in parts if part is not None]
+    if names is None or len(sums) < len(parts):
+        return pd.DataFrame(), {}
+    every = add_sums([part for _, part in sums])
+    once = add_sums([part for repeat, part in sums if repeat == 0])
+    table = target_table(names, genes, every, once)
+    info: dict[str, Any] = {"per_target": pair_summary(table, list(once.pairs))}
+    by_kind = isoform_classes(table, every)
+    return table, {**info, "isoforms": by_kind} if by_kind else info

@@ -1,0 +1,235 @@
+"""The view by target: each isoform's R2, and which of two rows predicts it better, streamed.
+
+Predictions of one row and fold are in memory at a time. What a comparison needs of the others, the
+mean loss of every donor (or sample) and target, waits in a temporary file.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from m1pipe.evaluation.rows import OWN_SUFFIX, Fold, base_row, train_mean
+
+Pair = tuple[str, str]
+_BLOCK_CELLS = 2**21
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class TargetSums:
+    """Sums over the test samples of one fold, or of several.
+
+    Attributes
+    ----------
+    sst : ndarray, shape (n_targets,)
+        Squared distance from the training means.
+    sse : dict of str to ndarray, shape (n_targets,)
+        Squared error of every row, the mean over its seeds.
+    pairs : dict of (str, str) to ndarray, shape (2, n_targets)
+        Sum and sum of squares, over units, of the difference of the units' mean losses.
+    n_units : int
+        Donors, or samples where donors are not known.
+    """
+
+    sst: np.ndarray
+    sse: Mapping[str, np.ndarray]
+    pairs: Mapping[Pair, np.ndarray]
+    n_units: int
+
+
+class TargetTally:
+    """Takes the predictions of one row after the other; owns a temporary file until `close`.
+
+    Parameters
+    ----------
+    split : Fold
+        Of levels.
+    pairs : sequence of (str, str)
+        Rows to be compared target by target.
+    """
+
+    def __init__(self, split: Fold, pairs: Sequence[Pair]) -> None:
+        self.split, self.pairs = split, pairs
+        self.values = split.targets.values[split.test]
+        groups = np.arange(split.test.size) if split.groups is None else split.groups[split.test]
+        self.unit = pd.factorize(groups)[0]
+        self.n_units = int(self.unit.max()) + 1
+        self.waiting = {row: i for i, row in enumerate(dict.fromkeys(r for p in pairs for r in p))}
+        shape = (len(self.waiting), self.values.shape[1], self.n_units)
+        with tempfile.TemporaryFile() as file:  # the map keeps it until nothing refers to that
+            self.means = np.memmap(file, np.float32, shape=shape) if self.waiting else None
+        self.sse: dict[str, np.ndarray] = {}
+        mean = train_mean(split).astype(np.float32)
+        self.sst = np.concatenate(
+            [
+                ((self.values[:, c] - mean[c]) ** 2).sum(axis=0, dtype=np.float64)
+                for c in self._cuts()
+            ]
+        )
+
+    def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
+        """Take a row's predictions of the test samples, one array a seed."""
+        total = np.empty(self.values.shape[1])
+        for columns in self._cuts():
+            true = self.values[:, columns]
+            loss = sum((p[:, columns] - true) ** 2 for p in predictions) / len(predictions)
+            total[columns] = loss.sum(axis=0, dtype=np.float64)
+            if self.means is not None and row in self.waiting:
+                self.means[self.waiting[row], columns] = self._unit_means(loss).T
+        self.sse[row] = total
+
+    def close(self) -> TargetSums:
+        """Compare what was kept, pair by pair, and let the file go."""
+        found = {}
+        for pair in self.pairs:
+            if self.means is None or not all(row in self.sse for row in pair):
+                continue
+            sums = np.empty((2, self.values.shape[1]))
+            for columns in self._cuts():
+                a, b = (self.means[self.waiting[row], columns] for row in pair)
+                difference = a.astype(np.float64) - b
+                sums[:, columns] = difference.sum(axis=1), (difference**2).sum(axis=1)
+            found[pair] = sums
+        self.means = None
+        return TargetSums(self.sst, self.sse, found, self.n_units)
+
+    def _cuts(self) -> list[slice]:
+        width = max(1, _BLOCK_CELLS // max(1, len(self.values)))
+        return [slice(s, s + width) for s in range(0, self.values.shape[1], width)]
+
+    def _unit_means(self, loss: np.ndarray) -> np.ndarray:
+        if self.n_units == len(loss):
+            return loss
+        sums = np.zeros((self.n_units, loss.shape[1]), dtype=loss.dtype)
+        np.add.at(sums, self.unit, loss)
+        means: np.ndarray = sums / np.bincount(self.unit)[:, None].astype(loss.dtype)
+        return means
+
+
+def target_pairs(family: Sequence[Pair], ladder: Sequence[str]) -> list[Pair]:
+    """The declared pairs, and every row with own genes against the one without."""
+    own = [(row, base_row(row)) for row in ladder if row.endswith(OWN_SUFFIX)]
+    return [*family, *(pair for pair in own if pair[0] != pair[1] and pair[1] in ladder)]
+
+
+def add_sums(parts: Sequence[TargetSums]) -> TargetSums:
+    """Sums over several folds."""
+    return TargetSums(
+        sst=np.sum([part.sst for part in parts], axis=0),
+        sse={row: np.sum([p.sse[row] for p in parts], axis=0) for row in parts[0].sse},
+        pairs={pair: np.sum([p.pairs[pair] for p in parts], axis=0) for pair in parts[0].pairs},
+        n_units=sum(part.n_units for part in parts),
+    )
+
+
+def target_table(
+    names: Sequence[str], genes: Sequence[str] | None, every: TargetSums, once: TargetSums
+) -> pd.DataFrame:
+    """One row a target: its gene, its R2 under every row, and the pairs with BH's q values.
+
+    Parameters
+    ----------
+    names : sequence of str
+    genes : sequence of str or None
+    every : TargetSums
+        Over all folds and repeats.
+    once : TargetSums
+        Over the folds of the first repeat: every donor (or sample) once.
+
+    Returns
+    -------
+    DataFrame
+        target, gene, n_isoforms (of that gene among the targets), sst, r2_ROW = 1 - sse / sst
+        (NaN where the target never varies), and for each pair difference_A_B, p_A_B (t-test over
+        donors, or samples) and q_A_B (Benjamini and Hochberg over all targets).
+    """
+    table = pd.DataFrame({"target": list(names)})
+    if genes is not None:
+        table["gene"] = list(genes)
+        table["n_isoforms"] = table.groupby("gene")["target"].transform("size")
+    table["sst"] = every.sst
+    varies = every.sst > 0
+    for row, sse in every.sse.items():
+        table[f"r2_{row}"] = np.where(varies, 1 - sse / np.where(varies, every.sst, 1), np.nan)
+    for (a, b), sums in once.pairs.items():
+        mean, p = _t_tests(sums[0], sums[1], once.n_units)
+        p[~varies] = np.nan
+        table[f"difference_{a}_{b}"], table[f"p_{a}_{b}"] = mean, p
+        table[f"q_{a}_{b}"] = adjust_bh(p)
+    return table
+
+
+def adjust_bh(p: np.ndarray) -> np.ndarray:
+    """Benjamini and Hochberg's adjusted p values; NaN stays and is not counted."""
+    q = np.full(p.size, np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
+    return q
+
+
+def pair_summary(table: pd.DataFrame, pairs: Sequence[Pair]) -> list[dict[str, object]]:
+    """For each pair: targets tested, share that the first predicts better, and how many clearly.
+
+    Returns
+    -------
+    list of dict
+        model_a, model_b, n_targets, improved (share), better and worse (targets with q below
+        `ALPHA`).
+    """
+    found: list[dict[str, object]] = []
+    for a, b in pairs:
+        difference, q = table[f"difference_{a}_{b}"], table[f"q_{a}_{b}"]
+        varies = table["sst"] > 0
+        clear = q < ALPHA
+        found.append(
+            {
+                "model_a": a,
+                "model_b": b,
+                "n_targets": int(varies.sum()),
+                "improved": float((difference[varies] < 0).mean()),
+                "better": int((clear & (difference < 0)).sum()),
+                "worse": int((clear & (difference > 0)).sum()),
+            }
+        )
+    return found
+
+
+def isoform_classes(table: pd.DataFrame, every: TargetSums) -> list[dict[str, object]]:
+    """Pooled R2 of every row over isoforms of genes with several, and of genes with one.
+
+    Returns
+    -------
+    list of dict
+        model, kind ("several" or "one"), n_targets, r2; empty where genes are not known, and
+        without a kind that no target is of.
+    """
+    if "n_isoforms" not in table.columns:
+        return []
+    several = (table["n_isoforms"] > 1).to_numpy()
+    found: list[dict[str, object]] = []
+    for row, sse in every.sse.items():
+        for kind, mask in (("several", several), ("one", ~several)):
+            total = float(every.sst[mask].sum())
+            if not mask.any():
+                continue
+            r2 = 1 - float(sse[mask].sum()) / total if total > 0 else np.nan
+            found.append({"model": row, "kind": kind, "n_targets": int(mask.sum()), "r2": r2})
+    return found
+
+
+def _t_tests(total: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean difference and two-sided p of a one-sample t-test, from sums over n units."""
+    mean = total / n
+    if n < 2:
+        return mean, np.full(mean.size, np.nan)
+    variance = np.maximum(squares - n * mean**2, 0) / (n - 1)
+    error = np.sqrt(variance / n)
+    flat = error <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
+    t = np.where(flat, 0, mean / np.where(flat, 1, error))
+    p = 2 * stats.t.sf(np.abs(t), n - 1)
+    return mean, np.where(flat, np.where(mean == 0, 1.0, np.nan), p)
