@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 
 
 @click.command()
@@ -10,8 +10,11 @@ from m1pipe.cli.options import MIN_COVERAGE
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @MIN_COVERAGE
+@ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def impute(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+def impute(
+    *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
+) -> None:
     """Fill in the missing levels of DATA's samples, and the genes that it lacks.
 
     Levels that are there stay as they are; NaN, as `convert --missing keep` leaves it, becomes
@@ -22,4 +25,5 @@ def impute(run: str, data: str, out: str, min_coverage: float, force: bool) -> N
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.runs.apply import run_impute
 
-    click.echo(run_impute(run, data, out, min_coverage=min_coverage, force=force))
+    line = run_impute(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
+    click.echo(line)

@@ -2,6 +2,8 @@
 
 import click
 
+from m1pipe.cli.options import ALIASES
+
 
 @click.command()
 @click.argument("run", type=click.Path())
@@ -17,6 +19,7 @@ import click
     metavar="A B",
     help="Add the difference of latents, A less B, to the whole way.",
 )
+@ALIASES
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def interpolate(
@@ -27,6 +30,7 @@ def interpolate(
     stop: str,
     steps: int,
     add: tuple[str, str] | None,
+    aliases: str | None,
     out: str,
     force: bool,
 ) -> None:
@@ -41,6 +45,13 @@ def interpolate(
     from m1pipe.runs.apply import run_interpolate
 
     line = run_interpolate(
-        run, data, out, ends=(start, stop), n_steps=steps, difference=add, force=force
+        run,
+        data,
+        out,
+        ends=(start, stop),
+        n_steps=steps,
+        difference=add,
+        aliases=aliases,
+        force=force,
     )
     click.echo(line)

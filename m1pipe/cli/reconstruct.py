@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 
 
 @click.command()
@@ -10,8 +10,11 @@ from m1pipe.cli.options import MIN_COVERAGE
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @MIN_COVERAGE
+@ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def reconstruct(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+def reconstruct(
+    *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
+) -> None:
     """Write what the model in RUN expects of DATA's samples, given their latent means.
 
     Noise that no latent carries is left out, and with it variance: these are no new samples.
@@ -21,4 +24,5 @@ def reconstruct(run: str, data: str, out: str, min_coverage: float, force: bool)
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.runs.apply import run_reconstruct
 
-    click.echo(run_reconstruct(run, data, out, min_coverage=min_coverage, force=force))
+    line = run_reconstruct(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
+    click.echo(line)

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 
 
 @click.command()
@@ -10,8 +10,11 @@ from m1pipe.cli.options import MIN_COVERAGE
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
 @MIN_COVERAGE
+@ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-def score(run: str, data: str, out: str, min_coverage: float, force: bool) -> None:
+def score(
+    *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
+) -> None:
     """Write the log-likelihood of DATA's samples, and its percentile among training samples.
 
     A low percentile marks a sample unlike those of training. The bound is importance-weighted.
@@ -21,4 +24,5 @@ def score(run: str, data: str, out: str, min_coverage: float, force: bool) -> No
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.runs.apply import run_score
 
-    click.echo(run_score(run, data, out, min_coverage=min_coverage, force=force))
+    line = run_score(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
+    click.echo(line)

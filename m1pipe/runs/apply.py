@@ -18,7 +18,7 @@ from m1pipe.encoder.bound import log_likelihood
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned
+from m1pipe.recipe import Aligned, missing_uns
 from m1pipe.runs.inputs import training_data
 
 PathLike = str | os.PathLike[str]
@@ -29,7 +29,13 @@ QUANTILES_FILE = "training_scores.json"
 
 
 def run_reconstruct(
-    run: PathLike, data: PathLike, out: PathLike, *, min_coverage: float, force: bool = False
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
 ) -> str:
     """Write the levels that the model expects of each sample, from its latent means.
 
@@ -40,14 +46,20 @@ def run_reconstruct(
     """
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         aligned = encoder.align(matrix, min_coverage=min_coverage)
         _write_rows(out, encoder, aligned, encoder.reconstruct_array, force)
         return f"{out}: {matrix.n_samples:,} samples x {len(encoder.genes):,} genes, reconstructed"
 
 
 def run_impute(
-    run: PathLike, data: PathLike, out: PathLike, *, min_coverage: float, force: bool = False
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
 ) -> str:
     """Write a file's levels with those that are missing filled in.
 
@@ -65,7 +77,7 @@ def run_impute(
         counted[1] += X.size
         return impute_array(encoder, X, codes)
 
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         aligned = encoder.align(matrix, min_coverage=min_coverage)
         aligned.keep_missing = True
         if matrix.units.is_counts and not encoder.units.is_counts:
@@ -79,7 +91,13 @@ def run_impute(
 
 
 def run_score(
-    run: PathLike, data: PathLike, out: PathLike, *, min_coverage: float, force: bool = False
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
 ) -> str:
     """Write how probable the model finds each sample, and where among training samples that is.
 
@@ -95,7 +113,7 @@ def run_score(
             f"{run}: expected a model with a likelihood; found a plain autoencoder (beta 0)"
         )
     known = _training_quantiles(encoder, Path(run))
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         scores = log_likelihood(encoder, matrix, min_coverage=min_coverage)
         percentile = 100 * np.searchsorted(known, scores) / len(known)
         table = np.column_stack([scores, percentile]).astype(np.float32)
@@ -116,6 +134,7 @@ def run_interpolate(
     ends: tuple[str, str],
     n_steps: int,
     difference: tuple[str, str] | None = None,
+    aliases: PathLike | None = None,
     force: bool = False,
 ) -> str:
     """Write levels on the way between two samples or groups, in latent space.
@@ -129,6 +148,8 @@ def run_interpolate(
         Ends included.
     difference : (str, str), optional
         Two more of them, whose latents' difference (first less second) is added to the whole way.
+    aliases : path, optional
+        Table of other names of genes, by which those of `data` are matched as well.
     force : bool
 
     Returns
@@ -138,7 +159,7 @@ def run_interpolate(
     """
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
-    with open_matrix(data) as matrix:
+    with open_matrix(data, aliases=aliases) as matrix:
         (start, code), (stop, last) = (place_of(encoder, matrix, end) for end in ends)
         Z = interpolate(start, stop, n_steps)
         if difference is not None:
@@ -163,7 +184,10 @@ def _write_rows(
     matrix: Matrix = aligned.matrix
     codes = encoder.codes(matrix)
     var = encoder.recipe.gene_names
-    with MatrixWriter(out, obs=matrix.obs, var=var, units=encoder.units, force=force) as writer:
+    uns = missing_uns(aligned.match.missing)
+    with MatrixWriter(
+        out, obs=matrix.obs, var=var, units=encoder.units, uns=uns, force=force
+    ) as writer:
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
             writer.write(start, change(X, None if codes is None else codes[start:stop]))
 

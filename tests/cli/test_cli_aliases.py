@@ -113,3 +113,20 @@ def test_quality_matches_by_the_table(job: Path, tmp_path: Path) -> None:
     material = load_material(*(tmp_path / f"{role}.h5ad" for role in sets), config)
     assert material.genes.tolist() == data.var_names.tolist()
     assert np.array_equal(material.synthetic, aliased.X[100:200])
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "impute", "score"])
+def test_commands_through_a_model(job: Path, tmp_path: Path, command: str) -> None:
+    plain, aliased = tmp_path / "plain.h5ad", tmp_path / "aliased.h5ad"
+    table = ["--aliases", job / "aliases.tsv"]
+    assert _run(command, job / "run", job / "data/genes.h5ad", "--out", plain) == 0
+    assert _run(command, job / "run", job / "genes.h5ad", "--out", aliased, *table) == 0
+    assert np.array_equal(anndata.read_h5ad(plain).X, anndata.read_h5ad(aliased).X)
+
+
+def test_interpolate(job: Path, tmp_path: Path) -> None:
+    first, last = anndata.read_h5ad(job / "genes.h5ad", backed="r").obs_names[[0, 1]]
+    arguments = ["interpolate", job / "run", job / "genes.h5ad", "--from", first, "--to", last]
+    assert _run(*arguments, "--out", tmp_path / "no.h5ad") == 1
+    table = ["--aliases", job / "aliases.tsv"]
+    assert _run(*arguments, "--out", tmp_path / "way.h5ad", *table) == 0
