@@ -11,18 +11,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 from scipy import stats
+from torch.distributions import Normal
 
 import m1pipe
+from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
+from m1pipe.console import log
 from m1pipe.data.batches import MemoryBatches, StreamedBatches
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.targets import Targets
+from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
-from m1pipe.models.vae import VAEModule
+from m1pipe.models.vae import VAEModule, kl_to_standard_normal, vae_loss
 from m1pipe.settings import build
+from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.material import load_material
 from m1pipe.training.fit_heads import fit_head
 
 
@@ -172,3 +179,92 @@ def test_genes_are_matched_by_name_not_by_position(tmp_path: Path) -> None:
     train_encoder(X, config).save(tmp_path / "run")
     encoder = load_encoder(tmp_path / "run")
     np.testing.assert_array_equal(encoder.transform(X), encoder.transform(X.iloc[:, ::-1]))
+
+
+def test_spread_in_sampling_is_that_of_the_kl() -> None:
+    """VAExprs drew with exp(l) where its KL took l for a log variance."""
+    generator = torch.Generator().manual_seed(0)
+    mu, logvar = torch.randn(2, 1, 6, dtype=torch.float64, generator=generator)
+
+    def by_draws(spread: torch.Tensor) -> float:
+        noise = torch.randn(200_000, 6, dtype=torch.float64, generator=generator)
+        z = mu + spread * noise
+        log_q = Normal(mu, torch.exp(0.5 * logvar)).log_prob(z).sum(1)
+        return float((log_q - Normal(0.0, 1.0).log_prob(z).sum(1)).mean())
+
+    kl = float(kl_to_standard_normal(mu, logvar))
+    assert by_draws(torch.exp(0.5 * logvar)) == pytest.approx(kl, abs=0.05)
+    assert abs(by_draws(torch.exp(logvar)) - kl) > 0.5
+    module = VAEModule(5, ModelConfig(n_latent=6, hidden=(8,), linear_skip=False)).eval()
+    x = torch.randn(3, 5)
+    with torch.no_grad():
+        mean, log_variance = module.encode(x)
+        terms = vae_loss(module, x, beta=1.0, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        expected = -module.likelihood.log_prob(x, module.decode(z)).sum(1)
+    torch.testing.assert_close(terms["reconstruction"], expected)
+
+
+@pytest.mark.parametrize("transform", ["minmax", "standardize", "normal_score"])
+def test_scaling_sees_training_rows_only_and_serves_all_others(transform: str) -> None:
+    """VAExprs scaled validation rows by their own range, the notebook fitted its scaler to all."""
+    X = _expression(200, 12, seed=7)
+    held_out = np.arange(150, 200)
+    X[held_out] += 3
+    frame = pd.DataFrame(X, index=[f"s{i}" for i in range(200)])
+    frame.columns = [f"g{j}" for j in range(12)]
+    options = {"epochs": 1, "n_latent": 2, "hidden": (4,), "transform": transform}
+    encoder = train_encoder(frame, build(EncoderConfig, options), validation=held_out)
+    alone = fit_gene_transform(transform, [X[:150]])
+    np.testing.assert_array_equal(encoder.scaler.apply(X), alone.apply(X))
+    own = fit_gene_transform(transform, [X[held_out]]).apply(X[held_out])
+    assert np.abs(encoder.scaler.apply(X[held_out]) - own).mean() > 0.1
+    assert encoder.validation_samples == tuple(f"s{i}" for i in held_out)
+
+
+def test_initialisation_and_draws_follow_the_seed_alone() -> None:
+    """The notebook's networks started anew at every run."""
+    X = pd.DataFrame(_expression(80, 10, seed=8), index=[f"s{i}" for i in range(80)])
+    X.columns = [f"g{j}" for j in range(10)]
+    found = []
+    for unrelated, seed in [(1, 5), (2, 5), (1, 6)]:
+        torch.manual_seed(unrelated)
+        np.random.seed(unrelated)  # noqa: NPY002 - the global state that must not matter
+        options = {"epochs": 2, "n_latent": 2, "hidden": (4,), "seed": seed, "linear_skip": False}
+        vae = m1pipe.VAE(**{k: v for k, v in options.items() if k != "seed"}, random_state=seed)
+        found.append(vae.fit(X).sample(5, random_state=3))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
+
+
+def test_logarithms_are_not_taken_twice() -> None:
+    """VAExprs log-normalised once more what was logarithms already, before plotting."""
+    frames = {}
+    for seed, role in enumerate(("real", "synthetic", "holdout")):
+        frame = pd.DataFrame(_expression(20, 6, seed=seed), index=[f"{role}{i}" for i in range(20)])
+        frame.columns = [f"g{j}" for j in range(6)]
+        frame.attrs["units"] = "log2_tpm1"
+        frames[role] = frame
+    material = load_material(*frames.values(), QualityConfig())
+    np.testing.assert_array_equal(material.real, frames["real"].to_numpy())
+    assert material.scale.is_log
+    assert np.log2(1 + material.real).max() < 0.7 * material.real.max()
+
+
+def test_the_mean_over_genes_beside_the_summed_kl_collapses_and_the_run_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error averaged over p genes beside a summed KL is a KL p times too heavy."""
+    X = pd.DataFrame(_expression(120, 100, seed=9), index=[f"s{i}" for i in range(120)])
+    X.columns = [f"g{j}" for j in range(100)]
+    AnnData(X, uns={"units": "log2_tpm1"}).write_h5ad(tmp_path / "x.h5ad")
+    faulty = ["--preset", "overview", "--beta", "100"]
+    for name, options in [("good", []), ("faulty", faulty)]:
+        arguments = ["train", str(tmp_path / "x.h5ad"), "--out", str(tmp_path / name)]
+        assert run([*arguments, "--latent", "4", "--epochs", "10", *options]) == 0
+        said = capsys.readouterr()
+        collapsed = "none of the 4 latent units carries anything" in said.err
+        assert collapsed == (name == "faulty")
+        assert ("0 of 4 units active" in said.out) == (name == "faulty")
+    log.handlers.clear()

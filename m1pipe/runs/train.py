@@ -13,7 +13,7 @@ from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import FILES, MIXTURE_FILE, Encoder, load_encoder
+from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
@@ -71,7 +71,7 @@ def run_training(
         inputs["validation"] = config.selection.validation_file
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
-    folder = RunFolder(out, results=(*FILES, MIXTURE_FILE, STEPS_FILE))
+    folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE))
     device = resolve_device(config.training.device)
     with open_matrix(data) as matrix, joined(device) as world:
         plan = make_plan(matrix, config)
@@ -119,6 +119,12 @@ def _watched(
         watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
     encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
     encoder.save(folder.path)
+    if encoder.summary["active_units"] == 0:
+        log.warning(
+            "warning: none of the %d latent units carries anything: the KL outweighs the "
+            "likelihood; lower --beta",
+            encoder.n_latent,
+        )
     return encoder
 
 
