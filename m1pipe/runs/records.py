@@ -8,8 +8,9 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from m1pipe.atomic import write_json
@@ -95,17 +96,25 @@ def recorded(out: Path, task: Task) -> Iterator[None]:
         "settings": task.settings,
     }
     write_record(out, task.name, record)
-    try:
+
+    def close(
+        kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        write_record(out, task.name, {**record, **_ending(kind, error)})
+
+    with ExitStack() as stack:
+        stack.push(close)
         record["inputs"] = {role: describe_input(path) for role, path in task.inputs.items()}
         yield
         made = {os.path.relpath(path, out): describe_input(path) for path in task.outputs}
         record["outputs"] = made
-    except (StoppedBySignalError, KeyboardInterrupt) as stop:
-        write_record(out, task.name, {**record, "state": "stopped", "message": str(stop)})
-        raise
-    except BaseException as error:
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        message = " ".join(f"{kind}{error}".split())
-        write_record(out, task.name, {**record, "state": "failed", "message": message})
-        raise
-    write_record(out, task.name, {**record, "state": "done"})
+
+
+def _ending(kind: type[BaseException] | None, error: BaseException | None) -> dict[str, str]:
+    """State of a task whose work ended so, and why."""
+    if kind is None:
+        return {"state": "done"}
+    if issubclass(kind, StoppedBySignalError | KeyboardInterrupt):
+        return {"state": "stopped", "message": str(error) or "interrupted"}
+    prefix = "" if issubclass(kind, InputError) else f"{kind.__name__}: "
+    return {"state": "failed", "message": " ".join(f"{prefix}{error}".split())}

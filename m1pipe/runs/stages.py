@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.atomic import write_json
-from m1pipe.runs.study import Comparison, EncoderRuns, Generation, Scoring, Study
+from m1pipe.data.conversion.config import ConvertConfig
+from m1pipe.data.partition import HELD_OUT, TRAINING, SplitConfig
+from m1pipe.runs.study import (
+    TABLES_OF_CONVERT,
+    Comparison,
+    EncoderRuns,
+    Generation,
+    Scoring,
+    Study,
+)
 from m1pipe.settings import to_dict
 
 STAGES = ("convert", "train", "crossval", "gather", "generate", "quality")
@@ -79,51 +88,51 @@ def array_tasks(study: Study, stage: str) -> list[list[Task]]:
 
 def _data_tasks(study: Study, name: str) -> list[Task]:
     """Converting a data set, and splitting it."""
-    data, tasks = study.data[name], []
+    data = study.data[name]
+    tasks = []
     if data.source is not None and data.convert is not None:
-        source, config = data.source, data.convert
-        tables = {"labels": config.labels, "var": config.var, "runs": config.runs}
-        tables |= {"lengths": config.lengths, "aliases": config.aliases}
-
-        def convert(force: bool) -> str:
-            from m1pipe.data.conversion import convert as conversion
-
-            return str(conversion.convert(source, data.file, config, force=force))
-
-        tasks.append(
-            Task(
-                stage="convert",
-                name=f"convert-{name}",
-                settings=to_dict(config),
-                inputs={
-                    "source": source,
-                    **{role: Path(path) for role, path in tables.items() if path is not None},
-                },
-                outputs=(data.file,),
-                work=convert,
-            )
-        )
+        tasks.append(_convert_task(name, data.source, data.file, data.convert))
     if data.split is not None:
-        split = data.split
-
-        def divide(force: bool) -> str:
-            from m1pipe.data.matrix import open_matrix
-            from m1pipe.data.partition import split_matrix
-
-            with open_matrix(data.file) as matrix:
-                return str(split_matrix(matrix, data.parts, split, force=force))
-
-        tasks.append(
-            Task(
-                stage="convert",
-                name=f"split-{name}",
-                settings=to_dict(split),
-                inputs={"data": data.file},
-                outputs=(study.path(f"{name}.training"), study.path(f"{name}.held_out")),
-                work=divide,
-            )
-        )
+        tasks.append(_split_task(name, data.file, data.parts, data.split))
     return tasks
+
+
+def _convert_task(name: str, source: Path, file: Path, config: ConvertConfig) -> Task:
+    def convert(force: bool) -> str:
+        from m1pipe.data.conversion import convert as conversion
+
+        return str(conversion.convert(source, file, config, force=force))
+
+    tables = {role: getattr(config, role) for role in TABLES_OF_CONVERT}
+    return Task(
+        stage="convert",
+        name=f"convert-{name}",
+        settings=to_dict(config),
+        inputs={
+            "source": source,
+            **{role: Path(path) for role, path in tables.items() if path is not None},
+        },
+        outputs=(file,),
+        work=convert,
+    )
+
+
+def _split_task(name: str, file: Path, parts: Path, config: SplitConfig) -> Task:
+    def split(force: bool) -> str:
+        from m1pipe.data.matrix import open_matrix
+        from m1pipe.data.partition import split_matrix
+
+        with open_matrix(file) as matrix:
+            return str(split_matrix(matrix, parts, config, force=force))
+
+    return Task(
+        stage="convert",
+        name=f"split-{name}",
+        settings=to_dict(config),
+        inputs={"data": file},
+        outputs=(parts / TRAINING, parts / HELD_OUT),
+        work=split,
+    )
 
 
 def _train_tasks(study: Study) -> list[Task]:
