@@ -17,6 +17,7 @@ import json
 import platform
 import time
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -29,8 +30,9 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.fit_heads import fit_head
-from m1pipe.training.fit_stacks import Design, HeadJob, fit_heads
+from m1pipe.training.fit_stacks import fit_heads
 from m1pipe.training.fitted_head import FittedHead
+from m1pipe.training.stack_pass import Design, HeadJob
 
 PUBLISHED = HeadConfig(
     epochs=1,
@@ -60,7 +62,7 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
     for job in jobs:
         widths = (job.X.shape[1], *job.config.hidden, design.targets.n_outputs)
         layers: list[nn.Module] = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
         module = nn.Sequential(*layers[:-1])
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)

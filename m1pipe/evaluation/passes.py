@@ -11,9 +11,10 @@ from m1pipe.evaluation.cost import fold_bytes, memory_bytes
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.rows import SUBSET, Fold, has_own_term, head_config, is_head
 from m1pipe.settings import parse_bytes
-from m1pipe.training.fit_stacks import Design, HeadJob, fit_heads
+from m1pipe.training.fit_stacks import fit_heads
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
+from m1pipe.training.stack_pass import Design, HeadJob
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,142 +6,63 @@ a head takes its own; the same start, rates, early stopping and best weights.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from m1pipe.config import HeadConfig
-from m1pipe.data.splits import inner_split
-from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.training.fit_heads import FEW_ROWS, VALIDATION_ROWS, fit_head
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_feed import row_order
-from m1pipe.training.head_start import (
-    HeadStart,
-    HeadTask,
-    finish_head,
-    make_task,
-    start_head,
-)
-from m1pipe.training.history import History
 from m1pipe.training.signals import StopFlag
-from m1pipe.training.stack import (
-    Piece,
-    Stack,
-    make_piece,
-    make_stack,
-    train_step,
-    validation_losses,
+from m1pipe.training.stack import Piece, make_piece, train_step, validation_losses
+from m1pipe.training.stack_pass import (
+    Design,
+    Group,
+    HeadJob,
+    Member,
+    Pass,
+    finish_member,
+    group_heads,
+    load_pass,
+    prepare_pass,
+    save_pass,
+    take_weights,
 )
 
+SAVE_MINUTES = 10
 ENOUGH_ROWS = 16  # that a step of a stack gives each head, on average: fewer, and it may get none
 
 
-@dataclass(frozen=True, eq=False)
-class HeadJob:
-    """One head to be trained.
+@dataclass(frozen=True)
+class PassFile:
+    """Where the state of a pass is kept.
 
     Attributes
     ----------
-    X : ndarray of float32, shape (n, n_features)
-        Features of all rows.
-    config : HeadConfig
-    rows : ndarray of int, shape (n_rows,)
-        Training rows.
-    seed : int
-        Of initialisation and inner split.
+    path : Path
+    mark : str
+        What the pass belongs to: a file of another mark is not read.
     """
 
-    X: np.ndarray
-    config: HeadConfig
-    rows: np.ndarray
-    seed: int
+    path: Path
+    mark: str
 
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """What all heads of a pass share.
-
-    Attributes
-    ----------
-    targets : Targets
-        Of all n rows.
-    order_seed : int
-        Of the order of rows.
-    folds, strata, groups : ndarray, shape (n,), or None
-        As `fit_head` takes them.
-    """
-
-    targets: Targets
-    order_seed: int
-    folds: np.ndarray | None = None
-    strata: np.ndarray | None = None
-    groups: np.ndarray | None = None
-
-
-@dataclass(eq=False)
-class _Member:
-    """One head of a pass, and how it fares."""
-
-    task: HeadTask
-    start: HeadStart
-    mask: int
-    rows: list[dict[str, float]] = field(default_factory=list)
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    waited: int = 0
-    best_weights: list[Tensor] | None = None
-
-    def close_epoch(self, train_loss: float, val_loss: float | None, seconds: float) -> None:
-        """Record an epoch."""
-        lr = self.task.config.lr
-        row = {"epoch": len(self.rows) + 1, "lr": lr, "beta": 0.0, "train_loss": train_loss}
-        row |= {} if val_loss is None else {"val_loss": val_loss}
-        self.rows.append({**row, "seconds": seconds})
-
-    def judge(self, loss: float, weights: Callable[[], list[Tensor]]) -> None:
-        """Keep the weights if this is the best epoch so far."""
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch, self.waited = loss, len(self.rows), 0
-            self.best_weights = weights()
-        else:
-            self.waited += 1
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether the patience has run out."""
-        patience = self.task.config.patience
-        return bool(patience) and self.waited >= patience
-
-
-@dataclass(eq=False)
-class _Group:
-    """The heads of one shape that are still being trained."""
-
-    stack: Stack
-    members: list[_Member]
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """What the epochs of a pass share: distinct sets of rows (n_masks, n), and the targets."""
-
-    design: Design
-    config: HeadConfig
-    y: Tensor
-    train: np.ndarray
-    held_out: np.ndarray
+    def part(self, number: int) -> "PassFile":
+        """The file of one of several passes."""
+        return PassFile(self.path.with_name(f"{self.path.stem}_{number}.pt"), self.mark)
 
 
 def fit_heads(
     jobs: Sequence[HeadJob],
     design: Design,
     *,
+    kept: PassFile | None = None,
     stop: StopFlag | None = None,
     on_epoch: Callable[[int], object] = lambda n_training: None,
 ) -> list[FittedHead]:
@@ -154,6 +75,8 @@ def fit_heads(
     ----------
     jobs : sequence of HeadJob
     design : Design
+    kept : PassFile, optional
+        Written every `SAVE_MINUTES` and before a stop; where it is of these heads, they go on.
     stop : StopFlag, optional
         Looked at after every epoch and fit.
     on_epoch : callable
@@ -177,8 +100,9 @@ def fit_heads(
         else:
             fitted[i] = _fit_alone(job, design)
             _leave_if_asked(stop)
-    for members in passes.values():
-        heads = _fit_pass([jobs[i] for i in members], design, stop, on_epoch)
+    for number, members in enumerate(passes.values()):
+        file = None if kept is None else kept.part(number)
+        heads = _fit_pass([jobs[i] for i in members], design, file, stop, on_epoch)
         for i, head in zip(members, heads, strict=True):
             fitted[i] = head
     return [head for head in fitted if head is not None]
@@ -210,14 +134,16 @@ def _fit_alone(job: HeadJob, design: Design) -> FittedHead:
 def _fit_pass(
     jobs: Sequence[HeadJob],
     design: Design,
+    kept: PassFile | None,
     stop: StopFlag | None,
     on_epoch: Callable[[int], object],
 ) -> list[FittedHead]:
-    """Train heads together until each has stopped."""
-    one, members = _prepare(jobs, design)
-    groups = _group(members)
-    step = 0
-    for epoch in range(one.config.epochs):
+    """Train heads together until each has stopped, or go on where the file says."""
+    one, members = prepare_pass(jobs, design)
+    found = None if kept is None else load_pass(kept.path, kept.mark, members)
+    groups, (epoch, step) = (group_heads(members), (0, 0)) if found is None else found
+    saved_at = time.monotonic()
+    while groups and epoch < one.config.epochs:
         begun = time.perf_counter()
         train, step = _train_epoch(one, groups, epoch, step)
         held_out = _validate(one, groups)
@@ -225,68 +151,20 @@ def _fit_pass(
         seconds = (time.perf_counter() - begun) / n_heads
         for group, losses, val_losses in zip(groups, train, held_out, strict=True):
             _close_epoch(group, losses, val_losses, seconds)
-        groups = [group for group in groups if group.members]
+        groups, epoch = [group for group in groups if group.members], epoch + 1
         on_epoch(sum(len(group.members) for group in groups))
+        asked = stop is not None and stop.is_set
+        if kept is not None and (asked or time.monotonic() - saved_at >= 60 * SAVE_MINUTES):
+            save_pass(kept.path, kept.mark, members, groups, (epoch, step))
+            saved_at = time.monotonic()
         _leave_if_asked(stop)
-        if not groups:
-            break
     for group in groups:
-        _take_weights(group, range(len(group.members)))
-    return [_finish(member) for member in members]
-
-
-def _prepare(jobs: Sequence[HeadJob], design: Design) -> tuple[_Pass, list[_Member]]:
-    """The rows of every head, each distinct set once, and where every head starts."""
-    n, config = design.targets.n, jobs[0].config
-    sets: dict[tuple[bytes, int], int] = {}
-    train, held_out = [], []
-    members: list[_Member] = []
-    for job in jobs:
-        key = (job.rows.tobytes(), job.seed)
-        if key not in sets:
-            sets[key] = len(sets)
-            kept, others = _inner(job, design)
-            train.append(np.isin(np.arange(n), kept))
-            held_out.append(np.isin(np.arange(n), others))
-        task = make_task(
-            job.X,
-            design.targets,
-            job.config,
-            seed=job.seed,
-            order_seed=design.order_seed,
-            folds=design.folds,
-        )
-        if members:  # the targets are on the device once
-            task = replace(task, y=members[0].task.y)
-        members.append(_Member(task, start_head(task, job.rows), sets[key]))
-    masks = np.stack(train), np.stack(held_out)
-    return _Pass(design, config, members[0].task.y, *masks), members
-
-
-def _inner(job: HeadJob, design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, and those that decide when to stop (none without validation)."""
-    share = job.config.validation
-    if share == 0:
-        return job.rows, job.rows[:0]
-    return inner_split(job.rows, share, job.seed, strata=design.strata, groups=design.groups)
-
-
-def _group(members: Sequence[_Member]) -> list[_Group]:
-    """Heads of equal shape together, in the order of their first."""
-    shapes: dict[tuple[int, ...], list[_Member]] = {}
-    for member in members:
-        shape = (member.task.x.shape[1], *member.task.config.hidden)
-        shapes.setdefault(shape, []).append(member)
-    return [
-        _Group(
-            make_stack([m.task for m in own], [m.start for m in own], [m.mask for m in own]), own
-        )
-        for own in shapes.values()
-    ]
+        take_weights(group, range(len(group.members)))
+    return [finish_member(member) for member in members]
 
 
 def _train_epoch(
-    one: _Pass, groups: Sequence[_Group], epoch: int, step: int
+    one: Pass, groups: Sequence[Group], epoch: int, step: int
 ) -> tuple[list[np.ndarray], int]:
     """All steps of an epoch; mean training losses of the heads by group, steps done."""
     n, size = one.train.shape[1], one.config.batch_size
@@ -309,7 +187,7 @@ def _train_epoch(
     return means, step
 
 
-def _validate(one: _Pass, groups: Sequence[_Group]) -> list[np.ndarray | None]:
+def _validate(one: Pass, groups: Sequence[Group]) -> list[np.ndarray | None]:
     """Mean validation losses of the heads by group; None where no rows are held out."""
     sizes = one.held_out.sum(axis=1)
     if not sizes.any():
@@ -322,7 +200,7 @@ def _validate(one: _Pass, groups: Sequence[_Group]) -> list[np.ndarray | None]:
     return list(totals)
 
 
-def _held_out_piece(one: _Pass, start: int) -> Piece:
+def _held_out_piece(one: Pass, start: int) -> Piece:
     """The next validation rows of every mask, in the rows' own order."""
     stop, sizes = start + VALIDATION_ROWS, one.held_out.sum(axis=1)
     own = [np.flatnonzero(mask)[start:stop] for mask in one.held_out]
@@ -337,7 +215,7 @@ def _held_out_piece(one: _Pass, start: int) -> Piece:
 
 
 def _close_epoch(
-    group: _Group, train: np.ndarray, held_out: np.ndarray | None, seconds: float
+    group: Group, train: np.ndarray, held_out: np.ndarray | None, seconds: float
 ) -> None:
     """Record an epoch; heads whose patience has run out leave the group."""
     finished = []
@@ -351,39 +229,18 @@ def _close_epoch(
             if member.stopped_early:
                 finished.append(k)
     if finished:
-        _take_weights(group, finished)
+        take_weights(group, finished)
         going = [k for k in range(len(group.members)) if k not in finished]
         group.members = [group.members[k] for k in going]
         group.stack.keep(torch.tensor(going, dtype=torch.int64, device=group.stack.mask_of.device))
 
 
-def _check(loss: float, member: _Member, what: str) -> None:
+def _check(loss: float, member: Member, what: str) -> None:
     if not math.isfinite(loss):
         raise InputError(
             f"training: expected finite numbers; found a non-finite {what} of epoch "
             f"{max(len(member.rows), 1)}: check the values, or lower --head-lr"
         )
-
-
-def _take_weights(group: _Group, which: Iterable[int]) -> None:
-    """Give members their best weights, or, without validation, their last."""
-    for k in which:
-        member = group.members[k]
-        group.stack.heads.copy_to(k, member.start.module, member.best_weights)
-
-
-def _finish(member: _Member) -> FittedHead:
-    """The head as `fit_head` returns it."""
-    has_best = member.best_weights is not None
-    member.start.module.eval()
-    history = History(
-        rows=member.rows,
-        best_epoch=member.best_epoch,
-        best_loss=member.best_loss,
-        stopped_early=member.stopped_early,
-    )
-    n_epochs = member.best_epoch if has_best else len(member.rows)
-    return finish_head(member.task, member.start, history, n_epochs)
 
 
 def _leave_if_asked(stop: StopFlag | None) -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from m1pipe.models.heads import balanced_weight, head_loss
 from m1pipe.models.stacked import stacked_loss
 from m1pipe.training import stack
 from m1pipe.training.fit_heads import fit_head
-from m1pipe.training.fit_stacks import Design, HeadJob, fit_heads
+from m1pipe.training.fit_stacks import PassFile, fit_heads
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
+from m1pipe.training.stack_pass import Design, HeadJob
 
 N, FOLDS = 200, np.random.default_rng(4).permutation(200) % 4
 CONFIG = HeadConfig(hidden=(12,), epochs=12, patience=2)
@@ -145,6 +147,44 @@ def test_a_signal_is_heard_after_an_epoch(X: list[np.ndarray]) -> None:
     with pytest.raises(StoppedBySignalError):
         fit_heads(make_jobs(X, CONFIG), design, stop=stop, on_epoch=at_the_third)
     assert len(epochs) == 3
+
+
+@pytest.mark.parametrize("kind", ["regression", "multiclass"])
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_a_stopped_pass_goes_on_bit_for_bit(
+    X: list[np.ndarray], kind: Kind, at: int, tmp_path: Path
+) -> None:
+    design = Design(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
+    jobs = make_jobs(X, replace(CONFIG, epochs=14, lr=0.02))
+    unbroken = fit_heads(jobs, design)
+    stop, epochs, kept = StopFlag(), [], PassFile(tmp_path / "pass.pt", "mine")
+
+    def after(n_training: int) -> None:
+        epochs.append(n_training)
+        if len(epochs) == at:
+            stop.set("SIGUSR1")
+
+    with pytest.raises(StoppedBySignalError):
+        fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=after)
+    resumed = fit_heads(jobs, design, kept=kept, on_epoch=epochs.append)
+    assert len(epochs) == max(len(head.history.rows) for head in unbroken)
+    for job, one, other in zip(jobs, unbroken, resumed, strict=True):
+        np.testing.assert_array_equal(one.predict(job.X), other.predict(job.X))
+        assert one.n_epochs == other.n_epochs
+        assert len(one.history.rows) == len(other.history.rows)
+
+
+def test_the_file_of_another_pass_is_not_read(X: list[np.ndarray], tmp_path: Path) -> None:
+    design = Design(make_targets("binary", X[0]), order_seed=7, folds=FOLDS)
+    jobs, stop = make_jobs(X, CONFIG), StopFlag()
+    stop.set("SIGTERM")
+    with pytest.raises(StoppedBySignalError):
+        fit_heads(jobs, design, kept=PassFile(tmp_path / "pass.pt", "mine"), stop=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["pass_0.pt"]
+    epochs: list[int] = []
+    other = PassFile(tmp_path / "pass.pt", "another's")
+    heads = fit_heads(jobs, design, kept=other, on_epoch=epochs.append)
+    assert len(epochs) == max(len(head.history.rows) for head in heads)
 
 
 @pytest.mark.parametrize("kind", KINDS)
