@@ -17,7 +17,7 @@ from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
-from m1pipe.evaluation.passes import OpenShare, fit_opened, passes
+from m1pipe.evaluation.passes import OpenShare, fit_opened, pass_file, passes
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
@@ -30,6 +30,7 @@ from m1pipe.evaluation.rows import (
     train_mean,
 )
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
+from m1pipe.training.fit_stacks import PassFile
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
 
@@ -100,7 +101,11 @@ def cross_validate(
 
 
 def run_plan(
-    problem: Problem, wanted: Sequence[ShareKey], *, stop: StopFlag | None = None
+    problem: Problem,
+    wanted: Sequence[ShareKey],
+    *,
+    kept: PassFile | None = None,
+    stop: StopFlag | None = None,
 ) -> Iterator[Share]:
     """Run some shares: whole folds first, then those with fewer training rows.
 
@@ -109,6 +114,8 @@ def run_plan(
     problem : Problem
     wanted : sequence of (int, int, int or None)
         Repeat and fold, from 0, and the number of training rows; None: all.
+    kept : PassFile, optional
+        Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
         Looked at after every fit.
 
@@ -118,20 +125,26 @@ def run_plan(
     """
     for size in (None, *problem.config.train_sizes):
         folds = [(repeat, fold) for repeat, fold, n in wanted if n == size]
-        for share in run_shares(replace(problem, train_size=size), folds, stop=stop):
+        for share in run_shares(replace(problem, train_size=size), folds, kept=kept, stop=stop):
             yield replace(share, n_train=size)
 
 
 def run_shares(
-    problem: Problem, wanted: Sequence[tuple[int, int]], *, stop: StopFlag | None = None
+    problem: Problem,
+    wanted: Sequence[tuple[int, int]],
+    *,
+    kept: PassFile | None = None,
+    stop: StopFlag | None = None,
 ) -> Iterator[Share]:
-    """Run some (repeat, fold), one after the other.
+    """Run some (repeat, fold), the heads of as many as the memory allows in one pass.
 
     Parameters
     ----------
     problem : Problem
     wanted : sequence of (int, int)
         Repeats and folds, from 0.
+    kept : PassFile, optional
+        Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
         Looked at after every fit.
 
@@ -146,9 +159,12 @@ def run_shares(
     with progress(range(n_rows), total=n_rows, label="crossval", unit="row") as bar:
         for together in passes(problem, wanted):
             opened = [open_share(problem, inputs, *place, stop=stop) for place in together]
-            heads = fit_opened(problem, opened, stop=stop)
+            file = None if kept is None else pass_file(kept, problem, together)
+            heads = fit_opened(problem, opened, kept=file, stop=stop)
             for share, own in zip(opened, heads, strict=True):
                 yield close_share(problem, share, own, on_row=bar.update, stop=stop)
+            if file is not None:
+                file.remove()
 
 
 def open_share(

@@ -11,7 +11,7 @@ from m1pipe.evaluation.cost import fold_bytes, memory_bytes
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.rows import SUBSET, Fold, has_own_term, head_config, is_head
 from m1pipe.settings import parse_bytes
-from m1pipe.training.fit_stacks import fit_heads
+from m1pipe.training.fit_stacks import PassFile, fit_heads
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
 from m1pipe.training.stack_pass import Design, HeadJob
@@ -56,8 +56,20 @@ def passes(problem: Problem, wanted: Sequence[tuple[int, int]]) -> list[list[tup
     return found
 
 
+def pass_file(kept: PassFile, problem: Problem, together: Sequence[tuple[int, int]]) -> PassFile:
+    """The file of one pass, of its folds and number of training rows alone."""
+    (repeat, first), (_, last) = together[0], together[-1]
+    size = "" if problem.train_size is None else f"_n{problem.train_size}"
+    name = f"{kept.path.name}_r{repeat}_f{first}-{last}{size}.pt"
+    return PassFile(kept.path.with_name(name), f"{kept.mark} {list(together)}")
+
+
 def fit_opened(
-    problem: Problem, shares: Sequence[OpenShare], *, stop: StopFlag | None = None
+    problem: Problem,
+    shares: Sequence[OpenShare],
+    *,
+    kept: PassFile | None = None,
+    stop: StopFlag | None = None,
 ) -> list[dict[str, list[FittedHead]]]:
     """Train the heads of feed-forward rows of some folds of one repeat.
 
@@ -88,7 +100,7 @@ def fit_opened(
     log.info("heads: %d of %d folds in one pass", len(jobs), len(shares))
     bar: Any = progress(total=problem.config.head.epochs, label="heads", unit="epoch")
     with bar:
-        heads = fit_heads(jobs, design, stop=stop, on_epoch=lambda _: bar.update())
+        heads = fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=lambda _: bar.update())
     found: list[dict[str, list[FittedHead]]] = [{row: [] for row in rows} for _ in shares]
     for (i, row, _), head in zip(places, heads, strict=True):
         found[i][row].append(head)

@@ -1,5 +1,6 @@
 """The call behind `m1pipe crossval`: a folder that is resumed fold by fold, and gathered."""
 
+import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from m1pipe.runs.shares import (
 )
 from m1pipe.settings import to_dict
 from m1pipe.training.device import choose_threads, threads
+from m1pipe.training.fit_stacks import PassFile
 from m1pipe.training.signals import StopFlag
 
 SHARES = "shares"
@@ -135,7 +137,9 @@ def run_crossval(
     if done:
         log.info("%d of %d shares are done already", len(done), len(wanted))
     with StopFlag() as stop, threads(_n_threads(problem)):
-        for share in run_plan(problem, [s for s in wanted if s not in done], stop=stop):
+        kept = PassFile(out / SHARES / "pass", json.dumps(marks, sort_keys=True))
+        left = [place for place in wanted if place not in done]
+        for share in run_plan(problem, left, kept=kept, stop=stop):
             write_share(out / SHARES, share, marks, force=redo)
     return gather(out) if only is None and report else None
 

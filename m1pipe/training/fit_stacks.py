@@ -57,6 +57,11 @@ class PassFile:
         """The file of one of several passes."""
         return PassFile(self.path.with_name(f"{self.path.stem}_{number}.pt"), self.mark)
 
+    def remove(self) -> None:
+        """Remove the files of all its parts."""
+        for path in self.path.parent.glob(f"{self.path.stem}_*.pt"):
+            path.unlink()
+
 
 def fit_heads(
     jobs: Sequence[HeadJob],
@@ -111,7 +116,7 @@ def fit_heads(
 def _goes_together(job: HeadJob, design: Design) -> bool:
     share = job.rows.size / design.targets.n * (1 - job.config.validation)
     return (
-        job.rows.size >= FEW_ROWS
+        (job.rows.size >= FEW_ROWS or job.config.validation == 0)
         and job.config.dropout == 0
         and share * min(job.config.batch_size, design.targets.n) >= ENOUGH_ROWS
     )

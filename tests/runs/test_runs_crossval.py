@@ -20,12 +20,14 @@ from m1pipe.evaluation.facts import trained_on
 from m1pipe.reports.files import read_result
 from m1pipe.runs import crossval as runs
 from m1pipe.runs.crossval import CrossvalRun, gather, run_crossval
+from m1pipe.training import fit_stacks
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, kl_warmup=0.0)
 )
 HEAD = HeadConfig(hidden=(4,), epochs=3)
 QUICK = CrossvalConfig(folds=3, models=("ridge", "raw", "pca"), head=HEAD)
+LARGER = replace(QUICK, head=replace(HEAD, validation=0.0, epochs=4, batch_size=40))
 LOG = Units("log2_tpm1")
 
 
@@ -245,6 +247,31 @@ def test_a_signal_keeps_the_finished_folds(
     shares = {path.name for path in (tmp_path / "cv" / "shares").iterdir()}
     assert shares == {"plan.json", "r0_f0"}
     assert run_crossval(run, QUICK, tmp_path / "cv") is not None
+
+
+def test_a_signal_while_heads_are_trained_keeps_the_pass(
+    run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = run_crossval(run, LARGER, tmp_path / "whole")
+    validate, epochs = fit_stacks._validate, []
+
+    def signalled(*arguments: Any) -> Any:
+        epochs.append(len(epochs))
+        if len(epochs) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return validate(*arguments)
+
+    monkeypatch.setattr(fit_stacks, "_validate", signalled)
+    with pytest.raises(StoppedBySignalError, match="while heads were trained"):
+        run_crossval(run, LARGER, tmp_path / "cv")
+    shares = tmp_path / "cv" / "shares"
+    assert {path.name for path in shares.iterdir()} == {"plan.json", "pass_r0_f0-2_0.pt"}
+    result = run_crossval(run, LARGER, tmp_path / "cv")
+    assert len(epochs) == LARGER.head.epochs
+    assert not list(shares.glob("*.pt"))
+    assert result is not None and unbroken is not None
+    for row in unbroken.models:
+        np.testing.assert_array_equal(result.losses[row], unbroken.losses[row])
 
 
 def test_bad_input_leaves_no_folder(run: CrossvalRun, tmp_path: Path) -> None:
