@@ -384,6 +384,8 @@ class FitConfig:
         As for a cross-validation, for the inner split that stops training.
     min_coverage : float
         Smallest share of the encoder's genes that must be found.
+    conformal : float
+        Share of the samples that is set aside to make prediction intervals; 0 for none.
     seed : int
         Of the head and the inner split.
     head : HeadConfig
@@ -395,9 +397,11 @@ class FitConfig:
     group: str | None = None
     stratify: str | None = None
     min_coverage: float = 0.8
+    conformal: float = 0.0
     seed: int = 0
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
         _check_range("min-coverage", self.min_coverage, 0, 1)
+        _check_range("conformal", self.conformal, 0, 0.5)
         _check_range("seed", self.seed, 0, 2**63 - 1)

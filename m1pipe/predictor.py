@@ -19,15 +19,18 @@ from m1pipe._version import __version__
 from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
 from m1pipe.console import log
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.splits import resolve_groups
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.own_gene import OwnGenes, own_columns
+from m1pipe.data.splits import inner_split, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.data.writer import MatrixWriter
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, load_encoder
+from m1pipe.encoder.load import load_encoder
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, name_columns
 from m1pipe.settings import build, to_dict
+from m1pipe.training.conformal import choose_half_width, half_widths
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
@@ -49,12 +52,18 @@ class Predictor:
         Genes and units that are expected.
     head : FittedHead
     config : FitConfig
+    own_genes : ndarray of int64, shape (n_own,), or None
+        The recipe's genes that the head's own-gene term takes.
+    errors : ndarray of float32, shape (n_levels, n_targets), or None
+        Half widths of the prediction intervals at `m1pipe.training.conformal.LEVELS`.
     """
 
     encoder: Encoder | None
     recipe: Recipe
     head: FittedHead
     config: FitConfig
+    own_genes: np.ndarray | None = None
+    errors: np.ndarray | None = None
 
     @property
     def is_classes(self) -> bool:
@@ -78,7 +87,12 @@ class Predictor:
         raise InputError(f"linear: expected predictions on a log scale; found {have}: leave it out")
 
     def predict(
-        self, data: Any, *, linear: bool = False, min_coverage: float = MIN_COVERAGE
+        self,
+        data: Any,
+        *,
+        linear: bool = False,
+        interval: float | None = None,
+        min_coverage: float = MIN_COVERAGE,
     ) -> anndata.AnnData:
         """Predictions for every sample of data.
 
@@ -88,6 +102,9 @@ class Predictor:
             Genes in any order and in units that the recipe can convert, raw counts included.
         linear : bool
             Levels before the logarithm.
+        interval : float, optional
+            Also give the half widths of intervals that hold so large a share of new samples'
+            levels, in var's column `half_width`.
         min_coverage : float
             Smallest share of the genes that must be found.
 
@@ -102,12 +119,11 @@ class Predictor:
         InputError
             If the genes or units do not fit.
         """
-        units = self.units(linear=linear)
+        units, var = self.units(linear=linear), self._targets(interval, linear)
         aligned = align(data, self.recipe, min_coverage=min_coverage)
         blocks = [X for _, X in self._blocks(aligned, linear)]
         X = np.concatenate(blocks) if blocks else np.empty((0, len(self.head.names)), np.float32)
         obs = self._annotated(aligned.matrix.obs, X)
-        var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
         return anndata.AnnData(X=X, obs=obs, var=var, uns=units.to_uns())
 
     def write(
@@ -116,6 +132,7 @@ class Predictor:
         path: str | os.PathLike[str],
         *,
         linear: bool = False,
+        interval: float | None = None,
         min_coverage: float = MIN_COVERAGE,
         force: bool = False,
     ) -> tuple[int, int]:
@@ -126,7 +143,7 @@ class Predictor:
         InputError
             As `predict`, or if the file is there and `force` is not given.
         """
-        units = self.units(linear=linear)
+        units, var = self.units(linear=linear), self._targets(interval, linear)
         aligned = align(data, self.recipe, min_coverage=min_coverage)
         blocks = self._blocks(aligned, linear)
         obs = aligned.matrix.obs
@@ -134,7 +151,6 @@ class Predictor:
             held = list(blocks)
             obs = self._annotated(obs, np.concatenate([X for _, X in held]))
             blocks = iter(held)
-        var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
         uns = missing_uns(aligned.match.missing)
         with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
             for start, X in blocks:
@@ -150,6 +166,10 @@ class Predictor:
             self.encoder.save(folder / "encoder")
         else:
             arrays["recipe.gene_means"] = self.recipe.gene_means
+        if self.own_genes is not None:
+            arrays["predictor.own_genes"] = self.own_genes
+        if self.errors is not None:
+            arrays["predictor.errors"] = self.errors
         packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         (folder / "head.safetensors").write_bytes(pack_arrays(packed))
         write_json(folder / "config.json", to_dict(self.config))
@@ -164,13 +184,26 @@ class Predictor:
             },
         )
 
+    def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
+        """Annotations of the predictions: half widths of intervals, where they are asked for."""
+        var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
+        if interval is not None:
+            if linear and self.head.units.name not in LINEAR:
+                raise InputError(
+                    "interval: expected predictions on the scale that the model was fitted on, "
+                    "where half widths hold; found --linear: leave one of them out"
+                )
+            var["half_width"] = choose_half_width(self.errors, interval)
+        return var
+
     def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
         codes = None if self.encoder is None else self.encoder.codes(aligned.matrix)
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
             here = None if codes is None else codes[start:stop]
             features = X if self.encoder is None else self.encoder.encode_array(X, here)
-            yield start, self._levels(self.head.predict(features), linear)
+            own = None if self.own_genes is None else X[:, self.own_genes]
+            yield start, self._levels(self.head.predict(features, own), linear)
 
     def _levels(self, predicted: np.ndarray, linear: bool) -> np.ndarray:
         """Predictions on the scale that was asked for, ended at 0 where the scale does."""
@@ -192,6 +225,67 @@ class Predictor:
                 names[X.argmax(axis=1)], categories=list(self.head.names)
             )
         return obs
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Samples that a model can be fitted to.
+
+    Attributes
+    ----------
+    aligned : Aligned
+        Their file, in the genes and units of the recipe.
+    rows : ndarray of int64, shape (n_samples,)
+        Rows of it that have a target.
+    targets : Targets
+        Of those rows.
+    strata, groups : ndarray, shape (n_samples,), or None
+        Of those rows, for inner splits.
+    encoder : Encoder or None
+    """
+
+    aligned: Aligned
+    rows: np.ndarray
+    targets: Targets
+    strata: np.ndarray | None
+    groups: np.ndarray | None
+    encoder: Encoder | None
+
+    def genes(self) -> np.ndarray:
+        """Levels of the recipe's genes, shape (n_samples, n_genes)."""
+        return self.aligned.take(self.rows)
+
+
+def load_labelled(
+    x: Any,
+    config: FitConfig,
+    *,
+    y: Any = None,
+    encoder: Encoder | str | os.PathLike[str] | None = None,
+) -> Labelled:
+    """Open what a model is to be fitted to; the parameters are those of `fit_predictor`.
+
+    Raises
+    ------
+    InputError
+        If nothing or both of `y` and the label are given, or the files do not fit together.
+    """
+    matrix = open_matrix(x)
+    if isinstance(encoder, str | os.PathLike):
+        encoder = load_encoder(encoder)
+    rows, targets, dropped = load_targets(matrix, y=y, label=config.label, targets=config.targets)
+    for reason, n in dropped.items():
+        log.info("left out: %d %s", n, reason)
+    recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe
+    groups = resolve_groups(matrix.obs, config.group)
+    return Labelled(
+        aligned=align(matrix, recipe, min_coverage=config.min_coverage),
+        rows=rows,
+        targets=targets,
+        strata=_strata(matrix.obs.iloc[rows], targets, config),
+        groups=None if groups is None else groups[rows],
+        encoder=encoder,
+    )
 
 
 def fit_predictor(
@@ -222,35 +316,84 @@ def fit_predictor(
     InputError
         If nothing or both of `y` and the label are given, or the files do not fit together.
     """
-    matrix = open_matrix(x)
-    if isinstance(encoder, str | os.PathLike):
-        encoder = load_encoder(encoder)
-    rows, targets, dropped = load_targets(matrix, y=y, label=config.label, targets=config.targets)
-    for reason, n in dropped.items():
-        log.info("left out: %d %s", n, reason)
-    if encoder is not None:
-        features = encoder.transform(matrix, min_coverage=config.min_coverage)[rows]
-        recipe = encoder.recipe
+    return fit_labelled(load_labelled(x, config, y=y, encoder=encoder), config)
+
+
+def fit_labelled(data: Labelled, config: FitConfig) -> Predictor:
+    """Fit the final head to what `load_labelled` opened.
+
+    Raises
+    ------
+    InputError
+        If an own-gene term or intervals are asked for and cannot be had.
+    """
+    encoder, targets, recipe = data.encoder, data.targets, data.aligned.recipe
+    if encoder is None:
+        features = data.genes()
     else:
-        features = matrix.take(rows)
-        recipe = Recipe(
-            genes=tuple(matrix.genes.tolist()),
-            units=matrix.units,
-            gene_means=features.mean(axis=0, dtype=np.float64).astype(np.float32),
-            gene_names=name_columns(matrix.var),
-        )
-    groups = resolve_groups(matrix.obs, config.group)
+        features = encoder.transform(data.aligned.matrix, min_coverage=config.min_coverage)
+        features = features[data.rows]
+    used, own = _own_genes(data) if config.head.own_gene else (None, None)
+    rows, aside = np.arange(data.rows.size), np.arange(0)
+    if config.conformal:
+        _check_conformal(targets)
+        rows, aside = inner_split(rows, config.conformal, config.seed + 1, groups=data.groups)
     with threads(head_threads(features.shape[1], targets.n_outputs, config)):
         head = fit_head(
             features,
             targets,
             config.head,
-            rows=np.arange(rows.size),
+            rows=rows,
             seed=config.seed,
-            strata=_strata(matrix.obs.iloc[rows], targets, config),
-            groups=None if groups is None else groups[rows],
+            strata=data.strata,
+            groups=data.groups,
+            own=own,
         )
-    return Predictor(encoder, recipe, head, config)
+    errors = None
+    if aside.size:
+        known = head.predict(features[aside], None if own is None else own.values[aside])
+        errors = half_widths(known, targets.values[aside])
+    return Predictor(encoder, recipe, head, config, used, errors)
+
+
+def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
+    """Recipe of a model that takes the genes as they are."""
+    return Recipe(
+        genes=tuple(matrix.genes.tolist()),
+        units=matrix.units,
+        gene_means=matrix.take(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
+        gene_names=name_columns(matrix.var),
+    )
+
+
+def _own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
+    """The recipe's genes that targets belong to, and their levels.
+
+    Raises
+    ------
+    InputError
+        If the targets name no gene of the recipe.
+    """
+    recipe, genes = data.aligned.recipe, data.targets.genes
+    columns = (
+        np.array([-1]) if genes is None else own_columns(genes, recipe.genes, recipe.gene_names)
+    )
+    if not (columns >= 0).any():
+        raise InputError(
+            "head: own_gene expects a column gene_id of Y's annotations that names genes of the "
+            "model; found none: add it (m1pipe convert --var), or use --head plain"
+        )
+    used, place = np.unique(columns[columns >= 0], return_inverse=True)
+    column = np.full(columns.size, -1, dtype=np.int64)
+    column[columns >= 0] = place
+    return used, OwnGenes(np.ascontiguousarray(data.genes()[:, used]), column)
+
+
+def _check_conformal(targets: Targets) -> None:
+    if targets.kind != "regression":
+        raise InputError(
+            f"conformal: expected levels to predict; found {targets.kind}: leave it out"
+        )
 
 
 def head_threads(n_features: int, n_outputs: int, config: FitConfig) -> int:
@@ -285,11 +428,12 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
     head = FittedHead.from_state(arrays, stored["head"])
     config = build(FitConfig, stored["config"], where=str(path))
+    extra = (arrays.get("predictor.own_genes"), arrays.get("predictor.errors"))
     if stored["recipe"] is not None:
         recipe = Recipe.from_dict(stored["recipe"], arrays["recipe.gene_means"])
-        return Predictor(None, recipe, head, config)
+        return Predictor(None, recipe, head, config, *extra)
     encoder = load_encoder(folder / "encoder")
-    return Predictor(encoder, encoder.recipe, head, config)
+    return Predictor(encoder, encoder.recipe, head, config, *extra)
 
 
 def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from m1pipe import settings
-from m1pipe.cli.options import ALIASES, WIDTHS
+from m1pipe.cli.options import ALIASES, WIDTHS, is_own_gene
 from m1pipe.config import FitConfig, HeadConfig
 
 
@@ -38,6 +38,21 @@ from m1pipe.config import FitConfig, HeadConfig
     help="Most passes over the rows.",
 )
 @click.option("--head-lr", "lr", type=float, show_default=str(HeadConfig.lr), help="Learning rate.")
+@click.option(
+    "--head",
+    "own_gene",
+    type=click.Choice(["plain", "own_gene"]),
+    callback=is_own_gene,
+    show_default="plain",
+    help="With own_gene a multiple of each isoform's own gene stands beside the network.",
+)
+@click.option(
+    "--conformal",
+    type=float,
+    metavar="SHARE",
+    show_default=str(FitConfig.conformal),
+    help="Share of the samples set aside for prediction intervals.",
+)
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Weight classes inversely.")
 @click.option(
     "--min-coverage",

@@ -27,6 +27,7 @@ COMMANDS = {
     "crossval": "compare encoders with their rivals by cross-validation",
     "report": "gather a cross-validation, test, write the report",
     "fit": "fit the final head on an encoder",
+    "evaluate": "a fitted model on an outside labelled set, beside its rivals",
     "predict": "predict targets of new samples",
     "generate": "synthetic samples of a trained model",
     "quality": "score synthetic samples against held-out real ones",

@@ -9,6 +9,12 @@ from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@click.option(
+    "--interval",
+    type=float,
+    metavar="LEVEL",
+    help="Half widths of intervals that hold this share (0.9, say), in var's half_width.",
+)
 @click.option("--linear", is_flag=True, help="Levels before the logarithm.")
 @MIN_COVERAGE
 @ALIASES
@@ -19,6 +25,7 @@ def predict(
     data: str,
     out: str,
     linear: bool,
+    interval: float | None,
     min_coverage: float,
     aliases: str | None,
     force: bool,
@@ -29,6 +36,7 @@ def predict(
 
     \b
     m1pipe predict runs/head new.h5ad --out pred.h5ad
+    m1pipe predict runs/head new.h5ad --out pred.h5ad --interval 0.9
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.atomic import refuse_existing
     from m1pipe.data.matrix import open_matrix
@@ -38,7 +46,12 @@ def predict(
     predictor = load_predictor(model)
     with open_matrix(data, aliases=aliases) as matrix:
         n_samples, n_columns = predictor.write(
-            matrix, out, linear=linear, min_coverage=min_coverage, force=force
+            matrix,
+            out,
+            linear=linear,
+            interval=interval,
+            min_coverage=min_coverage,
+            force=force,
         )
     what = "class probabilities" if predictor.is_classes else "targets"
     click.echo(f"{out}: {n_samples:,} samples x {n_columns:,} {what}")

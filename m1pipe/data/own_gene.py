@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.names import match_genes
@@ -36,15 +37,19 @@ class OwnGenes:
         return OwnGenes(self.values[rows], self.column)
 
 
-def own_columns(genes: Sequence[str | None], matrix: Matrix) -> np.ndarray:
-    """Column of X that holds each target's own gene.
+def own_columns(
+    genes: Sequence[str | None], available: Sequence[str], available_var: pd.DataFrame | None = None
+) -> np.ndarray:
+    """Column that holds each target's own gene.
 
     Parameters
     ----------
     genes : sequence of str or None, shape (n_targets,)
         Gene of each target; many targets may share one.
-    matrix : Matrix
-        X; genes are matched by name, as everywhere (`m1pipe.data.names.match_genes`).
+    available : sequence of str
+        Genes of X, matched by name as everywhere (`m1pipe.data.names.match_genes`).
+    available_var : DataFrame, optional
+        Their annotations.
 
     Returns
     -------
@@ -53,7 +58,7 @@ def own_columns(genes: Sequence[str | None], matrix: Matrix) -> np.ndarray:
     """
     named = ["" if gene is None else str(gene) for gene in genes]
     wanted = [gene for gene in dict.fromkeys(named) if gene not in _NO_GENE]
-    found = match_genes(wanted, matrix.genes.tolist(), available_var=matrix.var)
+    found = match_genes(wanted, list(available), available_var=available_var)
     place = dict(zip(wanted, found.columns.tolist(), strict=True))
     return np.array([place.get(gene, -1) for gene in named], dtype=np.int64)
 

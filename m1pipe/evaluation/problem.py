@@ -144,9 +144,7 @@ def make_problem(
     obs = matrix.obs.iloc[rows]
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
-    columns = None if values.genes is None else own_columns(values.genes, matrix)
-    if columns is None or (columns < 0).all():
-        columns = None
+    columns = None if values.genes is None else _own_columns(values.genes, matrix)
     names = ladder(
         values.kind,
         opened,
@@ -185,6 +183,12 @@ def make_problem(
         own=_own_genes(columns, names, config, matrix, rows),
         own_columns=columns,
     )
+
+
+def _own_columns(genes: Sequence[str], matrix: Matrix) -> np.ndarray | None:
+    """Column of X that holds each target's gene; None where there is none at all."""
+    columns = own_columns(genes, matrix.genes.tolist(), matrix.var)
+    return columns if (columns >= 0).any() else None
 
 
 def _own_genes(

@@ -4,14 +4,18 @@ import os
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
-from m1pipe.predictor import Predictor, fit_predictor, head_threads
+from m1pipe.evaluation.rivals import fit_rivals
+from m1pipe.predictor import Predictor, fit_labelled, head_threads, load_labelled
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.provenance import make_provenance
 
+SAMPLES = "samples.csv"
 PathLike = str | os.PathLike[str]
 
 
@@ -56,7 +60,10 @@ def run_fit(
     out = Path(out)
     _refuse_folder(out, force)
     with open_matrix(x, aliases=aliases) as matrix:
-        predictor = fit_predictor(matrix, config, y=y, encoder=encoder)
+        data = load_labelled(matrix, config, y=y, encoder=encoder)
+        predictor = fit_labelled(data, config)
+        rivals = fit_rivals(data.genes(), data.targets, groups=data.groups, seed=config.seed)
+        samples = matrix.samples[data.rows]
         missing = missing_table(
             matrix, {"encoder": predictor.recipe}, min_coverage=config.min_coverage
         )
@@ -70,6 +77,8 @@ def run_fit(
     provenance = make_provenance(inputs, seed=config.seed, threads=n_threads)
     with atomic_folder(out, force=force) as temporary:
         predictor.save(temporary)
+        rivals.save(temporary)
+        pd.DataFrame({"sample": samples}).to_csv(temporary / SAMPLES, index=False)
         write_json(temporary / "provenance.json", provenance)
         write_text(temporary / MISSING_FILE, missing)
     return predictor, _line(out, predictor, time.perf_counter() - begun)

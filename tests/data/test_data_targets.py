@@ -167,7 +167,7 @@ def test_own_genes_are_matched_by_name_and_missing_ones_are_said() -> None:
     x = make_matrix(["a", "b"], 3)
     x.var.index = ["ENSG00000000002.4", "ENSG00000000009.1", "ENSG00000000001.1"]
     genes = ("ENSG00000000001", "ENSG00000000002.7", "ENSG00000000003", "nan", "ENSG00000000001")
-    columns = own_columns(genes, x)
+    columns = own_columns(genes, x.genes.tolist(), x.var)
     assert columns.tolist() == [2, 0, -1, -1, 2]
     own = read_own_genes(columns, x, np.array([1]))
     assert own.column.tolist() == [1, 0, -1, -1, 1]

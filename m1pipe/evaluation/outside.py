@@ -1,0 +1,205 @@
+"""A fitted model on an outside labelled set, beside the training mean and the linear row."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.console import log
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.splits import resolve_groups
+from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.units import convert_units
+from m1pipe.errors import InputError
+from m1pipe.evaluation.compare import compare
+from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
+from m1pipe.evaluation.result import Alarm
+from m1pipe.evaluation.rivals import Rivals
+from m1pipe.predictor import Predictor
+from m1pipe.recipe import align
+
+MODEL, LINEAR = "model", "linear"
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """Scores on outside samples.
+
+    Attributes
+    ----------
+    losses : DataFrame, shape (n_samples, n_rows)
+        Headline loss by sample id.
+    scores : DataFrame
+        Columns model, metric, value.
+    comparisons : DataFrame
+        As from `m1pipe.evaluation.compare.compare`: tests over samples, or over donors.
+    alarms : list of Alarm
+    info : dict
+        Counts, and what was left out.
+    """
+
+    losses: pd.DataFrame
+    scores: pd.DataFrame
+    comparisons: pd.DataFrame
+    alarms: list[Alarm]
+    info: dict[str, Any]
+
+
+def evaluate_outside(
+    predictor: Predictor,
+    rivals: Rivals,
+    x: Any,
+    *,
+    y: Any = None,
+    label: str | None = None,
+    group: str | None = None,
+    min_coverage: float,
+    trained_on: set[str] | None = None,
+) -> Outside:
+    """Score a model on labelled samples that it was not fitted on.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    rivals : Rivals
+        Stored with it.
+    x : path, AnnData, DataFrame or Matrix
+        Genes of the outside samples.
+    y : path, AnnData, DataFrame or Matrix, optional
+        Levels; those of the model's targets that it has are scored.
+    label : str, optional
+        Column of x's obs; None: the model's own.
+    group : str or None
+        Donors, as for a cross-validation.
+    min_coverage : float
+        Smallest share of the model's genes that must be found.
+    trained_on : set of str, optional
+        Ids that the model was fitted on: samples among them raise an alarm.
+
+    Raises
+    ------
+    InputError
+        If the files do not fit the model, or each other.
+    """
+    matrix = open_matrix(x)
+    rows, targets, columns, dropped = _outside_targets(predictor, matrix, y, label)
+    X = align(matrix, predictor.recipe, min_coverage=min_coverage).take(rows)
+    constant = "mean" if targets.kind == "regression" else "prior"
+    predictions = {
+        constant: rivals.predict_constant(rows.size),
+        LINEAR: rivals.predict(X),
+        MODEL: predictor.predict(matrix, min_coverage=min_coverage).X[rows],
+    }
+    if columns is not None:
+        predictions = {row: p[:, columns] for row, p in predictions.items()}
+    mean = predictions[constant][0] if targets.kind == "regression" else None
+    losses = {
+        row: per_sample_loss(targets.kind, p, targets.values) for row, p in predictions.items()
+    }
+    lines = [
+        {"model": row, "metric": metric, "value": value}
+        for row, p in predictions.items()
+        for metric, value in explained_scores(targets.kind, p, targets.values, mean).values.items()
+    ]
+    samples, groups = matrix.samples[rows], resolve_groups(matrix.obs, group)
+    own_groups = None if groups is None else groups[rows]
+    comparisons = _tests(losses, own_groups, HEADLINE[targets.kind], constant)
+    info = {
+        "kind": targets.kind,
+        "metric": HEADLINE[targets.kind],
+        "n": rows.size,
+        "n_targets": len(targets.names),
+        "n_model_targets": len(predictor.head.names),
+        "units": str(targets.units),
+        "dropped": dropped,
+        "n_groups": None if own_groups is None else len(set(own_groups)),
+    }
+    table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
+    return Outside(table, pd.DataFrame(lines), comparisons, _seen(samples, trained_on), info)
+
+
+def _tests(
+    losses: dict[str, np.ndarray], groups: np.ndarray | None, metric: str, constant: str
+) -> pd.DataFrame:
+    """Tests over samples, or donors; none over folds, of which there are none."""
+    folds = np.zeros((1, len(losses[MODEL])), dtype=np.int64)
+    pairs = [(MODEL, constant), (MODEL, LINEAR), (LINEAR, constant)]
+    return compare(
+        {row: loss[None] for row, loss in losses.items()},
+        folds,
+        pairs=pairs,
+        family=pairs[:2],
+        groups=groups,
+        metric=metric,
+        headline="paired_t" if groups is None else "clustered_t",
+    )
+
+
+def _seen(samples: np.ndarray, trained_on: set[str] | None) -> list[Alarm]:
+    shared = sorted(set(samples) & (trained_on or set()))
+    if not shared:
+        return []
+    text = (
+        f"{len(shared)} of the {len(samples)} samples were fitted on (such as {shared[0]}): the "
+        "model and the linear row have seen their labels."
+    )
+    return [Alarm("fitted_on", "severe", text)]
+
+
+def _outside_targets(
+    predictor: Predictor, matrix: Matrix, y: Any, label: str | None
+) -> tuple[np.ndarray, Targets, np.ndarray | None, dict[str, int]]:
+    """Rows, targets in the model's own order and units, the model's columns, what was left out."""
+    head = predictor.head
+    if head.kind in ("regression", "multilabel") and y is not None:
+        opened = open_matrix(y)
+        known = set(opened.genes)
+        columns = np.array(
+            [j for j, name in enumerate(head.names) if name in known], dtype=np.int64
+        )
+        if not columns.size:
+            raise InputError(
+                f"targets: expected some of the model's {len(head.names)} ({head.names[0]}, ...) "
+                "in Y; found none: give the file that holds them"
+            )
+        if columns.size < len(head.names):
+            log.warning("%d of the model's %d targets are in Y", columns.size, len(head.names))
+        names = [head.names[j] for j in columns]
+        levels, marks = (opened, None) if head.kind == "regression" else (None, opened)
+        rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
+        return rows, _in_units(targets, predictor), columns, dropped
+    column = label or predictor.config.label
+    rows, targets, dropped = load_targets(matrix, y=y, label=column)
+    if targets.is_classes != predictor.is_classes:
+        raise InputError(
+            f"targets: expected what the model predicts ({head.kind}); found {targets.kind}"
+        )
+    if not predictor.is_classes:
+        return rows, targets, None, dropped
+    code_of = {name: i for i, name in enumerate(head.names)}
+    codes = np.array([code_of.get(targets.names[c], -1) for c in targets.values], dtype=np.int64)
+    unknown = int((codes < 0).sum())
+    if unknown:
+        dropped = {**dropped, f"samples of a {column} that the model does not know": unknown}
+    if unknown == codes.size:
+        raise InputError(
+            f"label: expected classes of the model ({', '.join(head.names)}); found "
+            f"{', '.join(targets.names)}"
+        )
+    kept = replace(targets, kind=head.kind, values=codes[codes >= 0], names=head.names)
+    return rows[codes >= 0], kept, None, dropped
+
+
+def _in_units(targets: Targets, predictor: Predictor) -> Targets:
+    """Levels in the model's units.
+
+    Raises
+    ------
+    InputError
+        If they cannot be converted.
+    """
+    have, want = targets.units, predictor.head.units
+    if targets.kind != "regression" or "unknown" in (have.name, want.name) or have == want:
+        return targets
+    return replace(targets, values=convert_units(targets.values, have, want, None), units=want)

@@ -1,0 +1,154 @@
+"""A fitted model, its rivals and its intervals on samples that it has not seen."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+from m1pipe.cli.main import cli
+from m1pipe.config import FitConfig, HeadConfig
+from m1pipe.data.targets import Targets
+from m1pipe.errors import InputError
+from m1pipe.evaluation.linear import fit_ridge
+from m1pipe.evaluation.rivals import fit_rivals, load_rivals
+from m1pipe.predictor import fit_predictor, load_predictor
+from m1pipe.training.conformal import LEVELS, half_widths
+
+QUICK = HeadConfig(hidden=(16,), epochs=25, lr=0.01)
+Pair = dict[str, anndata.AnnData]
+
+
+@pytest.fixture(scope="module")
+def worlds(expression: Callable[..., anndata.AnnData]) -> dict[str, Pair]:
+    """Two sets of one law: genes, and an isoform that follows each of the first ten."""
+    found = {}
+    for name, seed in (("train", 0), ("outside", 1)):
+        x = expression(200, 40, seed=seed)
+        rng = np.random.default_rng(seed)
+        Y = x.X[:, :10] - 1 + 0.3 * rng.normal(size=(200, 10))
+        var = pd.DataFrame({"gene_id": x.var_names[:10]}, index=[f"t{j}" for j in range(10)])
+        y = anndata.AnnData(Y.astype(np.float32), obs=x.obs[[]], var=var, uns=dict(x.uns))
+        found[name] = {"x": x, "y": y}
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(worlds: dict[str, Pair], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model fitted through the command, with own genes and intervals."""
+    folder = tmp_path_factory.mktemp("model")
+    for name, pair in worlds.items():
+        for role, data in pair.items():
+            data.write_h5ad(folder / f"{name}_{role}.h5ad")
+    args = f"fit --x {folder}/train_x.h5ad --y {folder}/train_y.h5ad --head own_gene --group none "
+    args += f"--conformal 0.3 --head-hidden 16 --head-epochs 20 --head-lr 0.01 --out {folder}/m"
+    done = CliRunner().invoke(cli, args.split(), catch_exceptions=False)
+    assert done.exit_code == 0
+    return folder
+
+
+def outside(folder: Path, *more: str) -> Any:
+    args = ["evaluate", f"{folder}/m", "--x", f"{folder}/outside_x.h5ad", *more]
+    return CliRunner().invoke(cli, args, catch_exceptions=False)
+
+
+def test_evaluate_scores_model_mean_and_linear(model: Path, worlds: dict[str, Pair]) -> None:
+    done = outside(model, "--y", f"{model}/outside_y.h5ad", "--out", f"{model}/e")
+    assert done.exit_code == 0
+    losses = pd.read_csv(model / "e" / "losses.csv", index_col="sample")
+    Y = worlds["outside"]["y"].X.astype(float)
+    mean = worlds["train"]["y"].X.mean(axis=0, dtype=float)
+    np.testing.assert_allclose(losses["mean"], ((Y - mean) ** 2).mean(axis=1), rtol=1e-4)
+    assert losses["model"].mean() < 0.5 * losses["mean"].mean()
+    table = pd.read_csv(model / "e" / "comparisons.csv")
+    row = table[(table["test"] == "clustered_t") & (table["model_b"] == "linear")].iloc[0]
+    donors = (losses["model"] - losses["linear"]).groupby(
+        worlds["outside"]["x"].obs["donor"].to_numpy()
+    )
+    assert row["p"] == pytest.approx(stats.ttest_1samp(donors.mean(), 0).pvalue)
+    assert not table["test"].isin(["nadeau_bengio"]).any()
+
+
+def test_samples_that_were_fitted_on_raise_an_alarm(model: Path) -> None:
+    args = f"evaluate {model}/m --x {model}/train_x.h5ad --y {model}/train_y.h5ad --out {model}/s"
+    assert CliRunner().invoke(cli, args.split()).exit_code == 0
+    assert "200 of the 200 samples were fitted on" in (model / "s" / "summary.json").read_text()
+
+
+def test_the_linear_row_is_a_ridge_on_the_genes(worlds: dict[str, Pair], tmp_path: Path) -> None:
+    X, Y = worlds["train"]["x"].X, worlds["train"]["y"].X
+    targets = Targets("regression", Y, tuple(worlds["train"]["y"].var_names))
+    rivals = fit_rivals(X, targets)
+    new = worlds["outside"]["x"].X
+    Z = (X - X.mean(axis=0)) / X.std(axis=0)
+    oracle = fit_ridge(Z, Y).predict((new - X.mean(axis=0)) / X.std(axis=0))
+    np.testing.assert_allclose(rivals.predict(new), oracle, rtol=2e-3)
+    rivals.save(tmp_path)
+    np.testing.assert_array_equal(load_rivals(tmp_path).predict(new), rivals.predict(new))
+    with pytest.raises(
+        InputError, match="expected a model with its rivals"
+    ):
+        load_rivals(tmp_path / "none")
+
+
+def test_a_model_of_classes_outside(worlds: dict[str, Pair], tmp_path: Path) -> None:
+    for name in ("train", "outside"):
+        worlds[name]["x"].write_h5ad(tmp_path / f"{name}.h5ad")
+    runner = CliRunner()
+    fit = f"fit --x {tmp_path}/train.h5ad --label tissue --head-epochs 5 --out {tmp_path}/m"
+    assert runner.invoke(cli, fit.split()).exit_code == 0
+    args = f"evaluate {tmp_path}/m --x {tmp_path}/outside.h5ad --out {tmp_path}/e"
+    done = runner.invoke(cli, args.split(), catch_exceptions=False)
+    assert done.exit_code == 0
+    scores = pd.read_csv(tmp_path / "e" / "scores.csv").set_index(["model", "metric"])["value"]
+    share = (worlds["train"]["x"].obs["tissue"] == "Liver").mean()
+    truth = (worlds["outside"]["x"].obs["tissue"] == "Liver").to_numpy()
+    expected = -np.log(np.where(truth, share, 1 - share)).mean()
+    assert scores["prior", "log_loss"] == pytest.approx(expected)
+    assert scores["linear", "accuracy"] > 0.9
+
+
+def test_own_genes_serve_new_samples_in_any_order(model: Path, worlds: dict[str, Pair]) -> None:
+    predictor = load_predictor(model / "m")
+    x = worlds["outside"]["x"]
+    turned = x[:, ::-1].copy()
+    found, expected = predictor.predict(turned).X, predictor.predict(x).X
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    plain = fit_predictor(
+        worlds["train"]["x"], FitConfig(head=QUICK, group="none"), y=worlds["train"]["y"]
+    )
+    error = [((p - worlds["outside"]["y"].X) ** 2).mean() for p in (expected, plain.predict(x).X)]
+    assert error[0] < error[1]
+
+
+def test_intervals_hold_what_they_say(model: Path, worlds: dict[str, Pair]) -> None:
+    predictor = load_predictor(model / "m")
+    found = predictor.predict(worlds["outside"]["x"], interval=0.9)
+    inside = np.abs(found.X - worlds["outside"]["y"].X) <= found.var["half_width"].to_numpy()
+    assert inside.mean() == pytest.approx(0.9, abs=0.04)
+    with pytest.raises(InputError, match="found too few"):
+        predictor.predict(worlds["outside"]["x"], interval=0.99)
+    with pytest.raises(InputError, match=r"expected one of 0\.5"):
+        predictor.predict(worlds["outside"]["x"], interval=0.85)
+    with pytest.raises(InputError, match="where half widths hold; found --linear"):
+        predictor.predict(worlds["outside"]["x"], interval=0.9, linear=True)
+
+
+def test_conformal_coverage_over_many_draws() -> None:
+    """Marginal coverage lies in [level, level + 1 / (n + 1)], whatever the law of the errors."""
+    rng = np.random.default_rng(0)
+    n, draws = 39, 4000
+    errors = rng.standard_t(2, size=(n + 1, draws))
+    widths = half_widths(np.zeros((n, draws)), errors[:n])
+    for level, width in zip(LEVELS, widths, strict=True):
+        if level > n / (n + 1):
+            assert np.isnan(width).all()
+            continue
+        covered = (np.abs(errors[n]) <= width).mean()
+        slack = 4 * np.sqrt(level * (1 - level) / draws)
+        assert level - slack <= covered <= level + 1 / (n + 1) + slack
