@@ -60,7 +60,7 @@ def measure(layout: str, seed: int, settings: dict[str, Any], *, rivals: bool) -
         )
     return {
         model: {s.definition.name: (s.value, s.ceiling) for s in scores}
-        for model, scores in report.models.items()
+        for model, scores in report.scores.items()
     }
 
 

@@ -1,6 +1,7 @@
 """The trained thing in the middle: an encoder with its genes, its transform and its rival."""
 
+from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.train import train_encoder
-from m1pipe.encoder.trained import Encoder, load_encoder
+from m1pipe.encoder.trained import Encoder
 
 __all__ = ["Encoder", "load_encoder", "train_encoder"]

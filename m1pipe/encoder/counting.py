@@ -7,6 +7,7 @@ import torch
 
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.models.counts import CountInputs
+from m1pipe.models.vae import VAEModule
 
 
 @torch.no_grad()
@@ -32,3 +33,11 @@ def fit_count_inputs(inputs: CountInputs, blocks: Callable[[], Iterator[np.ndarr
     inputs.scale.copy_(torch.from_numpy(scaler.scale))
     inputs.mean_counts.copy_(torch.from_numpy(means / n))
     inputs.log_library.copy_(torch.tensor([depth.mean(), depth.std()]))
+
+
+def seen_by(module: VAEModule, X: np.ndarray) -> np.ndarray:
+    """What a network makes of rows, shape (n_samples, n_genes), before its first layer."""
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        seen: np.ndarray = module.inputs(torch.from_numpy(X).to(device)).cpu().numpy()
+    return seen

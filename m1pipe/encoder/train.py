@@ -14,11 +14,11 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
 from m1pipe.encoder.condition import fit_shift
-from m1pipe.encoder.counting import fit_count_inputs
+from m1pipe.encoder.counting import fit_count_inputs, seen_by
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.rates import parameter_groups
-from m1pipe.encoder.trained import Encoder, gene_means, seen_by
+from m1pipe.encoder.trained import Encoder, gene_means
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias

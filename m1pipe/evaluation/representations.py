@@ -12,10 +12,11 @@ import numpy as np
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
+from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import Encoder, load_encoder
+from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.presets import PRESETS, preset_options
 from m1pipe.settings import build, read_config_file
@@ -241,6 +242,16 @@ def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
         "library_size_r": max((abs(r) for r in depth), default=None) if depth else None,
         **{name: known.get(name) for name in KEPT_FACTS},
     }
+
+
+def training_file(source: str) -> Path | None:
+    """File that a run was trained on, as its provenance has it; None where it is not there."""
+    record = Path(source) / "provenance.json"
+    if not record.is_file():
+        return None
+    inputs = read_config_file(record).get("inputs") or {}
+    path = Path(str((inputs.get("data") or {}).get("path", "")))
+    return path.resolve() if path.is_file() else None
 
 
 def _resolve_row(name: str, items: list[Item]) -> EncoderRow:

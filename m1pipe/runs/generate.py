@@ -1,9 +1,10 @@
 """What `m1pipe generate` does: latents from a law, levels from the decoder, an h5ad of them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,8 +73,23 @@ def run_generate(
     Z = draw(codes, rng)
     factor = noise_factor(encoder, lambda classes: draw(classes, rng)) if config.noise else None
     blocks = decode_samples(encoder, Z, codes, noise=config.noise, seed=config.seed, factor=factor)
-    found = _write(out, encoder, config, codes, blocks, law, force)
-    return _line(out, encoder, config, codes, law, found)
+    obs, made = _annotations(encoder, config, codes, law)
+    with MatrixWriter(
+        out,
+        obs=obs,
+        var=encoder.recipe.gene_names,
+        units=encoder.units,
+        force=force,
+        uns={"synthetic": made},
+    ) as writer:
+        sums = []
+        for start, X in blocks:
+            writer.write(start, X)
+            sums.append(totals(X, encoder.units))
+    found = closure(np.concatenate(sums), encoder.units)
+    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {law}"
+    private = f"; {NOT_PRIVATE}" if config.sampler == "posterior" else ""
+    return text + _classes_text(encoder, codes) + _totals_text(found) + private
 
 
 def _wanted(encoder: Encoder, config: GenerateConfig) -> dict[str, int]:
@@ -125,16 +141,10 @@ def _keep(law: latents.LatentLaw, path: Path, digest: str) -> None:
         log.info("%s: the mixture could not be kept (%s) and will be fitted again", path, error)
 
 
-def _write(
-    out: PathLike,
-    encoder: Encoder,
-    config: GenerateConfig,
-    codes: np.ndarray,
-    blocks: Iterator[tuple[int, np.ndarray]],
-    law: str,
-    force: bool,
-) -> dict[str, float]:
-    """Write the samples; how their totals close."""
+def _annotations(
+    encoder: Encoder, config: GenerateConfig, codes: np.ndarray, law: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Annotations of the samples, and what made them."""
     names = [f"synthetic_{i + 1}" for i in range(codes.size)]
     obs = pd.DataFrame({"synthetic": np.ones(codes.size, dtype=bool)}, index=names)
     if encoder.condition is not None:
@@ -149,38 +159,22 @@ def _write(
     if config.sampler == "posterior":
         obs["private"] = "no"
         made["caution"] = NOT_PRIVATE
-    writer = MatrixWriter(
-        out,
-        obs=obs,
-        var=encoder.recipe.gene_names,
-        units=encoder.units,
-        force=force,
-        uns={"synthetic": made},
-    )
-    sums = []
-    with writer:
-        for start, X in blocks:
-            writer.write(start, X)
-            sums.append(totals(X, encoder.units))
-    return closure(np.concatenate(sums), encoder.units)
+    return obs, made
 
 
-def _line(
-    out: PathLike,
-    encoder: Encoder,
-    config: GenerateConfig,
-    codes: np.ndarray,
-    law: str,
-    found: dict[str, float],
-) -> str:
-    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {law}"
-    if encoder.condition is not None:
-        counts = np.bincount(codes, minlength=encoder.condition.n_classes)
-        named = zip(encoder.condition.classes, counts, strict=True)
-        text += f"; {encoder.condition.column} " + ", ".join(f"{c} {n:,}" for c, n in named if n)
-    if found:
-        low, middle, high = (found[name] for name in TOTALS)
-        text += f"; totals {middle:,.0f} ({low:,.0f} to {high:,.0f})"
-        if "target_sum" in found:
-            text += f" of {found['target_sum']:,.0f}"
-    return text + (f"; {NOT_PRIVATE}" if config.sampler == "posterior" else "")
+def _classes_text(encoder: Encoder, codes: np.ndarray) -> str:
+    """How many samples of each class, for a conditional model."""
+    if encoder.condition is None:
+        return ""
+    counts = np.bincount(codes, minlength=encoder.condition.n_classes)
+    named = zip(encoder.condition.classes, counts, strict=True)
+    return f"; {encoder.condition.column} " + ", ".join(f"{c} {n:,}" for c, n in named if n)
+
+
+def _totals_text(found: dict[str, float]) -> str:
+    """Totals of the samples beside their target."""
+    if not found:
+        return ""
+    low, middle, high = (found[name] for name in TOTALS)
+    text = f"; totals {middle:,.0f} ({low:,.0f} to {high:,.0f})"
+    return text + (f" of {found['target_sum']:,.0f}" if "target_sum" in found else "")

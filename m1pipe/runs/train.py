@@ -9,11 +9,13 @@ import pandas as pd
 
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
+from m1pipe.data.copies import find_copies
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
+from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder, load_encoder
+from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
@@ -69,6 +71,8 @@ def run_training(
     inputs = {"data": data}
     if config.selection.validation_file is not None:
         inputs["validation"] = config.selection.validation_file
+    if config.selection.drop_samples_of is not None:
+        inputs["dropped samples"] = config.selection.drop_samples_of
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
     folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE))
@@ -146,6 +150,8 @@ def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
     """
     selection = config.selection
     rows = None if selection.rows is None else select_rows(matrix, selection.rows)
+    if selection.drop_samples_of is not None:
+        rows = _without_samples_of(selection.drop_samples_of, matrix, rows)
     return plan_training(
         matrix,
         config,
@@ -153,6 +159,31 @@ def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
         groups=resolve_groups(matrix.obs, selection.group),
         validation=_validation(selection),
     )
+
+
+def _without_samples_of(path: str, matrix: Matrix, rows: np.ndarray | None) -> np.ndarray:
+    """Rows whose samples are not in another file, by id or as near-identical rows.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    rows = np.arange(matrix.n_samples) if rows is None else rows
+    with open_matrix(path) as other:
+        copies = find_copies(matrix, other, rows=rows)
+    how = f"compared on {copies.n_genes:,} genes" if copies.n_genes else "ids alone were compared"
+    log.info(
+        "samples of %s left out: %d by id, %d by near-identical rows (%s)",
+        path,
+        copies.by_id.size,
+        copies.by_row.size,
+        how,
+    )
+    left = np.setdiff1d(rows, copies.rows)
+    if not left.size:
+        raise InputError(f"drop-samples-of: expected other samples than those of {path}; all are")
+    return left
 
 
 def _validation(selection: SelectionConfig) -> Matrix | None:
