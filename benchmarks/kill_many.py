@@ -85,7 +85,7 @@ def make_cases(folder: Path) -> list[Case]:
     _run(["convert", "x.tsv", "u.h5ad", *options], folder)
     train = ["train", "u.h5ad", "--out", "run", "--latent", "4", "--epochs", "30", "--seed", "1"]
     crossval = ["crossval", "--x", "u.h5ad", "--y", "u.h5ad", "--encoder", "vae=fold:small.json"]
-    crossval += ["--out", "cv", "--folds", "4", "--head-epochs", "10"]
+    crossval += ["--out", "cv", "--folds", "3", "--models", "mean,raw", "--head-epochs", "10"]
     (folder / "small.json").write_text('{"n_latent": 3, "hidden": [8], "epochs": 5}')
     convert = ["convert", "wide.tsv.gz", "x.h5ad", *options]
     return [
