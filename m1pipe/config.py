@@ -228,6 +228,8 @@ class SelectionConfig:
         sides of the validation split.
     validation_file : str or None
         A file of validation samples, used in place of a share of the rows.
+    drop_samples_of : str or None
+        A file whose samples are left out, found by id or as near-identical rows.
     aliases : str or None
         Table of other names of genes, by which those of that file are matched as well.
     """
@@ -235,6 +237,7 @@ class SelectionConfig:
     rows: str | None = None
     group: str | None = None
     validation_file: str | None = None
+    drop_samples_of: str | None = None
     aliases: str | None = None
 
 

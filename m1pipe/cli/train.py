@@ -106,6 +106,12 @@ def _default(value: object) -> str | bool:
     show_default="donor, where there is one",
     help="Groups that stay on one side of the validation split; none for none.",
 )
+@click.option(
+    "--drop-samples-of",
+    type=click.Path(),
+    metavar="FILE",
+    help="Leave out samples that are in FILE too, by id or as near-identical rows.",
+)
 @ALIASES
 @click.option(
     "--micro-batch",

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.data.copies import find_copies, row_signatures
+from m1pipe.data.matrix import open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
 from m1pipe.evaluation import confounding, design, guards
 from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
 
 
@@ -43,7 +46,23 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
             found += design.samples_seen_by_encoder(
                 name, samples, encoder.samples, encoder.validation_samples
             )
+            found += _copied_rows(name, source, problem)
     return [*found, *_different_widths(problem)]
+
+
+def _copied_rows(name: str, source: str, problem: Problem) -> list[Alarm]:
+    """Near-identical rows in the file that an encoder was trained on, where that is still there."""
+    path = training_file(source)
+    if path is None or (problem.matrix.path is not None and path == problem.matrix.path.resolve()):
+        return []
+    with open_matrix(path) as unlabelled:
+        copies = find_copies(unlabelled, problem.matrix)
+        if not copies.by_row.size:
+            return []
+        first = int(copies.by_row[0])
+        pair = (str(unlabelled.samples[first]), copies.partner[first])
+    n = len(problem.samples)
+    return design.copies_seen_by_encoder(name, copies.by_row.size, n, pair, n_genes=copies.n_genes)
 
 
 def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[Alarm]:
@@ -88,7 +107,7 @@ def row_alarms(
 def _signatures(problem: Problem) -> np.ndarray:
     """Signatures of the samples' genes, read block by block."""
     blocks = np.array_split(problem.rows, max(1, len(problem.rows) // 1024))
-    parts = [design.row_signatures(problem.matrix.take(block)) for block in blocks]
+    parts = [row_signatures(problem.matrix.take(block)) for block in blocks]
     return np.concatenate(parts)
 
 

@@ -7,11 +7,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from m1pipe.data.copies import near_radius
 from m1pipe.evaluation.result import Alarm, Severity
 
 FEW_GROUPS = 10
-_N_DIRECTIONS = 16
-_NEAR_IDENTICAL = 1e-3  # of the median distance from the centre
 
 
 def groups_on_both_sides(
@@ -52,26 +51,6 @@ def groups_on_both_sides(
     return [Alarm("group_on_both_sides", "severe", text)]
 
 
-def row_signatures(X: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
-    """Short signatures that only near-identical rows share: 16 random projections.
-
-    Blocks of rows may be passed one after the other; the directions depend on the seed and the
-    number of columns only.
-
-    Parameters
-    ----------
-    X : array_like, shape (n_samples, n_features)
-    seed : int
-
-    Returns
-    -------
-    ndarray, shape (n_samples, 16)
-    """
-    X = np.asarray(X, dtype=np.float32)
-    directions = np.random.default_rng(seed).normal(size=(X.shape[1], _N_DIRECTIONS))
-    return (X @ directions.astype(np.float32)).astype(np.float64)
-
-
 def copies_on_both_sides(
     signatures: NDArray, folds: NDArray, samples: Sequence[str] | NDArray
 ) -> list[Alarm]:
@@ -80,12 +59,11 @@ def copies_on_both_sides(
     Parameters
     ----------
     signatures : ndarray, shape (n_samples, 16)
-        From `row_signatures`.
+        From `m1pipe.data.copies.row_signatures`.
     folds : ndarray of int, shape (n_repeats, n_samples)
     samples : sequence of str, shape (n_samples,)
     """
-    distance = np.linalg.norm(signatures - np.median(signatures, axis=0), axis=1)
-    radius = max(_NEAR_IDENTICAL * float(np.median(distance)), 1e-12)
+    radius = near_radius(signatures)
     gap, neighbour = cKDTree(signatures).query(signatures, k=2, distance_upper_bound=radius)
     # where a row has several copies the tree may name the row itself second
     partner = np.where(neighbour[:, 1] == np.arange(len(gap)), neighbour[:, 0], neighbour[:, 1])
@@ -119,14 +97,43 @@ def samples_seen_by_encoder(
     seen, stopped = labelled & set(trained), labelled & set(validated)
     if not seen and not stopped:
         return []
+    why = " Early stopping on test rows chooses the encoder that suits them." if stopped else ""
     parts = [f"{len(seen)} trained it"] if seen else []
     parts += [f"{len(stopped)} stopped its training"] if stopped else []
     text = (
         f"{encoder}: of the {len(labelled)} labelled samples {' and '.join(parts)} (without "
-        "labels), so test rows are not new to it. Leave them out of its training rows, or train "
-        f"it inside each fold (--encoder {encoder}=fold:CONFIG)."
+        f"labels), so test rows are not new to it.{why} Leave them out of its training rows "
+        "(m1pipe train --drop-samples-of the labelled file), or train it inside each fold (--encoder "
+        f"{encoder}=fold:CONFIG)."
     )
     return [Alarm("seen_by_encoder", "warning", text)]
+
+
+def copies_seen_by_encoder(
+    encoder: str, n_rows: int, n_labelled: int, example: tuple[str, str], *, n_genes: int
+) -> list[Alarm]:
+    """Training rows of an encoder that are near-identical to labelled samples of another id.
+
+    Parameters
+    ----------
+    encoder : str
+    n_rows : int
+        Such rows.
+    n_labelled : int
+    example : (str, str)
+        Ids of one of them and of the labelled sample that it resembles.
+    n_genes : int
+        Genes that rows were compared on.
+    """
+    if not n_rows:
+        return []
+    text = (
+        f"{encoder}: {n_rows} samples in its training file are near-identical to some of the "
+        f"{n_labelled} labelled ones under other names (such as {example[0]} and {example[1]}; "
+        f"compared on {n_genes:,} genes), so test rows are not new to it. Train it with "
+        "--drop-samples-of the labelled file."
+    )
+    return [Alarm("copies_seen_by_encoder", "warning", text)]
 
 
 def encoder_conditioned(

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats.contingency import association
 
+from m1pipe.data.copies import row_signatures
 from m1pipe.evaluation import design, guards
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.confounding import confounded_label, cramers_v
@@ -105,13 +106,13 @@ def test_copies_of_a_sample_on_both_sides_are_found(rng):
     X = rng.gamma(1, size=(300, 400)).astype(np.float32)
     samples = [f"s{i}" for i in range(300)]
     folds = np.arange(300)[None] % 5
-    clean = design.copies_on_both_sides(design.row_signatures(X), folds, samples)
+    clean = design.copies_on_both_sides(row_signatures(X), folds, samples)
     assert clean == []
     X[17] = np.round(X[4], 4)  # written as text with four decimals
     X[20] = X[10]  # same fold: no leak
     assert folds[0, 17] != folds[0, 4]
     assert folds[0, 20] == folds[0, 10]
-    blocks = [design.row_signatures(part) for part in np.array_split(X, 7)]
+    blocks = [row_signatures(part) for part in np.array_split(X, 7)]
     text = only(
         design.copies_on_both_sides(np.vstack(blocks), folds, samples),
         "copies_on_both_sides",
@@ -125,10 +126,10 @@ def test_three_copies_and_all_equal_rows(rng):
     X = rng.normal(size=(50, 30))
     X[[3, 9, 21]] = X[3]
     found = design.copies_on_both_sides(
-        design.row_signatures(X), np.arange(50)[None] % 5, range(50)
+        row_signatures(X), np.arange(50)[None] % 5, range(50)
     )
     assert found[0].text.startswith("3 samples")
-    same = design.row_signatures(np.ones((20, 5)))
+    same = row_signatures(np.ones((20, 5)))
     assert design.copies_on_both_sides(same, np.arange(20)[None] % 2, range(20))
 
 

@@ -1,0 +1,107 @@
+"""Samples of one file that are in another too: by their id, or as a near-identical row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.names import match_genes
+
+N_DIRECTIONS = 16
+NEAR_IDENTICAL = 1e-3  # of the median distance from the centre
+SMALLEST_OVERLAP = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Rows of a file whose samples are in another.
+
+    Attributes
+    ----------
+    by_id, by_row : ndarray of int64
+        Rows that share an id with the other file, and further ones that are near-identical to a
+        row of it.
+    partner : dict of int to str
+        For a row of `by_row` the sample of the other file that it resembles.
+    n_genes : int
+        Shared genes that rows were compared on; 0 where only ids could be compared.
+    """
+
+    by_id: np.ndarray
+    by_row: np.ndarray
+    partner: dict[int, str]
+    n_genes: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All of them, ascending."""
+        return np.union1d(self.by_id, self.by_row)
+
+
+def row_signatures(X: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
+    """Short signatures that only near-identical rows share: 16 random projections.
+
+    Blocks of rows may be passed one after the other; the directions depend on the seed and the
+    number of columns only.
+
+    Parameters
+    ----------
+    X : array_like, shape (n_samples, n_features)
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (n_samples, 16)
+    """
+    X = np.asarray(X, dtype=np.float32)
+    directions = np.random.default_rng(seed).normal(size=(X.shape[1], N_DIRECTIONS))
+    return (X @ directions.astype(np.float32)).astype(np.float64)
+
+
+def near_radius(signatures: NDArray) -> float:
+    """Distance of signatures within which rows count as near-identical."""
+    distance = np.linalg.norm(signatures - np.median(signatures, axis=0), axis=1)
+    return max(NEAR_IDENTICAL * float(np.median(distance)), 1e-12)
+
+
+def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None) -> Copies:
+    """Rows of `matrix` whose samples are in `other` too.
+
+    Parameters
+    ----------
+    matrix, other : Matrix
+        Rows are compared on the genes that both have, in one unit; with other units, or fewer
+        than 50 shared genes, only ids are.
+    rows : ndarray of int, optional
+        Rows of `matrix` that are looked at. Left out: all.
+    """
+    rows = np.arange(matrix.n_samples) if rows is None else np.asarray(rows, dtype=np.int64)
+    known = np.isin(matrix.samples[rows].astype(str), other.samples.astype(str))
+    match = match_genes(
+        other.genes.tolist(),
+        matrix.genes.tolist(),
+        available_var=matrix.var,
+        wanted_var=other.var,
+    )
+    theirs = np.flatnonzero(match.columns >= 0)
+    none = Copies(rows[known], np.arange(0), {}, 0)
+    if matrix.units != other.units or theirs.size < SMALLEST_OVERLAP or known.all():
+        return none
+    ours = _signatures(matrix, rows[~known], match.columns[theirs])
+    reference = _signatures(other, np.arange(other.n_samples), theirs)
+    gap, near = cKDTree(reference).query(ours, distance_upper_bound=near_radius(reference))
+    found = np.isfinite(gap)
+    by_row = rows[~known][found]
+    names = other.samples[near[found]]
+    partner = {int(row): str(name) for row, name in zip(by_row, names, strict=True)}
+    return Copies(rows[known], by_row, partner, int(theirs.size))
+
+
+def _signatures(matrix: Matrix, rows: np.ndarray, columns: np.ndarray) -> NDArray[np.float64]:
+    parts = [
+        row_signatures(np.nan_to_num(matrix.take(block, columns)))
+        for block in np.array_split(rows, max(1, rows.size // 1024))
+    ]
+    return np.concatenate(parts)
