@@ -92,7 +92,7 @@ def _cell(pairs: list[tuple[float, float | None] | None]) -> str:
     if not known:
         return "-"
     value = float(np.mean([pair[0] for pair in known]))
-    ceilings = [pair[1] for pair in known if pair[1] is not None]
+    ceilings = [pair[1] for pair in known if pair[1] is not None and np.isfinite(pair[1])]
     return f"{value:.3f}" + (f" ({np.mean(ceilings):.3f})" if ceilings else "")
 
 
