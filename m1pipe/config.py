@@ -337,6 +337,9 @@ class CrossvalConfig:
         Every fold is also run with so many of its training rows: a label-efficiency curve.
     leave_out : str or None
         Column of obs: each of its values is left out in turn, in place of folds.
+    tune : bool
+        Width and learning rate of every feed-forward row are chosen on the inner split of each
+        training fold.
     head : HeadConfig
         Settings of every feed-forward row.
     """
@@ -353,6 +356,7 @@ class CrossvalConfig:
     seed: int = 0
     train_sizes: tuple[int, ...] = ()
     leave_out: str | None = None
+    tune: bool = False
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:

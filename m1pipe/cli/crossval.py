@@ -98,6 +98,11 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--head-lr", "lr", type=float, show_default=str(HeadConfig.lr), help="Their learning rate."
 )
 @click.option(
+    "--tune/--no-tune",
+    default=None,
+    help="Choose width and learning rate of every head within each training fold (nested).",
+)
+@click.option(
     "--head",
     "own_gene",
     type=click.Choice(["plain", "own_gene"]),

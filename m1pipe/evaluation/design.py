@@ -103,8 +103,8 @@ def samples_seen_by_encoder(
     text = (
         f"{encoder}: of the {len(labelled)} labelled samples {' and '.join(parts)} (without "
         f"labels), so test rows are not new to it.{why} Leave them out of its training rows "
-        "(m1pipe train --drop-samples-of the labelled file), or train it inside each fold (--encoder "
-        f"{encoder}=fold:CONFIG)."
+        "(m1pipe train --drop-samples-of the labelled file), or train it inside each fold "
+        f"(--encoder {encoder}=fold:CONFIG)."
     )
     return [Alarm("seen_by_encoder", "warning", text)]
 

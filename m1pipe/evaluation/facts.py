@@ -21,6 +21,7 @@ from m1pipe.evaluation.rows import (
     base_row,
     has_own_term,
     head_config,
+    tuned_settings,
 )
 from m1pipe.evaluation.shares import Plan
 
@@ -109,7 +110,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     }
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
-    facts["leave_out"] = config.leave_out
+    facts["leave_out"], facts["n_settings"] = config.leave_out, len(tuned_settings(config))
     facts["stratify"] = "the label" if by_label else config.stratify
     facts["linear_rival"] = problem.rival
     if problem.strata is not None:
@@ -159,6 +160,8 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
     head = head_config(row, problem.config)
     facts["scaler"] = train if head.standardize else "none"
     stopped = f", {head.validation:.0%} of them for early stopping" if head.validation else ""
+    n_tried = len(tuned_settings(problem.config))
+    stopped += f" and to choose of {n_tried} settings" if n_tried > 1 else ""
     facts["head"] = train + stopped
     return facts
 

@@ -74,7 +74,7 @@ def fit_opened(
     """Train the heads of feed-forward rows of some folds of one repeat.
 
     Left out are those with a term of the targets' own genes, and all of them where few of the
-    rows are trained on: `fit_row` trains these one by one.
+    rows are trained on or settings are tried: `fit_row` trains these one by one.
 
     Returns
     -------
@@ -83,7 +83,8 @@ def fit_opened(
     """
     split = shares[0].split
     rows = [row for row in problem.ladder if is_head(row) and not has_own_term(row, problem.config)]
-    if not rows or any(SUBSET * s.split.train.size < split.targets.n for s in shares):
+    few = any(SUBSET * share.split.train.size < split.targets.n for share in shares)
+    if not rows or few or problem.config.tune:
         return [{} for _ in shares]
     places = [
         (i, row, X)

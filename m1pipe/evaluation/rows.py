@@ -17,7 +17,7 @@ from m1pipe.evaluation.logistic import fit_logistic
 from m1pipe.evaluation.own_linear import predict_own_gene
 from m1pipe.evaluation.representations import EncoderRow
 from m1pipe.models.heads import balanced_weight
-from m1pipe.training.fit_heads import fit_head
+from m1pipe.training.fit_heads import FEW_ROWS, fit_head
 from m1pipe.training.fitted_head import FittedHead
 
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
@@ -31,6 +31,8 @@ ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS, OWN_GENE)
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 HEAD_ROWS = 2048
+TUNED_WIDTHS = ((64,), (256,), (1024,))
+TUNED_RATES = (3e-4, 1e-3, 3e-3)
 SUBSET = 2  # a head on fewer than 1 in so many rows is trained on these alone
 
 
@@ -247,30 +249,53 @@ def fit_row(
         return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
     own = fold.own if has_own_term(row, config) else None
     if head is None:
-        head = _fit_head(X, own, fold, head_config(base_row(row), config))
+        tried = tuned_settings(config)
+        if len(tried) == 1 or fold.train.size < FEW_ROWS:  # no inner rows that could choose
+            tried = [head_config(base_row(row), config)]
+        head = _fit_head(X, own, fold, tried)
     levels = None if own is None else own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
     return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head))
 
 
-def _fit_head(X: np.ndarray, own: OwnGenes | None, fold: Fold, config: HeadConfig) -> FittedHead:
-    """A head on the training rows; where these are few of all, on them alone."""
+def _fit_head(
+    X: np.ndarray, own: OwnGenes | None, fold: Fold, tried: Sequence[HeadConfig]
+) -> FittedHead:
+    """The best of some heads on the training rows; where these are few of all, on them alone."""
     if SUBSET * fold.train.size < fold.targets.n:
         X = np.ascontiguousarray(X[fold.train])
         own = None if own is None else own.take(fold.train)
         fold = _train_alone(fold)
-    return fit_head(
-        X,
-        fold.targets,
-        config,
-        rows=fold.train,
-        seed=fold.seed,
-        strata=fold.strata,
-        groups=fold.groups,
-        order_seed=fold.order_seed,
-        folds_order=fold.order,
-        own=own,
-    )
+    heads = [
+        fit_head(
+            X,
+            fold.targets,
+            settings,
+            rows=fold.train,
+            seed=fold.seed,
+            strata=fold.strata,
+            groups=fold.groups,
+            order_seed=fold.order_seed,
+            folds_order=fold.order,
+            own=own,
+        )
+        for settings in tried
+    ]
+    return min(heads, key=_inner_loss)
+
+
+def tuned_settings(config: CrossvalConfig) -> list[HeadConfig]:
+    """Settings that are tried for every feed-forward row: widths by learning rates, or one."""
+    if not config.tune or config.recipe != "best":
+        return [config.head]
+    return [
+        replace(config.head, hidden=hidden, lr=lr) for hidden in TUNED_WIDTHS for lr in TUNED_RATES
+    ]
+
+
+def _inner_loss(head: FittedHead) -> float:
+    """Loss on the inner validation rows; infinite where there were none."""
+    return min((row.get("val_loss", np.inf) for row in head.history.rows), default=np.inf)
 
 
 def _train_alone(fold: Fold) -> Fold:

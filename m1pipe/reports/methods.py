@@ -154,6 +154,12 @@ def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
     text = (
         f"Every feed-forward network had {widths} hidden units, a learning rate of {head['lr']:g}"
     )
+    if (result.info.get("n_settings") or 1) > 1:
+        text = (
+            "Width and learning rate of every feed-forward network were chosen among "
+            f"{result.info['n_settings']} settings by its loss on the inner validation rows of "
+            "each training fold (nested)"
+        )
     text += f", batches of {head['batch_size']} and at most {head['epochs']} epochs"
     if head.get("standardize"):
         text += "; its inputs were standardised by the training rows"

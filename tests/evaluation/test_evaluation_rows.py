@@ -16,6 +16,7 @@ from m1pipe.evaluation.rows import (
     ladder,
     linear_rival,
     train_mean,
+    tuned_settings,
 )
 from m1pipe.training.fit_heads import fit_head
 
@@ -242,7 +243,27 @@ def test_a_small_training_set_is_fitted_as_if_there_were_no_others(
         None,
         np.zeros(60, dtype=int),
         seed=1,
+        order_seed=levels.order_seed,
     )
     found = fit_row("raw", X, few, QUICK).prediction
     expected = fit_row("raw", X[np.r_[TRAIN[:30], TEST]], alone, QUICK).prediction
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
+    X: np.ndarray, levels: Fold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m1pipe.evaluation.rows.TUNED_WIDTHS", ((2,), (16,)))
+    monkeypatch.setattr("m1pipe.evaluation.rows.TUNED_RATES", (1e-5, 1e-2))
+    config = replace(QUICK, tune=True)
+    tried = tuned_settings(config)
+    assert [(s.hidden, s.lr) for s in tried] == [
+        ((2,), 1e-5),
+        ((2,), 1e-2),
+        ((16,), 1e-5),
+        ((16,), 1e-2),
+    ]
+    found = fit_row("raw", X, levels, config).prediction
+    alone = [fit_row("raw", X, levels, replace(QUICK, head=s)).prediction for s in tried]
+    assert np.array_equal(found, alone[3])
+    assert tuned_settings(QUICK) == [QUICK.head]
