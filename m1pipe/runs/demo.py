@@ -15,6 +15,7 @@ from m1pipe.settings import build
 MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
+ROWS = ("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca", "gene", "ridge_gene")
 
 
 def run_demo(
@@ -70,7 +71,7 @@ def run_demo(
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
-    run_crossval(run, CrossvalConfig(stratify="tissue", seed=seed), runs / "cv")
+    run_crossval(run, CrossvalConfig(stratify="tissue", seed=seed, models=ROWS), runs / "cv")
     return runs / "cv" / "report.html"
 
 
