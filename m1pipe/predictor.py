@@ -18,17 +18,15 @@ from safetensors.numpy import save as pack_arrays
 from m1pipe._version import __version__
 from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
-from m1pipe.console import log
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.own_gene import OwnGenes, own_columns
-from m1pipe.data.splits import inner_split, resolve_groups
-from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.splits import inner_split
+from m1pipe.data.targets import Targets
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, name_columns
+from m1pipe.labelled import Labelled, load_labelled, own_genes
+from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
 from m1pipe.settings import build, to_dict
 from m1pipe.training.conformal import choose_half_width, half_widths
 from m1pipe.training.device import choose_threads, threads
@@ -227,67 +225,6 @@ class Predictor:
         return obs
 
 
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """Samples that a model can be fitted to.
-
-    Attributes
-    ----------
-    aligned : Aligned
-        Their file, in the genes and units of the recipe.
-    rows : ndarray of int64, shape (n_samples,)
-        Rows of it that have a target.
-    targets : Targets
-        Of those rows.
-    strata, groups : ndarray, shape (n_samples,), or None
-        Of those rows, for inner splits.
-    encoder : Encoder or None
-    """
-
-    aligned: Aligned
-    rows: np.ndarray
-    targets: Targets
-    strata: np.ndarray | None
-    groups: np.ndarray | None
-    encoder: Encoder | None
-
-    def genes(self) -> np.ndarray:
-        """Levels of the recipe's genes, shape (n_samples, n_genes)."""
-        return self.aligned.take(self.rows)
-
-
-def load_labelled(
-    x: Any,
-    config: FitConfig,
-    *,
-    y: Any = None,
-    encoder: Encoder | str | os.PathLike[str] | None = None,
-) -> Labelled:
-    """Open what a model is to be fitted to; the parameters are those of `fit_predictor`.
-
-    Raises
-    ------
-    InputError
-        If nothing or both of `y` and the label are given, or the files do not fit together.
-    """
-    matrix = open_matrix(x)
-    if isinstance(encoder, str | os.PathLike):
-        encoder = load_encoder(encoder)
-    rows, targets, dropped = load_targets(matrix, y=y, label=config.label, targets=config.targets)
-    for reason, n in dropped.items():
-        log.info("left out: %d %s", n, reason)
-    recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe
-    groups = resolve_groups(matrix.obs, config.group)
-    return Labelled(
-        aligned=align(matrix, recipe, min_coverage=config.min_coverage),
-        rows=rows,
-        targets=targets,
-        strata=_strata(matrix.obs.iloc[rows], targets, config),
-        groups=None if groups is None else groups[rows],
-        encoder=encoder,
-    )
-
-
 def fit_predictor(
     x: Any,
     config: FitConfig,
@@ -333,7 +270,7 @@ def fit_labelled(data: Labelled, config: FitConfig) -> Predictor:
     else:
         features = encoder.transform(data.aligned.matrix, min_coverage=config.min_coverage)
         features = features[data.rows]
-    used, own = _own_genes(data) if config.head.own_gene else (None, None)
+    used, own = own_genes(data) if config.head.own_gene else (None, None)
     rows, aside = np.arange(data.rows.size), np.arange(0)
     if config.conformal:
         _check_conformal(targets)
@@ -354,39 +291,6 @@ def fit_labelled(data: Labelled, config: FitConfig) -> Predictor:
         known = head.predict(features[aside], None if own is None else own.values[aside])
         errors = half_widths(known, targets.values[aside])
     return Predictor(encoder, recipe, head, config, used, errors)
-
-
-def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
-    """Recipe of a model that takes the genes as they are."""
-    return Recipe(
-        genes=tuple(matrix.genes.tolist()),
-        units=matrix.units,
-        gene_means=matrix.take(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
-        gene_names=name_columns(matrix.var),
-    )
-
-
-def _own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
-    """The recipe's genes that targets belong to, and their levels.
-
-    Raises
-    ------
-    InputError
-        If the targets name no gene of the recipe.
-    """
-    recipe, genes = data.aligned.recipe, data.targets.genes
-    columns = (
-        np.array([-1]) if genes is None else own_columns(genes, recipe.genes, recipe.gene_names)
-    )
-    if not (columns >= 0).any():
-        raise InputError(
-            "head: own_gene expects a column gene_id of Y's annotations that names genes of the "
-            "model; found none: add it (m1pipe convert --var), or use --head plain"
-        )
-    used, place = np.unique(columns[columns >= 0], return_inverse=True)
-    column = np.full(columns.size, -1, dtype=np.int64)
-    column[columns >= 0] = place
-    return used, OwnGenes(np.ascontiguousarray(data.genes()[:, used]), column)
 
 
 def _check_conformal(targets: Targets) -> None:
@@ -434,15 +338,3 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
         return Predictor(None, recipe, head, config, *extra)
     encoder = load_encoder(folder / "encoder")
     return Predictor(encoder, encoder.recipe, head, config, *extra)
-
-
-def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarray | None:
-    """What the inner split keeps in proportion: the named column, or the classes."""
-    if config.stratify is None:
-        return targets.values if targets.is_classes else None
-    if config.stratify not in obs.columns:
-        raise InputError(
-            f"stratify: expected a column of obs ({', '.join(map(str, obs.columns))}); "
-            f"found {config.stratify!r}"
-        )
-    return obs[config.stratify].astype(str).to_numpy()

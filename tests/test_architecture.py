@@ -23,6 +23,7 @@ LAYERS = [
     ["training"],
     ["pca", "recipe"],
     ["encoder"],
+    ["labelled"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts"],
     ["estimators"],

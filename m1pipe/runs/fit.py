@@ -11,7 +11,8 @@ from m1pipe.config import FitConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.rivals import fit_rivals
-from m1pipe.predictor import Predictor, fit_labelled, head_threads, load_labelled
+from m1pipe.labelled import load_labelled
+from m1pipe.predictor import Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.provenance import make_provenance
 
