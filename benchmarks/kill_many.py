@@ -146,13 +146,18 @@ def kill_case(
     wanted = case.result(folder)
     _clear(folder, before)
     rng = np.random.default_rng(seed)
-    moments, n_late = [], 0
-    for i in range(n_kills):
+    moments: list[float] = []
+    n_late = 0
+    while len(moments) < n_kills:
         moment = float(rng.uniform(0, seconds))
+        if not _kill([*case.arguments, *case.again], folder, moment):
+            n_late += 1
+            if not in_a_row:
+                _clear(folder, before)
+                continue
         moments.append(round(moment / seconds, 3))
-        n_late += not _kill([*case.arguments, *case.again], folder, moment)
         check_whole(folder)
-        if in_a_row and i + 1 < n_kills:
+        if in_a_row and len(moments) < n_kills:
             continue
         if case.name == "train" or not (folder / case.last).exists():
             _run([*case.arguments, *case.again], folder)
@@ -162,7 +167,7 @@ def kill_case(
         _clear(folder, before)
     return {
         "command": case.name,
-        "kills": n_kills - n_late,
+        "kills": n_kills - (n_late if in_a_row else 0),
         "ended before the kill": n_late,
         "undisturbed seconds": round(seconds, 2),
         "shares of it": sorted(moments),
@@ -194,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one of train, crossval, convert")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     found: dict[str, object] = {
@@ -206,9 +212,14 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as temporary:
         for case in make_cases(Path(temporary)):
+            if chosen.only not in (None, case.name):
+                continue
             facts = kill_case(case, Path(temporary), chosen.kills, chosen.seed)
             found["commands"].append(facts)  # type: ignore[attr-defined]
-            print(f"{case.name}: {facts['kills']} kills, each rerun ended with the same result")
+            print(
+                f"{case.name}: {facts['kills']} kills, each rerun ended with the same result",
+                flush=True,
+            )
     if chosen.out is not None:
         chosen.out.write_text(json.dumps(found, indent=2) + "\n")
 

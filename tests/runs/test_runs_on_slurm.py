@@ -21,6 +21,7 @@ from m1pipe.runs.submit import submit
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240
+NOT_BEGUN, NOT_HEARD = "training did not begin", "the signal was not heard"
 REASON = "M1PIPE_TEST_SLURM is not set: it names the slurm.conf that tests/slurm/up wrote"
 LONG = "epochs = 300\npatience = 0\nvalidation = 0.0\n"
 Make = Callable[[Path], Path]
@@ -48,9 +49,12 @@ def _ask(*command: str) -> str:
     return done.stdout
 
 
-def _wait(until: Callable[[], object], what: str) -> None:
+def _wait(until: Callable[[], object], what: str, file: Path | None = None) -> None:
+    """Poll; where the logs of a study's jobs are given, no longer than there are jobs."""
     deadline = time.monotonic() + PATIENCE
     while not until():
+        if file is not None and not _ask("squeue", "--noheader").strip():
+            assert until(), f"{what}\n{_logs(file)}"
         assert time.monotonic() < deadline, f"{what}\n{_ask('squeue')}"
         time.sleep(0.5)
 
@@ -105,9 +109,9 @@ def test_a_job_signalled_and_requeued_ends_with_the_same_weights(file: Path) -> 
     run_study(study, choose_tasks(study, ["convert"]))
     jobs = submit(study, "slurm", "train")
     status = study.out / "vae2" / "status.json"
-    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), NOT_BEGUN, file)
     _ask("scancel", "--signal=USR1", "--batch", f"{jobs[0][1]}_2")
-    _wait(lambda: json.loads(status.read_text())["state"] != "running", "the signal was not heard")
+    _wait(lambda: json.loads(status.read_text())["state"] != "running", NOT_HEARD, file)
     assert json.loads(status.read_text())["state"] == "stopped", _logs(file)
     _wait(lambda: _lines(file)["train-vae2"].state == "queued", "it was not requeued")
     assert _lines(file)["train-vae2"].detail.startswith("epoch ")
@@ -133,9 +137,9 @@ def test_two_processes_are_warned_and_requeued(file: Path) -> None:
     run_study(study, choose_tasks(study, ["convert"]))
     jobs = submit(study, "slurm", "train")
     status = study.out / "vae1" / "status.json"
-    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), NOT_BEGUN, file)
     _ask("scancel", "--signal=USR1", "--batch", jobs[0][1])
-    _wait(lambda: json.loads(status.read_text())["state"] != "running", "the signal was not heard")
+    _wait(lambda: json.loads(status.read_text())["state"] != "running", NOT_HEARD, file)
     assert json.loads(status.read_text())["state"] == "stopped", _logs(file)
     _wait_for(jobs)
     assert json.loads(status.read_text())["state"] == "done", _logs(file)
@@ -166,7 +170,7 @@ def test_a_cancelled_job_is_not_requeued(file: Path) -> None:
     run_study(study, choose_tasks(study, ["convert"]))
     jobs = submit(study, "slurm", "train")
     status = study.out / "vae1" / "status.json"
-    _wait(lambda: status.exists() and "epoch" in status.read_text(), "training did not begin")
+    _wait(lambda: status.exists() and "epoch" in status.read_text(), NOT_BEGUN, file)
     _ask("scancel", jobs[0][1])
     _wait_for(jobs)
     time.sleep(1)
