@@ -10,6 +10,7 @@ from m1pipe.plots.style import MUTED, grid
 
 LOWEST_R2 = -0.5
 _DASHES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "^", "s")
 
 
 def plot_label_efficiency(
@@ -30,7 +31,7 @@ def plot_label_efficiency(
     curve : DataFrame
         Columns model, n_train, value; one row a model, number and fold.
     order : sequence of str
-        Models; those of one colour differ by their dashes.
+        Models; those of one colour differ by their dashes and marks.
     yardstick : str
         Model whose mean loss at the same number is 1.
     label : str
@@ -49,7 +50,7 @@ def plot_label_efficiency(
     for model in order:
         colour = colours[model]
         place = seen[colour] = seen.get(colour, -1) + 1
-        marker = "o" if colour != MUTED else "."
+        marker = _MARKERS[place // len(_DASHES) % len(_MARKERS)]
         line = _DASHES[place % len(_DASHES)]
         ax.plot(shares.index, shares[model], line, marker=marker, color=colour, label=model, ms=4.5)
     ax.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)

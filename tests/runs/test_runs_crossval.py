@@ -297,3 +297,30 @@ def test_encoders_of_the_fold_are_part_of_the_settings(run: CrossvalRun, tmp_pat
     (tmp_path / "tiny.json").write_text('{"n_latent": 2, "hidden": [4], "epochs": 3}')
     with pytest.raises(InputError, match="its config differ"):
         run_crossval(in_fold, config, tmp_path / "cv")
+
+
+def test_parts_of_the_training_rows_are_resumed_and_run_as_an_array(
+    run: CrossvalRun, fits: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    config = replace(QUICK, models=("ridge",), train_sizes=(10, 20))
+    whole = run_crossval(run, config, tmp_path / "whole")
+    assert whole is not None
+    assert len(fits) == 9
+    fits.clear()
+    shutil.rmtree(tmp_path / "whole" / "shares" / "r0_f1_n20")
+    for name in ("summary.json", "report.html"):
+        (tmp_path / "whole" / name).unlink()
+    again = run_crossval(run, config, tmp_path / "whole")
+    assert fits == [(0, 1)]
+    fits.clear()
+    for fold in range(3):
+        assert run_crossval(run, config, tmp_path / "array", only=(0, fold)) is None
+    assert fits == [(0, k) for k in (0, 0, 0, 1, 1, 1, 2, 2, 2)]
+    with pytest.raises(InputError, match="its config differ"):
+        run_crossval(run, replace(config, train_sizes=(10,)), tmp_path / "array", only=(0, 0))
+    gathered = gather(tmp_path / "array")
+    for other in (again, gathered, read_result(tmp_path / "whole")):
+        assert other is not None
+        pd.testing.assert_frame_equal(other.curve, whole.curve)
+        pd.testing.assert_frame_equal(other.targets, whole.targets)
+    assert sorted(set(whole.curve["n_train"])) == [10, 20, 30]
