@@ -89,7 +89,8 @@ def _donors_text(info: Mapping[str, Any]) -> str:
     if not info.get("n_groups"):
         return "not known: samples are taken as independent"
     column = f" (by {info['group']})" if info.get("group") else ""
-    return f"{count(info['n_groups'], 'donor')}{column}; no donor on both sides of a split"
+    kept = "may stand on both sides" if info.get("leave_out") else "no donor on both sides"
+    return f"{count(info['n_groups'], 'donor')}{column}; {kept} of a split"
 
 
 def _folds_text(result: CrossvalResult) -> str:

@@ -208,8 +208,8 @@ def _repeats_caution(result: CrossvalResult) -> str:
     if result.info.get("leave_out"):
         return (
             f"{result.n_folds} strata were left out in turn, and strata are the independent units:"
-            f" p cannot fall below {2 / 2**result.n_folds:.2g}. Strata weigh the same, however many"
-            " samples they have; intervals are of the t over strata."
+            f" p cannot fall below {max(2 / 2**result.n_folds, 1e-4):.2g}. Strata weigh the same,"
+            " however many samples they have; intervals are of the t over strata."
         )
     if result.n_repeats >= RECOMMENDED_REPEATS:
         return ""
@@ -238,6 +238,12 @@ def _groups_caution(result: CrossvalResult) -> str:
     n_groups = result.info.get("n_groups")
     if not n_groups:
         return ""
+    if result.info.get("leave_out"):
+        return (
+            f"{count(len(result.samples), 'sample')} come from {count(n_groups, 'donor')}, and a "
+            "donor may stand on both sides of a split; the tests beside the headline average the "
+            "differences within donor."
+        )
     return (
         f"{count(len(result.samples), 'sample')} come from {count(n_groups, 'donor')}: donors "
         "are the independent units. No donor stands on both sides of a split, and the tests "

@@ -253,3 +253,19 @@ def test_a_folder_keeps_all_of_it(curve: Any, tmp_path: Path) -> None:
     assert again.strata.tolist() == list(curve.strata)
     for text in ("How many labels it takes", "Target by target", "Within strata"):
         assert text in page
+
+
+def test_the_report_of_left_out_strata_says_so(data: dict[str, Any], tmp_path: Path) -> None:
+    from m1pipe.reports.crossval import write_report
+
+    result = cross_validate(data["x"], data["y"], config=replace(QUICK, leave_out="tissue"))
+    page = write_report(result, tmp_path).read_text(encoding="utf-8")
+    for text in (
+        "sign-flip test over left-out strata",
+        "p cannot fall below 0.25",
+        "a donor may stand on both sides of a split",
+        "Each of the 3 values of tissue was left out in turn",
+    ):
+        assert text in page
+    assert "no donor on both sides" not in page
+    assert "corrected resampled" not in page
