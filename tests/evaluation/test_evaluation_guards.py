@@ -125,9 +125,7 @@ def test_copies_of_a_sample_on_both_sides_are_found(rng):
 def test_three_copies_and_all_equal_rows(rng):
     X = rng.normal(size=(50, 30))
     X[[3, 9, 21]] = X[3]
-    found = design.copies_on_both_sides(
-        row_signatures(X), np.arange(50)[None] % 5, range(50)
-    )
+    found = design.copies_on_both_sides(row_signatures(X), np.arange(50)[None] % 5, range(50))
     assert found[0].text.startswith("3 samples")
     same = row_signatures(np.ones((20, 5)))
     assert design.copies_on_both_sides(same, np.arange(20)[None] % 2, range(20))

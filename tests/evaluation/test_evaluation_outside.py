@@ -90,9 +90,7 @@ def test_the_linear_row_is_a_ridge_on_the_genes(worlds: dict[str, Pair], tmp_pat
     np.testing.assert_allclose(rivals.predict(new), oracle, rtol=2e-3)
     rivals.save(tmp_path)
     np.testing.assert_array_equal(load_rivals(tmp_path).predict(new), rivals.predict(new))
-    with pytest.raises(
-        InputError, match="expected a model with its rivals"
-    ):
+    with pytest.raises(InputError, match="expected a model with its rivals"):
         load_rivals(tmp_path / "none")
 
 
