@@ -9,8 +9,16 @@ import numpy as np
 from m1pipe.console import log, progress
 from m1pipe.evaluation.cost import fold_bytes, memory_bytes
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.rows import SUBSET, Fold, has_own_term, head_config, is_head
+from m1pipe.evaluation.rows import (
+    SUBSET,
+    Fold,
+    base_row,
+    has_own_term,
+    head_config,
+    is_head,
+)
 from m1pipe.settings import parse_bytes
+from m1pipe.training.fit_heads import FEW_ROWS
 from m1pipe.training.fit_stacks import PassFile, fit_heads
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
@@ -73,36 +81,47 @@ def fit_opened(
 ) -> list[dict[str, list[FittedHead]]]:
     """Train the heads of feed-forward rows of some folds of one repeat.
 
-    Left out are those with a term of the targets' own genes, and all of them where few of the
-    rows are trained on or settings are tried: `fit_row` trains these one by one.
+    A row with a term of the targets' own genes has the head of the row without it. Left to
+    `fit_row`, one by one: all heads where few of the rows are trained on or settings are tried,
+    and those with own genes where no rows are held out.
 
     Returns
     -------
     list of dict of str to list of FittedHead
         For every share, by row, one head a seed.
     """
-    split = shares[0].split
-    rows = [row for row in problem.ladder if is_head(row) and not has_own_term(row, problem.config)]
-    few = any(SUBSET * share.split.train.size < split.targets.n for share in shares)
-    if not rows or few or problem.config.tune:
+    split, config = shares[0].split, problem.config
+    n_train = min(share.split.train.size for share in shares)
+    rows = [row for row in problem.ladder if _has_plain_head(row, problem, n_train)]
+    if not rows or SUBSET * n_train < split.targets.n or config.tune:
         return [{} for _ in shares]
     places = [
-        (i, row, X)
-        for row in rows
+        (i, base, X)
+        for base in dict.fromkeys(base_row(row) for row in rows)
         for i, share in enumerate(shares)
-        for X in share.inputs[row]
+        for X in share.inputs[base]
         if X is not None
     ]
     jobs = [
-        HeadJob(X, head_config(row, problem.config), shares[i].split.train, shares[i].split.seed)
-        for i, row, X in places
+        HeadJob(X, head_config(base, config), shares[i].split.train, shares[i].split.seed)
+        for i, base, X in places
     ]
     design = Design(split.targets, split.order_seed, split.order, split.strata, split.groups)
     log.info("heads: %d of %d folds in one pass", len(jobs), len(shares))
-    bar: Any = progress(total=problem.config.head.epochs, label="heads", unit="epoch")
+    bar: Any = progress(total=config.head.epochs, label="heads", unit="epoch")
     with bar:
         heads = fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=lambda _: bar.update())
-    found: list[dict[str, list[FittedHead]]] = [{row: [] for row in rows} for _ in shares]
-    for (i, row, _), head in zip(places, heads, strict=True):
-        found[i][row].append(head)
+    found: list[dict[str, list[FittedHead]]] = [{} for _ in shares]
+    for (i, base, _), head in zip(places, heads, strict=True):
+        for row in rows:
+            if base_row(row) == base:
+                found[i].setdefault(row, []).append(head)
     return found
+
+
+def _has_plain_head(row: str, problem: Problem, n_train: int) -> bool:
+    """Whether a row is a head, or one with a term that can be added to it afterwards."""
+    if not is_head(row) or not has_own_term(row, problem.config):
+        return is_head(row)
+    held_out = head_config(base_row(row), problem.config).validation > 0
+    return held_out and n_train >= FEW_ROWS

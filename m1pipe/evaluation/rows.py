@@ -17,7 +17,7 @@ from m1pipe.evaluation.logistic import fit_logistic
 from m1pipe.evaluation.own_linear import predict_own_gene
 from m1pipe.evaluation.representations import EncoderRow
 from m1pipe.models.heads import balanced_weight
-from m1pipe.training.fit_heads import FEW_ROWS, fit_head
+from m1pipe.training.fit_heads import FEW_ROWS, fit_head, with_own_genes
 from m1pipe.training.fitted_head import FittedHead
 
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
@@ -232,7 +232,7 @@ def fit_row(
     config : CrossvalConfig
         Settings of the heads.
     head : FittedHead, optional
-        Of a feed-forward row, where it was trained already.
+        Of a feed-forward row, without its own-gene term, where it was trained already.
 
     Returns
     -------
@@ -253,6 +253,8 @@ def fit_row(
         if len(tried) == 1 or fold.train.size < FEW_ROWS:  # no inner rows that could choose
             tried = [head_config(base_row(row), config)]
         head = _fit_head(X, own, fold, tried)
+    elif own is not None:
+        head = _add_own(head, X, own, fold, head_config(base_row(row), config))
     levels = None if own is None else own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
     return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head))
@@ -282,6 +284,22 @@ def _fit_head(
         for settings in tried
     ]
     return min(heads, key=_inner_loss)
+
+
+def _add_own(
+    head: FittedHead, X: np.ndarray, own: OwnGenes, fold: Fold, config: HeadConfig
+) -> FittedHead:
+    return with_own_genes(
+        head,
+        X,
+        fold.targets,
+        own,
+        rows=fold.train,
+        validation=config.validation,
+        seed=fold.seed,
+        strata=fold.strata,
+        groups=fold.groups,
+    )
 
 
 def tuned_settings(config: CrossvalConfig) -> list[HeadConfig]:

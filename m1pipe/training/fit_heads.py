@@ -113,6 +113,31 @@ def fit_head(
     return add_own_term(head, task.X, targets, own, rows=kept, held_out=held_out)
 
 
+def with_own_genes(
+    head: FittedHead,
+    X: np.ndarray,
+    targets: Targets,
+    own: OwnGenes,
+    *,
+    rows: np.ndarray,
+    validation: float,
+    seed: int,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> FittedHead:
+    """A head that `fit_head` trained with early stopping, as if it had been given `own`.
+
+    Parameters
+    ----------
+    head, X, targets, own, rows, seed, strata, groups
+        Those of `fit_head`; at least `FEW_ROWS` rows.
+    validation : float
+        Share of the rows that decided when to stop: they decide about the term as well.
+    """
+    kept, held_out = inner_split(rows, validation, seed, strata=strata, groups=groups)
+    return add_own_term(head, X, targets, own, rows=kept, held_out=held_out)
+
+
 def _with_own(
     task: HeadTask,
     head: FittedHead,

@@ -84,7 +84,13 @@ def test_every_option_reaches_the_configuration(data: str, tmp_path: Path) -> No
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
     assert (training["memory"], training["precision"], training["device"]) == ("1G", "fp32", "cpu")
     assert (training["seed"], training["validation"]) == (7, 0.2)
-    assert stored["selection"] == {"rows": "factor < 1", "group": "none", "validation_file": None}
+    assert stored["selection"] == {
+        "rows": "factor < 1",
+        "group": "none",
+        "validation_file": None,
+        "aliases": None,
+        "drop_samples_of": None,
+    }
 
 
 def test_validation_takes_a_share_or_a_file(

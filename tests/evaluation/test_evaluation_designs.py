@@ -269,3 +269,17 @@ def test_the_report_of_left_out_strata_says_so(data: dict[str, Any], tmp_path: P
         assert text in page
     assert "no donor on both sides" not in page
     assert "corrected resampled" not in page
+
+
+def test_own_genes_are_added_to_the_head_that_the_pass_trained(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(QUICK, models=("raw", "raw_gene"))
+    together = cross_validate(data["x"], data["y"], config=config)
+    monkeypatch.setattr(
+        "m1pipe.evaluation.crossval.fit_opened", lambda problem, shares, **_: [{} for _ in shares]
+    )
+    alone = cross_validate(data["x"], data["y"], config=config)
+    for row in ("raw", "raw_gene"):
+        np.testing.assert_allclose(together.losses[row], alone.losses[row], rtol=1e-4, atol=1e-6)
+    assert together.losses["raw_gene"].mean() != together.losses["raw"].mean()
