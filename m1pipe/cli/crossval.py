@@ -34,7 +34,11 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--x", metavar="FILE", help="Genes of the labelled samples.")
 @click.option("--y", metavar="FILE", help="Levels to predict, paired with X by sample id.")
 @click.option("--label", metavar="COL", help="Column of X's obs to predict.")
-@click.option("--multilabel", metavar="FILE", help="Zeros and ones to predict, paired as --y.")
+@click.option(
+    "--multilabel",
+    metavar="FILE|obsm:KEY",
+    help="Zeros and ones to predict, paired as --y; or an array of X's obsm.",
+)
 @click.option("--targets", callback=_names, metavar="A,B", show_default="all", help="Columns of Y.")
 @click.option(
     "--encoder",

@@ -78,12 +78,6 @@ def memory_bytes(problem: Problem) -> int:
     return data + fit + 24 * (n // problem.n_folds + 1) * t
 
 
-def pass_parameters(problem: Problem) -> int:
-    """Values that one pass over all folds fits."""
-    heads = sum(problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
-    return problem.config.folds * heads
-
-
 def _heads(problem: Problem) -> list[str]:
     return [row for row in problem.ladder if is_head(row)]
 

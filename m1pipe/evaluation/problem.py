@@ -9,6 +9,7 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.obsm import PREFIX, read_obsm
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
@@ -135,6 +136,8 @@ def make_problem(
         If the data, the folds or the rows asked for cannot be had.
     """
     matrix = open_matrix(x)
+    if isinstance(multilabel, str) and multilabel.startswith(PREFIX):
+        multilabel = read_obsm(matrix, multilabel.removeprefix(PREFIX))
     levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets

@@ -11,8 +11,9 @@ from m1pipe.atomic import write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
+from m1pipe.data.obsm import PREFIX
 from m1pipe.errors import InputError
-from m1pipe.evaluation.cost import pass_parameters
+from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import make_plan, run_plan
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
@@ -228,13 +229,20 @@ def _missing(problem: Problem) -> str:
 
 
 def _n_threads(problem: Problem) -> int:
-    """Threads for the steps of all heads of a pass."""
-    return choose_threads(pass_parameters(problem), problem.config.head.batch_size)
+    """Threads for the steps of the largest network, alone: those of a pass are no larger products.
+
+    Two threads wait for each other after every product of every head: where another process holds
+    a core, a pass was seen to take ten times as long.
+    """
+    largest = max(n_parameters(problem, row) for row in problem.ladder)
+    return choose_threads(largest, problem.config.head.batch_size)
 
 
 def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
     """Role to file, for everything that is read."""
     inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel, "aliases": run.aliases}
+    if run.multilabel is not None and run.multilabel.startswith(PREFIX):
+        inputs["multilabel"] = None  # part of x
     for row in problem.encoders:
         for i, source in enumerate(row.sources if row.frozen else (), start=1):
             inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
@@ -256,6 +264,7 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
         "version": __version__,
         "crossval": settings,
         "label": run.label,
+        "multilabel": run.multilabel if "multilabel" not in _inputs(run, problem) else None,
         "targets": run.targets,
         "in_fold": in_fold,
         "frozen": frozen,

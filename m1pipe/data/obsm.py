@@ -1,0 +1,55 @@
+"""Arrays of annotations beside the obs table of an h5ad file: `obsm`, one row a sample."""
+
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.matrix import Matrix
+from m1pipe.errors import InputError
+
+PREFIX = "obsm:"
+
+
+def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
+    """An array of `obsm` as a table of the samples.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Opened from an h5ad file.
+    key : str
+        Name of the array.
+
+    Returns
+    -------
+    DataFrame of float32, shape (n_samples, n_columns)
+        Columns are named as in the file, or KEY_0, KEY_1 and so on where it names none.
+
+    Raises
+    ------
+    InputError
+        If the matrix is of no h5ad file, there is no such array, or it holds no numbers.
+    """
+    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+        raise InputError(f"{PREFIX}{key}: expected X in an h5ad file; found {matrix.layout}")
+    with open_hdf5(matrix.path) as handle:
+        group = handle.get("obsm")
+        known = [] if group is None else list(group)
+        if key not in known:
+            raise InputError(
+                f"{matrix.path}: expected an array {key!r} in obsm; "
+                f"found {', '.join(known) or 'none'}"
+            )
+        array = read_elem(handle[f"obsm/{key}"])
+    if hasattr(array, "toarray"):
+        array = array.toarray()
+    try:
+        values = np.asarray(array, dtype=np.float32)
+    except (TypeError, ValueError):
+        values = np.empty(0, dtype=np.float32)
+    if values.ndim != 2:
+        raise InputError(f"{matrix.path}: obsm {key!r}: expected a table of numbers")
+    named = isinstance(array, pd.DataFrame)
+    names = list(map(str, array.columns)) if named else [f"{key}_{j}" for j in range(len(values.T))]
+    return pd.DataFrame(values, index=pd.Index(matrix.samples), columns=pd.Index(names))
