@@ -156,19 +156,11 @@ def make_problem(
         own_genes=columns is not None,
     )
     all_groups = resolve_groups(matrix.obs, config.group)
-    if config.leave_out is None:
-        folds = make_folds(
-            config.folds,
-            config.repeats,
-            config.seed,
-            strata=strata,
-            groups=None if all_groups is None else all_groups[rows],
-            n=rows.size,
-            strata_is_label=is_label,
-        )
-    else:
-        folds = leave_out_folds(_strata_to_leave(obs, config.leave_out, label))
-    _check_sizes(config.train_sizes, folds)
+    groups = None if all_groups is None else all_groups[rows]
+    left_out = None
+    if config.leave_out is not None:
+        left_out = _strata_to_leave(obs, config.leave_out, label)
+    folds = _deal(config, rows.size, strata, groups, is_label=is_label, left_out=left_out)
     rival = linear_rival(values.kind, names, config.linear_rival)
     return Problem(
         matrix=matrix,
@@ -186,6 +178,32 @@ def make_problem(
         own=_own_genes(columns, names, config, matrix, rows),
         own_columns=columns,
     )
+
+
+def _deal(
+    config: CrossvalConfig,
+    n: int,
+    strata: np.ndarray | None,
+    groups: np.ndarray | None,
+    *,
+    is_label: bool,
+    left_out: np.ndarray | None,
+) -> np.ndarray:
+    """Test fold of every sample in every repeat, or the strata in turn."""
+    if left_out is not None:
+        folds = leave_out_folds(left_out)
+    else:
+        folds = make_folds(
+            config.folds,
+            config.repeats,
+            config.seed,
+            strata=strata,
+            groups=groups,
+            n=n,
+            strata_is_label=is_label,
+        )
+    _check_sizes(config.train_sizes, folds)
+    return folds
 
 
 def _own_columns(genes: Sequence[str], matrix: Matrix) -> np.ndarray | None:

@@ -203,7 +203,7 @@ def _step_by_blocks(
         gap.mul_(factor)
         slope.baddbmm_(gap, matrix[:, columns])
         bias_slope[:, columns] = gap.sum(1)
-        _update(stack, at, matrix[:, columns], gap.transpose(1, 2) @ h, step, columns)
+        _update(stack, at, matrix[:, columns], gap.transpose(1, 2) @ h, step, columns=columns)
     _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
     if hidden.requires_grad:
         hidden.backward(slope)
@@ -235,7 +235,7 @@ def block_gaps(stack: Stack, hidden: Tensor, target: Tensor, columns: slice) -> 
 
 
 def _update(
-    stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int, columns: slice | None = None
+    stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int, *, columns: slice | None = None
 ) -> None:
     """AdamW on the k-th tensor, or on some columns of targets of it; no decay of biases."""
     first, second = stack.moments[k]
