@@ -307,7 +307,8 @@ main(sys.argv[1:])
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_in_the_middle_leaves_nothing(tmp_path: Path, sent: int, code: int) -> None:
-    (tmp_path / "genes.tsv").write_text(GOOD * 100)
+    rows = "".join(f"s{i}\t1\t2\t3\n" for i in range(2000))  # ten seconds of reading
+    (tmp_path / "genes.tsv").write_text(HEADER + rows)
     files = [str(tmp_path / "genes.tsv"), str(tmp_path / "x.h5ad")]
     command = [sys.executable, "-c", READS_SLOWLY, "convert", *files, *COUNTS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
