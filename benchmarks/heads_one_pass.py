@@ -1,6 +1,6 @@
 """Heads of a cross-validation: one pass over the rows against loops over folds and models.
 
-Three ways in one process, in turn, one epoch each, over the same rows:
+Three ways in one process, in turn, over the same rows:
 
 - loop: as the published pipeline does it: DataLoader over rows, torch.Tensor copies, Adam, one
   fold and model after the other;
@@ -17,7 +17,7 @@ import json
 import platform
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import median
 from typing import Any
 
@@ -68,7 +68,8 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
         rows = Rows(job.X, design.targets.values)
         order = SubsetRandomSampler(job.rows.tolist())
-        for x, y in DataLoader(rows, batch_size=64, sampler=order):
+        batches = DataLoader(rows, batch_size=64, sampler=order)
+        for x, y in chain.from_iterable(batches for _ in range(job.config.epochs)):
             loss = nn.functional.mse_loss(module(x.float()), y.float())
             optimizer.zero_grad()
             loss.backward()
@@ -102,7 +103,12 @@ def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
     width = arguments.hidden
     models = [(genes, (256, width)), (latents[0], (width,)), (latents[1], (width,))]
     jobs = [
-        HeadJob(X, replace(PUBLISHED, hidden=hidden), np.flatnonzero(folds != k), k)
+        HeadJob(
+            X,
+            replace(PUBLISHED, hidden=hidden, epochs=arguments.epochs),
+            np.flatnonzero(folds != k),
+            k,
+        )
         for X, hidden in models[-arguments.models :]
         for k in range(arguments.folds)
     ]
@@ -119,6 +125,7 @@ def main() -> None:
         ("hidden", 32),
         ("folds", 5),
         ("models", 3),
+        ("epochs", 3),
         ("repeats", 5),
     ):
         parser.add_argument(f"--{name}", type=int, default=value)
