@@ -290,9 +290,11 @@ def test_ctrl_c_leaves_nothing(
 
 
 READS_SLOWLY = """
-import sys, time
+import signal, sys, time
 from m1pipe.cli.main import main
 from m1pipe.data.sources import lines
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def slow(*arguments):
     for chunk in chunks(*arguments):
