@@ -123,14 +123,19 @@ def run_plan(
     ------
     Share
     """
+    if not wanted:
+        return
+    inputs = whole_inputs(problem)
     for size in (None, *problem.config.train_sizes):
         folds = [(repeat, fold) for repeat, fold, n in wanted if n == size]
-        for share in run_shares(replace(problem, train_size=size), folds, kept=kept, stop=stop):
+        part = replace(problem, train_size=size)
+        for share in run_shares(part, inputs, folds, kept=kept, stop=stop):
             yield replace(share, n_train=size)
 
 
 def run_shares(
     problem: Problem,
+    inputs: Inputs,
     wanted: Sequence[tuple[int, int]],
     *,
     kept: PassFile | None = None,
@@ -141,6 +146,8 @@ def run_shares(
     Parameters
     ----------
     problem : Problem
+    inputs : mapping
+        From `whole_inputs`.
     wanted : sequence of (int, int)
         Repeats and folds, from 0.
     kept : PassFile, optional
@@ -152,9 +159,6 @@ def run_shares(
     ------
     Share
     """
-    if not wanted:
-        return
-    inputs = whole_inputs(problem)
     n_rows = len(wanted) * len(problem.ladder)
     with progress(range(n_rows), total=n_rows, label="crossval", unit="row") as bar:
         for together in passes(problem, wanted):
