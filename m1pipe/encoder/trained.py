@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from m1pipe.settings import to_dict
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 1024
+OfRows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
 LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
@@ -115,12 +116,7 @@ class Encoder:
         -------
         ndarray of float32, shape (n_samples, n_latent)
         """
-        aligned = self._seen(data, min_coverage)
-        codes = self.codes(aligned.matrix)
-        out = np.empty((aligned.shape[0], self.n_latent), dtype=np.float32)
-        for start, stop, X in aligned.blocks(CHUNK_ROWS):
-            out[start:stop] = self.encode_array(X, _part(codes, start, stop))
-        return out
+        return self._by_rows(data, min_coverage, self.encode_array, self.n_latent)
 
     def codes(self, matrix: Matrix, rows: np.ndarray | None = None) -> np.ndarray | None:
         """Class of samples of a matrix; None where the model is not conditional.
@@ -264,13 +260,7 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_genes)
             The encoder's genes, in the units of training.
         """
-        aligned = self._seen(data, min_coverage)
-        codes = self.codes(aligned.matrix)
-        parts = [
-            self.reconstruct_array(X, _part(codes, start, stop))
-            for start, stop, X in aligned.blocks(CHUNK_ROWS)
-        ]
-        return _joined(parts, len(self.genes))
+        return self._by_rows(data, min_coverage, self.reconstruct_array, len(self.genes))
 
     def pca_scores(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Scores of data's samples on the principal components stored with the encoder.
@@ -284,13 +274,7 @@ class Encoder:
         -------
         ndarray of float32, shape (n_samples, n_components)
         """
-        aligned = self._seen(data, min_coverage)
-        codes = self.codes(aligned.matrix)
-        parts = [
-            self.pca_array(X, _part(codes, start, stop))
-            for start, stop, X in aligned.blocks(CHUNK_ROWS)
-        ]
-        return _joined(parts, len(self.pca.components))
+        return self._by_rows(data, min_coverage, self.pca_array, len(self.pca.components))
 
     def pca_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Scores on the stored components of rows that are aligned already.
@@ -351,6 +335,15 @@ class Encoder:
                 "summary": self.summary,
             },
         )
+
+    def _by_rows(self, data: Any, min_coverage: float, of_rows: OfRows, width: int) -> np.ndarray:
+        """What `of_rows` makes of data's samples, some rows at a time, (n_samples, width)."""
+        aligned = self._seen(data, min_coverage)
+        codes = self.codes(aligned.matrix)
+        parts = [
+            of_rows(X, _part(codes, start, stop)) for start, stop, X in aligned.blocks(CHUNK_ROWS)
+        ]
+        return _joined(parts, width)
 
     def _seen(self, data: Any, min_coverage: float) -> Aligned:
         return data if isinstance(data, Aligned) else self.align(data, min_coverage=min_coverage)

@@ -53,15 +53,6 @@ class StackedHeads:
         """Levels or logits, shape (n_heads, n_rows, n_out)."""
         return torch.baddbmm(self.biases[-1][:, None], hidden, self.matrices[-1].transpose(1, 2))
 
-    def copy_to(self, k: int, head: Head, weights: Sequence[Tensor] | None = None) -> None:
-        """Give a head the weights of the k-th one, or those kept from `weights_of`."""
-        kept = self.weights_of(k) if weights is None else weights
-        layers = _linear_layers(head)
-        with torch.no_grad():
-            for layer, matrix, bias in zip(layers, kept, kept[len(layers) :], strict=False):
-                layer.weight.copy_(matrix)
-                layer.bias.copy_(bias)
-
     def weights_of(self, k: int) -> list[Tensor]:
         """Copies of one head's weights, in the order of `tensors`."""
         return [tensor.detach()[k].clone() for tensor in self.tensors]
@@ -70,6 +61,15 @@ class StackedHeads:
         """Go on with these heads only."""
         for tensors in (self.matrices, self.biases):
             tensors[:] = [t.detach()[heads].requires_grad_() for t in tensors]
+
+
+def set_weights(head: Head, weights: Sequence[Tensor]) -> None:
+    """Give a head the weights that `StackedHeads.weights_of` took."""
+    layers = _linear_layers(head)
+    with torch.no_grad():
+        for layer, matrix, bias in zip(layers, weights, weights[len(layers) :], strict=False):
+            layer.weight.copy_(matrix)
+            layer.bias.copy_(bias)
 
 
 def stacked_loss(

@@ -179,7 +179,7 @@ def _train_epoch(
     for start in range(0, n, size):
         rows = order[start : start + size]
         piece = make_piece(rows, one.train, one.y.device)
-        counts = torch.from_numpy(one.train[:, rows].sum(axis=1)).to(one.y.device)
+        counts = (piece.weight > 0).sum(1)
         step += 1
         for group, total in zip(groups, totals, strict=True):
             losses = train_step(group.stack, piece, one.y, step)

@@ -13,7 +13,7 @@ from torch import Tensor
 from m1pipe.config import HeadConfig
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
-from m1pipe.models.stacked import StackedHeads
+from m1pipe.models.stacked import set_weights
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_start import HeadStart, HeadTask, finish_head, make_task, start_head
@@ -171,7 +171,8 @@ def take_weights(group: Group, which: Iterable[int]) -> None:
     """Give members their best weights, or, without validation, their last."""
     for k in which:
         member = group.members[k]
-        group.stack.heads.copy_to(k, member.start.module, member.best_weights)
+        weights = member.best_weights or group.stack.heads.weights_of(k)
+        set_weights(member.start.module, weights)
 
 
 def finish_member(member: Member) -> FittedHead:
@@ -246,8 +247,8 @@ def load_pass(
             setattr(member, name, kept[name])
         if member.best_weights is not None:
             member.best_weights = [t.to(device) for t in member.best_weights]
-        if member.stopped_early:
-            _copy_weights(member, member.best_weights)
+            if member.stopped_early:
+                set_weights(member.start.module, member.best_weights)
     groups = [_load_group(kept, members, device) for kept in state["groups"]]
     return groups, (int(state["done"][0]), int(state["done"][1]))
 
@@ -260,9 +261,3 @@ def _load_group(kept: dict[str, Any], members: Sequence[Member], device: torch.d
             tensor.copy_(value.to(device))
     group.stack.moments = [(m.to(device), v.to(device)) for m, v in kept["moments"]]
     return group
-
-
-def _copy_weights(member: Member, weights: list[Tensor] | None) -> None:
-    """Give a member's module these weights."""
-    assert weights is not None
-    StackedHeads([member.start.module]).copy_to(0, member.start.module, weights)
