@@ -26,6 +26,7 @@ LAYERS = [
     ["labelled"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts"],
+    ["figures"],
     ["estimators"],
     ["reports"],
     ["runs"],

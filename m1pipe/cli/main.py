@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "predict targets of new samples",
     "generate": "synthetic samples of a trained model",
     "quality": "score synthetic samples against held-out real ones",
+    "plot": "figures of runs and of synthetic samples",
     "run": "all stages of a study, skipping what is up to date",
     "jobs": "scripts for Slurm and LSF from a study; or submit them",
     "status": "what is queued, running, done, failed and why",

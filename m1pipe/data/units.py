@@ -86,6 +86,15 @@ class Units:
         """Proportional to the amount of RNA: sums and ratios of values mean something."""
         return self.is_counts or self.name in LOG_OF
 
+    @property
+    def label(self) -> str:
+        """For the axis of a figure: `log2(TPM + 1)`."""
+        linear = next((name for name, log in LOG_OF.items() if log == self.name), self.name)
+        words = linear.upper() if linear in ("cpm", "tpm") else linear.replace("_", " ")
+        if linear == self.name:
+            return words
+        return f"log2({words})" if linear == "intensity" else f"log2({words} + 1)"
+
     def __str__(self) -> str:
         if self.target_sum is None or self.name in _PER_MILLION:
             return self.name

@@ -16,11 +16,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from m1pipe.atomic import atomic_file
+from m1pipe.errors import InputError
+
 # Okabe & Ito 2008, without black; in an order in which the first four stay apart for all.
 PALETTE = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442")
 INK = "#222222"
 MUTED = "#767676"
 FAINT = "#D9D9D9"
+LEVELS = "viridis"  # colour map of what grows from one end
+BALANCE = "RdBu_r"  # of what goes both ways from zero
+FORMATS = ("svg", "png", "pdf")
+MARKS = "os^DvP*X"
 
 _SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -90,6 +97,13 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, padded, strict=False))
 
 
+def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and mark of each name by its place; marks change where the colours begin anew."""
+    shades = (*PALETTE, INK)
+    n = len(shades)
+    return {name: (shades[i % n], MARKS[i // n % len(MARKS)]) for i, name in enumerate(names)}
+
+
 def grid(ax: Axes, axis: str = "both") -> None:
     """Draw faint lines at the ticks of one axis ("x", "y") or of both."""
     ax.grid(True, axis=axis)  # type: ignore[arg-type]
@@ -108,7 +122,31 @@ def data_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg_bytes(figure)).decode("ascii")
 
 
+def format_of(path: str | Path) -> str:
+    """Format that the name ends in, one of `FORMATS`.
+
+    Raises
+    ------
+    InputError
+        If it is another one.
+    """
+    found = Path(path).suffix.lower().removeprefix(".")
+    if found not in FORMATS:
+        raise InputError(f"{path}: expected a name that ends in .svg, .png or .pdf")
+    return found
+
+
 def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
-    """Write a figure in the format that the name ends in: SVG, PNG or PDF."""
-    with styled():
-        figure.savefig(path, dpi=dpi)
+    """Write a figure, atomically, in the format that the name ends in: SVG, PNG or PDF.
+
+    The same figure always gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        If the name ends in something else.
+    """
+    kind = format_of(path)
+    metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+    with atomic_file(path) as temporary, styled():
+        figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata.get(kind))

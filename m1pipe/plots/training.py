@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from m1pipe.plots.style import INK, MUTED, grid
 
 MOST_LINES = 10
+TERMS = (
+    ("loss", "loss"),
+    ("reconstruction", "reconstruction"),
+    ("kl", "KL divergence"),
+)
 _LOOKS: dict[str, dict[str, Any]] = {
     "train": {"linestyle": (0, (3, 2)), "alpha": 0.55, "linewidth": 1.0},
     "val": {"linestyle": "solid", "linewidth": 1.5},
@@ -53,6 +59,43 @@ def plot_term(
     if not any(drawn):
         say_missing(ax)
     return ax
+
+
+def plot_history(
+    axes: Sequence[Axes] | np.ndarray,
+    histories: Sequence[pd.DataFrame],
+    *,
+    name: str,
+    colour: str = INK,
+    best: Sequence[float] = (),
+) -> Sequence[Axes] | np.ndarray:
+    """Loss, reconstruction and KL divergence by epoch, side by side.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        Three, where to draw.
+    histories : sequence of DataFrame
+        One a run, as `plot_term` takes them.
+    name : str
+        Of the encoder, for the heading.
+    colour : str
+        Of all lines.
+    best : sequence of float
+        Epochs whose weights were kept.
+
+    Returns
+    -------
+    sequence of Axes
+        The same axes.
+    """
+    for ax, (term, title) in zip(axes, TERMS, strict=True):
+        heading = f"{name}: {title}" if term == "loss" else title
+        plot_term(ax, histories, term, title=heading, unit="nats per sample", colour=colour)
+        mark_epochs(ax, best)
+        if term != "kl":
+            clip_start(ax, histories, term)
+    return axes
 
 
 def _plot_part(

@@ -17,11 +17,6 @@ from m1pipe.reports.words import family
 
 WIDTH = 9.2
 _NEAR = 0.9
-_TERMS = (
-    ("loss", "loss"),
-    ("reconstruction", "reconstruction"),
-    ("kl", "KL divergence"),
-)
 
 
 def _loss(result: CrossvalResult) -> str:
@@ -133,7 +128,7 @@ def curves(result: CrossvalResult) -> Picture | None:
             _draw_curves(row, name, runs, colours[name])
             if beta == 0:
                 row[2].clear()
-                row[2].set_title(_TERMS[2][1])
+                row[2].set_title(training.TERMS[2][1])
                 training.say_missing(row[2], "an autoencoder has none")
     return Picture(
         caption="Training curves of every encoder. Solid: validation rows; dashed: training rows; "
@@ -151,13 +146,7 @@ def _draw_curves(
 ) -> None:
     histories = [pd.DataFrame(run["history"]) for run in runs]
     best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
-    for ax, (term, title) in zip(axes, _TERMS, strict=True):
-        unit = "nats per sample" if term == "loss" else ""
-        heading = f"{name}: {title}" if term == "loss" else title
-        training.plot_term(ax, histories, term, title=heading, unit=unit, colour=colour)
-        training.mark_epochs(ax, best)
-        if term != "kl":
-            training.clip_start(ax, histories, term)
+    training.plot_history(axes, histories, name=name, colour=colour, best=best)
 
 
 def latent_health(result: CrossvalResult) -> Picture | None:

@@ -169,7 +169,8 @@ def run_interpolate(
     if code is not None and last is not None:
         codes = np.where(np.linspace(0, 1, n_steps) < 0.5, code, last).astype(np.int64)
     share = np.linspace(0, 1, n_steps)
-    obs = pd.DataFrame({"share": share}, index=[f"step_{i + 1}" for i in range(n_steps)])
+    known = {"share": share, "from": ends[0], "to": ends[1]}
+    obs = pd.DataFrame(known, index=[f"step_{i + 1}" for i in range(n_steps)])
     if codes is not None and encoder.condition is not None:
         obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
     X = encoder.decode(Z, codes)

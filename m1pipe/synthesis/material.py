@@ -106,10 +106,10 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
                 f"{role}: expected at least {FEWEST} samples; found {matrix.n_samples} in "
                 f"{matrix.path or 'memory'}"
             )
-    units = _common_units(sets)
-    columns, kept = _common_genes(sets, config.min_coverage)
+    units = common_units(sets)
+    columns, kept = common_genes(sets, config.min_coverage)
     values = {role: _read(matrix, columns[role]) for role, matrix in sets.items()}
-    scale = _to_scale(values, units)
+    scale = to_scale(values, units)
     donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
     facts = {
         "n": {role: matrix.n_samples for role, matrix in sets.items()},
@@ -133,13 +133,13 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
     )
 
 
-def _common_units(sets: dict[str, Matrix]) -> Units:
-    """Units of all sets; refused where two known ones differ."""
+def common_units(sets: dict[str, Matrix]) -> Units:
+    """Units of all sets, by role; refused where two known ones differ."""
     known = {role: m.units for role, m in sets.items() if m.units.name != "unknown"}
     if len({units.name for units in known.values()}) > 1:
         found = ", ".join(f"{role} {units}" for role, units in known.items())
         raise InputError(
-            f"units: expected the same in all three files; found {found}: bring them to one scale "
+            f"units: expected the same in {_files(sets)}; found {found}: bring them to one scale "
             "with m1pipe convert"
         )
     if len(known) < len(sets):
@@ -149,13 +149,33 @@ def _common_units(sets: dict[str, Matrix]) -> Units:
     return next(iter(known.values())) if known else Units()
 
 
-def _common_genes(
+def common_genes(
     sets: dict[str, Matrix], min_coverage: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Column of every common gene in each set, in the order of the real ones."""
+    """Find the genes that all sets have, by name.
+
+    Parameters
+    ----------
+    sets : dict of str to Matrix
+        One of them under "real".
+    min_coverage : float
+        Smallest share of its genes that each other set must have.
+
+    Returns
+    -------
+    columns : dict of str to ndarray of int
+        Column of every common gene in each set.
+    kept : ndarray of int
+        The same in the real set, ascending.
+
+    Raises
+    ------
+    InputError
+        If a set has too few of them.
+    """
     real = sets["real"]
     found = {"real": np.arange(real.n_genes)}
-    for role in ("synthetic", "holdout"):
+    for role in [role for role in sets if role != "real"]:
         match = match_genes(
             real.genes.tolist(),
             sets[role].genes.tolist(),
@@ -167,11 +187,15 @@ def _common_genes(
         found[role] = match.columns
     kept = np.flatnonzero(np.all([columns >= 0 for columns in found.values()], axis=0))
     if kept.size < 2:
-        raise InputError(f"genes: expected at least 2 that all three files have; found {kept.size}")
+        raise InputError(f"genes: expected at least 2 that {_files(sets)} have; found {kept.size}")
     if kept.size < real.n_genes:
-        text = f"{real.n_genes - kept.size:,} of {real.n_genes:,} genes are not in all three files"
+        text = f"{real.n_genes - kept.size:,} of {real.n_genes:,} genes are not in {_files(sets)}"
         warnings.warn(f"{text}: left out", M1Warning, stacklevel=5)
     return {role: columns[kept] for role, columns in found.items()}, kept
+
+
+def _files(sets: dict[str, Matrix]) -> str:
+    return "both files" if len(sets) == 2 else "all three files"
 
 
 def _read(matrix: Matrix, columns: np.ndarray) -> np.ndarray:
@@ -186,7 +210,7 @@ def _read(matrix: Matrix, columns: np.ndarray) -> np.ndarray:
     return out
 
 
-def _to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
+def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
     """Bring linear levels to log2(1 + x), in place; everything else stays as it is."""
     if units.is_log and units.name != "log_fold_change":
         return Scale(f"{units.name}, as stored", is_log=True)

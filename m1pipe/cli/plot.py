@@ -1,0 +1,260 @@
+"""`m1pipe plot`: figures of runs and of synthetic samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from m1pipe.cli.options import ALIASES
+
+# As in m1pipe.plots.embedding, which is not loaded for the options alone.
+METHODS = ("pca", "mds", "tsne", "umap", "nmf", "diffusion")
+
+OUT = click.option(
+    "--out", required=True, type=click.Path(), help="The .svg, .png or .pdf file to write."
+)
+FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+LABEL = click.option("--label", metavar="COL", help="Column of obs that colours the samples.")
+GENES = click.option("--genes", metavar="A,B,...", help="Which, by name.")
+MOST_LATENTS, MOST_SAMPLES = 5000, 1000
+
+
+def method_option(default: str = "pca") -> Callable[[Any], Any]:
+    """Way from many dimensions to two."""
+    kinds = click.Choice(METHODS)
+    text = "Way to two dimensions; umap needs m1pipe[umap]."
+    return click.option("--method", type=kinds, default=default, show_default=True, help=text)
+
+
+def most(n: int) -> Callable[[Any], Any]:
+    """Number of samples from which on some are drawn."""
+    text = "Most samples a side; of more, so many are drawn."
+    kind = click.IntRange(5)
+    return click.option("--max-samples", type=kind, default=n, show_default=True, help=text)
+
+
+def pair_options(command: Any) -> Any:
+    """Files and options of a figure of synthetic samples beside real ones."""
+    for option in (
+        FORCE,
+        OUT,
+        SEED,
+        ALIASES,
+        most(MOST_SAMPLES),
+        click.option("--synthetic", required=True, type=click.Path(), help="Those that were made."),
+        click.option("--real", required=True, type=click.Path(), help="Real samples."),
+    ):
+        command = option(command)
+    return command
+
+
+def named(genes: str | None) -> list[str] | None:
+    """Gene names of one option."""
+    return None if genes is None else [name.strip() for name in genes.split(",") if name.strip()]
+
+
+@click.group()
+def plot() -> None:
+    """Draw a figure as SVG, PNG or PDF, by the ending of the name.
+
+    \b
+    Example:
+      m1pipe plot history runs/vae1 --out curves.svg
+      m1pipe plot augmentation --real x.h5ad --synthetic s.h5ad --out aug.png
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+
+
+@plot.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path())
+@OUT
+@FORCE
+def history(runs: tuple[str, ...], out: str, force: bool) -> None:
+    """Training curves of RUNS, also of those that are not finished.
+
+    \b
+    m1pipe plot history runs/vae1 runs/vae2 --out curves.svg
+    """  # noqa: D301 - as above
+    from m1pipe.figures import model
+    from m1pipe.runs.plot import run_plot
+
+    click.echo(run_plot(lambda: model.history(runs), out, force=force))
+
+
+@plot.command()
+@click.argument("run", type=click.Path())
+@OUT
+@FORCE
+def architecture(run: str, out: str, force: bool) -> None:
+    """Layers of the model in RUN with their widths, coloured by part.
+
+    \b
+    m1pipe plot architecture runs/vae1 --out layers.svg
+    """  # noqa: D301 - as above
+    from m1pipe.encoder import load_encoder
+    from m1pipe.figures import model
+    from m1pipe.runs.plot import run_plot
+
+    click.echo(run_plot(lambda: model.architecture(load_encoder(run)), out, force=force))
+
+
+@plot.command()
+@click.argument("data", type=click.Path())
+@click.option("--run", type=click.Path(), help="Encode DATA with this run; else it holds latents.")
+@LABEL
+@method_option()
+@most(MOST_LATENTS)
+@SEED
+@OUT
+@FORCE
+def latent(
+    data: str,
+    *,
+    run: str | None,
+    label: str | None,
+    method: str,
+    max_samples: int,
+    seed: int,
+    out: str,
+    force: bool,
+) -> None:
+    """Samples of DATA in latent space, coloured by class with centroids, or by a number.
+
+    \b
+    m1pipe plot latent z.h5ad --label tissue --out latent.png
+    m1pipe plot latent x.h5ad --run runs/vae1 --label age --method tsne --out latent.png
+    """  # noqa: D301 - as above
+    from m1pipe.encoder import load_encoder
+    from m1pipe.figures import model
+    from m1pipe.runs.plot import run_plot
+
+    def draw() -> Any:
+        encoder = None if run is None else load_encoder(run)
+        return model.latent(
+            data, encoder, label=label, method=method, max_samples=max_samples, seed=seed
+        )
+
+    click.echo(run_plot(draw, out, force=force))
+
+
+@plot.command()
+@click.argument("way", type=click.Path())
+@GENES
+@click.option("--n-genes", type=click.IntRange(1), default=40, show_default=True)
+@OUT
+@FORCE
+def interpolation(way: str, genes: str | None, n_genes: int, out: str, force: bool) -> None:
+    """Heat map of genes along WAY, a file that m1pipe interpolate wrote.
+
+    Shown are the genes that change most, or those of --genes.
+
+    \b
+    m1pipe interpolate runs/vae1 x.h5ad --from tissue=Liver --to tissue=Lung --out way.h5ad
+    m1pipe plot interpolation way.h5ad --out way.svg
+    """  # noqa: D301 - as above
+    from m1pipe.figures import model
+    from m1pipe.runs.plot import run_plot
+
+    click.echo(
+        run_plot(lambda: model.interpolation(way, named(genes), n_genes=n_genes), out, force=force)
+    )
+
+
+@plot.command()
+@pair_options
+@LABEL
+@method_option()
+def augmentation(
+    *, real: str, synthetic: str, method: str, seed: int, out: str, force: bool, **options: Any
+) -> None:
+    """Real and synthetic samples in two dimensions; with --label a panel each.
+
+    Fitted to the real samples where the method can place others (pca, nmf, umap, diffusion), else
+    to both together (mds, tsne); the title says which.
+
+    \b
+    m1pipe plot augmentation --real x.h5ad --synthetic s.h5ad --method umap --label tissue \\
+        --out aug.png
+    """  # noqa: D301 - as above
+    from m1pipe.figures import synthetic as figures
+    from m1pipe.figures.samples import load_pair
+    from m1pipe.runs.plot import run_plot
+
+    def draw() -> Any:
+        pair = load_pair(real, synthetic, seed=seed, **options)
+        return figures.augmentation(pair, method, seed=seed)
+
+    click.echo(run_plot(draw, out, force=force))
+
+
+@plot.command()
+@pair_options
+@GENES
+def genes(
+    *, real: str, synthetic: str, genes: str | None, out: str, force: bool, **options: Any
+) -> None:
+    """Distributions of genes in real and synthetic samples.
+
+    Without --genes nine, from the best to the worst Kolmogorov-Smirnov statistic.
+
+    \b
+    m1pipe plot genes --real x.h5ad --synthetic s.h5ad --genes TP53,MYC --out genes.svg
+    """  # noqa: D301 - as above
+    from m1pipe.figures import synthetic as figures
+    from m1pipe.figures.samples import load_pair
+    from m1pipe.runs.plot import run_plot
+
+    def draw() -> Any:
+        return figures.gene_distributions(load_pair(real, synthetic, **options), named(genes))
+
+    click.echo(run_plot(draw, out, force=force))
+
+
+@plot.command()
+@pair_options
+@GENES
+@click.option("--max-genes", type=click.IntRange(2), default=100, show_default=True)
+def correlation(
+    *,
+    real: str,
+    synthetic: str,
+    genes: str | None,
+    max_genes: int,
+    out: str,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Correlations of genes: real, synthetic, difference, clustered on the real ones.
+
+    Shown are the genes that vary most, or those of --genes.
+
+    \b
+    m1pipe plot correlation --real x.h5ad --synthetic s.h5ad --out correlation.png
+    """  # noqa: D301 - as above
+    from m1pipe.figures import synthetic as figures
+    from m1pipe.figures.samples import load_pair
+    from m1pipe.runs.plot import run_plot
+
+    def draw() -> Any:
+        pair = load_pair(real, synthetic, **options)
+        return figures.correlations(pair, named(genes), max_genes=max_genes)
+
+    click.echo(run_plot(draw, out, force=force))
+
+
+@plot.command("mean-variance")
+@pair_options
+def mean_variance(*, real: str, synthetic: str, out: str, force: bool, **options: Any) -> None:
+    """Variance of every gene by its mean, real and synthetic, and their ratio.
+
+    \b
+    m1pipe plot mean-variance --real x.h5ad --synthetic s.h5ad --out mv.png
+    """  # noqa: D301 - as above
+    from m1pipe.figures import synthetic as figures
+    from m1pipe.figures.samples import load_pair
+    from m1pipe.runs.plot import run_plot
+
+    def draw() -> Any:
+        return figures.mean_variance(load_pair(real, synthetic, **options))
+
+    click.echo(run_plot(draw, out, force=force))

@@ -1,0 +1,255 @@
+"""Figures of a trained encoder: its training, its layers, its latents, a way through them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.encoder import Encoder
+from m1pipe.errors import InputError
+from m1pipe.figures.samples import (
+    as_classes,
+    choose_genes,
+    column_of,
+    draw_rows,
+    is_number,
+    read_rows,
+)
+from m1pipe.plots import style
+from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
+from m1pipe.plots.embedding import METHODS, Embedding, embed
+from m1pipe.plots.heatmap import plot_way
+from m1pipe.plots.scatter import plot_classes, plot_numbers
+from m1pipe.plots.training import plot_history
+
+MOST_LATENTS = 5000
+N_GENES = 40
+WIDTH = 9.2
+PathLike = str | os.PathLike[str]
+
+
+def history(runs: Sequence[PathLike]) -> Figure:
+    """Training curves of runs, a row of panels each; also of runs that are not finished.
+
+    Raises
+    ------
+    InputError
+        If a folder has no history.
+    """
+    figure, axes = style.panels(len(runs), 3, width=WIDTH, height=0.7 + 2.2 * len(runs))
+    names = [Path(run).name for run in runs]
+    with style.styled():
+        for row, run, name in zip(axes, runs, names, strict=True):
+            table, best = _read_history(Path(run))
+            plot_history(row, [table], name=name, colour=style.PALETTE[0], best=best)
+        figure.suptitle(
+            "Training curves (solid: validation, dashed: training, triangle: weights kept)",
+            fontsize=10,
+            x=0.01,
+            ha="left",
+        )
+    return figure
+
+
+def architecture(encoder: Encoder, *, name: str = "") -> Figure:
+    """Layers of an encoder and its decoder, with their widths."""
+    shape = shape_of(encoder)
+    figure, axes = style.panels(width=max(5.0, 0.95 * n_columns(shape)), height=3.6)
+    with style.styled():
+        plot_architecture(axes[0, 0], shape)
+        kind = "Variational autoencoder" if shape.is_variational else "Autoencoder"
+        kind = f"Conditional {kind[0].lower()}{kind[1:]}" if shape.n_classes else kind
+        trained = f"{encoder.module.n_parameters:,} trained values"
+        text = f"{kind}{f' {name}' if name else ''}\n{shape.law} law, {trained}"
+        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def shape_of(encoder: Encoder) -> Shape:
+    """What the diagram shows of an encoder."""
+    module, model = encoder.module, encoder.config.model
+    widths = [
+        tuple(layer.out_features for layer in part if isinstance(layer, nn.Linear))
+        for part in (module.encoder, module.decoder)
+    ]
+    return Shape(
+        n_genes=len(encoder.genes),
+        encoder=widths[0],
+        decoder=widths[1],
+        n_latent=encoder.n_latent,
+        n_classes=module.n_classes,
+        n_outputs=module.likelihood.n_outputs,
+        law=model.likelihood.replace("_", " "),
+        is_variational=model.beta > 0,
+        has_skip=model.linear_skip,
+    )
+
+
+def latent(
+    data: Any,
+    encoder: Encoder | None = None,
+    *,
+    label: str | None = None,
+    method: str = "pca",
+    max_samples: int = MOST_LATENTS,
+    seed: int = 0,
+) -> Figure:
+    """Samples in latent space, coloured by a column of obs.
+
+    Parameters
+    ----------
+    data : path, AnnData, DataFrame, (array, names) or Matrix
+        Samples; without `encoder` their latents, as `m1pipe encode` writes them.
+    encoder : Encoder, optional
+    label : str, optional
+        Classes with their centroids, or a number as shades. Left out: one colour.
+    method : str
+        Way to two dimensions where there are more latent units.
+    max_samples : int
+        More are drawn from.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If the data do not fit the encoder, or the label is not there.
+    """
+    matrix = open_matrix(data)
+    try:
+        rows = draw_rows(matrix.n_samples, max_samples, seed)
+        Z = _latents(matrix, rows, encoder)
+        column = None if label is None else column_of(matrix, label).iloc[rows]
+    finally:
+        if isinstance(data, str | os.PathLike):
+            matrix.close()
+    found = _flat(Z, method, seed)
+    figure, axes = style.panels(width=6.4, height=4.4)
+    with style.styled():
+        _colour(axes[0, 0], found, column, label)
+        how = "" if Z.shape[1] == 2 else f", {METHODS[method]} of {Z.shape[1]} latent units"
+        text = f"Latent space{f' by {label}' if label else ''}{how}"
+        if rows.size < matrix.n_samples:
+            text += f"\n{rows.size:,} of {matrix.n_samples:,} samples drawn, seed {seed}"
+        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def interpolation(
+    data: Any, genes: Sequence[str] | None = None, *, n_genes: int = N_GENES
+) -> Figure:
+    """Heat map of genes along a way, from what `m1pipe interpolate` writes.
+
+    Parameters
+    ----------
+    data : path, AnnData or Matrix
+        One sample a step, with `obs["share"]`.
+    genes : sequence of str, optional
+        Left out: those that change most.
+    n_genes : int
+        How many are then taken.
+
+    Raises
+    ------
+    InputError
+        If it is no way, or a gene is not there.
+    """
+    matrix = open_matrix(data)
+    try:
+        X, share = read_rows(matrix, np.arange(matrix.n_samples)), _share(matrix)
+    finally:
+        if isinstance(data, str | os.PathLike):
+            matrix.close()
+    order = np.argsort(share, kind="stable")
+    X, share = X[order], share[order]
+    if genes is None:
+        chosen = np.argsort(-np.ptp(X, axis=0), kind="stable")[:n_genes]
+    else:
+        chosen = choose_genes(matrix.genes, genes)
+    chosen = chosen[np.argsort(X[0, chosen] - X[-1, chosen], kind="stable")]
+    figure, axes = style.panels(width=6.4, height=1.6 + 0.13 * max(len(chosen), 12))
+    with style.styled():
+        names = matrix.genes[chosen].tolist()
+        unit, ends = matrix.units.label, _ends(matrix)
+        plot_way(axes[0, 0], X[:, chosen], share, names, unit=unit, ends=ends)
+        which = "chosen" if genes is not None else f"{len(chosen)} of {matrix.n_genes:,}"
+        text = f"Genes on the way through latent space: {which}, rising to falling"
+        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:
+    """Epochs so far, and the one whose weights were kept, where that is decided."""
+    path = run / "history.csv"
+    if not path.is_file():
+        raise InputError(f"{run}: expected the folder of m1pipe train; found no {path}")
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: expected a table of epochs; found {error}") from None
+    if "epoch" not in table or not len(table):
+        raise InputError(f"{path}: expected a table of epochs; found none in it")
+    stored = run / "model.json"
+    if not stored.is_file():
+        return table, []
+    summary: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8"))["summary"]
+    return table, [best for best in [summary.get("best_epoch")] if best is not None]
+
+
+def _latents(matrix: Matrix, rows: np.ndarray, encoder: Encoder | None) -> np.ndarray:
+    """Latents of some rows: their values themselves, or what the encoder makes of them."""
+    if encoder is None:
+        if matrix.units.name not in ("latent", "unknown"):
+            raise InputError(
+                f"{matrix.path or 'data'}: expected latents, as m1pipe encode writes them; found "
+                f"{matrix.units}: give the run too"
+            )
+        return read_rows(matrix, rows)
+    return encoder.encode_array(encoder.align(matrix).take(rows), encoder.codes(matrix, rows))
+
+
+def _flat(Z: np.ndarray, method: str, seed: int) -> Embedding:
+    """Two latent units as they are; more by the method."""
+    if Z.shape[1] == 1:
+        Z = np.column_stack([Z, np.zeros(len(Z), dtype=Z.dtype)])
+        return Embedding(Z, Z[:0], ("latent unit 1", ""), fitted_on_real=True)
+    if Z.shape[1] == 2:
+        return Embedding(Z, Z[:0], ("latent unit 1", "latent unit 2"), fitted_on_real=True)
+    return embed(Z, None, method, seed=seed)
+
+
+def _colour(ax: Axes, found: Embedding, column: pd.Series | None, label: str | None) -> None:
+    places, axes = found.real, found.axes
+    if column is None or label is None:
+        samples = np.full(len(places), "samples", dtype=object)
+        plot_classes(ax, places, samples, axes=axes, centroids=False, legend=False)
+    elif is_number(column):
+        values = pd.to_numeric(column).to_numpy(dtype=float, na_value=np.nan)
+        plot_numbers(ax, places, values, axes=axes, label=label)
+    else:
+        plot_classes(ax, places, as_classes(column, label).tolist(), axes=axes)
+
+
+def _share(matrix: Matrix) -> np.ndarray:
+    if "share" not in matrix.obs.columns or matrix.n_samples < 2:
+        raise InputError(
+            f"{matrix.path or 'data'}: expected what m1pipe interpolate writes, with steps in "
+            f'obs["share"]; found {matrix.n_samples:,} samples with the columns '
+            f"{', '.join(map(str, matrix.obs.columns)) or 'none'}"
+        )
+    share: np.ndarray = matrix.obs["share"].to_numpy(dtype=float)
+    return share
+
+
+def _ends(matrix: Matrix) -> tuple[str, str]:
+    """Names of the two ends, where the file says them."""
+    if {"from", "to"} <= set(matrix.obs.columns):
+        return str(matrix.obs["from"].iloc[0]), str(matrix.obs["to"].iloc[0])
+    return "start", "end"

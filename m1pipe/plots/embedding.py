@@ -1,0 +1,175 @@
+"""Two dimensions for many: real samples, and synthetic ones placed among them."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import NMF, PCA
+from sklearn.manifold import TSNE, smacof
+from sklearn.metrics import pairwise_distances
+
+from m1pipe.errors import InputError
+from m1pipe.plots.diffusion import fit_diffusion_map
+
+METHODS = {
+    "pca": "PCA",
+    "mds": "MDS",
+    "tsne": "t-SNE",
+    "umap": "UMAP",
+    "nmf": "NMF",
+    "diffusion": "diffusion map",
+}
+JOINT = ("mds", "tsne")
+FEWEST = 5
+MOST_COMPONENTS = 20  # for UMAP
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Samples in two dimensions.
+
+    Attributes
+    ----------
+    real : ndarray, shape (n_real, 2)
+    synthetic : ndarray, shape (n_synthetic, 2)
+        Empty where there were none.
+    axes : (str, str)
+        What the two axes are.
+    fitted_on_real : bool
+        Whether synthetic samples had no part in finding the axes.
+    """
+
+    real: np.ndarray
+    synthetic: np.ndarray
+    axes: tuple[str, str]
+    fitted_on_real: bool
+
+
+def embed(
+    real: np.ndarray, synthetic: np.ndarray | None = None, method: str = "pca", *, seed: int = 0
+) -> Embedding:
+    """Place samples in two dimensions.
+
+    Principal components, non-negative factors, UMAP and the diffusion map are fitted to the real
+    samples and the synthetic ones are placed there; MDS and t-SNE can place no new sample and
+    take both together. MDS, t-SNE and the diffusion map take distances of all values: in leading
+    principal components of the real samples these would lie further apart than any others. UMAP,
+    which pushes what it places among many noisy values outwards, gets a few such components.
+
+    Parameters
+    ----------
+    real : ndarray, shape (n_real, n_features)
+        At least 5 rows, 2 columns.
+    synthetic : ndarray, shape (n_synthetic, n_features), optional
+    method : str
+        Key of `METHODS`.
+    seed : int
+
+    Returns
+    -------
+    Embedding
+
+    Raises
+    ------
+    InputError
+        On an unknown method, too few samples, negative values for the factors, or UMAP where it
+        is not installed.
+    """
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
+    if len(real) < FEWEST or real.shape[1] < 2:
+        raise InputError(
+            f"samples: expected at least {FEWEST} with 2 values each; found {real.shape[0]} with "
+            f"{real.shape[1]}"
+        )
+    other = np.empty((0, real.shape[1]), real.dtype) if synthetic is None else synthetic
+    if method == "pca":
+        return _by_pca(real, other, seed)
+    if method == "nmf":
+        return _by_nmf(real, other, seed)
+    if method in JOINT:
+        both = np.concatenate([real, other])
+        found = _mds(both, seed) if method == "mds" else _tsne(both, seed)
+        places = found[: len(real)], found[len(real) :]
+    elif method == "umap":
+        places = _umap(real, other, seed)
+    else:
+        fitted = fit_diffusion_map(real)
+        places = fitted.coordinates, fitted.place(other)
+    names = {"mds": "MDS", "tsne": "t-SNE", "umap": "UMAP", "diffusion": "diffusion component"}
+    return Embedding(*places, _numbered(names[method]), fitted_on_real=method not in JOINT)
+
+
+def _by_pca(real: np.ndarray, other: np.ndarray, seed: int) -> Embedding:
+    pca = PCA(2, svd_solver="randomized", random_state=seed)
+    near = pca.fit_transform(np.asarray(real, dtype=np.float64))
+    far = pca.transform(np.asarray(other, dtype=np.float64)) if len(other) else near[:0]
+    first, second = pca.explained_variance_ratio_
+    axes = f"PC 1 ({first:.1%} of the variance)", f"PC 2 ({second:.1%})"
+    return Embedding(near, far, axes, fitted_on_real=True)
+
+
+def _by_nmf(real: np.ndarray, other: np.ndarray, seed: int) -> Embedding:
+    lowest = min(float(X.min()) for X in (real, other) if X.size)
+    if lowest < 0:
+        raise InputError(
+            f"nmf: expected values of at least 0; found {lowest:.4g}: choose another --method"
+        )
+    nmf = NMF(2, init="nndsvda", random_state=seed, max_iter=1000, tol=1e-3)
+    near = nmf.fit_transform(np.asarray(real, dtype=np.float64))
+    far = nmf.transform(np.asarray(other, dtype=np.float64)) if len(other) else near[:0]
+    return Embedding(near, far, _numbered("NMF factor"), fitted_on_real=True)
+
+
+def _mds(points: np.ndarray, seed: int) -> np.ndarray:
+    """Metric MDS by majorisation, from the leading principal components."""
+    found = smacof(
+        pairwise_distances(points),
+        n_components=2,
+        init=PCA(2, svd_solver="randomized", random_state=seed).fit_transform(points),
+        n_init=1,
+        max_iter=100,
+        random_state=seed,
+        normalized_stress=False,
+    )
+    places: np.ndarray = found[0]
+    return places
+
+
+def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    found: np.ndarray = model.fit_transform(points)
+    return found
+
+
+def _umap(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    n_components = min(MOST_COMPONENTS, max(2, len(real) // 20), real.shape[1])
+    pca = PCA(n_components, svd_solver="randomized", random_state=seed)
+    near = pca.fit_transform(np.asarray(real, dtype=np.float64))
+    model = _umap_class()(
+        n_neighbors=min(15, len(near) - 1), random_state=seed, transform_seed=seed, n_jobs=1
+    )
+    places = model.fit_transform(near)
+    if not len(other):
+        return places, places[:0]
+    return places, model.transform(pca.transform(np.asarray(other, dtype=np.float64)))
+
+
+def _umap_class() -> Any:
+    """UMAP's class; what it says of a package that it does not need here is left unsaid."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+            from umap import UMAP
+    except ImportError:
+        raise InputError(
+            "umap: expected the package umap-learn; found none: pip install 'm1pipe[umap]', or "
+            "choose another --method"
+        ) from None
+    return UMAP
+
+
+def _numbered(name: str) -> tuple[str, str]:
+    return f"{name} 1", f"{name} 2"
