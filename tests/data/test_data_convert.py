@@ -90,9 +90,16 @@ def test_every_float_is_read_exactly(tmp_path: Path, values: list[list[float]], 
 
 @pytest.mark.parametrize("block_bytes", [1, 300, 10**9])
 @pytest.mark.parametrize("genes_as_rows", [False, True])
+@pytest.mark.parametrize("by_threads", [False, True])
 def test_blocks_of_any_size_give_the_same(
-    tmp_path: Path, block_bytes: int, genes_as_rows: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    block_bytes: int,
+    genes_as_rows: bool,
+    by_threads: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if by_threads:
+        monkeypatch.setattr("m1pipe.data.sources.text._LARGE_BYTES", 0)
     monkeypatch.setattr(spool, "BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(spool, "TRANSPOSE_BYTES", 3 * block_bytes)
     monkeypatch.setattr("m1pipe.data.sources.lines._READ_BYTES", block_bytes)

@@ -1,16 +1,15 @@
 """Numbers out of text are those of `float`, to the bit, whichever way they are read."""
 
-import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m1pipe.data.sources import pieces
 from m1pipe.data.sources.numbers import PADDING, one_number, parse_decimals
-from m1pipe.data.sources.pieces import Piece, parse_piece
+from m1pipe.data.sources.pieces import Piece, compiled_scan, parse_piece
 
 DIGITS = st.text("0123456789", max_size=17)
 DECIMALS = st.builds(
@@ -64,23 +63,24 @@ def test_one_number(text: str, value: float | None) -> None:
     assert np.isnan(one_number("NA"))
 
 
-@pytest.fixture(params=["numpy", "simdjson"])
+@pytest.fixture(params=["numpy", "compiled"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Both ways of reading a piece, with the extra `fast` and without."""
-    if request.param == "numpy":
-        monkeypatch.setattr(pieces, "simdjson", None)
-    else:
-        pytest.importorskip("simdjson")
-        assert pieces.simdjson is sys.modules["simdjson"]
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+        scan = compiled_scan()
+        assert scan is not None
+        monkeypatch.setitem(OPTIONS, "scan", scan)
     yield request.param
+
+
+OPTIONS: dict[str, Any] = {"delimiter": "\t", "scan": None}
 
 
 def _piece(
     text: str, n_fields: int, cut: tuple[int, ...] = (), missing: bool = False
 ) -> Piece | None:
-    return parse_piece(
-        text.encode(), delimiter="\t", n_fields=n_fields, cut=cut, keep_missing=missing
-    )
+    return parse_piece(text.encode(), n_fields=n_fields, cut=cut, keep_missing=missing, **OPTIONS)
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -91,6 +91,40 @@ def test_a_piece_is_read(way: str, end: str) -> None:
     assert parsed is not None and parsed.names == ["s1", "Ele\u0301"]
     expected = np.array([[_nearest(v) for v in row] for row in (first, second)])
     assert parsed.values.tobytes() == expected.tobytes()
+
+
+@settings(deadline=None)
+@given(st.lists(DECIMALS | FLOATS, min_size=1, max_size=60), st.data())
+def test_compiled_numbers_are_those_of_float(tokens: list[str], data: st.DataObject) -> None:
+    scan = pytest.importorskip("m1pipe.data.sources.compiled").scan
+    text = "s\t" + "\t".join(tokens) + "\n"
+    values = np.full((1, len(tokens)), np.nan, dtype=np.float32)
+    odd = np.empty((len(tokens), 3), dtype=np.int64)
+    raw = np.frombuffer(text.encode(), dtype=np.uint8)
+    n_odd = scan(raw, np.uint8(9), np.empty((1, 2), dtype=np.int64), values, odd)
+    for i, start, end in odd[:n_odd].tolist():
+        assert text[start:end] == tokens[i]
+        values[0, i] = _nearest(tokens[i])
+    assert values.tobytes() == np.array([_nearest(t) for t in tokens]).tobytes()
+    plain = {i for i, t in enumerate(tokens) if "e" not in t and len(t.lstrip("-")) <= 15}
+    assert not plain & set(odd[:n_odd, 0].tolist())
+
+
+def _float32_midpoints() -> list[str]:
+    """Texts beside the middle of two float32, which rounding twice could send the wrong way."""
+    rng = np.random.default_rng(0)
+    below = rng.lognormal(0, 5, 200).astype(np.float32)
+    middle = (below.astype(float) + np.nextafter(below, np.float32(np.inf)).astype(float)) / 2
+    return [f"{v:.16e}" for m in middle for v in (m, np.nextafter(m, 0), np.nextafter(m, 9e99))]
+
+
+def test_numbers_in_the_middle_between_two_are_rounded_as_float_does(way: str) -> None:
+    tokens = _float32_midpoints()
+    for many in (tokens, ["1"] * 4 * len(tokens) + tokens):
+        parsed = _piece("s\t" + "\t".join(many) + "\n", len(many) + 1)
+        if parsed is not None:
+            assert parsed.values.tobytes() == np.array([_nearest(t) for t in many]).tobytes()
+    assert parsed is not None
 
 
 def test_labels_are_cut_out(way: str) -> None:
@@ -148,5 +182,4 @@ def test_missing_values_are_kept_on_request(way: str) -> None:
 
 def test_names_that_are_no_utf8_are_left_to_the_careful(way: str) -> None:
     piece = "\u00e9\t1\n".encode("latin-1")
-    options = {"delimiter": "\t", "n_fields": 2, "keep_missing": False}
-    assert parse_piece(piece, cut=(), **options) is None  # type: ignore[arg-type]
+    assert parse_piece(piece, n_fields=2, cut=(), keep_missing=False, **OPTIONS) is None

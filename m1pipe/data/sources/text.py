@@ -1,9 +1,13 @@
 """Streaming reader of delimited text: a header, rows of text, blocks of numbers."""
 
 import csv
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +15,12 @@ import numpy as np
 
 from m1pipe.data.sources.lines import TextReader, open_chunks
 from m1pipe.data.sources.numbers import one_number
-from m1pipe.data.sources.pieces import parse_piece
+from m1pipe.data.sources.pieces import Piece, compiled_scan, parse_piece
 from m1pipe.errors import InputError
+
+# From here on compiled code and threads make up for their start.
+_LARGE_BYTES = 2**26
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -141,23 +149,44 @@ class TextTable:
             On a ragged row, a missing value, or text among the numbers, with line and column.
         """
         cut = [self.columns.index(name) + 1 for name in text_columns]
-        for number, piece in self._pieces():
-            parsed = None
-            if not text_rows and not self._blank:
-                parsed = parse_piece(
-                    piece,
-                    delimiter=self.delimiter,
-                    n_fields=len(self.columns) + 1,
-                    cut=cut,
-                    keep_missing=keep_missing,
-                )
-            if parsed is not None:
+        pieces = self._parsed(cut, keep_missing=keep_missing)
+        if text_rows:
+            pieces = ((number, piece, None) for number, piece in self._pieces())
+        for number, piece, parsed in pieces:
+            if parsed is not None and not self._blank:
                 lines = list(range(number, number + len(parsed.names)))
                 yield TextBlock(parsed.names, lines, parsed.values, parsed.text)
                 continue
             held = self._held_rows(piece, number, cut, text_rows)
             if held:
                 yield self._parse(held, cut, keep_missing=keep_missing)
+
+    def _parsed(
+        self, cut: list[int], *, keep_missing: bool
+    ) -> Iterator[tuple[int, bytes, Piece | None]]:
+        """Pieces with the number of their first line, those of a large file parsed by threads."""
+        large = self.path.stat().st_size >= _LARGE_BYTES
+        parse = partial(
+            parse_piece,
+            delimiter=self.delimiter,
+            n_fields=len(self.columns) + 1,
+            cut=cut,
+            keep_missing=keep_missing,
+            scan=compiled_scan() if large else None,
+        )
+        if not large:
+            for number, piece in self._pieces():
+                yield number, piece, parse(piece)
+            return
+        n_threads = min(os.cpu_count() or 1, _MOST_THREADS)
+        waiting: deque[tuple[int, bytes, Future[Piece | None]]] = deque()
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="m1pipe-parse") as pool:
+            for number, piece in self._pieces():
+                waiting.append((number, piece, pool.submit(parse, piece)))
+                if len(waiting) > n_threads:
+                    yield _done(waiting.popleft())
+            while waiting:
+                yield _done(waiting.popleft())
 
     def _held_rows(
         self, piece: bytes, number: int, cut: list[int], text_rows: Sequence[str]
@@ -258,6 +287,13 @@ def open_table(path: Path, *, repeats: bool = False) -> Iterator[TextTable]:
     """
     with open_chunks(path) as chunks:
         yield TextTable(path, TextReader(chunks), repeats=repeats)
+
+
+def _done(
+    waiting: tuple[int, bytes, Future[Piece | None]],
+) -> tuple[int, bytes, Piece | None]:
+    number, piece, parsing = waiting
+    return number, piece, parsing.result()
 
 
 def _find_delimiter(header: bytes, where: str) -> str:
