@@ -85,7 +85,7 @@ def load_pair(
             if isinstance(source, str | os.PathLike):
                 stack.enter_context(sets[role])
         units = common_units(sets)
-        columns, kept = common_genes(sets, min_coverage)
+        columns, kept, _ = common_genes(sets, min_coverage)
         rows = {role: draw_rows(m.n_samples, max_samples, seed) for role, m in sets.items()}
         values = {role: read_rows(m, rows[role], columns[role]) for role, m in sets.items()}
         is_log = to_scale(values, units).is_log

@@ -18,7 +18,7 @@ from m1pipe.encoder.bound import log_likelihood
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned, missing_uns
+from m1pipe.recipe import Aligned, match_recipe, missing_uns
 from m1pipe.runs.inputs import training_data
 
 PathLike = str | os.PathLike[str]
@@ -115,10 +115,11 @@ def run_score(
     known = _training_quantiles(encoder, Path(run))
     with open_matrix(data, aliases=aliases) as matrix:
         scores = log_likelihood(encoder, matrix, min_coverage=min_coverage)
+        uns = missing_uns(match_recipe(matrix, encoder.recipe, min_coverage=min_coverage).missing)
         percentile = 100 * np.searchsorted(known, scores) / len(known)
         table = np.column_stack([scores, percentile]).astype(np.float32)
         var = pd.DataFrame(index=["log_likelihood", "percentile"])
-        write_matrix(out, table, obs=matrix.obs, var=var, units=Units(), force=force)
+        write_matrix(out, table, obs=matrix.obs, var=var, units=Units(), uns=uns, force=force)
     low = float((percentile <= 1).mean())
     return (
         f"{out}: {len(scores):,} samples, log-likelihood {np.median(scores):,.1f} (median); "
@@ -165,6 +166,7 @@ def run_interpolate(
         if difference is not None:
             more, less = (place_of(encoder, matrix, end)[0] for end in difference)
             Z = Z + (more - less)
+        uns = missing_uns(match_recipe(matrix, encoder.recipe).missing)
     codes = None
     if code is not None and last is not None:
         codes = np.where(np.linspace(0, 1, n_steps) < 0.5, code, last).astype(np.int64)
@@ -174,7 +176,8 @@ def run_interpolate(
     if codes is not None and encoder.condition is not None:
         obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
     X = encoder.decode(Z, codes)
-    write_matrix(out, X, obs=obs, var=encoder.recipe.gene_names, units=encoder.units, force=force)
+    var, units = encoder.recipe.gene_names, encoder.units
+    write_matrix(out, X, obs=obs, var=var, units=units, uns=uns, force=force)
     return f"{out}: {n_steps} steps from {ends[0]} to {ends[1]}, {len(encoder.genes):,} genes"
 
 

@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
-from m1pipe.atomic import atomic_folder, write_json
+import pandas as pd
+
+from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.errors import InputError
+from m1pipe.recipe import MISSING_FILE
 from m1pipe.reports.quality import summary_line, write_quality
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.settings import to_dict
@@ -30,7 +33,8 @@ def run_quality(
     real, synthetic, holdout : path
         Files of samples: trained on, made, and never seen.
     out : path
-        Folder with quality.html, quality.json, quality.csv, config.json, provenance.json.
+        Folder with quality.html, quality.json, quality.csv, config.json, provenance.json, and
+        missing_genes.csv (columns set and gene).
     config : QualityConfig
     force : bool
         Overwrite an earlier report.
@@ -57,6 +61,10 @@ def run_quality(
         write_json(temporary / "config.json", to_dict(config))
         write_json(temporary / "provenance.json", provenance)
         write_quality(report, temporary, provenance=provenance)
+        lacking = report.info["missing_genes"]
+        rows = [(role, gene) for role, genes in lacking.items() for gene in genes]
+        table = pd.DataFrame(rows, columns=["set", "gene"])
+        write_text(temporary / MISSING_FILE, table.to_csv(index=False))
     return report, f"{out / 'quality.html'}: {summary_line(report)}"
 
 

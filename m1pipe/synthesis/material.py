@@ -107,7 +107,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
                 f"{matrix.path or 'memory'}"
             )
     units = common_units(sets)
-    columns, kept = common_genes(sets, config.min_coverage)
+    columns, kept, lacking = common_genes(sets, config.min_coverage)
     values = {role: _read(matrix, columns[role]) for role, matrix in sets.items()}
     scale = to_scale(values, units)
     donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
@@ -115,6 +115,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
         "n": {role: matrix.n_samples for role, matrix in sets.items()},
         "n_genes": int(kept.size),
         "n_genes_of_real": sets["real"].n_genes,
+        "missing_genes": lacking,
         "units": {role: str(matrix.units) for role, matrix in sets.items()},
         "scale": scale.name,
         "donors_on_both_sides": _shared_donors(donors, explicit=config.group is not None),
@@ -151,7 +152,7 @@ def common_units(sets: dict[str, Matrix]) -> Units:
 
 def common_genes(
     sets: dict[str, Matrix], min_coverage: float
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list[str]]]:
     """Find the genes that all sets have, by name.
 
     Parameters
@@ -167,6 +168,8 @@ def common_genes(
         Column of every common gene in each set.
     kept : ndarray of int
         The same in the real set, ascending.
+    missing : dict of str to list of str
+        Genes of the real set that each other set lacks; only sets that lack some.
 
     Raises
     ------
@@ -174,7 +177,7 @@ def common_genes(
         If a set has too few of them.
     """
     real = sets["real"]
-    found = {"real": np.arange(real.n_genes)}
+    found, missing = {"real": np.arange(real.n_genes)}, {}
     for role in [role for role in sets if role != "real"]:
         match = match_genes(
             real.genes.tolist(),
@@ -185,13 +188,15 @@ def common_genes(
         )
         require_coverage(match, min_coverage, f"{role} samples against the real ones")
         found[role] = match.columns
+        if match.missing:
+            missing[role] = match.missing
     kept = np.flatnonzero(np.all([columns >= 0 for columns in found.values()], axis=0))
     if kept.size < 2:
         raise InputError(f"genes: expected at least 2 that {_files(sets)} have; found {kept.size}")
     if kept.size < real.n_genes:
         text = f"{real.n_genes - kept.size:,} of {real.n_genes:,} genes are not in {_files(sets)}"
         warnings.warn(f"{text}: left out", M1Warning, stacklevel=5)
-    return {role: columns[kept] for role, columns in found.items()}, kept
+    return {role: columns[kept] for role, columns in found.items()}, kept, missing
 
 
 def _files(sets: dict[str, Matrix]) -> str:

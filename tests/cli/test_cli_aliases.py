@@ -112,7 +112,19 @@ def test_quality_matches_by_the_table(job: Path, tmp_path: Path) -> None:
     config = QualityConfig(aliases=str(job / "aliases.tsv"), group="none")
     material = load_material(*(tmp_path / f"{role}.h5ad" for role in sets), config)
     assert material.genes.tolist() == data.var_names.tolist()
+    assert material.facts["missing_genes"] == {}
     assert np.array_equal(material.synthetic, aliased.X[100:200])
+
+
+@pytest.mark.filterwarnings("ignore::m1pipe.errors.M1Warning")
+def test_quality_lists_what_a_set_lacks(job: Path, tmp_path: Path) -> None:
+    whole, part = job / "data/genes.h5ad", job / "part.h5ad"
+    arguments = ["--real", whole, "--synthetic", whole, "--holdout", part, "--label", "tissue"]
+    arguments += ["--aliases", job / "aliases.tsv", "--resamples", 2, "--group", "none"]
+    assert _run("quality", *arguments, "--out", tmp_path / "q") == 0
+    missing = pd.read_csv(tmp_path / "q/missing_genes.csv")
+    names = anndata.read_h5ad(whole).var_names[:2].tolist()
+    assert missing.to_dict("list") == {"set": ["holdout"] * 2, "gene": names}
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "impute", "score"])
@@ -122,6 +134,9 @@ def test_commands_through_a_model(job: Path, tmp_path: Path, command: str) -> No
     assert _run(command, job / "run", job / "data/genes.h5ad", "--out", plain) == 0
     assert _run(command, job / "run", job / "genes.h5ad", "--out", aliased, *table) == 0
     assert np.array_equal(anndata.read_h5ad(plain).X, anndata.read_h5ad(aliased).X)
+    part, names = tmp_path / "part.h5ad", anndata.read_h5ad(job / "data/genes.h5ad").var_names[:2]
+    assert _run(command, job / "run", job / "part.h5ad", "--out", part, *table) == 0
+    assert list(anndata.read_h5ad(part).uns["m1pipe"]["missing_genes"]) == list(names)
 
 
 def test_interpolate(job: Path, tmp_path: Path) -> None:
@@ -130,3 +145,6 @@ def test_interpolate(job: Path, tmp_path: Path) -> None:
     assert _run(*arguments, "--out", tmp_path / "no.h5ad") == 1
     table = ["--aliases", job / "aliases.tsv"]
     assert _run(*arguments, "--out", tmp_path / "way.h5ad", *table) == 0
+    arguments[2] = job / "part.h5ad"
+    assert _run(*arguments, "--out", tmp_path / "part.h5ad", *table) == 0
+    assert len(anndata.read_h5ad(tmp_path / "part.h5ad").uns["m1pipe"]["missing_genes"]) == 2

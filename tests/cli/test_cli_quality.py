@@ -56,6 +56,7 @@ def test_from_files_to_a_report(
     assert "grouped by the column donor" in captured.err
     assert {path.name for path in out.iterdir()} == {
         "config.json", "provenance.json", "quality.html", "quality.json", "quality.csv",
+        "missing_genes.csv",
     }  # fmt: skip
     config = json.loads((out / "config.json").read_text())
     assert (config["seed"], config["label"], config["n_resamples"]) == (3, "tissue", 4)
