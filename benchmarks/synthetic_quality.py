@@ -1,18 +1,21 @@
 """Quality of generated samples on simulated expression, over fresh seeds.
 
-One model and one sample a seed and layout serve all scores; the rivals of `m1pipe quality` run
-beside it on request. One Markdown row a layout and generator: mean over seeds of the score, and of
-its ceiling (real training samples in the place of the synthetic ones):
+One model and one sample a seed and layout serve all scores. Beside it on request the rivals of
+`m1pipe quality`, and as the control of the privacy scores samples from the posteriors of the
+training samples. Printed are Markdown rows, one a layout, generator and score: mean over seeds,
+lowest and highest, and the mean ceiling (real training samples in the place of synthetic ones):
 
-    python benchmarks/synthetic_quality.py --seeds 0,1,2,3,4 --layouts unimodal,clusters --rivals
+    python benchmarks/synthetic_quality.py --seeds 0,1,2,3,4 --rivals --control --out R.json
 
 Options after `--set` are settings of `m1pipe train`, as in `--set transform=standardize`.
 """
 
 import argparse
 import json
+import os
+import platform
 import tempfile
-from collections import defaultdict
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from m1pipe.runs.train import run_training
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 from m1pipe.synthesis.quality import quality
+from m1pipe.synthesis.score import Score
 
 SCORES = (
     "gamma",
@@ -33,67 +37,107 @@ SCORES = (
     "variance_ratio",
     "variance_log_rms",
     "c2st_forest",
-    "recall",
+    "c2st_logistic",
     "precision",
+    "recall",
+    "coverage",
     "tstr_over_trtr",
     "closer_to_train",
+    "membership_auc",
 )
+CONTROL = "posterior (control)"
+FIELDS = ("value", "low", "high", "ceiling", "floor")
+QUICK = {"n_draws": 1, "n_resamples": 20, "n_permutations": 1, "max_genes": 100}
 DEFAULTS = {"transform": "normal_score", "condition": "class"}
 
 
-def measure(layout: str, seed: int, settings: dict[str, Any], *, rivals: bool) -> dict[str, Any]:
-    """Simulate, train, generate and score: model to score to (value, ceiling)."""
+def measure(
+    layout: str, seed: int, settings: dict[str, Any], *, rivals: bool, control: bool
+) -> list[dict[str, Any]]:
+    """Simulate, train, generate and score: a row a model and score."""
+    rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, sim = Path(name), Path(name) / "sim"
         simulated = ExpressionConfig(layout=layout, seed=seed)  # type: ignore[arg-type]
-        simulate_expression(folder / "sim", simulated)
+        simulate_expression(sim, simulated)
         config = build(EncoderConfig, settings, {"seed": seed})
-        run_training(folder / "sim" / "training.h5ad", folder / "run", config)
+        run_training(sim / "training.h5ad", folder / "run", config)
+        files = (sim / "training.h5ad", folder / "s.h5ad", sim / "held_out.h5ad")
         made = GenerateConfig(n=simulated.n_training, seed=seed)
-        label = config.model.condition
-        run_generate(folder / "run", folder / "s.h5ad", made)
-        report = quality(
-            folder / "sim" / "training.h5ad",
-            folder / "s.h5ad",
-            folder / "sim" / "held_out.h5ad",
-            config=QualityConfig(rivals=rivals, seed=seed, label=label),
-        )
+        run_generate(folder / "run", files[1], made)
+        scored = QualityConfig(rivals=rivals, seed=seed, label=config.model.condition)
+        for model, scores in quality(*files, config=scored).scores.items():
+            rows += [row(layout, seed, model, score) for score in scores]
+        if control:
+            made = GenerateConfig(n=simulated.n_training, seed=seed, sampler="posterior")
+            run_generate(folder / "run", files[1], made, force=True)
+            report = quality(*files, config=QualityConfig(seed=seed, **QUICK))
+            rows.append(row(layout, seed, CONTROL, report.score("closer_to_train")))
+    return rows
+
+
+def row(layout: str, seed: int, model: str, score: Score) -> dict[str, Any]:
+    """A score in plain numbers; None where it has none."""
+    numbers = {name: getattr(score, name) for name in FIELDS}
+    plain = {name: float(x) if np.isfinite(x) else None for name, x in numbers.items()}
     return {
-        model: {s.definition.name: (s.value, s.ceiling) for s in scores}
-        for model, scores in report.scores.items()
+        "layout": layout,
+        "seed": seed,
+        "generator": model,
+        "score": score.definition.name,
+        **plain,
     }
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--layouts", default="unimodal,clusters")
     parser.add_argument("--rivals", action="store_true")
+    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--out", type=Path, help="every score of every seed as JSON")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     chosen = parser.parse_args()
     settings = {**DEFAULTS, **dict(text.split("=", 1) for text in chosen.set)}
     settings = {name: _value(value) for name, value in settings.items()}
-    print("| layout | generator | " + " | ".join(SCORES) + " |", flush=True)
-    print("|---" * (len(SCORES) + 2) + "|", flush=True)
-    for layout in chosen.layouts.split(","):
-        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for seed in map(int, chosen.seeds.split(",")):
-            for model, scores in measure(layout, seed, settings, rivals=chosen.rivals).items():
-                found[model].append(scores)
-        for model, several in found.items():
-            cells = [_cell([scores.get(name) for scores in several]) for name in SCORES]
-            print(f"| {layout} | {model} | " + " | ".join(cells) + " |", flush=True)
+    rows: list[dict[str, Any]] = []
+    for seed in map(int, chosen.seeds.split(",")):
+        for layout in chosen.layouts.split(","):
+            begun = time.process_time()
+            rows += measure(layout, seed, settings, rivals=chosen.rivals, control=chosen.control)
+            print(f"# {layout}, seed {seed}: {time.process_time() - begun:.0f} CPU s", flush=True)
+            if chosen.out is not None:
+                _write(chosen, settings, rows)
+    print("| layout | generator | score | mean | range | ceiling |\n" + "|---" * 6 + "|")
+    for key in dict.fromkeys((r["layout"], r["generator"], r["score"]) for r in rows):
+        if key[2] in SCORES:
+            found = [r for r in rows if (r["layout"], r["generator"], r["score"]) == key]
+            print(f"| {' | '.join(key)} | {_cells(found)} |")
 
 
-def _cell(pairs: list[tuple[float, float | None] | None]) -> str:
-    """Mean value over seeds and, in brackets, mean ceiling."""
-    known = [pair for pair in pairs if pair is not None and pair[0] is not None]
-    if not known:
-        return "-"
-    value = float(np.mean([pair[0] for pair in known]))
-    ceilings = [pair[1] for pair in known if pair[1] is not None and np.isfinite(pair[1])]
-    return f"{value:.3f}" + (f" ({np.mean(ceilings):.3f})" if ceilings else "")
+def _cells(found: list[dict[str, Any]]) -> str:
+    """Mean over seeds, lowest and highest, and the mean ceiling."""
+    values = [r["value"] for r in found if r["value"] is not None]
+    ceilings = [r["ceiling"] for r in found if r["ceiling"] is not None]
+    if not values:
+        return "- | - | -"
+    ceiling = f"{np.mean(ceilings):.3f}" if ceilings else "-"
+    return f"{np.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} | {ceiling}"
+
+
+def _write(
+    chosen: argparse.Namespace, settings: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    found = {
+        "machine": machine,
+        "load": os.getloadavg()[0],
+        "train": settings,
+        "rivals": chosen.rivals,
+        "scores": rows,
+    }
+    chosen.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _value(text: Any) -> Any:

@@ -118,7 +118,7 @@ class Predictor:
             If the genes or units do not fit.
         """
         units, var = self.units(linear=linear), self._targets(interval, linear)
-        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        aligned = self._align(data, min_coverage)
         blocks = [X for _, X in self._blocks(aligned, linear)]
         X = np.concatenate(blocks) if blocks else np.empty((0, len(self.head.names)), np.float32)
         obs = self._annotated(aligned.matrix.obs, X)
@@ -142,7 +142,7 @@ class Predictor:
             As `predict`, or if the file is there and `force` is not given.
         """
         units, var = self.units(linear=linear), self._targets(interval, linear)
-        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        aligned = self._align(data, min_coverage)
         blocks = self._blocks(aligned, linear)
         obs = aligned.matrix.obs
         if self.is_classes:
@@ -181,6 +181,12 @@ class Predictor:
                 "recipe": self.recipe.to_dict() if self.encoder is None else None,
             },
         )
+
+    def _align(self, data: Any, min_coverage: float) -> Aligned:
+        """Data in the model's genes; NaN is kept where the encoder alone sees levels."""
+        if self.encoder is None or self.own_genes is not None:
+            return align(data, self.recipe, min_coverage=min_coverage)
+        return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for."""

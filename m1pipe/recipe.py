@@ -76,10 +76,13 @@ class Aligned:
     present : ndarray of bool, shape (n_genes,)
         Genes of the recipe that the matrix has.
     keep_missing : bool
-        Leave NaN in place, in genes that the matrix lacks too, in place of refusing it.
+        Leave NaN in place, in place of refusing it.
+    keep_lacking : bool
+        Put NaN where the matrix lacks a gene, in place of the training mean.
     """
 
     keep_missing: bool = False
+    keep_lacking: bool = False
 
     def __init__(self, matrix: Matrix, recipe: Recipe, match: GeneMatch) -> None:
         self.matrix = matrix
@@ -113,18 +116,19 @@ class Aligned:
         Raises
         ------
         InputError
-            If a value is not finite, or a sample cannot be normalised.
+            If a value is not finite, or a sample cannot be normalised. Where NaN is kept: if it
+            is all that a sample has.
         """
         room = out if self.present.all() else None
         X = self.matrix.take(indices, self._columns, out=room)
-        seen = np.nan_to_num(X, nan=0.0, posinf=np.inf) if self.keep_missing else X
-        check_finite(seen, self.matrix, np.asarray(indices), columns=self._columns)
+        if not np.isfinite(X).all():
+            self._check(X, np.asarray(indices))
         if self._converts:
             X = convert_units(X, self.matrix.units, self.recipe.units, self._totals(X, indices))
         if self.present.all():
             return X
         filled = np.tile(self.recipe.gene_means, (len(X), 1))
-        if self.keep_missing:
+        if self.keep_lacking:
             filled[:] = np.nan
         filled[:, self.present] = X
         return filled
@@ -135,11 +139,32 @@ class Aligned:
             stop = min(start + n_rows, self.matrix.n_samples)
             yield start, stop, self.take(np.arange(start, stop))
 
+    def _check(self, X: np.ndarray, indices: np.ndarray) -> None:
+        """Refuse what is not finite, but for NaN where it is kept and not all that there is."""
+        if not self.keep_missing:
+            check_finite(X, self.matrix, indices, columns=self._columns)
+        missing = np.isnan(X)
+        check_finite(np.where(missing, 0, X), self.matrix, indices, columns=self._columns)
+        empty = np.flatnonzero(missing.all(axis=1))
+        if empty.size:
+            raise InputError(
+                f"{_where(self.matrix)}: expected a level of at least one of the model's genes in "
+                f"every sample; found none in {self.matrix.samples[indices[empty[0]]]!r} "
+                f"({empty.size} such samples): leave them out"
+            )
+
     def _totals(self, X: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
         """Library size of each row over the recipe's genes, where counts are normalised."""
         if not self.matrix.units.is_counts:
             return None
         totals = X.sum(axis=1, dtype=np.float64)
+        unknown = np.flatnonzero(np.isnan(totals))
+        if unknown.size:
+            raise InputError(
+                f"{_where(self.matrix)}: expected whole counts to normalise; found NaN in sample "
+                f"{self.matrix.samples[indices[unknown[0]]]!r}, whose total is not known then: "
+                "normalise them before values go missing"
+            )
         empty = np.flatnonzero(~(totals > 0))
         if empty.size:
             sample = self.matrix.samples[indices[empty[0]]]

@@ -338,7 +338,7 @@ def check_finite(
     gene = matrix.genes[column if columns is None else columns[column]]
     raise InputError(
         f"{matrix.path or 'matrix'}: expected finite numbers; found {X[row, column]} in sample "
-        f"{sample!r}, gene {gene!r}: impute it or leave the sample or gene out"
+        f"{sample!r}, gene {gene!r}: impute it (m1pipe impute) or leave the sample or gene out"
     )
 
 

@@ -21,15 +21,21 @@ def fit_levels(X: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     X : ndarray, shape (n_samples, n_genes)
+        NaN where a level is missing; every gene has at least one.
 
     Returns
     -------
     ndarray of float32, shape (n_knots, n_genes)
         Ascending, at the places (i + 1/2) / n_knots.
     """
+    levels: np.ndarray
     if len(X) <= MOST_KNOTS:
-        return np.sort(X, axis=0).astype(np.float32)
-    levels: np.ndarray = np.quantile(X, places(MOST_KNOTS), axis=0, method="hazen")
+        levels = np.sort(X, axis=0)
+    else:
+        levels = np.quantile(X, places(MOST_KNOTS), axis=0, method="hazen")
+    for j in np.flatnonzero(np.isnan(levels).any(axis=0)):
+        known = X[~np.isnan(X[:, j]), j]
+        levels[:, j] = np.quantile(known, places(len(levels)), method="hazen")
     return levels.astype(np.float32)
 
 

@@ -149,7 +149,7 @@ class GeneTransform:
 class _Moments:
     """Running count, mean, sum of squared deviations, smallest and largest, per gene."""
 
-    count: int
+    count: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
     low: np.ndarray
@@ -157,20 +157,26 @@ class _Moments:
 
     def add(self, X: np.ndarray) -> None:
         """Merge a block by the pairwise update of Chan, Golub and LeVeque (1979)."""
-        n = X.shape[0]
+        n = np.full(X.shape[1], X.shape[0])
         mean = X.mean(axis=0, dtype=np.float64)
         deviations = X - mean
+        if np.isnan(mean).any():
+            n = n - np.isnan(X).sum(axis=0)
+            mean = np.nansum(X, axis=0, dtype=np.float64) / np.maximum(n, 1)
+            deviations = np.nan_to_num(X - mean)
         total = self.count + n
         delta = mean - self.mean
-        self.mean += delta * (n / total)
+        self.mean += delta * (n / np.maximum(total, 1))
         self.squares += np.einsum("ij,ij->j", deviations, deviations)
-        self.squares += delta**2 * (self.count * n / total)
-        np.minimum(self.low, X.min(axis=0), out=self.low)
-        np.maximum(self.high, X.max(axis=0), out=self.high)
+        self.squares += delta**2 * (self.count * n / np.maximum(total, 1))
+        np.fmin(self.low, np.fmin.reduce(X, axis=0), out=self.low)
+        np.fmax(self.high, np.fmax.reduce(X, axis=0), out=self.high)
         self.count = total
 
 
-def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform:
+def fit_gene_transform(
+    kind: str, blocks: Iterable[np.ndarray], *, keep_missing: bool = False
+) -> GeneTransform:
     """Fit a per-gene transform to rows that come in blocks.
 
     Parameters
@@ -182,6 +188,8 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
         few thousand of the rows where there are more.
     blocks : iterable of ndarray, each of shape (n_rows, n_genes)
         The training rows in any blocking; accumulated in float64.
+    keep_missing : bool
+        Fit to the levels that are there, where others are NaN, in place of refusing NaN.
 
     Returns
     -------
@@ -191,13 +199,14 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
     Raises
     ------
     InputError
-        If the kind is unknown, there are no rows, or a value is not finite.
+        If the kind is unknown, there are no rows, or a value is not finite; where NaN is kept: if
+        a gene has no level.
     """
     if kind not in KINDS:
         raise InputError(f"transform: expected one of {', '.join(KINDS)}; found {kind!r}")
     if kind == "normal_score":
-        return _fit_normal_scores(blocks)
-    moments = _accumulate(blocks)
+        return _fit_normal_scores(blocks, keep_missing=keep_missing)
+    moments = _accumulate(blocks, keep_missing=keep_missing)
     location = moments.mean
     scale = np.ones_like(moments.mean)
     if kind == "standardize":
@@ -211,7 +220,7 @@ def fit_gene_transform(kind: str, blocks: Iterable[np.ndarray]) -> GeneTransform
     return GeneTransform(kind, location.astype(np.float32), scale.astype(np.float32))
 
 
-def _fit_normal_scores(blocks: Iterable[np.ndarray]) -> GeneTransform:
+def _fit_normal_scores(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> GeneTransform:
     """Quantiles of a uniform sample of the rows, by one pass (Vitter 1985, algorithm R)."""
     rng = np.random.default_rng(0)
     kept: list[np.ndarray] = []
@@ -225,7 +234,10 @@ def _fit_normal_scores(blocks: Iterable[np.ndarray]) -> GeneTransform:
             seen += 1
     if not kept:
         raise InputError("transform: expected at least one training row; found none")
-    levels = normal_scores.fit_levels(np.stack(kept))
+    rows = np.stack(kept)
+    lacking = np.isnan(rows).all(axis=0) if keep_missing else ~np.isfinite(rows).all(axis=0)
+    _refuse_genes(lacking)
+    levels = normal_scores.fit_levels(rows)
     n_genes = levels.shape[1]
     ones = np.ones(n_genes, dtype=np.float32)
     return GeneTransform("normal_score", np.zeros(n_genes, dtype=np.float32), ones, levels)
@@ -250,20 +262,28 @@ def floored_scale(spread: np.ndarray) -> np.ndarray:
     return np.maximum(spread, FLOOR_SHARE * np.median(varying))
 
 
-def _accumulate(blocks: Iterable[np.ndarray]) -> _Moments:
+def _accumulate(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> _Moments:
     moments: _Moments | None = None
+    n_rows = 0
     for block in blocks:
         if moments is None:
             p = block.shape[1]
-            moments = _Moments(0, np.zeros(p), np.zeros(p), np.full(p, np.inf), np.full(p, -np.inf))
+            ends = np.full(p, np.inf), np.full(p, -np.inf)
+            moments = _Moments(np.zeros(p, dtype=np.int64), np.zeros(p), np.zeros(p), *ends)
+        n_rows += block.shape[0]
         if block.shape[0]:
             moments.add(block)
-    if moments is None or moments.count == 0:
+    if moments is None or n_rows == 0:
         raise InputError("transform: expected at least one training row; found none")
-    if not np.isfinite(moments.mean).all():
-        column = int(np.flatnonzero(~np.isfinite(moments.mean))[0])
+    lacking = moments.count < (1 if keep_missing else n_rows)
+    _refuse_genes(lacking | ~np.isfinite(moments.mean))
+    return moments
+
+
+def _refuse_genes(refused: np.ndarray) -> None:
+    """Refuse genes, a mask of shape (n_genes,), whose levels cannot be fitted to."""
+    if refused.any():
         raise InputError(
             f"transform: expected finite values in the training rows; found NaN or infinity in "
-            f"gene column {column}: drop the gene or fill it in before training"
+            f"gene column {int(refused.argmax())}: drop the gene or fill it in before training"
         )
-    return moments

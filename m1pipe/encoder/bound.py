@@ -7,7 +7,7 @@ import torch
 
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.models.mlp import evaluating
-from m1pipe.models.vae import VAEModule
+from m1pipe.models.vae import VAEModule, known_only
 from m1pipe.recipe import MIN_COVERAGE
 
 DRAWS = 64
@@ -18,6 +18,8 @@ def importance_bound(
     x: torch.Tensor,
     noise: torch.Tensor,
     codes: torch.Tensor | None = None,
+    *,
+    known: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Log of the mean over draws of p(x, z) / q(z | x).
 
@@ -31,6 +33,8 @@ def importance_bound(
         Standard normal.
     codes : Tensor of int, shape (n_samples,), optional
         Class of each sample, for a conditional model.
+    known : Tensor of bool, shape (n_samples, n_genes), optional
+        Levels that are not missing; the bound is that of these. Left out: all.
 
     Returns
     -------
@@ -39,13 +43,15 @@ def importance_bound(
 
     References
     ----------
-    Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+    Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8; with missing levels Mattei &
+    Frellsen 2019, arXiv:1812.02633, equation 4.
     """
     mu, logvar = module.encode(x, codes)
     library, weights = module.library(x), []
     for eps in noise:
         z = mu + eps * (0.5 * logvar).exp()
-        log_x = module.likelihood.log_prob(x, module.decode(z, codes, library)).sum(dim=1)
+        log_levels = module.likelihood.log_prob(x, module.decode(z, codes, library))
+        log_x = known_only(log_levels, known).sum(dim=1)
         log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(dim=1)
         weights.append(log_x + log_ratio)
     return torch.stack(weights).logsumexp(dim=0) - float(np.log(len(noise)))
@@ -60,6 +66,8 @@ def log_likelihood(
     min_coverage: float = MIN_COVERAGE,
 ) -> np.ndarray:
     """Lower bound of each sample's log-likelihood, all with the same noise.
+
+    Of the levels that are there, where some are missing or the file lacks genes.
 
     Parameters
     ----------
@@ -76,18 +84,45 @@ def log_likelihood(
     ndarray of float64, shape (n_samples,)
         In nats, as a density of the training data's units (for a law of counts a probability).
     """
-    aligned = encoder.align(data, min_coverage=min_coverage)
+    return bounds(encoder, data, rows=rows, draws=draws, min_coverage=min_coverage)[0]
+
+
+def bounds(
+    encoder: Encoder,
+    data: Any,
+    *,
+    rows: np.ndarray | None = None,
+    draws: int = DRAWS,
+    min_coverage: float = MIN_COVERAGE,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihood of each sample, and how many levels it is of.
+
+    Parameters
+    ----------
+    encoder, data, rows, draws, min_coverage
+        As for `log_likelihood`.
+
+    Returns
+    -------
+    nats : ndarray of float64, shape (n_samples,)
+    n_known : ndarray of int64, shape (n_samples,)
+    """
+    aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True)
+    aligned.keep_lacking = aligned.keep_missing
     rows = np.arange(aligned.shape[0]) if rows is None else rows
     codes = encoder.codes(aligned.matrix, rows)
     generator = torch.Generator().manual_seed(encoder.config.training.seed)
     noise = torch.randn((draws, 1, encoder.n_latent), generator=generator)
-    found = np.empty(rows.size)
+    found, n_known = np.empty(rows.size), np.empty(rows.size, dtype=np.int64)
     for start in range(0, rows.size, CHUNK_ROWS):
         here = slice(start, start + CHUNK_ROWS)
         X = aligned.take(rows[here])
-        told = None if codes is None else torch.from_numpy(codes[here])
+        known, place = ~np.isnan(X), None if codes is None else codes[here]
+        told = None if place is None else torch.from_numpy(place)
         with evaluating(encoder.module), torch.no_grad():
-            x = torch.from_numpy(encoder.scaler.apply(X))
-            bound = importance_bound(encoder.module, x, noise, told)
-        found[here] = bound.double().numpy() + encoder.scaler.log_slope(X).sum(axis=1)
-    return found
+            x = torch.from_numpy(encoder.scaled(X, place))
+            mask = None if known.all() else torch.from_numpy(known)
+            bound = importance_bound(encoder.module, x, noise, told, known=mask)
+        slope = np.where(known, encoder.scaler.log_slope(X), 0).sum(axis=1)
+        found[here], n_known[here] = bound.double().numpy() + slope, known.sum(axis=1)
+    return found, n_known

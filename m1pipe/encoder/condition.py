@@ -178,7 +178,7 @@ def fit_shift(blocks: Iterable[np.ndarray], codes: np.ndarray, n_classes: int) -
     Parameters
     ----------
     blocks : iterable of ndarray, each of shape (n_block_rows, n_genes)
-        Transformed training rows, in order.
+        Transformed training rows, in order; NaN where a level is missing.
     codes : ndarray of int, shape (n_rows,)
         Their classes.
     n_classes : int
@@ -187,21 +187,26 @@ def fit_shift(blocks: Iterable[np.ndarray], codes: np.ndarray, n_classes: int) -
     -------
     ndarray of float32, shape (n_classes, n_genes)
         Each drawn to zero as by one more row that lies at the mean of all, then moved together
-        so that over the rows they average 0.
+        so that over the levels that are there they average 0.
     """
     sums: np.ndarray | None = None
+    counts: np.ndarray = np.bincount(codes, minlength=n_classes)[:, None]
     start = 0
     for X in blocks:
         if sums is None:
             sums = np.zeros((n_classes, X.shape[1]))
         here = codes[start : start + len(X)]
         start += len(X)
+        if np.isnan(X.sum()):
+            missing = np.isnan(X)
+            lost = [missing[here == k].sum(axis=0) for k in range(n_classes)]
+            counts, X = counts - np.stack(lost), np.where(missing, 0, X)
         for k in np.unique(here):
             sums[k] += X[here == k].sum(axis=0, dtype=np.float64)
     if sums is None:
         raise ValueError("expected at least one training row")
-    counts = np.bincount(codes, minlength=n_classes)[:, None]
-    mean = sums.sum(axis=0) / len(codes)
+    n_known = counts.sum(axis=0)
+    mean = sums.sum(axis=0) / n_known
     shift: np.ndarray = (sums - counts * mean) / (counts + 1)
-    shift -= (counts * shift).sum(axis=0) / len(codes)
+    shift -= (counts * shift).sum(axis=0) / n_known
     return shift.astype(np.float32)

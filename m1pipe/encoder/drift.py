@@ -36,6 +36,8 @@ class Drift:
         Share of samples beyond the 99 % quantile of the training rows' reconstruction error.
     beyond_held_out : float or None
         The same share of the encoder's own validation rows: what is to be expected.
+    n_missing : int
+        Levels that are NaN; they stand at their training mean and count for nothing here.
     gap_shift : ndarray, shape (n_latent,), or None
         Root mean square distance, in standard deviations, by which the missing genes move each
         latent of training-like samples; None where no gene is missing, or the law is of counts.
@@ -49,6 +51,7 @@ class Drift:
     genes_shifted: float
     beyond: float
     beyond_held_out: float | None
+    n_missing: int
     gap_shift: np.ndarray | None
 
     def lines(self) -> list[str]:
@@ -56,6 +59,9 @@ class Drift:
         lines = []
         if self.units[0] != self.units[1]:
             lines.append(f"units: {self.units[0]} brought to {self.units[1]}")
+        if self.n_missing:
+            share = self.n_missing / (self.n_samples * (self.n_genes - len(self.missing)))
+            lines.append(f"{self.n_missing:,} levels are missing ({share:.2%} of the file's)")
         if self.gap_shift is not None:
             named = ", ".join(self.missing[:FIRST_NAMES])
             more = ", ..." if len(self.missing) > FIRST_NAMES else ""
@@ -100,23 +106,26 @@ def encode_with_drift(
     InputError
         As `Encoder.align`.
     """
-    aligned = encoder.align(data, min_coverage=min_coverage)
+    aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True)
     present, scale = aligned.present, gene_scale(encoder.scaler, encoder.pca)
     Z = np.empty((aligned.shape[0], encoder.n_latent), dtype=np.float32)
     errors = np.empty(aligned.shape[0])
-    total = np.zeros(aligned.shape[1])
+    total, n_known = np.zeros(aligned.shape[1]), np.zeros(aligned.shape[1])
     codes = encoder.codes(aligned.matrix)
     for start, stop, X in aligned.blocks(CHUNK_ROWS):
         here = None if codes is None else codes[start:stop]
         Z[start:stop] = encoder.encode_array(X, here)
-        fitted = encoder.inputs(encoder.reconstruct_array(X, here))
-        transformed = encoder.inputs(X)
-        squares = ((transformed - fitted) / scale) ** 2
-        errors[start:stop] = squares[:, present].mean(axis=1)
-        total += transformed.sum(axis=0, dtype=np.float64)
-    mean = total / max(len(Z), 1)
-    shift = np.abs((mean - encoder.pca.mean) / scale)[present]
-    return Z, _drift(encoder, aligned, shift, errors)
+        fitted = encoder.inputs(encoder.reconstruct_array(X, here), here)
+        transformed, known = encoder.inputs(X, here), ~np.isnan(X)
+        squares = np.where(known, ((transformed - fitted) / scale) ** 2, 0)[:, present]
+        errors[start:stop] = squares.mean(axis=1) / known[:, present].mean(axis=1)
+        total += np.where(known, transformed, 0).sum(axis=0, dtype=np.float64)
+        n_known += known.sum(axis=0)
+    mean = total / np.maximum(n_known, 1)
+    shift = np.abs((mean - encoder.pca.mean) / scale)[present & (n_known > 0)]
+    return Z, _drift(
+        encoder, aligned, shift, errors, int(Z.shape[0] * n_known.size - n_known.sum())
+    )
 
 
 def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
@@ -154,7 +163,9 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
     return np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
 
 
-def _drift(encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.ndarray) -> Drift:
+def _drift(
+    encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.ndarray, n_missing: int
+) -> Drift:
     q99 = encoder.summary["error_q99"]
     missing = tuple(aligned.match.missing)
     of_counts = encoder.module.of_counts
@@ -167,5 +178,6 @@ def _drift(encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.nda
         genes_shifted=float((shift > 1).mean()),
         beyond=float((errors > q99).mean()) if q99 is not None and len(errors) else 0.0,
         beyond_held_out=encoder.summary["error_beyond"],
+        n_missing=n_missing,
         gap_shift=gap_shift(encoder, aligned.present) if missing and not of_counts else None,
     )

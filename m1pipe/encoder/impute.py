@@ -44,7 +44,7 @@ def impute_array(encoder: Encoder, X: np.ndarray, codes: np.ndarray | None = Non
         told = None if codes is None else codes[open_rows]
         fitted = encoder.reconstruct_array(before, told)
         after = np.where(missing[open_rows], fitted, before)
-        moved = np.abs(encoder.inputs(after) - encoder.inputs(before)) / scale
+        moved = np.abs(encoder.inputs(after, told) - encoder.inputs(before, told)) / scale
         filled[open_rows] = after
         open_rows = open_rows[moved.max(axis=1) > TOLERANCE]
     return filled

@@ -13,6 +13,7 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
 from m1pipe.encoder.condition import Condition, find_condition, read_column
+from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, default_widths
@@ -52,6 +53,8 @@ class TrainingPlan:
         Of a conditional model, its shift not yet fitted.
     codes, held_out_codes : ndarray of int64, shape (n_samples,), or None
         Class of each sample of `source` and of `held_out`; -1 where it is not used.
+    missing : Missing or None
+        What is missing of these rows; None where nothing is.
     """
 
     source: Aligned
@@ -62,6 +65,7 @@ class TrainingPlan:
     condition: Condition | None = None
     codes: np.ndarray | None = None
     held_out_codes: np.ndarray | None = None
+    missing: Missing | None = None
 
     @property
     def n_classes(self) -> int:
@@ -123,7 +127,7 @@ def plan_training(
 ) -> TrainingPlan:
     """Settle rows and settings, and look whether the values suit the likelihood.
 
-    Values are read no farther than that takes.
+    The rows are read once, to see what of them is missing.
 
     Parameters
     ----------
@@ -139,7 +143,8 @@ def plan_training(
     Raises
     ------
     InputError
-        If the values do not suit the likelihood, or there are too few rows.
+        If the values do not suit the likelihood, there are too few rows, or a gene or a sample has
+        no level at all.
     """
     matrix = open_matrix(data)
     recipe = Recipe(
@@ -150,6 +155,7 @@ def plan_training(
     )
     every = GeneMatch(np.arange(matrix.n_genes), [], 0, 1.0, "the training genes")
     source = Aligned(matrix, recipe, every)
+    source.keep_missing = True
     usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
     train_rows, held_out, held_out_rows = _split(source, usable, config, groups, validation)
     if train_rows.size < 2:
@@ -161,6 +167,13 @@ def plan_training(
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
     if config.model.condition is not None:
         plan = _conditioned(plan, config.model.condition)
+    missing = look_for_missing(
+        plan.source,
+        raw_blocks(plan.source, plan.rows),
+        raw_blocks(plan.held_out or plan.source, plan.held_out_rows),
+        counted=config.model.likelihood in OF_COUNTS,
+    )
+    plan = replace(plan, missing=missing)
     _check_values(plan)
     return plan
 
@@ -270,6 +283,7 @@ def _split(
     if isinstance(validation, np.ndarray):
         return np.setdiff1d(rows, validation), source, np.unique(validation)
     other = align(validation, source.recipe, min_coverage=1.0)
+    other.keep_missing = True
     shared = set(other.matrix.samples) & set(source.matrix.samples[rows])
     if shared:
         raise InputError(
@@ -284,6 +298,8 @@ def _check_values(plan: TrainingPlan) -> None:
     where = str(plan.source.matrix.path or "data")
     model = plan.config.model
     blocks = raw_blocks(plan.source, plan.rows)
+    if plan.missing is not None:
+        blocks = (np.nan_to_num(block, copy=False) for block in blocks)
     if model.likelihood.startswith("gaussian"):
         refuse_counts(plan.source.matrix.units, blocks, where)
         return

@@ -13,6 +13,8 @@ kl_per_unit, mu_variance, active_units
 val_loss, start_val_loss
     Loss on the validation rows (nats a sample) of the epoch that was kept, and before the first
     step; `best_epoch` is 0 where the start itself was kept. Both with the noise of the start.
+n_missing
+    Missing levels of the training and validation rows; they count for nothing above.
 n_parameters, n_held
     Trained values, and those that hold the PCA and are not trained.
 dead_share
@@ -37,6 +39,7 @@ from torch import Tensor, nn
 
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.transforms import GeneTransform, floored_scale
+from m1pipe.models.missing import see_through
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, kl_per_unit
 from m1pipe.pca import PCA
@@ -111,6 +114,7 @@ def measure(
     *,
     codes: np.ndarray | None = None,
     shift: np.ndarray | None = None,
+    means: Tensor | None = None,
 ) -> Measurement:
     """Pass rows through an encoder and its PCA.
 
@@ -128,6 +132,9 @@ def measure(
         Class of each row, for a conditional model.
     shift : ndarray, shape (n_classes, n_genes), optional
         What the classes' means lie off the mean: the PCA is about the mean of the class.
+    means : Tensor, shape (n_classes, n_genes), optional
+        What missing levels, which are NaN, stand at; errors are those of the other levels alone.
+        Left out: there are none.
 
     Returns
     -------
@@ -145,19 +152,23 @@ def measure(
             classes = None if here is None else torch.from_numpy(here).to(device)
             centre = 0.0 if here is None or shift is None else shift[here]
             start += len(X)
-            low = np.minimum(low, X.min(axis=0))
-            x = torch.from_numpy(X).to(device)
+            low = np.fmin(low, np.fmin.reduce(X, axis=0))
+            x, known = torch.from_numpy(X).to(device), None
+            if means is not None:
+                x, seen = see_through(x, means, classes)
+                known = seen.cpu().numpy()
             mu, logvar = module.encode(x, classes)
             mean = module.likelihood.mean(module.decode(mu, classes, module.library(x)))
             fitted, X = module.inputs(mean).cpu().numpy(), module.inputs(x).cpu().numpy()
-            squares = ((X - fitted) / scale) ** 2
+            squares = _known(((X - fitted) / scale) ** 2, known)
             mus.append(mu.cpu().numpy())
-            errors.append(squares.mean(axis=1))
+            errors.append(_row_means(squares, known))
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
             sse += squares.sum(axis=0)
             within = X - centre
-            pca_sse += (((within - pca.reconstruct(pca.scores(within))) / scale) ** 2).sum(axis=0)
-            sst += (((X - pca.mean) / scale) ** 2).sum(axis=0)
+            left = ((within - pca.reconstruct(pca.scores(within))) / scale) ** 2
+            pca_sse += _known(left, known).sum(axis=0)
+            sst += _known(((X - pca.mean) / scale) ** 2, known).sum(axis=0)
     mu_all = np.concatenate(mus)
     return Measurement(
         mu=mu_all,
@@ -169,6 +180,17 @@ def measure(
         dead_share=spans.dead_share(),
         low=low,
     )
+
+
+def _known(squares: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Squares with 0 where a level is missing; themselves where all are known."""
+    return squares if known is None else np.where(known, squares, 0.0)
+
+
+def _row_means(squares: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Mean over the known levels of each sample."""
+    means: np.ndarray = squares.mean(axis=1)
+    return means if known is None else means / known.mean(axis=1)
 
 
 def latent_health(found: Measurement, beta: float) -> dict[str, Any]:
@@ -210,8 +232,14 @@ def library_size(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, str] | N
     detected = np.empty(rows.size)
     for start in range(0, rows.size, _COUNT_BLOCK):
         part = slice(start, start + _COUNT_BLOCK)
-        detected[part] = (matrix.take(rows[part]) > 0).sum(axis=1)
+        X = matrix.take(rows[part])
+        detected[part] = (X > 0).sum(axis=1) / _share_known(X)
     return detected, "detected genes"
+
+
+def _share_known(X: np.ndarray) -> np.ndarray | float:
+    """Share of each sample's levels that are not missing."""
+    return 1 - np.isnan(X).mean(axis=1) if np.isnan(X.sum()) else 1.0
 
 
 def correlations(mu: np.ndarray, depth: np.ndarray) -> list[float]:

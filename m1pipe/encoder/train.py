@@ -15,6 +15,7 @@ from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
 from m1pipe.encoder.condition import fit_shift
 from m1pipe.encoder.counting import fit_count_inputs, seen_by
+from m1pipe.encoder.missing import class_means, fill_missing, known_means, known_variances
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.rates import parameter_groups
@@ -112,7 +113,9 @@ def train_planned(
     begun = time.perf_counter()
     training = plan.config.training
     blocks = raw_blocks(plan.source, plan.rows)
-    scaler = fit_gene_transform(plan.config.model.transform, blocks)
+    scaler = fit_gene_transform(
+        plan.config.model.transform, blocks, keep_missing=plan.missing is not None
+    )
     device = resolve_device(training.device)
     batches, validation = _feeds(plan, scaler, device, world)
     module = _fresh(plan, scaler, lambda: _blocks(plan.source, plan.rows, scaler, batches))
@@ -122,17 +125,18 @@ def train_planned(
         return (seen_by(module, X) for X in blocks) if module.of_counts else blocks
 
     plan = _with_shift(plan, inputs())
-    pca = fit_pca(
-        lambda: _within_classes(plan, inputs()), plan.config.model.n_latent, seed=training.seed
-    )
+    pca = _components(plan, inputs)
     _start(module, plan, pca)
     module.to(device)
+    means = None
+    if plan.missing is not None:
+        means = torch.from_numpy(class_means(pca.mean, plan.condition)).to(device)
     parameters = parameter_groups(module, training)
     with common_batch_norm(module, world), peers_present(world):
         history = fit(
             module,
             batches,
-            vae_objective,
+            partial(vae_objective, means=means),
             training,
             beta=plan.config.model.beta,
             validation=validation,
@@ -141,16 +145,20 @@ def train_planned(
             resume=resume,
             stop=stop,
             observer=observer,
-            explain=explain_rows(plan.source.matrix.samples.tolist(), plan.source.recipe.genes),
+            explain=explain_rows(
+                plan.source.matrix.samples.tolist(),
+                plan.source.recipe.genes,
+                some_missing=plan.missing is not None,
+            ),
             start_counts=plan.config.model.starts_at_pca,
             world=world,
         )
     if plan.config.model.starts_at_pca and validation is not None:
-        recalibrate_noise(module, whole(validation), seed=training.seed)
+        recalibrate_noise(module, whole(validation), seed=training.seed, means=means)
     encoder = _encoder(plan, scaler, pca, module, history)
     encoder.summary = {
         **_facts(plan, history, str(device)),
-        **_measured(plan, encoder, batches, validation),
+        **_measured(plan, encoder, batches, validation, means),
         "seconds": time.perf_counter() - begun,
     }
     module.cpu()
@@ -185,7 +193,10 @@ def _with_shift(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> TrainingPla
 
 
 def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Training rows about the mean of their class; as they are where there are no classes."""
+    """Training rows about the mean of their class; as they are where there are no classes.
+
+    NaN stays.
+    """
     if plan.condition is None or plan.codes is None:
         yield from blocks
         return
@@ -193,6 +204,19 @@ def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterato
     for X in blocks:
         yield X - plan.condition.shift[codes[start : start + len(X)]]
         start += len(X)
+
+
+def _components(plan: TrainingPlan, inputs: Callable[[], Iterator[np.ndarray]]) -> PCA:
+    """Components of the training rows about their class; what is missing stands at its mean."""
+    k, seed = plan.config.model.n_latent, plan.config.training.seed
+    if plan.missing is None:
+        return fit_pca(lambda: _within_classes(plan, inputs()), k, seed=seed)
+    n_known = plan.missing.n_known
+    mean = known_means(_within_classes(plan, inputs()), n_known)
+    pca = fit_pca(
+        lambda: (fill_missing(X, mean) for X in _within_classes(plan, inputs())), k, seed=seed
+    )
+    return replace(pca, gene_variances=known_variances(pca, plan.rows.size, n_known))
 
 
 def _feeds(
@@ -283,6 +307,7 @@ def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
     return {
         "n_rows": int(plan.rows.size),
         "n_validation": int(plan.held_out_rows.size),
+        "n_missing": 0 if plan.missing is None else plan.missing.n_values,
         "n_parameters": plan.n_parameters,
         "n_held": plan.n_held,
         "epochs": history.n_epochs,
@@ -298,13 +323,19 @@ def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
 
 
 def _measured(
-    plan: TrainingPlan, encoder: Encoder, batches: Batches, validation: Batches | None
+    plan: TrainingPlan,
+    encoder: Encoder,
+    batches: Batches,
+    validation: Batches | None,
+    means: torch.Tensor | None,
 ) -> dict[str, Any]:
     """The entries of the summary that take a pass over the rows."""
     scale = summary.gene_scale(encoder.scaler, encoder.pca)
     blocks = _blocks(plan.source, plan.rows, encoder.scaler, batches)
     shift = None if plan.condition is None else plan.condition.shift
-    measure = partial(summary.measure, encoder.module, encoder.pca, scale=scale, shift=shift)
+    measure = partial(
+        summary.measure, encoder.module, encoder.pca, scale=scale, shift=shift, means=means
+    )
     trained = measure(blocks, codes=None if plan.codes is None else plan.codes[plan.rows])
     judged = trained
     if plan.held_out is not None:

@@ -20,6 +20,7 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.condition import Condition
 from m1pipe.encoder.counting import seen_by
+from m1pipe.encoder.missing import class_means, fill_missing
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
@@ -87,7 +88,9 @@ class Encoder:
         """Number of latent units."""
         return self.config.model.n_latent
 
-    def align(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> Aligned:
+    def align(
+        self, data: Any, *, min_coverage: float = MIN_COVERAGE, keep_missing: bool = False
+    ) -> Aligned:
         """See data through the recipe: the encoder's genes, in the units of training.
 
         Parameters
@@ -96,13 +99,17 @@ class Encoder:
             Samples in any order of genes; units that the recipe can convert.
         min_coverage : float
             Smallest share of the encoder's genes that must be found.
+        keep_missing : bool
+            Leave NaN in place, but for a law of counts, which needs the total of every sample.
 
         Raises
         ------
         InputError
             If too few genes are found or the units do not fit.
         """
-        return align(data, self.recipe, min_coverage=min_coverage)
+        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        aligned.keep_missing = keep_missing and not self.module.of_counts
+        return aligned
 
     def transform(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Latent means; what `m1pipe encode` writes.
@@ -147,7 +154,8 @@ class Encoder:
         Parameters
         ----------
         X : ndarray, shape (n_samples, n_genes)
-            The encoder's genes in their order, in the units of training.
+            The encoder's genes in their order, in the units of training; NaN where a level is
+            missing.
         codes : ndarray of int64, shape (n_samples,), optional
             Class of each row; a conditional model needs it.
 
@@ -156,26 +164,43 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_latent)
         """
         parts = [
-            encode_mean(self.module, torch.from_numpy(self.scaler.apply(x)), _tensor(c)).numpy()
+            encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), _tensor(c)).numpy()
             for x, c in _chunks(X, codes)
         ]
         return _joined(parts, self.n_latent)
 
-    def inputs(self, X: np.ndarray) -> np.ndarray:
+    def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+        """Rows after the per-gene transform, as the network takes them.
+
+        Parameters
+        ----------
+        X, codes
+            As for `encode_array`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+            Missing levels at their training mean, of the sample's class where it has one.
+        """
+        means = class_means(self.pca.mean, None if codes is None else self.condition)
+        return fill_missing(self.scaler.apply(X), means[0] if codes is None else means[codes])
+
+    def inputs(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """What the network sees of rows that are aligned already, without any class.
 
         The per-gene transform, and for a law of counts their standardised logarithms.
 
         Parameters
         ----------
-        X : ndarray, shape (n_samples, n_genes)
+        X, codes
+            As for `encode_array`.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_genes)
             The scale of the stored components.
         """
-        scaled = self.scaler.apply(X)
+        scaled = self.scaled(X, codes)
         return seen_by(self.module, scaled) if self.module.of_counts else scaled
 
     def posterior_array(
@@ -195,7 +220,7 @@ class Encoder:
         mus, sds = [], []
         with evaluating(self.module), torch.no_grad():
             for x, c in _chunks(X, codes):
-                scaled = torch.from_numpy(self.scaler.apply(x))
+                scaled = torch.from_numpy(self.scaled(x, c))
                 mu, logvar = self.module.encode(scaled, _tensor(c))
                 mus.append(mu.numpy())
                 sds.append(torch.exp(0.5 * logvar).numpy())
@@ -288,7 +313,7 @@ class Encoder:
         -------
         ndarray of float32, shape (n_samples, n_components)
         """
-        scaled = self.inputs(X)
+        scaled = self.inputs(X, codes)
         if self.condition is not None:
             if codes is None:
                 raise ValueError("a conditional model needs the class of each sample")
@@ -346,7 +371,9 @@ class Encoder:
         return _joined(parts, width)
 
     def _seen(self, data: Any, min_coverage: float) -> Aligned:
-        return data if isinstance(data, Aligned) else self.align(data, min_coverage=min_coverage)
+        if isinstance(data, Aligned):
+            return data
+        return self.align(data, min_coverage=min_coverage, keep_missing=True)
 
 
 def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray:

@@ -30,7 +30,7 @@ def place_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndarray, i
     """
     rows = _rows(matrix, text)
     codes = encoder.codes(matrix, rows)
-    Z = encoder.encode_array(encoder.align(matrix).take(rows), codes)
+    Z = encoder.encode_array(encoder.align(matrix, keep_missing=True).take(rows), codes)
     mean: np.ndarray = Z.mean(axis=0)
     return mean, None if codes is None else int(np.bincount(codes).argmax())
 

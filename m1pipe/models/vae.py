@@ -264,6 +264,7 @@ def vae_loss(
     *,
     beta: float,
     codes: Tensor | None = None,
+    known: Tensor | None = None,
     generator: torch.Generator | None = None,
     part: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
@@ -282,6 +283,9 @@ def vae_loss(
         Weight of the KL divergence.
     codes : Tensor of int, shape (n_samples,), optional
         Class of each sample; a conditional model needs it.
+    known : Tensor of bool, shape (n_samples, n_genes), optional
+        Levels that are not missing: the others have no part in the likelihood, so that the bound
+        is that of the levels that are there. Left out: all.
     generator : torch.Generator, optional
         Source of the posterior noise, on the device of `x`.
     part : (int, int), optional
@@ -297,10 +301,11 @@ def vae_loss(
 
     References
     ----------
-    Kingma & Welling 2014, arXiv:1312.6114, equation 10.
+    Kingma & Welling 2014, arXiv:1312.6114, equation 10; with missing levels Nazabal et al. 2020,
+    Pattern Recognit. 107:107501, section 3.
     """
     if beta == 0:
-        reconstruction = _reconstruction(module, x, module.encode_mu(x, codes), codes)
+        reconstruction = _reconstruction(module, x, module.encode_mu(x, codes), codes, known)
         kl = torch.zeros_like(reconstruction)
         return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
     mu, logvar = module.encode(x, codes)
@@ -308,7 +313,7 @@ def vae_loss(
     size = (n, mu.shape[1])
     noise = torch.randn(size, generator=generator, dtype=mu.dtype, device=mu.device)
     z = mu + torch.exp(0.5 * logvar) * noise[first : first + len(mu)]
-    reconstruction = _reconstruction(module, x, z, codes)
+    reconstruction = _reconstruction(module, x, z, codes, known)
     units = kl_per_unit(mu, logvar)
     free_bits = module.config.free_bits
     penalty = units.clamp_min(free_bits).sum(1) if free_bits else units.sum(1)
@@ -326,10 +331,17 @@ def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
             module.output.bias.copy_(module.likelihood.link(mean))
 
 
-def _reconstruction(module: VAEModule, x: Tensor, z: Tensor, codes: Tensor | None) -> Tensor:
-    """Minus the log-likelihood of each sample, summed over genes."""
+def _reconstruction(
+    module: VAEModule, x: Tensor, z: Tensor, codes: Tensor | None, known: Tensor | None
+) -> Tensor:
+    """Minus the log-likelihood of each sample, summed over the genes whose levels are known."""
     eta = module.decode(z, codes, module.library(x))
-    return -module.likelihood.log_prob(x, eta).sum(1)
+    return -known_only(module.likelihood.log_prob(x, eta), known).sum(1)
+
+
+def known_only(values: Tensor, known: Tensor | None) -> Tensor:
+    """Values with 0 where a level is missing, of their shape; themselves where all are known."""
+    return values if known is None else torch.where(known, values, 0.0)
 
 
 def zero_layer(layer: nn.Linear) -> None:

@@ -14,7 +14,7 @@ from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import MatrixWriter, write_matrix
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.encoder.bound import log_likelihood
+from m1pipe.encoder.bound import bounds
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
@@ -26,6 +26,7 @@ Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 CHUNK_ROWS = 1024
 MOST_TRAINING = 1000
 QUANTILES_FILE = "training_scores.json"
+QUANTILES = "log_likelihood_a_level"
 
 
 def run_reconstruct(
@@ -47,8 +48,16 @@ def run_reconstruct(
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
     with open_matrix(data, aliases=aliases) as matrix:
-        aligned = encoder.align(matrix, min_coverage=min_coverage)
-        _write_rows(out, encoder, aligned, encoder.reconstruct_array, force)
+        aligned = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
+        n_missing = 0
+
+        def expected(X: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+            nonlocal n_missing
+            n_missing += int(np.isnan(X).sum())
+            return encoder.reconstruct_array(X, codes)
+
+        _write_rows(out, encoder, aligned, expected, force)
+        _tell_missing(n_missing, matrix.n_samples, encoder)
         return f"{out}: {matrix.n_samples:,} samples x {len(encoder.genes):,} genes, reconstructed"
 
 
@@ -79,7 +88,7 @@ def run_impute(
 
     with open_matrix(data, aliases=aliases) as matrix:
         aligned = encoder.align(matrix, min_coverage=min_coverage)
-        aligned.keep_missing = True
+        aligned.keep_missing = aligned.keep_lacking = True
         if matrix.units.is_counts and not encoder.units.is_counts:
             raise InputError(
                 f"{data}: expected {encoder.units}, as in training; found counts, whose totals are "
@@ -114,9 +123,10 @@ def run_score(
         )
     known = _training_quantiles(encoder, Path(run))
     with open_matrix(data, aliases=aliases) as matrix:
-        scores = log_likelihood(encoder, matrix, min_coverage=min_coverage)
+        scores, n_known = bounds(encoder, matrix, min_coverage=min_coverage)
         uns = missing_uns(match_recipe(matrix, encoder.recipe, min_coverage=min_coverage).missing)
-        percentile = 100 * np.searchsorted(known, scores) / len(known)
+        percentile = 100 * np.searchsorted(known, scores / n_known) / len(known)
+        _tell_missing(n_known.size * len(encoder.genes) - int(n_known.sum()), n_known.size, encoder)
         table = np.column_stack([scores, percentile]).astype(np.float32)
         var = pd.DataFrame(index=["log_likelihood", "percentile"])
         write_matrix(out, table, obs=matrix.obs, var=var, units=Units(), uns=uns, force=force)
@@ -196,22 +206,31 @@ def _write_rows(
             writer.write(start, change(X, None if codes is None else codes[start:stop]))
 
 
+def _tell_missing(n_missing: int, n_samples: int, encoder: Encoder) -> None:
+    """Say how many levels of a file were missing, where some were."""
+    if n_missing:
+        total = n_samples * len(encoder.genes)
+        share = n_missing / (n_samples * len(encoder.genes))
+        log.info("%s levels are missing (%.2f %% of the model's)", f"{n_missing:,}", 100 * share)
+
+
 def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
-    """Log-likelihoods of training samples, ascending; kept with the run."""
+    """Log-likelihoods of training samples a level, ascending; kept with the run."""
     path = run / QUANTILES_FILE
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["model"] == encoder.digest():
-            return np.asarray(stored["log_likelihood"])
+        if stored["model"] == encoder.digest() and QUANTILES in stored:
+            return np.asarray(stored[QUANTILES])
     log.info("scoring the training samples, once for this model")
     with open_matrix(training_data(run, None, "to compare with")) as matrix:
         place = {name: i for i, name in enumerate(matrix.samples)}
         rows = np.array([place[name] for name in encoder.samples if name in place])
         if rows.size > MOST_TRAINING:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_TRAINING])
-        known = np.sort(log_likelihood(encoder, matrix, rows=rows))
+        scores, n_known = bounds(encoder, matrix, rows=rows)
+    known: np.ndarray = np.sort(scores / n_known)
     try:
-        write_json(path, {"model": encoder.digest(), "log_likelihood": known.tolist()})
+        write_json(path, {"model": encoder.digest(), QUANTILES: known.tolist()})
     except OSError as error:
         log.info("%s: could not be kept (%s)", path, error)
     return known

@@ -230,6 +230,8 @@ def select_rows(matrix: Matrix, query: str) -> np.ndarray:
 def plan_line(plan: TrainingPlan) -> str:
     """One line about what will be trained on what."""
     where = "streamed from disk" if plan.streams else "in memory"
+    if plan.missing is not None:
+        where += f", {plan.missing} missing"
     return (
         f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
         f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}; "

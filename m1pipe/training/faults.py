@@ -9,7 +9,9 @@ Explain = Callable[[tuple[Tensor, ...], Tensor], str]
 FIRST = 3
 
 
-def explain_rows(samples: Sequence[str], genes: Sequence[str]) -> Explain:
+def explain_rows(
+    samples: Sequence[str], genes: Sequence[str], *, some_missing: bool = False
+) -> Explain:
     """A function that names the first offending samples and genes of a batch.
 
     Parameters
@@ -18,6 +20,8 @@ def explain_rows(samples: Sequence[str], genes: Sequence[str]) -> Explain:
         Names by the row numbers that the batches carry.
     genes : sequence of str, length n_genes
         Names of the columns of a batch's first tensor.
+    some_missing : bool
+        Levels that are NaN are missing, and no offence.
 
     Returns
     -------
@@ -34,6 +38,8 @@ def explain_rows(samples: Sequence[str], genes: Sequence[str]) -> Explain:
         if bad.numel() == 0:
             bad = loss.detach().cpu().argsort(descending=True)[:FIRST]
         levels = x[bad].abs()
+        if some_missing:
+            levels = levels.nan_to_num(nan=0.0, posinf=torch.inf)
         broken = torch.nonzero(~torch.isfinite(levels).all(0))[:FIRST, 0]
         if broken.numel() == 0:
             broken = levels.amax(0).argsort(descending=True)[:FIRST]

@@ -143,6 +143,6 @@ def test_odd_shapes_train() -> None:
 
 def test_a_value_that_is_not_finite_is_named(data: anndata.AnnData) -> None:
     other = data.copy()
-    other.X[2, 1] = np.nan
-    with pytest.raises(InputError, match=r"nan in sample 's0_2', gene 'ENSG00000000002'"):
+    other.X[2, 1] = np.inf
+    with pytest.raises(InputError, match=r"inf in sample 's0_2', gene 'ENSG00000000002'"):
         train_encoder(other, build(EncoderConfig, TINY))
