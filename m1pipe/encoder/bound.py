@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, known_only
@@ -97,6 +98,9 @@ def bounds(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood of each sample, and how many levels it is of.
 
+    Missing levels are imputed for the posterior that is drawn from, which makes the bound tight,
+    and have no part in the likelihood.
+
     Parameters
     ----------
     encoder, data, rows, draws, min_coverage
@@ -118,9 +122,10 @@ def bounds(
         here = slice(start, start + CHUNK_ROWS)
         X = aligned.take(rows[here])
         known, place = ~np.isnan(X), None if codes is None else codes[here]
+        X = X if known.all() else impute_array(encoder, X, place)
         told = None if place is None else torch.from_numpy(place)
         with evaluating(encoder.module), torch.no_grad():
-            x = torch.from_numpy(encoder.scaled(X, place))
+            x = torch.from_numpy(encoder.scaler.apply(X))
             mask = None if known.all() else torch.from_numpy(known)
             bound = importance_bound(encoder.module, x, noise, told, known=mask)
         slope = np.where(known, encoder.scaler.log_slope(X), 0).sum(axis=1)

@@ -13,7 +13,8 @@ def impute_array(encoder: Encoder, X: np.ndarray, codes: np.ndarray | None = Non
     """Rows whose missing levels are expected ones, given those that are there.
 
     They begin at the training means; sample after sample is encoded and decoded, and what is
-    missing replaced by what comes out, until that stays the same. Where decoder and encoder are
+    missing replaced by what comes out, until that stays the same or moves farther than in the
+    round before. Where decoder and encoder are
     linear, the fixed point is the mean of the missing levels given the others.
 
     Parameters
@@ -37,6 +38,7 @@ def impute_array(encoder: Encoder, X: np.ndarray, codes: np.ndarray | None = Non
     filled = np.where(missing, encoder.recipe.gene_means, X).astype(np.float32)
     open_rows = np.flatnonzero(missing.any(axis=1))
     scale = gene_scale(encoder.scaler, encoder.pca)
+    last = np.full(open_rows.size, np.inf)
     for _ in range(MOST_ROUNDS):
         if not open_rows.size:
             break
@@ -44,7 +46,10 @@ def impute_array(encoder: Encoder, X: np.ndarray, codes: np.ndarray | None = Non
         told = None if codes is None else codes[open_rows]
         fitted = encoder.reconstruct_array(before, told)
         after = np.where(missing[open_rows], fitted, before)
-        moved = np.abs(encoder.inputs(after, told) - encoder.inputs(before, told)) / scale
-        filled[open_rows] = after
-        open_rows = open_rows[moved.max(axis=1) > TOLERANCE]
+        change = np.abs(encoder.inputs(after, told) - encoder.inputs(before, told)) / scale
+        moved = change.max(axis=1)
+        nearer = moved <= last
+        filled[open_rows[nearer]] = after[nearer]
+        goes_on = nearer & (moved > TOLERANCE)
+        open_rows, last = open_rows[goes_on], moved[goes_on]
     return filled

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.data.copies import find_copies, row_signatures
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.matrix import check_finite, open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
 from m1pipe.evaluation import confounding, design, guards
 from m1pipe.evaluation.problem import Problem
@@ -105,9 +105,12 @@ def row_alarms(
 
 
 def _signatures(problem: Problem) -> np.ndarray:
-    """Signatures of the samples' genes, read block by block."""
-    blocks = np.array_split(problem.rows, max(1, len(problem.rows) // 1024))
-    parts = [row_signatures(problem.matrix.take(block)) for block in blocks]
+    """Signatures of the samples' genes, read block by block; what is not finite is refused."""
+    parts = []
+    for block in np.array_split(problem.rows, max(1, len(problem.rows) // 1024)):
+        X = problem.matrix.take(block)
+        check_finite(X, problem.matrix, block)
+        parts.append(row_signatures(X))
     return np.concatenate(parts)
 
 

@@ -209,7 +209,6 @@ def _write_rows(
 def _tell_missing(n_missing: int, n_samples: int, encoder: Encoder) -> None:
     """Say how many levels of a file were missing, where some were."""
     if n_missing:
-        total = n_samples * len(encoder.genes)
         share = n_missing / (n_samples * len(encoder.genes))
         log.info("%s levels are missing (%.2f %% of the model's)", f"{n_missing:,}", 100 * share)
 

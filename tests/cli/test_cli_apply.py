@@ -152,6 +152,32 @@ def test_wrong_input_is_one_line(
     gaps = anndata.read_h5ad(data)
     gaps.X = np.where(np.eye(*gaps.shape, dtype=bool), np.nan, gaps.X)
     gaps.write_h5ad(tmp_path / "gaps.h5ad")
-    for command in ("reconstruct", "score"):
+    gaps.X[3] = np.nan
+    gaps.write_h5ad(tmp_path / "gaps.h5ad")
+    for command in ("reconstruct", "score", "encode", "impute"):
         assert run([command, str(folder / "run"), str(tmp_path / "gaps.h5ad"), "--out", out]) == 1
-        assert "expected finite numbers; found nan" in capsys.readouterr().err
+        assert f"found none in '{gaps.obs_names[3]}'" in capsys.readouterr().err
+
+
+def test_a_file_with_gaps_goes_all_the_way(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained on, encoded, scored, reconstructed and generated from; refused by crossval."""
+    gaps, rng = anndata.read_h5ad(folder / "data.h5ad"), np.random.default_rng(0)
+    lost = rng.random(gaps.shape) < 0.05
+    gaps.X = np.where(lost, np.nan, gaps.X)
+    data, model, out = tmp_path / "gaps.h5ad", tmp_path / "run", tmp_path / "o.h5ad"
+    gaps.write_h5ad(data)
+    few = ["--epochs", "5", "--latent", "4"]
+    assert run(["train", str(data), "--out", str(model), *few]) == 0
+    assert f"{lost.sum():,} of {lost.size:,} levels (" in capsys.readouterr().err
+    assert load_encoder(model).summary["n_missing"] == lost.sum()
+    for command in ("encode", "reconstruct", "score"):
+        assert run([command, str(model), str(data), "--out", str(out), "--force"]) == 0
+        assert f"{lost.sum():,} levels are missing" in capsys.readouterr().err
+        assert np.isfinite(anndata.read_h5ad(out).X).all()
+    assert run(["generate", str(model), "-n", "20", "--out", str(out), "--force"]) == 0
+    assert np.isfinite(anndata.read_h5ad(out).X).all()
+    compare = ["crossval", "--x", str(data), "--label", "tissue", "--encoder", f"vae={model}"]
+    assert run([*compare, "--out", str(tmp_path / "cv")]) == 1
+    assert "impute it (m1pipe impute) or leave" in capsys.readouterr().err
