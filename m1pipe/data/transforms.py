@@ -76,15 +76,18 @@ class GeneTransform:
         out += self.location
         return out
 
-    def invert_draws(self, X: np.ndarray) -> np.ndarray:
+    def invert_draws(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Rows in units of the data, of values drawn from a model that varies as the data do.
 
         `invert`, but normal scores go by their place in N(0, 1), which gives levels that many
-        samples share, such as zero, their share.
+        samples share, such as zero, their share; or by their place among a gene's other draws,
+        whose quantiles `own` are, shape (n_knots, n_genes), so that levels vary as in training.
         """
         if self.levels is None:
             return self.invert(X)
         self._check_width(X)
+        if own is not None:
+            X = normal_scores.to_places(X, own)
         return normal_scores.from_places(X, self.levels)
 
     def log_slope(self, X: np.ndarray) -> np.ndarray:

@@ -25,9 +25,8 @@ from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
 from m1pipe.synthesis import latents
-from m1pipe.synthesis.calibration import noise_factor
+from m1pipe.synthesis.calibration import calibrated_samples
 from m1pipe.synthesis.config import GenerateConfig, Sampler
-from m1pipe.synthesis.sample import decode_samples
 
 CHUNK_ROWS = 1024
 
@@ -237,9 +236,13 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         elif chosen.sampler == "posterior":
             draw = partial(latents.draw_posterior, self._posterior())
         Z = draw(codes, rng)
-        factor = noise_factor(self.encoder_, lambda classes: draw(classes, rng)) if noise else None
-        blocks = decode_samples(
-            self.encoder_, Z, codes, noise=noise, seed=chosen.seed, factor=factor
+        blocks = calibrated_samples(
+            self.encoder_,
+            Z,
+            codes,
+            lambda classes: draw(classes, rng),
+            noise=noise,
+            seed=chosen.seed,
         )
         return np.concatenate([X for _, X in blocks])
 

@@ -18,9 +18,9 @@ from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.runs.inputs import training_data
 from m1pipe.synthesis import latents
-from m1pipe.synthesis.calibration import noise_factor
+from m1pipe.synthesis.calibration import calibrated_samples
 from m1pipe.synthesis.config import GenerateConfig
-from m1pipe.synthesis.sample import TOTALS, allot, closure, decode_samples, totals
+from m1pipe.synthesis.sample import TOTALS, allot, closure, totals
 
 PathLike = str | os.PathLike[str]
 Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -71,8 +71,14 @@ def run_generate(
     rng = np.random.default_rng([config.seed, 23])
     draw, law = _law(encoder, Path(run), config, data)
     Z = draw(codes, rng)
-    factor = noise_factor(encoder, lambda classes: draw(classes, rng)) if config.noise else None
-    blocks = decode_samples(encoder, Z, codes, noise=config.noise, seed=config.seed, factor=factor)
+    blocks = calibrated_samples(
+        encoder,
+        Z,
+        codes,
+        lambda classes: draw(classes, rng),
+        noise=config.noise,
+        seed=config.seed,
+    )
     obs, made = _annotations(encoder, config, codes, law)
     with MatrixWriter(
         out,

@@ -76,6 +76,7 @@ def decode_samples(
     noise: bool,
     seed: int,
     factor: np.ndarray | None = None,
+    own: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Levels of latents, a block at a time, always by the network in evaluation mode.
 
@@ -92,6 +93,8 @@ def decode_samples(
         Of the noise.
     factor : ndarray of float32, shape (n_genes,), optional
         Of each gene's noise, from `m1pipe.synthesis.calibration`.
+    own : ndarray of float32, shape (n_knots, n_genes), optional
+        Quantiles of each gene's draws, from there too.
 
     Yields
     ------
@@ -99,9 +102,26 @@ def decode_samples(
     X : ndarray of float32, shape (n_block, n_genes)
         In the units of training; not negative where the training data were not.
     """
+    ends = ends_at_zero(encoder)
+    drawn = draw_scaled(encoder, Z, codes, noise=noise, seed=seed, factor=factor)
+    for start, scaled in drawn:
+        scaler = encoder.scaler
+        X = scaler.invert_draws(scaled, own) if noise else scaler.invert(scaled)
+        yield start, np.maximum(X, 0, out=X) if ends else X
+
+
+def draw_scaled(
+    encoder: Encoder,
+    Z: np.ndarray,
+    codes: np.ndarray,
+    *,
+    noise: bool,
+    seed: int,
+    factor: np.ndarray | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What `decode_samples` yields, on the scale after the per-gene transform."""
     generator = torch.Generator().manual_seed(seed)
     module, law = encoder.module, encoder.module.likelihood
-    ends = ends_at_zero(encoder)
     for start in range(0, len(Z), CHUNK_ROWS):
         here = slice(start, start + CHUNK_ROWS)
         told = None if encoder.condition is None else torch.from_numpy(codes[here])
@@ -115,8 +135,7 @@ def decode_samples(
             if noise and factor is not None:
                 mean = law.mean(eta).numpy()
                 drawn = mean + factor * (drawn - mean)
-        X = encoder.scaler.invert_draws(drawn) if noise else encoder.scaler.invert(drawn)
-        yield start, np.maximum(X, 0, out=X) if ends else X
+        yield start, drawn
 
 
 def ends_at_zero(encoder: Encoder) -> bool:

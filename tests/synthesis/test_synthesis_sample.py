@@ -18,7 +18,7 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError
-from m1pipe.synthesis.calibration import noise_factor
+from m1pipe.synthesis.calibration import calibrated_samples, noise_factor
 from m1pipe.synthesis.latents import (
     Posterior,
     draw_law,
@@ -279,3 +279,37 @@ def test_too_much_noise_is_brought_to_the_variance_of_the_data(
         ratio.append(np.median(X.var(axis=0) / encoder.pca.gene_variances))
     assert ratio[0] > 1.2
     assert ratio[1] == pytest.approx(1, abs=0.08)
+
+
+def test_normal_scores_come_out_as_the_training_rows_vary_whatever_the_draws(
+    data: anndata.AnnData,
+) -> None:
+    """Each gene's levels are mapped, in order, to the places of the training rows."""
+    config = replace(CONFIG, model=replace(CONFIG.model, transform="normal_score"))
+    encoder = train_encoder(data, config)
+    rng, codes = np.random.default_rng(0), np.zeros(2000, dtype=np.int64)
+
+    def draw(classes: np.ndarray) -> np.ndarray:
+        drawn = 0.3 + 0.5 * rng.standard_normal((classes.size, 4))
+        return drawn.astype(np.float32)
+
+    Z, X = draw(codes), np.asarray(data.X)
+    factor = noise_factor(encoder, draw)
+    plain = decode_samples(encoder, Z, codes, noise=True, seed=0, factor=factor)
+    mapped = calibrated_samples(encoder, Z, codes, draw, noise=True, seed=0)
+    before, after = (np.concatenate([x for _, x in blocks]) for blocks in (plain, mapped))
+    off = [
+        np.mean([stats.ks_2samp(made[:, j], X[:, j]).statistic for j in range(X.shape[1])])
+        for made in (before, after)
+    ]
+    assert off[0] > 0.1
+    assert off[1] < 0.04
+    for j in range(X.shape[1]):
+        order = np.lexsort((after[:, j], before[:, j]))
+        assert (np.diff(after[order, j]) >= 0).all()
+
+
+def test_expected_levels_are_not_mapped(encoder: Encoder) -> None:
+    Z, codes = np.zeros((3, 4), dtype=np.float32), np.zeros(3, dtype=np.int64)
+    blocks = calibrated_samples(encoder, Z, codes, lambda _: Z, noise=False, seed=0)
+    np.testing.assert_array_equal(next(blocks)[1], encoder.decode(Z))
