@@ -14,12 +14,11 @@ import pandas as pd
 
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
-from m1pipe.data.names import GeneMatch, match_genes, require_coverage
+from m1pipe.data.names import NAME_COLUMNS, GeneMatch, match_genes, require_coverage
 from m1pipe.data.units import Units, convert_units
 from m1pipe.errors import InputError, M1Warning
 
 MIN_COVERAGE = 0.8
-NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
 MIN_COUNT_LIKE = 100
 MISSING_FILE = "missing_genes.csv"
 

@@ -31,6 +31,8 @@ COMMANDS = {
     "predict": "predict targets of new samples",
     "generate": "synthetic samples of a trained model",
     "quality": "score synthetic samples against held-out real ones",
+    "contrasts": "log fold changes of many studies from raw counts",
+    "enrich": "gene sets enriched among log fold changes",
     "plot": "figures of runs and of synthetic samples",
     "run": "all stages of a study, skipping what is up to date",
     "jobs": "scripts for Slurm and LSF from a study; or submit them",

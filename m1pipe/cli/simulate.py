@@ -6,6 +6,12 @@ from typing import Any, get_args
 
 import click
 
+from m1pipe.data.simulation.contrasts import (
+    N_PROGRAMMES,
+    ContrastsSimulation,
+    Size,
+    simulate_contrasts,
+)
 from m1pipe.data.simulation.expression import ExpressionConfig, Layout, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, M1Config, simulate_m1
 from m1pipe.settings import build, read_config_file
@@ -98,4 +104,43 @@ def expression(out: Path, force: bool, **options: Any) -> None:
     click.echo(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out samples x "
         f"{config.n_genes:,} genes, {config.layout}"
+    )
+
+
+@simulate.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option(
+    "--size",
+    type=click.Choice(get_args(Size)),
+    default=ContrastsSimulation.size,
+    show_default=True,
+    help="12 studies x 400 genes, 60 x 2,000 or 300 x 6,000.",
+)
+@click.option(
+    "--effect",
+    type=float,
+    default=ContrastsSimulation.effect,
+    show_default=True,
+    help="Mean log2 fold change of a programme.",
+)
+@click.option(
+    "--seed", type=int, default=ContrastsSimulation.seed, show_default=True, help="Of all drawn."
+)
+@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+def contrasts(out: Path, force: bool, **options: Any) -> None:
+    """Counts of studies, cases against controls, with programmes of genes turned on.
+
+    Writes counts.h5ad, design.tsv, the programmes among gene_sets.gmt, and as truth.tsv which of
+    them are on in which contrast.
+
+    \b
+    Example:
+      m1pipe simulate contrasts --out sim
+      m1pipe contrasts sim/counts.h5ad --experiment experiment --out lfc.h5ad
+      m1pipe enrich lfc.h5ad --gene-sets sim/gene_sets.gmt --out go.h5ad
+    """  # noqa: D301 - click wants this character itself
+    config = build(ContrastsSimulation, options, where="simulate contrasts")
+    simulate_contrasts(out, config, force=force)
+    click.echo(
+        f"{out}: counts of {config.size} studies, {N_PROGRAMMES} programmes turned on in some"
     )

@@ -11,7 +11,7 @@ from m1pipe.errors import InputError
 
 _ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
 _SYMBOL_ENTREZ = re.compile(r"^([^|]+)\|(\d+)$")
-_NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
+NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
 _NO_NAME = frozenset({"", "?", "nan", "None", "NA"})
 _REPEATED_SHARE = 0.1
 
@@ -263,7 +263,7 @@ def _name_columns(var: pd.DataFrame | None) -> Iterable[list[str]]:
     """Annotation columns that name each gene; an isoform table's gene_id repeats and is none."""
     if var is None:
         return
-    for column in _NAME_COLUMNS:
+    for column in NAME_COLUMNS:
         if column in var.columns:
             values = var[column].astype(str)
             if values[~values.isin(_NO_NAME)].duplicated().mean() <= _REPEATED_SHARE:

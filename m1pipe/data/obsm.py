@@ -1,4 +1,4 @@
-"""Arrays of annotations beside the obs table of an h5ad file: `obsm`, one row a sample."""
+"""Arrays beside X in an h5ad file: `obsm`, one row a sample, and `layers`, of the shape of X."""
 
 import numpy as np
 import pandas as pd
@@ -53,3 +53,26 @@ def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
     named = isinstance(array, pd.DataFrame)
     names = list(map(str, array.columns)) if named else [f"{key}_{j}" for j in range(len(values.T))]
     return pd.DataFrame(values, index=pd.Index(matrix.samples), columns=pd.Index(names))
+
+
+def read_layer(matrix: Matrix, key: str) -> np.ndarray | None:
+    """A layer of an h5ad file.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    key : str
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes), or None
+        None if there is no such layer, or the matrix is of no h5ad file.
+    """
+    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+        return None
+    with open_hdf5(matrix.path) as handle:
+        if f"layers/{key}" not in handle:
+            return None
+        layer = read_elem(handle[f"layers/{key}"])
+    dense = layer.toarray() if hasattr(layer, "toarray") else layer
+    return np.asarray(dense, dtype=np.float32)

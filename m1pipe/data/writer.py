@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,8 @@ class MatrixWriter:
         Replace a file of that name.
     uns : dict, optional
         More entries of `uns`, such as how the values were made.
+    layers : dict of str to ndarray of shape (n_samples, n_genes), optional
+        More values of the same samples and genes, written at once.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class MatrixWriter:
         dtype: Literal["float32", "float16"] = "float32",
         force: bool = False,
         uns: dict[str, Any] | None = None,
+        layers: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.path = refuse_existing(path, force=force)
         if dtype == "float16" and not units.is_log:
@@ -70,6 +73,7 @@ class MatrixWriter:
         self.units = units
         self.dtype = np.dtype(dtype)
         self._uns = {**(uns or {}), **units.to_uns(), "m1pipe_version": __version__}
+        self._layers = dict(layers or {})
         self._rows_written = 0
         self._file: h5py.File
         self._stack: ExitStack
@@ -80,7 +84,8 @@ class MatrixWriter:
         return len(self.obs), len(self.var)
 
     def __enter__(self) -> "MatrixWriter":
-        _check_space(self.path, self.shape[0] * self.shape[1] * self.dtype.itemsize)
+        n_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        _check_space(self.path, n_bytes + sum(layer.nbytes for layer in self._layers.values()))
         with ExitStack() as stack:
             part = stack.enter_context(atomic_file(self.path))
             self._file = stack.enter_context(_new_hdf5(part, self.path, self._small_bytes()))
@@ -137,8 +142,9 @@ class MatrixWriter:
         X = root.create_dataset("X", shape=self.shape, dtype=self.dtype)
         X.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         parts: dict[str, Any] = {"obs": self.obs, "var": self.var, "uns": self._uns}
+        parts |= {**{key: {} for key in _EMPTY_PARTS}, "layers": self._layers}
         try:
-            for key, value in {**parts, **{key: {} for key in _EMPTY_PARTS}}.items():
+            for key, value in parts.items():
                 write_elem(root, key, value)
         except OSError as error:
             raise _cannot_write(self.path, error) from None
@@ -152,6 +158,7 @@ def write_matrix(
     var: pd.DataFrame,
     units: Units,
     uns: dict[str, Any] | None = None,
+    layers: Mapping[str, np.ndarray] | None = None,
     force: bool = False,
 ) -> None:
     """Write an array and its annotations as h5ad.
@@ -165,12 +172,15 @@ def write_matrix(
     units : Units
     uns : dict, optional
         More entries of `uns`.
+    layers : dict of str to ndarray of shape (n_samples, n_genes), optional
     force : bool
         Replace a file of that name.
     """
     if X.shape != (len(obs), len(var)):
         raise ValueError(f"X is {X.shape}; obs and var say {(len(obs), len(var))}")
-    with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
+    with MatrixWriter(
+        path, obs=obs, var=var, units=units, force=force, uns=uns, layers=layers
+    ) as writer:
         step = max(2**25 // max(X.shape[1], 1), 1)
         for start in range(0, len(X), step):
             writer.write(start, X[start : start + step])

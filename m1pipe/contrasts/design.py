@@ -1,0 +1,188 @@
+"""Which samples are compared with which: contrasts of a condition against controls, by study."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.contrasts.config import ContrastsConfig
+from m1pipe.data.matrix import Matrix
+from m1pipe.errors import InputError
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Samples of a study that are fitted together.
+
+    Attributes
+    ----------
+    name : str
+    rows : list of ndarray of int64
+        Rows of the matrix of each sample: more than one where runs are summed.
+    condition : ndarray of str, shape (n_samples,)
+        `CONTROL` for all controls.
+    covariates : ndarray of float64, shape (n_samples, n_covariates)
+        Coded for a linear model, without an intercept.
+    """
+
+    name: str
+    rows: list[np.ndarray]
+    condition: np.ndarray
+    covariates: np.ndarray
+
+    @property
+    def cases(self) -> list[str]:
+        """Conditions that are compared with the controls, sorted."""
+        return sorted(set(self.condition) - {CONTROL})
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A study, or a condition of it, that cannot be compared, and why."""
+
+    name: str
+    reason: str
+
+
+def plan_studies(
+    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+) -> tuple[list[Study], list[Skipped]]:
+    """Find what can be compared.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Counts.
+    design : DataFrame or None
+        Indexed by sample; samples that it lacks take no part. None: the matrix's `obs` is it.
+    config : ContrastsConfig
+
+    Returns
+    -------
+    studies : list of Study
+        In the order of their names, each with controls and at least one other condition.
+    skipped : list of Skipped
+
+    Raises
+    ------
+    InputError
+        If a column is not there, no sample is shared, or runs of an experiment differ in study or
+        condition.
+    """
+    table = _table(matrix, design, config)
+    studies, skipped = [], []
+    for name, samples in table.groupby("study", sort=True):
+        study, reasons = _study(str(name), samples, config)
+        skipped += reasons
+        if study is not None:
+            studies.append(study)
+    return studies, skipped
+
+
+def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig) -> pd.DataFrame:
+    """Row, study, condition, experiment and covariates of every sample that has them."""
+    where = "design" if design is not None else str(matrix.path or "the samples")
+    known = matrix.obs if design is None else design
+    wanted = {"study": config.study, "condition": config.condition}
+    if config.experiment is not None:
+        wanted["experiment"] = config.experiment
+    for column in (*wanted.values(), *config.covariates):
+        if column not in known.columns:
+            raise InputError(
+                f"{where}: expected a column {column!r}; found "
+                f"{', '.join(map(str, known.columns)) or 'none'}: name it by an option"
+            )
+    row_of = pd.Series(np.arange(matrix.n_samples), index=matrix.samples)
+    shared = known.index[known.index.isin(row_of.index)]
+    if not len(shared):
+        raise InputError(
+            f"{where}: expected ids of the counts' samples ({', '.join(matrix.samples[:3])}, ...); "
+            f"found {', '.join(map(str, known.index[:3]))}, ..."
+        )
+    known = known.loc[shared]
+    table = pd.DataFrame({role: known[column] for role, column in wanted.items()})
+    table["row"] = row_of[shared].to_numpy()
+    for column in config.covariates:
+        table[f"covariate {column}"] = known[column]
+    table = table.dropna(subset=["study", "condition"])
+    for role in wanted:
+        table[role] = table[role].astype(str).str.strip()
+    controls = {value.strip() for value in config.control.split(",")}
+    is_control = table["condition"].isin(controls)
+    if not is_control.any():
+        found = ", ".join(sorted(set(table["condition"]))[:5])
+        raise InputError(
+            f"{where}: expected {config.control!r} among the values of {config.condition!r}; "
+            f"found {found}: say by --control what the others are compared with"
+        )
+    table["condition"] = table["condition"].mask(is_control, CONTROL)
+    return table
+
+
+def _study(
+    name: str, samples: pd.DataFrame, config: ContrastsConfig
+) -> tuple[Study | None, list[Skipped]]:
+    """A study with the conditions that can be compared, and what was left out."""
+    if "experiment" in samples:
+        rows, samples = _summed(name, samples)
+    else:
+        rows = [np.array([row]) for row in samples["row"]]
+    sizes = samples["condition"].value_counts()
+    if CONTROL not in sizes or len(sizes) < 2:
+        return None, [Skipped(name, f"one condition only ({', '.join(sizes.index)})")]
+    if sizes[CONTROL] < config.min_samples:
+        return None, [Skipped(name, f"{sizes[CONTROL]} control samples")]
+    few = sizes[sizes < config.min_samples]
+    reasons = [Skipped(f"{name}:{c}", f"{n} samples") for c, n in few.items()]
+    kept = ~samples["condition"].isin(few.index).to_numpy()
+    samples, rows = samples[kept], [r for r, keep in zip(rows, kept, strict=True) if keep]
+    if samples["condition"].nunique() < 2:
+        return None, reasons
+    condition = samples["condition"].to_numpy(dtype=object)
+    covariates = _coded(samples[[c for c in samples if str(c).startswith("covariate ")]])
+    study = Study(name, rows, condition, covariates)
+    design = design_matrix(study)
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return None, [*reasons, Skipped(name, "the covariates cannot be told from the conditions")]
+    if len(design) <= design.shape[1]:
+        return None, [*reasons, Skipped(name, f"{len(design)} samples leave nothing for noise")]
+    return study, reasons
+
+
+def design_matrix(study: Study) -> np.ndarray:
+    """Intercept, each case against the controls, covariates: (n_samples, 1 + n_cases + ...)."""
+    cases = [study.condition == case for case in study.cases]
+    return np.column_stack([np.ones(len(study.rows)), *cases, study.covariates]).astype(float)
+
+
+def _summed(name: str, samples: pd.DataFrame) -> tuple[list[np.ndarray], pd.DataFrame]:
+    """Rows of each experiment's runs, and one line an experiment."""
+    for column in ("condition", "study"):
+        differ = samples.groupby("experiment")[column].nunique() > 1
+        if differ.any():
+            raise InputError(
+                f"design: expected one {column} an experiment; found several in "
+                f"{differ.index[differ][0]!r} of study {name}"
+            )
+    runs = samples.groupby("experiment", sort=False)["row"]
+    rows = [np.sort(group.to_numpy()) for _, group in runs]
+    return rows, samples.drop_duplicates("experiment")
+
+
+def _coded(covariates: pd.DataFrame) -> np.ndarray:
+    """Numbers as they are, classes by indicators of all but the first; constant columns go."""
+    parts: list[np.ndarray] = []
+    for column in covariates:
+        values = covariates[column]
+        if values.isna().any():
+            values = values.astype(object).where(values.notna(), "missing")
+        if pd.api.types.is_numeric_dtype(values):
+            parts.append(values.to_numpy(dtype=float)[:, None])
+        else:
+            parts.append(pd.get_dummies(values.astype(str), drop_first=True).to_numpy(float))
+    coded = np.column_stack([np.empty((len(covariates), 0)), *parts])
+    varies: Sequence[bool] = [len(set(column)) > 1 for column in coded.T]
+    return coded[:, np.array(varies, dtype=bool)]

@@ -1,0 +1,325 @@
+"""Log2 fold changes with moderated statistics, study by study, by the libraries of the field."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+from scipy.stats import t as student_t
+
+from m1pipe.console import progress
+from m1pipe.contrasts.config import ContrastsConfig
+from m1pipe.contrasts.design import CONTROL, Skipped, Study, design_matrix, plan_studies
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.errors import InputError
+
+_PRIOR_COUNT = 2.0
+_MIN_TOTAL = 15.0
+_FEWEST_GENES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Contrasts:
+    """Log fold changes of many contrasts.
+
+    Attributes
+    ----------
+    obs : DataFrame
+        Index: STUDY:CONDITION. Columns: study, condition, n_case, n_control, n_genes (tested).
+    lfc, statistic, padj : ndarray of float32, shape (n_contrasts, n_genes)
+        log2 fold change of the condition against the controls; its moderated t (limma) or Wald
+        statistic (DESeq2); p-value adjusted within the contrast by Benjamini and Hochberg. NaN for
+        genes too rare to test, unless zero was asked for.
+    skipped : list of Skipped
+    """
+
+    obs: pd.DataFrame
+    lfc: np.ndarray
+    statistic: np.ndarray
+    padj: np.ndarray
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Statistics of a study's genes, each of shape (n_cases, n_genes)."""
+
+    lfc: np.ndarray
+    statistic: np.ndarray
+    padj: np.ndarray
+
+
+def compute_contrasts(
+    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+) -> Contrasts:
+    """Compare every condition of every study with the study's controls.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Raw counts.
+    design : DataFrame or None
+        As for `plan_studies`.
+    config : ContrastsConfig
+
+    Returns
+    -------
+    Contrasts
+
+    Raises
+    ------
+    InputError
+        If the values are not counts, nothing can be compared, or the library is not installed.
+    """
+    _check_library(config)
+    if not matrix.units.is_counts:
+        raise InputError(
+            f"{matrix.path or 'counts'}: expected raw counts; found {matrix.units}: convert the "
+            "source with --units counts and neither --normalize nor --log2p1"
+        )
+    studies, skipped = plan_studies(matrix, design, config)
+    if not studies:
+        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
+        raise InputError(f"contrasts: expected a study with cases and controls; found {reasons}")
+    fitted: list[Fitted] = []
+    done = progress(_fit_all(matrix, studies, config), total=len(studies), label="studies")
+    for study, found in zip(studies, done, strict=True):
+        if isinstance(found, str):
+            skipped.append(Skipped(study.name, found))
+        else:
+            fitted.append(found)
+    lost = {s.name for s in skipped}
+    return _gathered([s for s in studies if s.name not in lost], fitted, skipped, config)
+
+
+def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitted | str:
+    """Statistics of one study.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_samples, n_genes)
+        Of the study's samples, runs summed.
+    study : Study
+    config : ContrastsConfig
+
+    Returns
+    -------
+    Fitted or str
+        Text: why nothing could be fitted.
+    """
+    fewest = min(int((study.condition == c).sum()) for c in (CONTROL, *study.cases))
+    kept = expressed(counts, fewest, config.min_count)
+    if kept.sum() < _FEWEST_GENES:
+        return f"{int(kept.sum())} genes with enough counts"
+    way = _by_limma if config.method == "limma" else _by_deseq2
+    shape = (len(study.cases), counts.shape[1])
+    rest = 0.0 if config.unexpressed == "zero" else np.nan
+    parts = []
+    for values, fill in zip(way(counts[:, kept], study), (rest, rest, 1.0 + rest), strict=True):
+        whole = np.full(shape, fill, dtype=np.float32)
+        whole[:, kept] = values
+        parts.append(whole)
+    return Fitted(*parts)
+
+
+def expressed(counts: np.ndarray, n_samples: int, min_count: float) -> np.ndarray:
+    """Genes with counts enough to be tested (edgeR's filterByExpr; Chen, Lun, Smyth 2016).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_samples, n_genes)
+    n_samples : int
+        Samples in which a gene must reach the level that is `min_count` in a library of the
+        median size.
+    min_count : float
+
+    Returns
+    -------
+    ndarray of bool, shape (n_genes,)
+    """
+    totals = counts.sum(axis=1)
+    level = min_count / max(float(np.median(totals)), 1.0)
+    often = (counts >= level * totals[:, None]) & (counts > 0)
+    return np.asarray((often.sum(axis=0) >= n_samples) & (counts.sum(axis=0) >= _MIN_TOTAL))
+
+
+def log_cpm(counts: np.ndarray, size_factors: np.ndarray) -> np.ndarray:
+    """log2 counts per million with edgeR's prior count, which shrinks changes of rare genes.
+
+    The prior, 2 counts in an average library, is scaled with each library, so that equal
+    proportions give equal values (Law et al. 2014; edgeR's `cpm(log=TRUE)`).
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_samples, n_genes)
+    size_factors : ndarray, shape (n_samples,)
+        Relative sizes of the libraries.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples, n_genes)
+    """
+    totals = counts.sum(axis=1)
+    sizes = size_factors / np.exp(np.log(size_factors).mean()) * np.exp(np.log(totals).mean())
+    prior = _PRIOR_COUNT * sizes / sizes.mean()
+    shares = (counts + prior[:, None]) / (sizes + 2 * prior)[:, None]
+    logs: np.ndarray = np.log2(shares) + np.log2(1e6)
+    return logs
+
+
+def _by_limma(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """limma-trend (Law et al. 2014; Phipson et al. 2016), as ported by inmoose."""
+    limma = importlib.import_module("inmoose.limma")
+    sizes = importlib.import_module("inmoose.deseq2.estimateSizeFactors")
+    everywhere = bool((counts > 0).all(axis=0).any())
+    kind = "ratio" if everywhere else "poscounts"
+    factors = np.asarray(sizes.estimateSizeFactorsForMatrix(pd.DataFrame(counts), type_=kind))
+    design = pd.DataFrame(design_matrix(study))
+    design.columns = [f"x{i}" for i in range(design.shape[1])]
+    fit = limma.lmFit(pd.DataFrame(log_cpm(counts, factors).T), design=design)
+    lfc, unscaled = (np.asarray(part) for part in (fit.coefficients, fit.stdev_unscaled))
+    t, p = moderated_t(
+        lfc, unscaled, np.asarray(fit.sigma), np.asarray(fit.df_residual), np.asarray(fit.Amean)
+    )
+    cases = slice(1, 1 + len(study.cases))
+    return lfc[:, cases].T, t[:, cases].T, _adjusted(p[:, cases].T)
+
+
+def moderated_t(
+    lfc: np.ndarray, unscaled: np.ndarray, sigma: np.ndarray, df: np.ndarray, level: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student's t with variances drawn to their trend (Smyth 2004; Phipson et al. 2016).
+
+    The prior is estimated by inmoose's `squeezeVar`, as its `eBayes(trend=True)` does, which
+    itself fails where the prior has infinitely many degrees of freedom (0.9.1).
+
+    Parameters
+    ----------
+    lfc, unscaled : ndarray, shape (n_genes, n_coefficients)
+        Coefficients and their standard errors for a residual variance of 1.
+    sigma, df, level : ndarray, shape (n_genes,)
+        Residual standard deviation, its degrees of freedom, mean log expression.
+
+    Returns
+    -------
+    t, p : ndarray of float64, shape (n_genes, n_coefficients)
+        Two-sided p-values.
+    """
+    limma = importlib.import_module("inmoose.limma")
+    found = limma.squeezeVar(sigma**2, df, covariate=level)
+    t = lfc / unscaled / np.sqrt(np.asarray(found["var_post"]))[:, None]
+    total = np.minimum(df + np.asarray(found["df_prior"]), df.sum())
+    return t, 2 * student_t.sf(np.abs(t), np.broadcast_to(total, df.shape)[:, None])
+
+
+def _by_deseq2(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Negative binomial Wald tests (Love et al. 2014), as ported by PyDESeq2; no outlier filter."""
+    dds = importlib.import_module("pydeseq2.dds")
+    ds = importlib.import_module("pydeseq2.ds")
+    names = [f"s{i}" for i in range(len(counts))]
+    design = pd.DataFrame(design_matrix(study), index=names)
+    design.columns = ["intercept", *(f"x{i}" for i in range(1, design.shape[1]))]
+    table = pd.DataFrame(np.rint(counts).astype(np.int64), index=names)
+    table.columns = [f"g{j}" for j in range(counts.shape[1])]
+    data = dds.DeseqDataSet(counts=table, metadata=design, design=design, quiet=True, n_cpus=1)
+    data.deseq2()
+    found = []
+    for i in range(len(study.cases)):
+        contrast = np.eye(design.shape[1])[1 + i]
+        options = {"cooks_filter": False, "independent_filter": False, "quiet": True, "n_cpus": 1}
+        stats = ds.DeseqStats(data, contrast=contrast, **options)
+        stats.summary()
+        found.append(stats.results_df[["log2FoldChange", "stat", "pvalue"]].to_numpy().T)
+    lfc, statistic, p = np.stack(found, axis=1)
+    return lfc, statistic, _adjusted(p)
+
+
+def _adjusted(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg within each row; NaN stays."""
+    out = np.full_like(p, np.nan)
+    for row, values in zip(out, p, strict=True):
+        known = np.isfinite(values)
+        row[known] = false_discovery_control(values[known])
+    return out
+
+
+def _check_library(config: ContrastsConfig) -> None:
+    module = {"limma": "inmoose", "deseq2": "pydeseq2"}[config.method]
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise InputError(
+            f"contrasts: expected the package {module} for --method {config.method}; found none: "
+            f"pip install 'm1pipe[{config.method}]'"
+        ) from None
+
+
+def _fit_all(
+    matrix: Matrix, studies: Sequence[Study], config: ContrastsConfig
+) -> Iterator[Fitted | str]:
+    """Results in the order of the studies; counts are read one study ahead of each process."""
+    read = ((_counts(matrix, study), study) for study in studies)
+    fit = partial(_fit_pair, config=config)
+    if config.n_jobs == 1 or len(studies) == 1:
+        yield from map(fit, read)
+        return
+    with ProcessPoolExecutor(config.n_jobs, mp_context=get_context("spawn")) as pool:
+        waiting: list[Any] = []
+        for pair in read:
+            waiting.append(pool.submit(fit, pair))
+            if len(waiting) > config.n_jobs:
+                yield waiting.pop(0).result()
+        for one in waiting:
+            yield one.result()
+
+
+def _fit_pair(pair: tuple[np.ndarray, Study], config: ContrastsConfig) -> Fitted | str:
+    return fit_study(*pair, config)
+
+
+def _counts(matrix: Matrix, study: Study) -> np.ndarray:
+    """Counts of a study's samples, runs summed."""
+    rows = np.concatenate(study.rows)
+    order = np.argsort(rows, kind="stable")
+    values = np.empty((rows.size, matrix.n_genes), dtype=np.float64)
+    values[order] = matrix.take(rows[order])
+    check_finite(values, matrix, rows)
+    if (values < 0).any():
+        raise InputError(f"{matrix.path or 'counts'}: expected counts; found negative values")
+    starts = np.cumsum([0, *(part.size for part in study.rows[:-1])])
+    return np.add.reduceat(values, starts, axis=0)
+
+
+def _gathered(
+    studies: Sequence[Study],
+    fitted: Sequence[Fitted],
+    skipped: list[Skipped],
+    config: ContrastsConfig,
+) -> Contrasts:
+    if not fitted:
+        raise InputError(f"contrasts: expected a study that can be fitted; {skipped[0].reason}")
+    records = []
+    for study in studies:
+        sizes = {c: int((study.condition == c).sum()) for c in (CONTROL, *study.cases)}
+        records += [
+            {
+                "study": study.name,
+                "condition": case,
+                "n_case": sizes[case],
+                "n_control": sizes[CONTROL],
+            }
+            for case in study.cases
+        ]
+    lfc, statistic, padj = (
+        np.concatenate([getattr(f, name) for f in fitted]) for name in ("lfc", "statistic", "padj")
+    )
+    obs = pd.DataFrame(records)
+    obs.index = pd.Index([f"{r['study']}:{r['condition']}" for r in records], dtype=object)
+    obs["n_genes"] = (np.isfinite(lfc) & (statistic != 0)).sum(axis=1)
+    return Contrasts(obs, lfc, statistic, padj, skipped)

@@ -1,0 +1,124 @@
+"""What `m1pipe contrasts` and `m1pipe enrich` do: files in, one h5ad out."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m1pipe.atomic import refuse_existing
+from m1pipe.console import log
+from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
+from m1pipe.contrasts.differential import compute_contrasts
+from m1pipe.contrasts.enrichment import enrich
+from m1pipe.contrasts.gene_sets import names_in_sets, read_gmt
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.obsm import read_layer
+from m1pipe.data.sources.tables import read_table
+from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
+from m1pipe.settings import to_dict
+
+PathLike = str | os.PathLike[str]
+
+
+def run_contrasts(
+    counts: PathLike,
+    design: PathLike | None,
+    out: PathLike,
+    config: ContrastsConfig,
+    *,
+    force: bool = False,
+) -> str:
+    """Write the log fold changes of all studies: contrasts x genes.
+
+    Parameters
+    ----------
+    counts : path
+        Raw counts, samples x genes.
+    design : path or None
+        Table whose first column names the samples; None: the columns are among the annotations
+        of `counts`.
+    out : path
+        h5ad: X log2 fold changes, layers statistic and padj, obs study, condition, n_case,
+        n_control, n_genes; what was skipped and why in `uns["m1pipe"]`.
+    config : ContrastsConfig
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    table = None if design is None else read_table(Path(design))
+    with open_matrix(counts) as matrix:
+        found = compute_contrasts(matrix, table, config)
+        var = matrix.var
+    for one in found.skipped:
+        log.info("skipped %s: %s", one.name, one.reason)
+    record = _record(config, "contrasts") | {
+        "skipped": _texts([f"{one.name}: {one.reason}" for one in found.skipped])
+    }
+    layers = {"statistic": found.statistic, "padj": found.padj}
+    write_matrix(
+        out, found.lfc, obs=found.obs, var=var, units=Units("log_fold_change"),
+        uns={"m1pipe": record}, layers=layers, force=force,
+    )  # fmt: skip
+    n_studies = found.obs["study"].nunique()
+    return (
+        f"{out}: {len(found.obs):,} contrasts of {n_studies:,} studies x {len(var):,} genes by "
+        f"{config.method}, {len(found.skipped):,} skipped (-v names them)"
+    )
+
+
+def run_enrich(
+    lfc: PathLike, gene_sets: PathLike, out: PathLike, config: EnrichConfig, *, force: bool = False
+) -> str:
+    """Write which gene sets are enriched among the changes: contrasts x sets, 0 or 1.
+
+    Parameters
+    ----------
+    lfc : path
+        As `run_contrasts` writes, or any contrasts (signatures) x genes.
+    gene_sets : path
+        GMT.
+    out : path
+        h5ad: X 0 or 1, layers pvalue, padj and score, obs of `lfc`, var with the prevalence.
+    config : EnrichConfig
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    sets = read_gmt(Path(gene_sets))
+    with open_matrix(lfc) as matrix:
+        values = matrix.take(np.arange(matrix.n_samples))
+        genes, obs = names_in_sets(matrix.var, sets), matrix.obs
+        padj = read_layer(matrix, "padj")
+    found = enrich(values, padj, genes, sets, config)
+    layers = {"pvalue": found.pvalue, "padj": found.padj, "score": found.score}
+    record = _record(config, "enrich") | {
+        "background": "all genes measured in the contrast",
+        "gene_sets": Path(gene_sets).name,
+    }
+    write_matrix(
+        out, found.enriched, obs=obs, var=found.var, units=Units(), uns={"m1pipe": record},
+        layers=layers, force=force,
+    )  # fmt: skip
+    return (
+        f"{out}: {len(obs):,} contrasts x {len(found.var):,} sets of {found.n_tested:,} tested, "
+        f"{found.enriched.mean():.1%} enriched"
+    )
+
+
+def _record(config: Any, command: str) -> dict[str, Any]:
+    settings = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
+    return {"command": command, "settings": _texts(settings)}
+
+
+def _texts(lines: list[str]) -> np.ndarray:
+    return np.array(lines, dtype=object) if lines else np.array([""], dtype=object)
