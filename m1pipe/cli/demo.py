@@ -21,7 +21,8 @@ def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> No
     """Run the whole job on simulated data, in minutes.
 
     Simulates an unlabelled and a labelled set, trains encoders on the first, compares them on the
-    second with the raw genes, PCA, ridge regression and the mean, and writes a report.
+    second with the raw genes, PCA, ridge regression and the mean, and writes a report. Then makes
+    synthetic samples with a conditional model and scores them against held-out ones.
 
     \b
     m1pipe demo --out demo
@@ -30,5 +31,6 @@ def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> No
     from m1pipe.training.device import tune_allocator
 
     tune_allocator()
-    report = run_demo(out, size=size, seed=seed, epochs=epochs, force=force)
+    report, quality = run_demo(out, size=size, seed=seed, epochs=epochs, force=force)
+    click.echo(f"synthetic samples: {quality}")
     click.echo(f"report: {report}")

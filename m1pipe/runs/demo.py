@@ -6,15 +6,20 @@ from pathlib import Path
 
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
+from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, simulate_m1
 from m1pipe.errors import InputError
 from m1pipe.runs.crossval import CrossvalRun, run_crossval
+from m1pipe.runs.generate import run_generate
+from m1pipe.runs.quality import run_quality
 from m1pipe.runs.train import run_training, summary_line
 from m1pipe.settings import build
+from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
 MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
+SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
 ROWS = ("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca", "gene", "ridge_gene")
 
 
@@ -25,8 +30,8 @@ def run_demo(
     seed: int = 0,
     epochs: int | None = None,
     force: bool = False,
-) -> Path:
-    """Simulate, train encoders of several seeds, cross-validate, report.
+) -> tuple[Path, Path]:
+    """Simulate, train encoders of several seeds, cross-validate, report; generate, and score that.
 
     Parameters
     ----------
@@ -43,8 +48,8 @@ def run_demo(
 
     Returns
     -------
-    Path
-        Of report.html.
+    report, quality : Path
+        Of report.html and quality.html.
 
     Raises
     ------
@@ -53,30 +58,53 @@ def run_demo(
     """
     out = Path(out)
     _make_room(out, force=force)
-    log.info("[1/4] simulating (%s): %s", size, out / "data")
+    log.info("[1/5] simulating (%s): %s", size, out / "data")
     simulate_m1(out / "data", size, seed)
     data, runs = out / "data", out / "runs"
+    unlabelled = data / "unlabelled.h5ad"
     settings = {"epochs": epochs, "n_latent": min(32, SIZES[size].n_genes // 4)}
-    log.info("[2/4] training %d variational autoencoders of different seeds", N_SEEDS)
+    log.info("[2/5] training %d variational autoencoders of different seeds", N_SEEDS)
     vaes = []
     for i in range(1, N_SEEDS + 1):
         config = build(EncoderConfig, settings, {"seed": seed + i})
-        _train(data, runs / f"vae{i}", config)
+        _train(unlabelled, runs / f"vae{i}", config)
         vaes.append(str(runs / f"vae{i}"))
-    log.info("[3/4] training a plain autoencoder (beta 0)")
-    _train(data, runs / "ae", build(EncoderConfig, settings, {"seed": seed + 1, "beta": 0.0}))
-    log.info("[4/4] cross-validation: isoform levels from genes and from latents")
+    log.info("[3/5] training a plain autoencoder (beta 0)")
+    _train(unlabelled, runs / "ae", build(EncoderConfig, settings, {"seed": seed + 1, "beta": 0.0}))
+    log.info("[4/5] cross-validation: isoform levels from genes and from latents")
     run = CrossvalRun(
         x=str(data / "genes.h5ad"),
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
     run_crossval(run, CrossvalConfig(stratify="tissue", seed=seed, models=ROWS), runs / "cv")
-    return runs / "cv" / "report.html"
+    log.info("[5/5] synthetic samples of a conditional model, against held-out ones")
+    page = _show_synthetic(out, *SHOWN[size], seed=seed, epochs=epochs)
+    return runs / "cv" / "report.html", page
+
+
+def _show_synthetic(
+    out: Path, n_samples: int, n_genes: int, *, seed: int, epochs: int | None
+) -> Path:
+    """Simulate clusters, train a conditional model, generate, score; where the page is."""
+    data, run, made = out / "data" / "clusters", out / "runs" / "generator", out / "synthetic.h5ad"
+    simulated = ExpressionConfig(
+        layout="clusters", n_training=n_samples, n_held_out=n_samples, n_genes=n_genes, seed=seed
+    )
+    simulate_expression(data, simulated)
+    settings = {"condition": "class", "transform": "normal_score", "epochs": epochs}
+    config = build(EncoderConfig, {"n_latent": min(16, n_genes // 4), **settings}, {"seed": seed})
+    _train(data / "training.h5ad", run, config)
+    log.info("%s", run_generate(run, made, GenerateConfig(n=n_samples, seed=seed)))
+    scored = QualityConfig(label="class", n_draws=1, n_resamples=20, n_seeds=2, seed=seed)
+    files = (data / "training.h5ad", made, data / "held_out.h5ad")
+    _, line = run_quality(*files, out / "runs" / "quality", scored)
+    log.info("%s", line)
+    return out / "runs" / "quality" / "quality.html"
 
 
 def _train(data: Path, folder: Path, config: EncoderConfig) -> None:
-    encoder = run_training(data / "unlabelled.h5ad", folder, config)
+    encoder = run_training(data, folder, config)
     log.info("%s", summary_line(folder, encoder))
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import anndata
+import pandas as pd
 import pytest
 
 from m1pipe.cli.main import run
@@ -17,7 +19,12 @@ def test_the_demo_ends_in_the_path_of_a_report(
 ) -> None:
     out = tmp_path / "with space" / "demo"
     assert run(["-q", "demo", "--out", str(out), "--size", "tiny", "--epochs", "3"]) == 0
-    last = capsys.readouterr().out.strip().splitlines()[-1]
+    quality, last = capsys.readouterr().out.strip().splitlines()[-2:]
+    page = Path(quality.removeprefix("synthetic samples: "))
+    assert page == out / "runs" / "quality" / "quality.html"
+    scores = pd.read_csv(page.with_name("quality.csv")).set_index("score")["value"]
+    assert 0 < scores["ks_mean"] < 0.3 and scores["tstr_over_trtr"] > 0.5
+    assert anndata.read_h5ad(out / "synthetic.h5ad").obs["synthetic"].all()
     report = Path(last.removeprefix("report: "))
     assert report.is_file() and report == out / "runs" / "cv" / "report.html"
     result = read_result(report.parent)
