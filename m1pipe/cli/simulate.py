@@ -72,7 +72,7 @@ def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
     type=click.Choice(get_args(Layout)),
     default=ExpressionConfig.layout,
     show_default=True,
-    help="One cloud of samples, or eight clusters.",
+    help="One cloud of samples, eight clusters, or three groups with genes of their own.",
 )
 @click.option(
     "--n-training", type=int, default=ExpressionConfig.n_training, show_default=True, metavar="N"

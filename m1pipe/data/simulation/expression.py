@@ -1,8 +1,9 @@
 """Simulated expression for generators: training and held-out samples of one planted law.
 
 Logarithms of TPM are gene means plus factors, bent gently by a sine, plus noise of every gene's
-own size; what lies below the limit of detection is zero. Factors are normal ("unimodal") or
-normal about eight centres ("clusters"), which are then the classes.
+own size; what lies below the limit of detection is zero. Factors are normal ("unimodal"), or
+normal about eight centres ("clusters"), which are then the classes; in "groups" they are weaker,
+and three classes of equal size have each a hundred genes of their own raised.
 """
 
 import os
@@ -18,8 +19,9 @@ from m1pipe.data.units import Units, log2p1
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
 
-Layout = Literal["unimodal", "clusters"]
+Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8
+N_GROUPS, N_CHANGED = 3, 100
 DETECTION = 0.5  # TPM
 FILES = ("training.h5ad", "held_out.h5ad", "truth.npz")
 
@@ -31,7 +33,8 @@ class ExpressionConfig:
     Attributes
     ----------
     layout : str
-        "unimodal": one cloud, cut by its first factor into three classes; "clusters": eight.
+        "unimodal": one cloud, cut by its first factor into three classes; "clusters": eight;
+        "groups": three of equal size with a hundred changed genes each.
     n_training, n_held_out, n_genes : int
     seed : int
         At least 0; the same settings give the same files.
@@ -66,13 +69,16 @@ class ExpressionLaw:
         Mean of the log2 TPM, and standard deviation of what no factor carries.
     loadings : ndarray, shape (N_FACTORS, n_genes)
     centres : ndarray, shape (n_clusters, N_FACTORS)
-        One at zero where there are no clusters.
+        One at zero where there are no clusters; one a group.
+    shifts : ndarray, shape (n_clusters, n_genes)
+        What the log2 TPM of a group is raised by.
     """
 
     level: np.ndarray
     noise: np.ndarray
     loadings: np.ndarray
     centres: np.ndarray
+    shifts: np.ndarray
 
 
 def plant_law(config: ExpressionConfig) -> ExpressionLaw:
@@ -81,12 +87,27 @@ def plant_law(config: ExpressionConfig) -> ExpressionLaw:
     centres = np.zeros((1, N_FACTORS))
     if config.layout == "clusters":
         centres = 1.6 * rng.standard_normal((N_CLUSTERS, N_FACTORS))
+    elif config.layout == "groups":
+        centres = np.zeros((N_GROUPS, N_FACTORS))
+    share = 0.25 if config.layout == "groups" else 1.0  # of the variance that factors make
     return ExpressionLaw(
         level=rng.gamma(2.5, 1.4, config.n_genes),
         noise=rng.uniform(0.3, 1.0, config.n_genes),
-        loadings=rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(1 / N_FACTORS),
+        loadings=rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(share / N_FACTORS),
         centres=centres,
+        shifts=_plant_shifts(config, len(centres), rng),
     )
+
+
+def _plant_shifts(config: ExpressionConfig, n_groups: int, rng: np.random.Generator) -> np.ndarray:
+    """Genes raised in one group each; none in the other layouts."""
+    shifts = np.zeros((n_groups, config.n_genes))
+    if config.layout == "groups":
+        n_changed = min(N_CHANGED, config.n_genes // n_groups)
+        changed = rng.permutation(config.n_genes)[: n_groups * n_changed]
+        for shift, genes in zip(shifts, changed.reshape(n_groups, n_changed), strict=True):
+            shift[genes] = rng.normal(3.0, 0.5, n_changed)
+    return shifts
 
 
 def draw_expression(
@@ -107,10 +128,11 @@ def draw_expression(
     factors : ndarray, shape (n, N_FACTORS)
     classes : ndarray of str, shape (n,)
     """
-    which = rng.integers(0, len(law.centres), n)
+    which = np.arange(n) % N_GROUPS if law.shifts.any() else rng.integers(0, len(law.centres), n)
     factors = law.centres[which] + rng.standard_normal((n, N_FACTORS))
     bent = factors + 0.5 * np.sin(2 * factors)
     log_tpm = law.level + bent @ law.loadings + law.noise * rng.standard_normal((n, law.level.size))
+    log_tpm += law.shifts[which]
     tpm = np.exp2(log_tpm)
     X = log2p1(np.where(tpm < DETECTION, 0.0, tpm))
     if len(law.centres) == 1:
