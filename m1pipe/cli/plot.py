@@ -17,7 +17,7 @@ FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 LABEL = click.option("--label", metavar="COL", help="Column of obs that colours the samples.")
 GENES = click.option("--genes", metavar="A,B,...", help="Which, by name.")
-MOST_LATENTS, MOST_SAMPLES = 5000, 1000
+MOST_LATENTS, MOST_SAMPLES = 2000, 1000
 
 
 def method_option(default: str = "pca") -> Callable[[Any], Any]:
@@ -102,7 +102,7 @@ def architecture(run: str, out: str, force: bool) -> None:
 @click.argument("data", type=click.Path())
 @click.option("--run", type=click.Path(), help="Encode DATA with this run; else it holds latents.")
 @LABEL
-@method_option()
+@method_option("tsne")
 @most(MOST_LATENTS)
 @SEED
 @OUT
@@ -122,7 +122,7 @@ def latent(
 
     \b
     m1pipe plot latent z.h5ad --label tissue --out latent.png
-    m1pipe plot latent x.h5ad --run runs/vae1 --label age --method tsne --out latent.png
+    m1pipe plot latent x.h5ad --run runs/vae1 --label age --method umap --out latent.png
     """  # noqa: D301 - as above
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model

@@ -30,7 +30,7 @@ from m1pipe.plots.heatmap import plot_way
 from m1pipe.plots.scatter import plot_classes, plot_numbers
 from m1pipe.plots.training import plot_history
 
-MOST_LATENTS = 5000
+MOST_LATENTS = 2000
 N_GENES = 40
 WIDTH = 9.2
 PathLike = str | os.PathLike[str]
@@ -98,7 +98,7 @@ def latent(
     encoder: Encoder | None = None,
     *,
     label: str | None = None,
-    method: str = "pca",
+    method: str = "tsne",
     max_samples: int = MOST_LATENTS,
     seed: int = 0,
 ) -> Figure:
@@ -112,7 +112,8 @@ def latent(
     label : str, optional
         Classes with their centroids, or a number as shades. Left out: one colour.
     method : str
-        Way to two dimensions where there are more latent units.
+        Way to two dimensions where there are more latent units. Principal components say little
+        of latents, which all vary alike under their prior.
     max_samples : int
         More are drawn from.
     seed : int

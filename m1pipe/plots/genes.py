@@ -111,6 +111,8 @@ def plot_variance_ratio(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, un
     at, middle = _trend(mean, ratio)
     ax.plot(at, middle, "-o", color=PALETTE[1], ms=5, mec="white", linewidth=2)
     ax.set_yscale("log", base=2)
+    ax.set_ylim(min(0.5, 0.9 * float(ratio.min(initial=1))), max(2, 1.1 * ratio.max(initial=1)))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.set_xlabel(f"mean of a gene in real samples ({unit})")
     ax.set_ylabel("variance, synthetic / real")
     grid(ax)

@@ -69,7 +69,7 @@ def test_the_shape_is_that_of_the_network(trained):
 def test_latents_are_the_encoders_and_classes_their_colours(trained, expression):
     encoder, new = trained[0], expression(50, 20, seed=2)
     Z = encoder.transform(new)
-    figure = model.latent(new, encoder, label="tissue")
+    figure = model.latent(new, encoder, label="tissue", method="pca")
     centred = Z - Z.mean(axis=0)
     first = np.abs(centred @ np.linalg.svd(centred, full_matrices=False)[2][0])
     liver = (new.obs["tissue"] == "Liver").to_numpy()
