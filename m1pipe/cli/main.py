@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "predict targets of new samples",
     "generate": "synthetic samples of a trained model",
     "quality": "score synthetic samples against held-out real ones",
+    "sweep": "many configurations of an encoder, one table",
     "contrasts": "log fold changes of many studies from raw counts",
     "enrich": "gene sets enriched among log fold changes",
     "plot": "figures of runs and of synthetic samples",

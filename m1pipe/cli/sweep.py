@@ -1,0 +1,73 @@
+"""`m1pipe sweep`: many configurations of an encoder, one table."""
+
+from typing import Any
+
+import click
+
+from m1pipe import presets, settings
+from m1pipe.cli.options import WIDTHS
+from m1pipe.settings import read_config_file
+
+
+@click.command()
+@click.argument("data", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder of the sweep.")
+@click.option("--neurons", type=WIDTHS, metavar="N,N,...", help="Widths of one layer.")
+@click.option("--layers", type=WIDTHS, metavar="N,N,...", help="Numbers of layers that halve.")
+@click.option("--total", type=int, help="Neurons of all layers of --layers.  [default: 2000]")
+@click.option("--space", type=click.Path(), help="TOML: a list or low and high for each setting.")
+@click.option("--trials", type=int, help="Drawn from --space.  [default: 20]")
+@click.option("--sampler", type=click.Choice(["random", "optuna"]), help="How.  [default: random]")
+@click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="Shared by all trials.")
+@click.option("--config", "file", type=click.Path(), help="Settings of train that all share.")
+@click.option("--epochs", type=int, help="Of every trial.")
+@click.option("--beta", type=float, help="Of every trial; 0 is the plain autoencoder.")
+@click.option("--validation", type=float, help="Share of the rows.  [default: 0.15]")
+@click.option("--test", type=float, help="Share of the rows, seen once.  [default: 0.15]")
+@click.option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
+@click.option("--seed", type=int, help="Of the split, the draws and the networks.  [default: 0]")
+@click.option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
+@click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes.")
+@click.option("--force", is_flag=True, help="Overwrite a sweep of other settings.")
+def sweep(
+    *,
+    data: str,
+    out: str,
+    space: str | None,
+    preset: str | None,
+    file: str | None,
+    epochs: int | None,
+    beta: float | None,
+    group: str | None,
+    trial: int | None,
+    n_jobs: int,
+    force: bool,
+    **typed: Any,
+) -> None:
+    """Try many configurations on DATA: by width, by depth, or drawn from a space.
+
+    Rows are split into training, validation and test; the best by validation is tested once. The
+    same command goes on where a killed one was. best.json is a configuration for train.
+
+    \b
+    Example:
+      m1pipe sweep lfc.h5ad --neurons 1,10,100,1000 --layers 1,2,3 --beta 0 --out sweep
+      m1pipe sweep u.h5ad --space space.toml --trials 30 --sampler optuna --out sweep
+      m1pipe train u.h5ad --config sweep/best.json --out runs/best
+    """  # noqa: D301 - click wants this character itself
+    from m1pipe.runs.sweep import Sweep, run_sweep
+    from m1pipe.sweep import SweepConfig, parse_space
+    from m1pipe.training.device import tune_allocator
+
+    shared = {"epochs": epochs, "beta": beta, "seed": typed["seed"]}
+    base = {
+        **(presets.preset_options(preset) if preset else {}),
+        **(read_config_file(file) if file else {}),
+        **{name: value for name, value in shared.items() if value is not None},
+    }
+    table = read_config_file(space) if space else None
+    config = settings.build(SweepConfig, typed, where="sweep")
+    parsed = None if table is None or space is None else parse_space(table, space)
+    tune_allocator()
+    plan = Sweep(data, group, base, parsed, table, config)
+    click.echo(run_sweep(plan, out, trial=trial, n_jobs=n_jobs, force=force))

@@ -1,0 +1,77 @@
+"""Loss against what was varied in a sweep."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+
+
+def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool = False) -> Axes:
+    """Unexplained share of the validation rows against a setting, the PCA's beside it.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : DataFrame
+        One row a trial, with the columns `x`, unexplained and pca_unexplained.
+    x : str
+        Column of the setting.
+    label : str
+        Of the axis.
+    log : bool
+        The setting's axis is logarithmic.
+
+    Returns
+    -------
+    Axes
+        The same axes; the best trial is ringed.
+    """
+    table = table.sort_values(x)
+    values = table[x].to_numpy(dtype=float)
+    ax.plot(values, table["pca_unexplained"], color=FAINT, linewidth=5, label="PCA, same width")
+    ax.plot(
+        values, table["unexplained"], color=PALETTE[0], marker="o", markersize=4, label="network"
+    )
+    best = int(np.argmin(table["unexplained"].to_numpy()))
+    ring = ax.scatter(values[best], table["unexplained"].iloc[best], s=80, label="best")
+    ring.set(facecolor="none", edgecolor=INK, zorder=3)
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.axhline(1.0, color=MUTED, linewidth=0.6)
+    ax.set_xlabel(label)
+    ax.set_ylabel("unexplained variance (1 - R2)")
+    grid(ax, "y")
+    ax.legend()
+    return ax
+
+
+def plot_trials(ax: Axes, table: pd.DataFrame) -> Axes:
+    """Unexplained share of every trial in order, and the best so far.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : DataFrame
+        One row a trial, in order, with the column unexplained.
+
+    Returns
+    -------
+    Axes
+    """
+    scores = table["unexplained"].to_numpy(dtype=float)
+    order = np.arange(1, len(scores) + 1)
+    ax.plot(order, scores, color=PALETTE[0], marker="o", markersize=4, linestyle="none",
+            label="trial")  # fmt: skip
+    ax.plot(
+        order, np.fmin.accumulate(scores), color=INK, drawstyle="steps-post", label="best so far"
+    )
+    ax.set_xlabel("trial")
+    ax.set_ylabel("unexplained variance (1 - R2)")
+    grid(ax, "y")
+    ax.legend()
+    return ax
