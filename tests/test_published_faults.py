@@ -1,6 +1,9 @@
 """Faults of the published pipeline, each shown to be one and shown to be absent here.
 
 The faults are re-made in the test itself, so that a test which no longer sees the fault fails.
+Beside these: the class as one integer in tests/encoder/test_encoder_condition.py, decoding in
+training mode and the decoder's mean for samples in tests/synthesis/test_synthesis_sample.py, a
+hold-out out of the training samples in tests/synthesis/test_synthesis_quality.py.
 """
 
 import ast
@@ -26,10 +29,13 @@ from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
+from m1pipe.figures import load_pair
 from m1pipe.models.vae import VAEModule, kl_to_standard_normal, vae_loss
 from m1pipe.settings import build
+from m1pipe.synthesis import dependence, joint, marginal, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.material import load_material
+from m1pipe.synthesis.score import Definition
 from m1pipe.training.fit_heads import fit_head
 
 
@@ -206,6 +212,40 @@ def test_spread_in_sampling_is_that_of_the_kl() -> None:
     torch.testing.assert_close(terms["reconstruction"], expected)
 
 
+def test_every_latent_unit_has_noise_of_its_own_in_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """VAExprs drew one number a sample and took it for all latent units."""
+    module = VAEModule(5, ModelConfig(n_latent=6, hidden=(8,), linear_skip=False)).eval()
+    x = torch.randn(1, 5).repeat(4000, 1)
+    drawn = []
+    decode = module.decode
+    monkeypatch.setattr(module, "decode", lambda z, *rest: (drawn.append(z), decode(z, *rest))[1])
+    with torch.no_grad():
+        mu, logvar = module.encode(x)
+        vae_loss(module, x, beta=1.0, generator=torch.Generator().manual_seed(0))
+    noise = ((drawn[0] - mu) / torch.exp(0.5 * logvar)).numpy()
+    assert np.abs(np.corrcoef(noise.T) - np.eye(6)).max() < 0.08
+    shared = mu + torch.exp(0.5 * logvar) * torch.randn(4000, 1)
+    faulty = ((shared - mu) / torch.exp(0.5 * logvar)).numpy()
+    assert np.corrcoef(faulty.T).min() > 0.99
+
+
+def test_samples_vary_as_the_data_do_unless_the_mean_is_asked_for() -> None:
+    """VAExprs gave the decoder's mean for a sample; the notebook's samples varied a third."""
+    rng = np.random.default_rng(10)
+    X = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 30))
+    X = (20 + X + 2 * rng.standard_normal((300, 30))).astype(np.float32)
+    vae = m1pipe.VAE(n_latent=4, epochs=20, random_state=0).fit(X)
+
+    def ratio(noise: bool) -> float:
+        made = vae.sample(2000, random_state=1, noise=noise)
+        return float(np.exp(np.mean(np.log(made.var(axis=0) / X.var(axis=0)))))
+
+    assert ratio(True) == pytest.approx(1, abs=0.15)
+    assert ratio(False) < 0.7
+
+
 @pytest.mark.parametrize("transform", ["minmax", "standardize", "normal_score"])
 def test_scaling_sees_training_rows_only_and_serves_all_others(transform: str) -> None:
     """VAExprs scaled validation rows by their own range, the notebook fitted its scaler to all."""
@@ -250,6 +290,24 @@ def test_logarithms_are_not_taken_twice() -> None:
     np.testing.assert_array_equal(material.real, frames["real"].to_numpy())
     assert material.scale.is_log
     assert np.log2(1 + material.real).max() < 0.7 * material.real.max()
+    pair = load_pair(frames["real"], frames["synthetic"])
+    np.testing.assert_array_equal(pair.real, frames["real"].to_numpy())
+
+
+def test_there_is_no_quality_without_a_hold_out_and_no_score_without_its_meaning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The notebook scored against the rows it had trained on, by scores that it did not define."""
+    assert run(["quality", "--real", "x.h5ad", "--synthetic", "s.h5ad", "--out", "q"]) == 2
+    assert "--holdout" in capsys.readouterr().err
+    families = (marginal, dependence, joint, utility, privacy)
+    kept = [value for family in families for value in vars(family).values()]
+    groups = [value if isinstance(value, tuple) else (value,) for value in kept]
+    scores = [score for group in groups for score in group if isinstance(score, Definition)]
+    assert len(scores) > 40
+    for score in scores:
+        assert len(score.meaning) > 10
+        assert score.ideal in ("higher", "lower", "one", "half", "shown")
 
 
 def test_the_mean_over_genes_beside_the_summed_kl_collapses_and_the_run_says_so(

@@ -52,7 +52,11 @@ BY_DISTANCE = (
         POSITIVE,
     ),
     _definition(
-        "dcr_p5", "distance to the closest, 5th percentile", "higher", "the same", POSITIVE
+        "dcr_p5",
+        "distance to the closest, 5th percentile",
+        "higher",
+        "the same, of the closest twentieth",
+        POSITIVE,
     ),
     _definition(
         "nndr_p5",
