@@ -27,7 +27,7 @@ from m1pipe.plots import style
 from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
 from m1pipe.plots.embedding import METHODS, Embedding, embed
 from m1pipe.plots.heatmap import plot_way
-from m1pipe.plots.scatter import plot_classes, plot_numbers
+from m1pipe.plots.scatter import legend_width, plot_classes, plot_numbers
 from m1pipe.plots.training import plot_history
 
 MOST_LATENTS = 2000
@@ -132,7 +132,10 @@ def latent(
         if isinstance(data, str | os.PathLike):
             matrix.close()
     found = _flat(Z, method, seed)
-    figure, axes = style.panels(width=6.4, height=4.4)
+    beside = 1.2
+    if label is not None and column is not None and not is_number(column):
+        beside = legend_width(as_classes(column, label))
+    figure, axes = style.panels(width=4.8 + beside, height=4.4)
     with style.styled():
         _colour(axes[0, 0], found, column, label)
         how = "" if Z.shape[1] == 2 else f", {METHODS[method]} of {Z.shape[1]} latent units"

@@ -11,7 +11,7 @@ from m1pipe.plots import style
 from m1pipe.plots.embedding import METHODS, Embedding, embed
 from m1pipe.plots.genes import plot_gene, plot_mean_variance, plot_variance_ratio
 from m1pipe.plots.heatmap import cluster_order, correlation_of, plot_correlation
-from m1pipe.plots.scatter import plot_classes, plot_sides
+from m1pipe.plots.scatter import legend_width, plot_classes, plot_sides
 from m1pipe.synthesis.marginal import distances
 
 N_GENES = 9
@@ -44,7 +44,8 @@ def augmentation(pair: Pair, method: str = "pca", *, seed: int = 0) -> Figure:
         with style.styled():
             plot_sides(axes[0, 0], found.real, found.synthetic, axes=found.axes)
         return _titled(figure, title, pair.drawn)
-    figure, axes = style.panels(1, 2, width=9.2, height=4.2)
+    beside = legend_width(np.concatenate(pair.labels))
+    figure, axes = style.panels(1, 2, width=7.4 + beside, height=4.2)
     with style.styled():
         _by_class(axes[0], found, pair.labels)
     return _titled(figure, title, pair.drawn)
@@ -158,7 +159,7 @@ def _by_class(axes: np.ndarray, found: Embedding, labels: tuple[np.ndarray, np.n
     sides = (("real", found.real, labels[0]), ("synthetic", found.synthetic, labels[1]))
     for ax, (name, places, classes) in zip(axes, sides, strict=True):
         last = name == "synthetic"
-        plot_classes(ax, places, classes, axes=found.axes, order=order, legend=last)
+        plot_classes(ax, places, classes, axes=found.axes, order=order, legend=last, counts=False)
         ax.set_title(name)
     both = np.concatenate([found.real, found.synthetic])
     margin = 0.05 * np.ptp(both, axis=0)

@@ -22,6 +22,7 @@ def plot_classes(
     order: Sequence[str] | None = None,
     centroids: bool = True,
     legend: bool = True,
+    counts: bool = True,
 ) -> Axes:
     """Samples coloured by class, and the centroid of every class.
 
@@ -39,7 +40,9 @@ def plot_classes(
     centroids : bool
         Mark the mean place of every class.
     legend : bool
-        Name the classes beside the panel, with their numbers of samples.
+        Name the classes beside the panel, all of `order` where it is given.
+    counts : bool
+        Say there how many samples each has.
 
     Returns
     -------
@@ -53,19 +56,33 @@ def plot_classes(
     if nameless.any():
         text = f"{NO_LABEL} ({int(nameless.sum()):,})"
         _dots(ax, places[nameless], FAINT, "o", text, size=size)
-    found = {name: look for name, look in looks(classes).items() if (named == name).any()}
+    found = looks(classes)
     for name, (colour, mark) in found.items():
         mine = named == name
-        text = f"{name} ({int(mine.sum()):,})"
+        text = f"{name} ({int(mine.sum()):,})" if counts else name
         above = 3 - float(mine.mean())  # small classes over large ones
         _dots(ax, places[mine], colour, mark, text, size=size, zorder=above)
     for name, (colour, mark) in found.items() if centroids else ():
+        if not (named == name).any():
+            continue
         middle = places[named == name].mean(axis=0)
-        ax.plot(*middle, mark, ms=9, color=colour, mec=INK, mew=1.4, zorder=4)
+        ax.plot(
+            *middle, mark, ms=9 if len(found) <= 20 else 7, color=colour, mec=INK, mew=1.4, zorder=4
+        )
     _name_axes(ax, axes)
     if legend:
         _legend(ax, len(found) + int(nameless.any()), size)
     return ax
+
+
+def legend_width(labels: Sequence[str] | np.ndarray) -> float:
+    """Inches that the names of the classes take beside a panel, for the width of a figure."""
+    names = set(labels)
+    if len(names) > _MOST_NAMED:
+        return 1.0
+    font, n_columns = _legend_layout(len(names))
+    n_letters = max(len(name or NO_LABEL) for name in names) + len(" (1,000)")
+    return n_columns * (0.45 + 0.58 * n_letters * font / 72)
 
 
 def plot_numbers(
@@ -177,18 +194,23 @@ def _name_axes(ax: Axes, names: tuple[str, str]) -> None:
     grid(ax)
 
 
+def _legend_layout(n: int) -> tuple[float, int]:
+    """Size of the letters and number of columns for n names."""
+    return (8.5 if n <= 20 else 7.0), 1 + (n - 1) // 20
+
+
 def _legend(ax: Axes, n: int, size: float) -> None:
     """Names of n classes right of the panel, by marks that can be seen; of very many none."""
     if n > _MOST_NAMED:
         ax.text(1.02, 0.5, f"{n} classes", transform=ax.transAxes, color=MUTED)
         return
-    small = {"fontsize": 7.0} if n > 20 else {}
+    font, n_columns = _legend_layout(n)
     handles = ax.legend(
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
-        ncols=1 + (n - 1) // 20,
+        ncols=n_columns,
+        fontsize=font,
         markerscale=5 / size,
-        **small,
     )
     for handle in handles.legend_handles:
         if handle is not None:

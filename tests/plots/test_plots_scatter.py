@@ -38,8 +38,12 @@ def test_many_classes_differ_by_colour_or_mark():
 
 
 def test_an_order_keeps_colours_where_a_class_is_absent():
-    ax = scatter.plot_classes(axes(), places(4), ["b"] * 4, axes=AXES, order=["a", "b"])
-    assert ax.lines[0].get_color() == style.PALETTE[1]
+    ax = scatter.plot_classes(
+        axes(), places(4), ["b"] * 4, axes=AXES, order=["a", "b"], counts=False
+    )
+    assert [len(line.get_xdata()) for line in ax.lines] == [0, 4, 1]
+    assert ax.lines[1].get_color() == style.PALETTE[1]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
 
 
 def test_numbers_are_shades_and_missing_ones_grey():
@@ -63,3 +67,12 @@ def test_both_sides_are_drawn_whole_and_in_turns(n):
         assert sorted(map(tuple, found)) == sorted(map(tuple, X))
     assert [line.get_color() for line in ax.lines[:2]] == list(style.PALETTE[:2])
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"real ({n})", "synthetic (50)"]
+
+
+def test_names_take_more_room_the_longer_and_the_more_they_are():
+    few, long = ["a", "b"], ["a", "b" * 30]
+    many = [f"c{i}" for i in range(54)]
+    assert scatter.legend_width(few) < scatter.legend_width(long) < 4
+    assert scatter.legend_width(many) > 2 * scatter.legend_width(few)
+    assert scatter.legend_width(["", "a"]) > scatter.legend_width(few)
+    assert scatter.legend_width([f"c{i}" for i in range(300)]) == 1
