@@ -230,7 +230,9 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
         if len(twice):
             doubts.append(f"{len(twice):,} {what} come more than once, such as {twice[0]!r}")
     if found.n_missing:
-        doubts.append(f"{found.n_missing:,} values are missing: train takes that, crossval and fit do not")
+        doubts.append(
+            f"{found.n_missing:,} values are missing: train takes that, crossval and fit do not"
+        )
     n_zero = int((found.totals == 0).sum())
     if n_zero and not found.n_negative:
         first = matrix.samples[found.totals == 0][0]

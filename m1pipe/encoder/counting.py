@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from m1pipe.data.transforms import fit_gene_transform
+from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.vae import VAEModule
+from m1pipe.pca import PCA
 
 
 @torch.no_grad()
@@ -41,3 +42,14 @@ def seen_by(module: VAEModule, X: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         seen: np.ndarray = module.inputs(torch.from_numpy(X).to(device)).cpu().numpy()
     return seen
+
+
+def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray:
+    """Training means in the units of the data, float32, shape (n_genes,).
+
+    With normal scores: the level of the mean score.
+    """
+    if isinstance(module.inputs, CountInputs):
+        means: np.ndarray = module.inputs.mean_counts.cpu().numpy()
+        return means
+    return scaler.invert(pca.mean[None])[0]

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file as load_arrays
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.condition import Condition
-from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder, gene_means
+from m1pipe.encoder.counting import gene_means
+from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule
 from m1pipe.pca import PCA

@@ -14,12 +14,12 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder import summary
 from m1pipe.encoder.condition import fit_shift
-from m1pipe.encoder.counting import fit_count_inputs, seen_by
+from m1pipe.encoder.counting import fit_count_inputs, gene_means, seen_by
 from m1pipe.encoder.missing import class_means, fill_missing, known_means, known_variances
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, block_rows, plan_training, raw_blocks
 from m1pipe.encoder.rates import parameter_groups
-from m1pipe.encoder.trained import Encoder, gene_means
+from m1pipe.encoder.trained import Encoder
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias
@@ -29,7 +29,7 @@ from m1pipe.recipe import Aligned
 from m1pipe.settings import parse_bytes
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.distributed import ALONE, World, common_batch_norm, peers_present
-from m1pipe.training.faults import explain_rows
+from m1pipe.training.faults import Explain, explain_rows
 from m1pipe.training.feed import Batches, Feed, ResidentFeed, make_feed, whole
 from m1pipe.training.fit import fit
 from m1pipe.training.history import History, Observer
@@ -113,9 +113,8 @@ def train_planned(
     begun = time.perf_counter()
     training = plan.config.training
     blocks = raw_blocks(plan.source, plan.rows)
-    scaler = fit_gene_transform(
-        plan.config.model.transform, blocks, keep_missing=plan.missing is not None
-    )
+    gaps, kind = plan.missing is not None, plan.config.model.transform
+    scaler = fit_gene_transform(kind, blocks, keep_missing=gaps)
     device = resolve_device(training.device)
     batches, validation = _feeds(plan, scaler, device, world)
     module = _fresh(plan, scaler, lambda: _blocks(plan.source, plan.rows, scaler, batches))
@@ -128,10 +127,7 @@ def train_planned(
     pca = _components(plan, inputs)
     _start(module, plan, pca)
     module.to(device)
-    means = None
-    if plan.missing is not None:
-        means = torch.from_numpy(class_means(pca.mean, plan.condition)).to(device)
-    parameters = parameter_groups(module, training)
+    means = torch.from_numpy(class_means(pca.mean, plan.condition)).to(device) if gaps else None
     with common_batch_norm(module, world), peers_present(world):
         history = fit(
             module,
@@ -140,16 +136,12 @@ def train_planned(
             training,
             beta=plan.config.model.beta,
             validation=validation,
-            parameters=parameters,
+            parameters=parameter_groups(module, training),
             checkpoint=checkpoint,
             resume=resume,
             stop=stop,
             observer=observer,
-            explain=explain_rows(
-                plan.source.matrix.samples.tolist(),
-                plan.source.recipe.genes,
-                some_missing=plan.missing is not None,
-            ),
+            explain=_explain(plan),
             start_counts=plan.config.model.starts_at_pca,
             world=world,
         )
@@ -163,6 +155,12 @@ def train_planned(
     }
     module.cpu()
     return encoder
+
+
+def _explain(plan: TrainingPlan) -> Explain:
+    """What names samples and genes of a loss that is not finite."""
+    samples, genes = plan.source.matrix.samples.tolist(), plan.source.recipe.genes
+    return explain_rows(samples, genes, some_missing=plan.missing is not None)
 
 
 def _encoder(

@@ -21,7 +21,6 @@ from m1pipe.data.units import Units
 from m1pipe.encoder.condition import Condition
 from m1pipe.encoder.counting import seen_by
 from m1pipe.encoder.missing import class_means, fill_missing
-from m1pipe.models.counts import CountInputs
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
@@ -170,17 +169,10 @@ class Encoder:
         return _joined(parts, self.n_latent)
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
-        """Rows after the per-gene transform, as the network takes them.
+        """Rows after the per-gene transform, as the network takes them, float32.
 
-        Parameters
-        ----------
-        X, codes
-            As for `encode_array`.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n_genes)
-            Missing levels at their training mean, of the sample's class where it has one.
+        Parameters are those of `encode_array`; missing levels are at their training mean, of the
+        sample's class where it has one.
         """
         means = class_means(self.pca.mean, None if codes is None else self.condition)
         return fill_missing(self.scaler.apply(X), means[0] if codes is None else means[codes])
@@ -374,17 +366,6 @@ class Encoder:
         if isinstance(data, Aligned):
             return data
         return self.align(data, min_coverage=min_coverage, keep_missing=True)
-
-
-def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray:
-    """Training means in the units of the data, float32, shape (n_genes,).
-
-    With normal scores: the level of the mean score.
-    """
-    if isinstance(module.inputs, CountInputs):
-        means: np.ndarray = module.inputs.mean_counts.cpu().numpy()
-        return means
-    return scaler.invert(pca.mean[None])[0]
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
