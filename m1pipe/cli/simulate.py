@@ -114,7 +114,7 @@ def expression(out: Path, force: bool, **options: Any) -> None:
     type=click.Choice(get_args(Size)),
     default=ContrastsSimulation.size,
     show_default=True,
-    help="12 studies x 400 genes, 60 x 2,000 or 300 x 6,000.",
+    help="12 studies x 400 genes, 60 x 1,000 or 300 x 6,000.",
 )
 @click.option(
     "--effect",

@@ -19,7 +19,7 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
 
 Size = Literal["tiny", "small", "medium"]
-SIZES = {"tiny": (12, 400), "small": (60, 2000), "medium": (300, 6000)}  # studies, genes
+SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes
 FILES = ("counts.h5ad", "design.tsv", "gene_sets.gmt", "truth.tsv")
 N_PROGRAMMES, GENES_A_SET = 20, 30
 N_REPLICATES = (3, 6)
