@@ -17,12 +17,14 @@ n_missing
     Missing levels of the training and validation rows; they count for nothing above.
 n_parameters, n_held
     Trained values, and those that hold the PCA and are not trained.
+n_measured
+    Training rows that the entries below are taken from: all, or 20,000 of them.
 dead_share
     Share of hidden units whose output never changes over the rows.
 depth, depth_r
     What stands for library size, and each latent's Pearson correlation with it; null if unknown.
 lowest
-    The lowest level of any gene in the training rows, in units of the data.
+    The lowest level of any gene in these rows, in units of the data.
 error_q99, error_beyond
     99 % quantile of the training rows' reconstruction error (mean squared residual of
     standardised genes), and the share of validation rows that lie beyond it.
@@ -44,11 +46,26 @@ from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, kl_per_unit
 from m1pipe.pca import PCA
 
+MOST_MEASURED = 20_000
 ACTIVE_KL = 0.05
 ACTIVE_VARIANCE = 0.01
 OUTLYING = 0.99
 _CONSTANT = 1e-6
 _COUNT_BLOCK = 1024
+
+
+def measured_rows(n_rows: int, seed: int) -> np.ndarray:
+    """Which of the training rows are passed through the trained network for its summary.
+
+    Returns
+    -------
+    ndarray of int64, shape (at most MOST_MEASURED,)
+        All, or drawn by the seed; ascending.
+    """
+    if n_rows <= MOST_MEASURED:
+        return np.arange(n_rows)
+    drawn = np.random.default_rng([seed, 61]).choice(n_rows, MOST_MEASURED, replace=False)
+    return np.sort(drawn)
 
 
 @dataclass(eq=False)

@@ -286,15 +286,22 @@ def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
 
 
 def _blocks(
-    source: Aligned, rows: np.ndarray, scaler: GeneTransform, batches: Batches | None
+    source: Aligned,
+    rows: np.ndarray,
+    scaler: GeneTransform,
+    batches: Batches | None,
+    chosen: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Transformed rows in order, from memory where the batches are held there."""
+    """Transformed rows in order, or chosen ones, from memory where the batches are held there."""
     if isinstance(batches, ResidentFeed):
         held = batches.tensors[0]
-        for part in held.split(block_rows(held.shape[1])):
+        step = block_rows(held.shape[1])
+        for start in range(0, rows.size if chosen is None else chosen.size, step):
+            here = slice(start, start + step)
+            part = held[here] if chosen is None else held[torch.from_numpy(chosen[here])]
             yield part.cpu().numpy()
     else:
-        for block in raw_blocks(source, rows):
+        for block in raw_blocks(source, rows if chosen is None else rows[chosen]):
             yield scaler.apply(block)
 
 
@@ -329,24 +336,27 @@ def _measured(
 ) -> dict[str, Any]:
     """The entries of the summary that take a pass over the rows."""
     scale = summary.gene_scale(encoder.scaler, encoder.pca)
-    blocks = _blocks(plan.source, plan.rows, encoder.scaler, batches)
+    chosen = summary.measured_rows(plan.rows.size, plan.config.training.seed)
+    rows = plan.rows[chosen]
+    blocks = _blocks(plan.source, plan.rows, encoder.scaler, batches, chosen)
     shift = None if plan.condition is None else plan.condition.shift
     measure = partial(
         summary.measure, encoder.module, encoder.pca, scale=scale, shift=shift, means=means
     )
-    trained = measure(blocks, codes=None if plan.codes is None else plan.codes[plan.rows])
+    trained = measure(blocks, codes=None if plan.codes is None else plan.codes[rows])
     judged = trained
     if plan.held_out is not None:
-        rows, codes = plan.held_out_rows, plan.held_out_codes
-        blocks = _blocks(plan.held_out, rows, encoder.scaler, validation)
-        judged = measure(blocks, codes=None if codes is None else codes[rows])
+        blocks = _blocks(plan.held_out, plan.held_out_rows, encoder.scaler, validation)
+        codes = plan.held_out_codes
+        judged = measure(blocks, codes=None if codes is None else codes[plan.held_out_rows])
     q99 = float(np.quantile(trained.errors, summary.OUTLYING))
-    depth = summary.library_size(plan.source.matrix, plan.rows)
+    depth = summary.library_size(plan.source.matrix, rows)
     return {
         "r2_rows": "training" if judged is trained else "validation",
         **judged.r2(),
         "pca_components": len(encoder.pca.components),
         **summary.latent_health(judged, encoder.config.model.beta),
+        "n_measured": int(rows.size),
         "dead_share": trained.dead_share,
         "lowest": summary.finite(encoder.scaler.invert(trained.low[None]).min()),
         "depth": depth[1] if depth else None,

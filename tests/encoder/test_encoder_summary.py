@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import open_matrix
-from m1pipe.encoder import Encoder, train_encoder
+from m1pipe.encoder import Encoder, summary, train_encoder
 from m1pipe.encoder.summary import correlations, library_size, measure
 from m1pipe.settings import build
 
@@ -62,9 +63,9 @@ def test_units_without_signal_are_not_counted(data: anndata.AnnData) -> None:
 
 def test_a_plain_autoencoder_has_no_kl(data: anndata.AnnData) -> None:
     config = build(EncoderConfig, {"n_latent": 3, "hidden": [8], "epochs": 2, "beta": 0.0})
-    summary = train_encoder(data, config).summary
-    assert summary["kl_per_unit"] is None
-    assert summary["active_units"] == 3
+    found = train_encoder(data, config).summary
+    assert found["kl_per_unit"] is None
+    assert found["active_units"] == 3
 
 
 def test_errors_are_judged_by_the_training_rows(encoder: Encoder, data: anndata.AnnData) -> None:
@@ -75,6 +76,27 @@ def test_errors_are_judged_by_the_training_rows(encoder: Encoder, data: anndata.
     q99 = np.quantile(errors["t"], 0.99)
     assert encoder.summary["error_q99"] == pytest.approx(q99, rel=1e-3)
     assert encoder.summary["error_beyond"] == pytest.approx((errors["v"] > q99).mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("memory", ["1G", "200K"])
+def test_of_many_training_rows_some_are_measured(
+    data: anndata.AnnData, tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.write_h5ad(tmp_path / "u.h5ad")
+    settings = {"n_latent": 3, "hidden": [8], "epochs": 2, "batch_size": 16, "memory": memory}
+    config = build(EncoderConfig, settings)
+    whole = train_encoder(tmp_path / "u.h5ad", config)
+    monkeypatch.setattr(summary, "MOST_MEASURED", 40)
+    encoder = train_encoder(tmp_path / "u.h5ad", config)
+    assert whole.summary["n_measured"] == len(whole.samples) > 40 == encoder.summary["n_measured"]
+    assert encoder.summary["r2"] == whole.summary["r2"]
+    rows = summary.measured_rows(len(encoder.samples), config.training.seed)
+    assert len(set(rows.tolist())) == 40
+    samples = tuple(np.array(encoder.samples)[rows])
+    X = _scaled(encoder, data, samples)
+    fitted = encoder.reconstruct(data[list(samples)])
+    errors = ((X - (fitted - encoder.scaler.location) / encoder.scaler.scale) ** 2).mean(1)
+    assert encoder.summary["error_q99"] == pytest.approx(np.quantile(errors, 0.99), rel=1e-3)
 
 
 def test_dead_units_are_counted(encoder: Encoder, data: anndata.AnnData) -> None:
