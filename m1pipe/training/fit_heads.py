@@ -1,6 +1,7 @@
 """One feed-forward head on frozen features: its rows, and when it stops."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -13,10 +14,16 @@ from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.training.fit import fit
-from m1pipe.training.fitted_head import FittedHead, add_own_term, choose_own_term
+from m1pipe.training.fitted_head import (
+    FittedHead,
+    add_own_term,
+    choose_own_term,
+    head_residuals,
+)
 from m1pipe.training.head_feed import HeadFeed
 from m1pipe.training.head_start import HeadStart, HeadTask, finish_head, make_task, start_head
 from m1pipe.training.objectives import head_objective
+from m1pipe.training.own_crossed import HeldOut, choose_crossed, held_out_sums
 
 FEW_ROWS = 60
 FEW_HELD_OUT = 0.25
@@ -89,11 +96,7 @@ def fit_head(
             None if labels is None else np.asarray(labels)[rows] for labels in (strata, groups)
         ]
         task = make_task(X, targets, config, seed=seed, class_weight=class_weight)
-        epochs = _choose_epochs(task, inner[0], inner[1])
-        fixed = replace(task, config=replace(config, epochs=epochs))
-        everything = np.arange(rows.size)
-        head = _train(fixed, everything)
-        return head if own is None else _with_own(fixed, head, own.take(rows), everything, *inner)
+        return _fit_few(task, None if own is None else own.take(rows), *inner)
     task = make_task(
         X,
         targets,
@@ -110,7 +113,7 @@ def fit_head(
     head = _train(task, kept, held_out, scale_rows=rows)
     if own is None:
         return head
-    return add_own_term(head, task.X, targets, own, rows=kept, held_out=held_out)
+    return _judged(head, task.X, targets, own, rows=kept, held_out=held_out, groups=groups)
 
 
 def with_own_genes(
@@ -135,7 +138,43 @@ def with_own_genes(
         Share of the rows that decided when to stop: they decide about the term as well.
     """
     kept, held_out = inner_split(rows, validation, seed, strata=strata, groups=groups)
-    return add_own_term(head, X, targets, own, rows=kept, held_out=held_out)
+    return _judged(head, X, targets, own, rows=kept, held_out=held_out, groups=groups)
+
+
+def _judged(
+    head: FittedHead,
+    X: np.ndarray,
+    targets: Targets,
+    own: OwnGenes,
+    *,
+    rows: np.ndarray,
+    held_out: np.ndarray,
+    groups: np.ndarray | None,
+) -> FittedHead:
+    """Add the own-gene term that the held-out rows of the head want."""
+    choice = choose_own_term(head, X, targets, own, rows=rows, held_out=held_out, groups=groups)
+    return add_own_term(head, X, targets, own, rows=rows, choice=choice)
+
+
+def _fit_few(
+    task: HeadTask, own: OwnGenes | None, strata: np.ndarray | None, groups: np.ndarray | None
+) -> FittedHead:
+    """Train on all of few rows; inner folds say for how long, and what own genes add."""
+    parts: list[HeldOut] = []
+
+    def hear(head: FittedHead, rows: np.ndarray, held_out: np.ndarray) -> None:
+        if own is not None:
+            hidden = head.activations(task.X)
+            left = head_residuals(head, task.targets, hidden)
+            parts.append(held_out_sums(hidden, left, own, rows=rows, held_out=held_out))
+
+    epochs = _choose_epochs(task, strata, groups, hear)
+    everything = np.arange(task.targets.n)
+    head = _train(replace(task, config=replace(task.config, epochs=epochs)), everything)
+    if own is None:
+        return head
+    choice = choose_crossed(parts)
+    return add_own_term(head, task.X, task.targets, own, rows=everything, choice=choice)
 
 
 def _with_own(
@@ -152,14 +191,22 @@ def _with_own(
     strata, groups = labels
     kept, held_out = inner_split(rows, FEW_HELD_OUT, task.seed, strata=strata, groups=groups)
     inner = _train(task, kept, scale_rows=rows)
-    choice = choose_own_term(inner, task.X, task.targets, own, rows=kept, held_out=held_out)
+    choice = choose_own_term(
+        inner, task.X, task.targets, own, rows=kept, held_out=held_out, groups=groups
+    )
     return add_own_term(head, task.X, task.targets, own, rows=rows, choice=choice)
 
 
-def _choose_epochs(task: HeadTask, strata: np.ndarray | None, groups: np.ndarray | None) -> int:
+def _choose_epochs(
+    task: HeadTask,
+    strata: np.ndarray | None,
+    groups: np.ndarray | None,
+    hear: Callable[[FittedHead, np.ndarray, np.ndarray], None],
+) -> int:
     """Number of epochs with the lowest loss summed over inner folds.
 
-    A fold that stopped early counts with its last loss from then on.
+    A fold that stopped early counts with its last loss from then on. `hear` is told of the head of
+    every inner fold, the rows it was fitted to, and those held out.
     """
     n = task.targets.n
     if groups is not None and np.unique(groups).size < 2:
@@ -172,8 +219,9 @@ def _choose_epochs(task: HeadTask, strata: np.ndarray | None, groups: np.ndarray
         folds = make_folds(n_folds, 1, task.seed, strata=strata, groups=groups, n=n)[0]
     total = np.zeros(task.config.epochs)
     for fold in np.unique(folds):
-        held_out = np.flatnonzero(folds == fold)
-        head = _train(task, np.flatnonzero(folds != fold), held_out)
+        rows, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        head = _train(task, rows, held_out)
+        hear(head, rows, held_out)
         losses = np.array([row["val_loss"] for row in head.history.rows]) * held_out.size
         total += np.pad(losses, (0, total.size - losses.size), mode="edge")
     return int(total.argmin()) + 1

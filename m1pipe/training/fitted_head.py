@@ -15,7 +15,8 @@ from m1pipe.errors import InputError
 from m1pipe.models.heads import Head, head_probabilities
 from m1pipe.models.mlp import evaluating
 from m1pipe.training.history import History
-from m1pipe.training.own_term import Choice, OwnTerm, Residuals, choose_term, fit_term
+from m1pipe.training.own_choice import choose_term
+from m1pipe.training.own_term import Choice, OwnTerm, Residuals, fit_term
 
 PREDICT_ROWS = 2048
 
@@ -151,6 +152,7 @@ def choose_own_term(
     *,
     rows: np.ndarray,
     held_out: np.ndarray,
+    groups: np.ndarray | None = None,
 ) -> Choice:
     """What held-out rows say of an own-gene term beside a trained head.
 
@@ -162,10 +164,11 @@ def choose_own_term(
     targets, own : Targets, OwnGenes
         Of the same samples.
     rows, held_out : ndarray of int
+    groups : ndarray, shape (n_samples,), optional
     """
     hidden = head.activations(X)
-    residuals = _residuals(head, targets, hidden)
-    return choose_term(hidden, residuals, own, rows=rows, held_out=held_out)
+    residuals = head_residuals(head, targets, hidden)
+    return choose_term(hidden, residuals, own, rows=rows, held_out=held_out, groups=groups)
 
 
 def add_own_term(
@@ -175,8 +178,7 @@ def add_own_term(
     own: OwnGenes,
     *,
     rows: np.ndarray,
-    held_out: np.ndarray | None = None,
-    choice: Choice | None = None,
+    choice: Choice,
 ) -> FittedHead:
     """A trained head with the own-gene term beside it.
 
@@ -184,20 +186,15 @@ def add_own_term(
     ----------
     head, X, targets, own, rows
         As for `choose_own_term`.
-    held_out : ndarray of int, optional
-        Rows that decide about the term, where `choice` does not.
-    choice : Choice, optional
-        What other rows decided.
+    choice : Choice
+        What held-out rows decided.
     """
     hidden = head.activations(X)
-    residuals = _residuals(head, targets, hidden)
-    if choice is None:
-        decide = rows[:0] if held_out is None else held_out
-        choice = choose_term(hidden, residuals, own, rows=rows, held_out=decide)
+    residuals = head_residuals(head, targets, hidden)
     return replace(head, own=fit_term(hidden, residuals, own, rows, choice))
 
 
-def _residuals(head: FittedHead, targets: Targets, hidden: np.ndarray) -> Residuals:
+def head_residuals(head: FittedHead, targets: Targets, hidden: np.ndarray) -> Residuals:
     """Levels less those of the head."""
     output = head.module.output
     weight, bias = (p.detach().cpu().numpy() for p in (output.weight, output.bias))

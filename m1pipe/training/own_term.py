@@ -2,9 +2,9 @@
 
 With the hidden activations h of a trained head held fixed, the joint least-squares fit of
 `y = f(h) + slope * gene` needs no further training: the gene is first freed of what a ridge on h
-knows of it, and one division a target gives the slope. The strength of that ridge and the penalty
-of the slopes are chosen on held-out rows, where the term is also switched off, for all targets or
-for single ones, if it does not pay.
+knows of it, and one division a target gives the slope. Held-out rows choose strengths, and switch
+the term off where it does not pay: `m1pipe.training.own_choice`; where rows are few they give the
+slopes as well: `m1pipe.training.own_crossed`.
 
 The split of a partially linear model is that of Robinson 1988, Econometrica 56:931 (equation 3.6).
 """
@@ -17,12 +17,6 @@ import numpy as np
 
 from m1pipe.data.own_gene import OwnGenes
 
-RIDGES = (0.1, 1.0, 10.0)
-"""Strengths of the ridge on h that are tried, times the mean variance of an activation."""
-PENALTIES = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])
-"""Penalties of the slopes that are tried, times the rows; leaving the term out is always tried."""
-WORSE_BY = 1.0
-"""Standard errors by which the held-out error of a target must rise to switch its term off."""
 _BLOCK_CELLS = 2**21
 
 
@@ -68,7 +62,7 @@ class OwnTerm:
         """
         if not self.slope.any():
             return
-        own = _free(self, hidden, values)
+        own = free_genes(self, hidden, values)
         on = np.flatnonzero(self.slope)
         for start in range(0, on.size, step := max(1, _BLOCK_CELLS // max(1, len(out)))):
             targets = on[start : start + step]
@@ -102,44 +96,21 @@ class OwnTerm:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What held-out rows decide: strengths, and the targets whose term stays on."""
+    """What held-out rows decide: strengths, and the targets whose term stays on.
+
+    Attributes
+    ----------
+    ridge, penalty : float
+        As of `OwnTerm`.
+    on : ndarray of bool, shape (n_targets,)
+    slope : ndarray, shape (n_targets,), or None
+        Slopes that held-out rows gave; None: those of the rows that the term is fitted to.
+    """
 
     ridge: float
     penalty: float
     on: np.ndarray
-
-
-def choose_term(
-    hidden: np.ndarray,
-    residuals: "Residuals",
-    own: OwnGenes,
-    *,
-    rows: np.ndarray,
-    held_out: np.ndarray,
-) -> Choice:
-    """Strengths with the lowest squared error on rows that the head was not fitted to.
-
-    Parameters
-    ----------
-    hidden : ndarray, shape (n_samples, n_hidden)
-    residuals : Residuals
-        Of the head without the term.
-    own : OwnGenes
-        Of the same samples.
-    rows, held_out : ndarray of int
-        Rows that fit the slopes, and rows that judge them.
-    """
-    best, least = Choice(RIDGES[0], np.inf, np.zeros(own.column.size, dtype=bool)), 0.0
-    for ridge in RIDGES:
-        sums = _Sums.of(_start_term(hidden, own, rows, ridge), hidden, residuals, own, rows)
-        judged = sums.judge(hidden, residuals, own, held_out)
-        for penalty in PENALTIES:
-            slope = sums.slopes(penalty)
-            change = judged.change(slope)
-            if change.sum() < least:
-                on = change <= WORSE_BY * judged.error_of_change(slope)
-                best, least = Choice(ridge, float(penalty), on), float(change.sum())
-    return best
+    slope: np.ndarray | None = None
 
 
 def fit_term(
@@ -153,10 +124,13 @@ def fit_term(
         As for `choose_term`.
     choice : Choice
     """
-    term = _start_term(hidden, own, rows, choice.ridge)
+    term = start_term(hidden, own, rows, choice.ridge)
     slope = np.zeros(own.column.size, dtype=np.float32)
-    if np.isfinite(choice.penalty):
-        slope += _Sums.of(term, hidden, residuals, own, rows).slopes(choice.penalty) * choice.on
+    if choice.slope is not None:
+        slope += choice.slope * choice.on
+    elif np.isfinite(choice.penalty):
+        cross, square = cross_products(term, hidden, residuals, own, rows)
+        slope += ridge_slopes(cross, square, rows.size, choice.penalty) * choice.on
     return OwnTerm(**{**vars(term), "slope": slope, "penalty": choice.penalty})
 
 
@@ -183,80 +157,69 @@ class Residuals:
         return out
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
-    """Sums over held-out rows from which the change of every target's error follows."""
+def cross_products(
+    term: OwnTerm, hidden: np.ndarray, residuals: Residuals, own: OwnGenes, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over rows of gene * residual and of gene^2, both of shape (n_targets,).
 
-    cross: np.ndarray  # gene * residual
-    square: np.ndarray  # gene^2
-    fourth: np.ndarray  # its moments with the residual, for the spread of the change
-    third: np.ndarray
-    second: np.ndarray
-    n: int
-
-    def change(self, slope: np.ndarray) -> np.ndarray:
-        """Change of each target's sum of squared errors."""
-        return slope**2 * self.square - 2 * slope * self.cross
-
-    def error_of_change(self, slope: np.ndarray) -> np.ndarray:
-        """Standard error of that sum over rows."""
-        squared = slope**4 * self.fourth - 4 * slope**3 * self.third + 4 * slope**2 * self.second
-        spread = squared - self.change(slope) ** 2 / self.n
-        return np.sqrt(np.maximum(spread, 0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums over the fitting rows from which the slopes follow."""
-
-    term: OwnTerm
-    cross: np.ndarray
-    square: np.ndarray
-    n: int
-
-    @classmethod
-    def of(
-        cls,
-        term: OwnTerm,
-        hidden: np.ndarray,
-        residuals: Residuals,
-        own: OwnGenes,
-        rows: np.ndarray,
-    ) -> "_Sums":
-        free = _free(term, hidden[rows], own.values[rows])
-        cross = np.zeros(own.column.size)
-        for targets, genes in _blocks(own, rows.size):
-            left = residuals.block(rows, targets)
-            cross[targets] = np.einsum("ij,ij->j", free[:, genes], left)
-        square = np.einsum("ij,ij->j", free, free, dtype=np.float64)
-        return cls(term, cross, _by_target(square, own), rows.size)
-
-    def slopes(self, penalty: float) -> np.ndarray:
-        """Slope of every target, 0 where its gene is missing or tells nothing of its own."""
-        usable = self.square > 1e-6 * self.n
-        bottom = np.where(usable, self.square + penalty * self.n, 1.0)
-        return np.where(usable, self.cross / bottom, 0.0)
-
-    def judge(
-        self, hidden: np.ndarray, residuals: Residuals, own: OwnGenes, rows: np.ndarray
-    ) -> _Judged:
-        free = _free(self.term, hidden[rows], own.values[rows])
-        found = np.zeros((5, own.column.size))
-        for targets, genes in _blocks(own, rows.size):
-            x = free[:, genes].astype(np.float64)
-            both = x * residuals.block(rows, targets)
-            parts = (both, x * x, x**4, x * x * both, both * both)
-            found[:, targets] = [part.sum(axis=0) for part in parts]
-        return _Judged(found[0], found[1], found[2], found[3], found[4], rows.size)
+    Parameters
+    ----------
+    term : OwnTerm
+        Which frees the genes of what the activations tell.
+    hidden, residuals, own, rows
+        As for `fit_term`.
+    """
+    free = free_genes(term, hidden[rows], own.values[rows])
+    cross = np.zeros(own.column.size)
+    for targets, genes in own_blocks(own, rows.size):
+        left = residuals.block(rows, targets)
+        cross[targets] = np.einsum("ij,ij->j", free[:, genes], left)
+    square = np.einsum("ij,ij->j", free, free, dtype=np.float64)
+    return cross, by_target(square, own)
 
 
-def _start_term(hidden: np.ndarray, own: OwnGenes, rows: np.ndarray, ridge: float) -> OwnTerm:
-    """A term without slopes: the genes' scales, and what the activations tell of the genes."""
-    values = own.values[rows]
+def ridge_slopes(cross: np.ndarray, square: np.ndarray, n: int, penalty: float) -> np.ndarray:
+    """Slope of every target, 0 where its gene is missing or tells nothing of its own.
+
+    Parameters
+    ----------
+    cross, square : ndarray, shape (n_targets,)
+        From `cross_products`.
+    n : int
+        Rows behind them.
+    penalty : float
+        Times the rows.
+    """
+    usable = square > 1e-6 * n
+    bottom = np.where(usable, square + penalty * n, 1.0)
+    return np.where(usable, cross / bottom, 0.0)
+
+
+def start_term(
+    hidden: np.ndarray,
+    own: OwnGenes,
+    rows: np.ndarray,
+    ridge: float,
+    *,
+    scale_rows: np.ndarray | None = None,
+) -> OwnTerm:
+    """A term without slopes: the genes' scales, and what the activations tell of the genes.
+
+    Parameters
+    ----------
+    hidden, own, rows
+        As for `fit_term`.
+    ridge : float
+        Its strength.
+    scale_rows : ndarray of int, optional
+        Rows that standardise the genes; `rows` where not given.
+    """
+    values = own.values[rows if scale_rows is None else scale_rows]
     constant = np.ptp(values, axis=0) == 0
     spread = values.std(axis=0, dtype=np.float64)
     scale = np.where(constant, np.inf, np.maximum(spread, 1e-6)).astype(np.float32)
     location = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    values = own.values[rows]
     center = hidden[rows].mean(axis=0, dtype=np.float64)
     activations = hidden[rows] - center
     gram = activations.T @ activations
@@ -275,7 +238,7 @@ def _start_term(hidden: np.ndarray, own: OwnGenes, rows: np.ndarray, ridge: floa
     )
 
 
-def _free(term: OwnTerm, hidden: np.ndarray, values: np.ndarray) -> np.ndarray:
+def free_genes(term: OwnTerm, hidden: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Standardised genes less what the activations tell of them, shape (n_samples, n_own)."""
     genes = np.subtract(values, term.location, dtype=np.float32) / term.scale
     known: np.ndarray = np.subtract(hidden, term.center, dtype=np.float32) @ term.weights
@@ -283,14 +246,14 @@ def _free(term: OwnTerm, hidden: np.ndarray, values: np.ndarray) -> np.ndarray:
     return free
 
 
-def _by_target(values: np.ndarray, own: OwnGenes) -> np.ndarray:
+def by_target(values: np.ndarray, own: OwnGenes) -> np.ndarray:
     """A number of every gene at each of its targets; 0 where the gene is missing."""
     found = np.zeros(own.column.size)
     found[own.has] = values[own.column[own.has]]
     return found
 
 
-def _blocks(own: OwnGenes, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def own_blocks(own: OwnGenes, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Targets that have a gene, some at a time, and the column of it."""
     step = max(1, _BLOCK_CELLS // max(1, n))
     for start in range(0, own.has.size, step):
