@@ -101,8 +101,9 @@ class Predictor:
         linear : bool
             Levels before the logarithm.
         interval : float, optional
-            Also give the half widths of intervals that hold so large a share of new samples'
-            levels, in var's column `half_width`.
+            Also give intervals that hold so large a share of new samples' levels: var's column
+            `half_width`, or with `linear` from a log scale `factor`, for an interval from
+            (X + 1) / factor - 1 to (X + 1) * factor - 1.
         min_coverage : float
             Smallest share of the genes that must be found.
 
@@ -189,15 +190,16 @@ class Predictor:
         return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
-        """Annotations of the predictions: half widths of intervals, where they are asked for."""
+        """Annotations of the predictions: half widths of intervals, where they are asked for.
+
+        Before the logarithm an interval is no longer symmetric about the prediction x: it runs
+        from (x + 1) / factor - 1, and at least 0, to (x + 1) * factor - 1.
+        """
         var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
         if interval is not None:
-            if linear and self.head.units.name not in LINEAR:
-                raise InputError(
-                    "interval: expected predictions on the scale that the model was fitted on, "
-                    "where half widths hold; found --linear: leave one of them out"
-                )
-            var["half_width"] = choose_half_width(self.errors, interval)
+            width = choose_half_width(self.errors, interval)
+            turned = linear and self.head.units.name not in LINEAR
+            var["factor" if turned else "half_width"] = np.exp2(width) if turned else width
         return var
 
     def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:

@@ -13,7 +13,7 @@ from m1pipe.cli.options import ALIASES, MIN_COVERAGE
     "--interval",
     type=float,
     metavar="LEVEL",
-    help="Half widths of intervals that hold this share (0.9, say), in var's half_width.",
+    help="Intervals that hold this share (0.9, say): var's half_width, or with --linear factor.",
 )
 @click.option("--linear", is_flag=True, help="Levels before the logarithm.")
 @MIN_COVERAGE

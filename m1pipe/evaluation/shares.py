@@ -10,6 +10,7 @@ import pandas as pd
 
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare, declared_family
+from m1pipe.evaluation.equivalence import ROPE, equivalence
 from m1pipe.evaluation.gather import add_within, curve_tests, gather_targets, label_curve
 from m1pipe.evaluation.guards import below_yardstick, untested_pairs
 from m1pipe.evaluation.per_target import TargetSums
@@ -177,7 +178,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
             ),
             *untested_pairs(comparisons, plan.headline),
         ],
-        info={**_info(plan, ordered), **target_info},
+        info={**_info(plan, ordered), **target_info, **_equivalence(plan, losses)},
         strata=plan.strata,
         curve=curve,
         curve_tests=curve_tests(
@@ -235,6 +236,14 @@ def _comparisons(plan: Plan, losses: Mapping[str, np.ndarray]) -> pd.DataFrame:
         metric=plan.info["metric"],
         headline=plan.headline,
     )
+
+
+def _equivalence(plan: Plan, losses: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Posterior probabilities of the declared pairs; none where strata are left out in turn."""
+    if plan.headline != "nadeau_bengio" or not plan.family:
+        return {}
+    pairs = equivalence(losses, plan.folds, pairs=plan.family)
+    return {"equivalence": {"rope_share": ROPE, "pairs": pairs}}
 
 
 def _merge_alarms(shares: Sequence[Share]) -> list[Alarm]:

@@ -43,6 +43,7 @@ def comparisons(result: CrossvalResult) -> list[Table]:
     """
     declared = family(result)
     found = [_family_table(result, declared)] if len(declared) else []
+    found += [_equivalence_table(result)] if result.info.get("equivalence") else []
     table = result.comparisons
     if len(table):
         same = (table["test"] == headline_test(result.info)) & (table["metric"] == result.metric)
@@ -77,6 +78,23 @@ def _family_table(result: CrossvalResult, declared: pd.DataFrame) -> Table:
         ],
         rows=rows,
         note=_FAMILY_NOTE + (_DONOR_NOTE if result.info.get("n_groups") else ""),
+    )
+
+
+def _equivalence_table(result: CrossvalResult) -> Table:
+    """One row a declared pair: how probable it is that the first is better, the same, worse."""
+    share = percent(result.info["equivalence"]["rope_share"], 1)
+    rows = []
+    for line in result.info["equivalence"]["pairs"]:
+        cells = [number(line[name], 3) for name in ("p_lower", "p_same", "p_higher")]
+        rows.append([f"{line['model_a']} {_DASH} {line['model_b']}", *cells])
+    return Table(
+        caption="Probability that the first model is better, practically the same, or worse.",
+        head=["comparison", "better", "the same", "worse"],
+        rows=rows,
+        note="Bayesian correlated t-test over folds (Corani and Benavoli 2015; Benavoli et al. "
+        "2017), flat prior. The same: a difference of at most "
+        f"{share} of the second model's loss. It describes, and carries no claim.",
     )
 
 

@@ -64,7 +64,7 @@ def write_quality(
 def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str:
     """Text of the page; the parameters are those of `write_quality`."""
     return render(
-        "quality.html",
+        "page.html",
         title="Quality of synthetic expression profiles",
         question=_question(report),
         meta=_meta(report, provenance),

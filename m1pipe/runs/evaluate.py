@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.outside import LINEAR, MODEL, Outside, evaluate_outside
 from m1pipe.evaluation.rivals import load_rivals
 from m1pipe.evaluation.tables import to_plain
 from m1pipe.predictor import load_predictor
+from m1pipe.reports.evaluate import evaluation_html
 from m1pipe.runs.fit import SAMPLES
 from m1pipe.runs.provenance import make_provenance
+from m1pipe.settings import to_dict
 
 PathLike = str | os.PathLike[str]
 
@@ -40,7 +42,8 @@ def run_evaluate(
     x, y : path
         Genes, and levels; without `y` a column of x is the label.
     out : path
-        Folder to make: losses.csv, scores.csv, comparisons.csv, summary.json, provenance.json.
+        Folder to make: evaluate.html, and losses.csv, scores.csv, comparisons.csv, summary.json,
+        provenance.json.
     label, group, min_coverage
         As for `m1pipe.evaluation.outside.evaluate_outside`.
     aliases : path, optional
@@ -79,7 +82,11 @@ def run_evaluate(
     inputs = {role: path for role, path in named.items() if path is not None}
     with atomic_folder(out, force=force) as part:
         _write(result, part)
-        write_json(part / "provenance.json", make_provenance(inputs, seed=0, threads=1))
+        provenance = make_provenance(inputs, seed=0, threads=1)
+        write_json(part / "provenance.json", provenance)
+        config = to_dict(predictor.config)
+        page = evaluation_html(result, provenance=provenance, config=config)
+        write_text(part / "evaluate.html", page)
     return result, _line(out, result)
 
 

@@ -1,5 +1,6 @@
 """A fitted model, its rivals and its intervals on samples that it has not seen."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,20 @@ def test_evaluate_scores_model_mean_and_linear(model: Path, worlds: dict[str, Pa
     )
     assert row["p"] == pytest.approx(stats.ttest_1samp(donors.mean(), 0).pvalue)
     assert not table["test"].isin(["nadeau_bengio"]).any()
+    page = (model / "e" / "evaluate.html").read_text(encoding="utf-8")
+    assert f"{losses['model'].mean():.3g}"[:4] in page
+    for part in ("The model is better than the training mean", "Guards", "none found", "SHA-256"):
+        assert part in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
 
 
 def test_samples_that_were_fitted_on_raise_an_alarm(model: Path) -> None:
     args = f"evaluate {model}/m --x {model}/train_x.h5ad --y {model}/train_y.h5ad --out {model}/s"
     assert CliRunner().invoke(cli, args.split()).exit_code == 0
     assert "200 of the 200 samples were fitted on" in (model / "s" / "summary.json").read_text()
+    page = (model / "s" / "evaluate.html").read_text(encoding="utf-8")
+    assert "Read this first" in page
+    assert "200 of the 200 samples were fitted on" in page
 
 
 def test_the_linear_row_is_a_ridge_on_the_genes(worlds: dict[str, Pair], tmp_path: Path) -> None:
@@ -133,8 +142,24 @@ def test_intervals_hold_what_they_say(model: Path, worlds: dict[str, Pair]) -> N
         predictor.predict(worlds["outside"]["x"], interval=0.99)
     with pytest.raises(InputError, match=r"expected one of 0\.5"):
         predictor.predict(worlds["outside"]["x"], interval=0.85)
-    with pytest.raises(InputError, match="where half widths hold; found --linear"):
-        predictor.predict(worlds["outside"]["x"], interval=0.9, linear=True)
+
+
+def test_intervals_before_the_logarithm_hold_the_same_samples(
+    model: Path, worlds: dict[str, Pair]
+) -> None:
+    predictor, x = load_predictor(model / "m"), worlds["outside"]["x"]
+    logged = predictor.predict(x, interval=0.9)
+    plain = predictor.predict(x, interval=0.9, linear=True)
+    assert "half_width" not in plain.var
+    factor = plain.var["factor"].to_numpy()
+    truth = np.exp2(worlds["outside"]["y"].X.astype(float)) - 1
+    assert (truth > 0).mean() > 0.5  # levels below 0 are none of this scale
+    low, high = (plain.X + 1) / factor - 1, (plain.X + 1) * factor - 1
+    held = (np.maximum(low, 0) <= np.maximum(truth, 0)) & (truth <= high)
+    assert held.mean() == pytest.approx(0.9, abs=0.04)
+    near = np.abs(logged.X - worlds["outside"]["y"].X) <= logged.var["half_width"].to_numpy()
+    positive = worlds["outside"]["y"].X > 0
+    assert (held == near)[positive].mean() > 0.999
 
 
 def test_conformal_coverage_over_many_draws() -> None:
