@@ -32,7 +32,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
     if problem.groups is not None:
         name = problem.config.group or DONOR_COLUMN
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
-    found += design.many_repeats(len(samples), problem.config.repeats)
+    found += design.liberal_test(len(samples), problem.config.repeats)
     if problem.strata is not None and not targets.is_classes:
         name = problem.config.stratify or "stratum"
         if problem.config.leave_out is None:

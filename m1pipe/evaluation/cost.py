@@ -2,8 +2,7 @@
 
 from itertools import pairwise
 
-from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.rows import (
+from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
     GENE_ROWS,
     LINEAR_ROWS,
@@ -12,6 +11,7 @@ from m1pipe.evaluation.rows import (
     head_config,
     is_head,
 )
+from m1pipe.evaluation.problem import Problem
 
 MEGABYTE = 2**20
 
@@ -63,7 +63,10 @@ def n_parameters(problem: Problem, row: str) -> int:
 
 
 def fold_bytes(problem: Problem) -> int:
-    """Weights of all heads of one fold, with their Adam state and the best so far."""
+    """Weights of all heads of one fold, with their Adam state and the best so far.
+
+    A row with own genes shares the head of the row without them.
+    """
     return sum(16 * problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
 
 
@@ -79,7 +82,7 @@ def memory_bytes(problem: Problem) -> int:
 
 
 def _heads(problem: Problem) -> list[str]:
-    return [row for row in problem.ladder if is_head(row)]
+    return list(dict.fromkeys(base_row(row) for row in problem.ladder if is_head(row)))
 
 
 def _row_line(problem: Problem, row: str, n_train: int) -> str:

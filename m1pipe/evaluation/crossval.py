@@ -16,19 +16,14 @@ from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
+from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.passes import OpenShare, fit_opened, pass_file, passes
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.rows import (
-    CONSTANT_ROWS,
-    Fold,
-    RowFit,
-    fit_row,
-    train_mean,
-)
+from m1pipe.evaluation.rows import Fold, RowFit, fit_row, train_mean
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.training.fit_stacks import PassFile
 from m1pipe.training.fitted_head import FittedHead

@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.evaluation.alarms import design_alarms, encoder_alarms
-from m1pipe.evaluation.metrics import HEADLINE
-from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import EncoderRow, encoder_facts
-from m1pipe.evaluation.rows import (
+from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
     GENE_ROWS,
     LINEAR_ROWS,
@@ -23,6 +20,9 @@ from m1pipe.evaluation.rows import (
     head_config,
     tuned_settings,
 )
+from m1pipe.evaluation.metrics import HEADLINE
+from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.representations import EncoderRow, encoder_facts
 from m1pipe.evaluation.shares import Plan
 
 NAMED_TARGETS = 10

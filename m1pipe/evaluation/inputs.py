@@ -7,16 +7,10 @@ import numpy as np
 
 from m1pipe.data.matrix import check_finite
 from m1pipe.data.transforms import fit_gene_transform
+from m1pipe.evaluation.ladder import CONSTANT_ROWS, GENE_ROWS, OWN_GENE, PCA_ROWS, base_row
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
-from m1pipe.evaluation.rows import (
-    CONSTANT_ROWS,
-    GENE_ROWS,
-    OWN_GENE,
-    PCA_ROWS,
-    Fold,
-    base_row,
-)
+from m1pipe.evaluation.rows import Fold
 from m1pipe.pca import fit_pca
 from m1pipe.training.signals import StopFlag
 

@@ -1,28 +1,26 @@
 """Which folds are fitted together, and all their heads in one pass over the rows."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m1pipe.console import log, progress
 from m1pipe.evaluation.cost import fold_bytes, memory_bytes
+from m1pipe.evaluation.ladder import base_row, has_own_term, head_config, is_head
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.rows import (
-    SUBSET,
-    Fold,
-    base_row,
-    has_own_term,
-    head_config,
-    is_head,
-)
+from m1pipe.evaluation.rows import SUBSET, Fold
+from m1pipe.evaluation.shares import ShareKey
 from m1pipe.settings import parse_bytes
 from m1pipe.training.fit_heads import FEW_ROWS
 from m1pipe.training.fit_stacks import PassFile, fit_heads
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
 from m1pipe.training.stack_pass import Design, HeadJob
+
+_PASS_NAME = re.compile(r"_r(\d+)_f(\d+)-(\d+)(?:_n(\d+))?_\d+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +68,35 @@ def pass_file(kept: PassFile, problem: Problem, together: Sequence[tuple[int, in
     size = "" if problem.train_size is None else f"_n{problem.train_size}"
     name = f"{kept.path.name}_r{repeat}_f{first}-{last}{size}.pt"
     return PassFile(kept.path.with_name(name), f"{kept.mark} {list(together)}")
+
+
+def remove_stale(
+    kept: PassFile, problem: Problem, done: Iterable[ShareKey], left: Sequence[ShareKey]
+) -> None:
+    """Remove states of passes that were finished, but not all of whose folds were written.
+
+    Parameters
+    ----------
+    kept : PassFile
+        As for `run_plan`.
+    problem : Problem
+    done, left : sequence of (int, int, int or None)
+        Shares that are written, and those to be run: the passes over these stay.
+    """
+    coming = set()
+    for size in dict.fromkeys(n for _, _, n in left):
+        part = replace(problem, train_size=size)
+        for together in passes(part, [(r, k) for r, k, n in left if n == size]):
+            coming.add(pass_file(kept, part, together).path.stem)
+    written = set(done)
+    for path in kept.path.parent.glob(f"{kept.path.name}_r*.pt"):
+        found = _PASS_NAME.fullmatch(path.stem.removeprefix(kept.path.name))
+        if found is None or path.stem.rpartition("_")[0] in coming:
+            continue
+        repeat, first, last = (int(found[i]) for i in (1, 2, 3))
+        size = None if found[4] is None else int(found[4])
+        if any((repeat, fold, size) in written for fold in range(first, last + 1)):
+            path.unlink(missing_ok=True)
 
 
 def fit_opened(

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from m1pipe.evaluation.rows import OWN_SUFFIX, Fold, base_row, train_mean
+from m1pipe.evaluation.ladder import OWN_SUFFIX, base_row
+from m1pipe.evaluation.rows import Fold, train_mean
 
 Pair = tuple[str, str]
 _BLOCK_CELLS = 2**21

@@ -15,8 +15,8 @@ from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.design import encoder_conditioned
+from m1pipe.evaluation.ladder import ALL_ROWS, OWN_GENE, base_row, ladder, linear_rival
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
-from m1pipe.evaluation.rows import ALL_ROWS, OWN_GENE, base_row, ladder, linear_rival
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from m1pipe.data.obsm import PREFIX
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import make_plan, run_plan
+from m1pipe.evaluation.passes import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
@@ -140,6 +141,7 @@ def run_crossval(
     with StopFlag() as stop, threads(_n_threads(problem)):
         kept = PassFile(out / SHARES / "pass", json.dumps(marks, sort_keys=True))
         left = [place for place in wanted if place not in done]
+        remove_stale(kept, problem, done, left)
         for share in run_plan(problem, left, kept=kept, stop=stop):
             write_share(out / SHARES, share, marks, force=redo)
     return gather(out) if only is None and report else None

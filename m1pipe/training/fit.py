@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -13,6 +14,7 @@ from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
 from m1pipe.training.averaging import averaged, load_average, start_average, update_average
+from m1pipe.training.best import judge, ran_out
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision, seeded
 from m1pipe.training.distributed import ALONE, Draw, Losses, Objective, World, share_gradients
@@ -227,7 +229,7 @@ def _start(loop: _Loop, resume: bool) -> None:
     if loop.start_counts and loop.validation is not None and loop.n_warmup == 0:
         means = _validate(loop, loop.validation)
         loop.state.start = {f"val_{name}": mean for name, mean in means.items()}
-        _keep(loop, means["loss"], epoch=0)
+        judge(loop.state, means["loss"], 0, partial(_copy_weights, loop.module))
 
 
 def _choose_bf16(loop: _Loop) -> None:
@@ -350,8 +352,7 @@ def _close_epoch(loop: _Loop) -> None:
     row["seconds"] = state.seconds + time.perf_counter() - begun
     state.rows.append(row)
     state.epoch, state.step, state.count, state.sums, state.seconds = state.epoch + 1, 0, 0, {}, 0.0
-    patience = loop.config.patience
-    state.stopped_early = bool(patience) and state.waited >= patience
+    state.stopped_early = ran_out(state, loop.config.patience)
     state.finished = state.stopped_early or state.epoch >= loop.n_epochs
     _save(loop)
     if loop.observer.on_epoch is not None:
@@ -361,19 +362,13 @@ def _close_epoch(loop: _Loop) -> None:
 def _judge(loop: _Loop, loss: float) -> None:
     """Compare an eligible epoch's loss with the best one, and move the plateau schedule."""
     state = loop.state
-    if loss < state.best_loss:
-        _keep(loop, loss, epoch=state.epoch + 1)
-    else:
-        state.waited += 1
+    judge(state, loss, state.epoch + 1, partial(_copy_weights, loop.module))
     if loop.config.schedule == "plateau":
         state.plateau.update(loss, loop.config)
 
 
-def _keep(loop: _Loop, loss: float, *, epoch: int) -> None:
-    """Take the module's weights for the best so far."""
-    state, weights = loop.state, loop.module.state_dict()
-    state.best_loss, state.best_epoch, state.waited = loss, epoch, 0
-    state.best_weights = {name: value.clone() for name, value in weights.items()}
+def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 def _restore_best(loop: _Loop) -> None:

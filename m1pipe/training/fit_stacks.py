@@ -16,6 +16,7 @@ import torch
 
 from m1pipe.config import HeadConfig
 from m1pipe.errors import InputError
+from m1pipe.training.best import judge
 from m1pipe.training.fit_heads import FEW_ROWS, VALIDATION_ROWS, fit_head
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_feed import row_order
@@ -230,7 +231,7 @@ def _close_epoch(
         member.close_epoch(float(train[k]), val_loss, seconds)
         if val_loss is not None:
             _check(val_loss, member, "validation loss")
-            member.judge(val_loss, partial(group.stack.heads.weights_of, k))
+            judge(member, val_loss, len(member.rows), partial(group.stack.heads.weights_of, k))
             if member.stopped_early:
                 finished.append(k)
     if finished:

@@ -1,7 +1,7 @@
 """The state of a pass over heads of several folds and models, and how it is kept on disk."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.models.stacked import set_weights
+from m1pipe.training.best import ran_out
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_start import HeadStart, HeadTask, finish_head, make_task, start_head
@@ -85,19 +86,10 @@ class Member:
         row |= {} if val_loss is None else {"val_loss": val_loss}
         self.rows.append({**row, "seconds": seconds})
 
-    def judge(self, loss: float, weights: Callable[[], list[Tensor]]) -> None:
-        """Keep the weights if this is the best epoch so far."""
-        if loss < self.best_loss:
-            self.best_loss, self.best_epoch, self.waited = loss, len(self.rows), 0
-            self.best_weights = weights()
-        else:
-            self.waited += 1
-
     @property
     def stopped_early(self) -> bool:
         """Whether the patience has run out."""
-        patience = self.task.config.patience
-        return bool(patience) and self.waited >= patience
+        return ran_out(self, self.task.config.patience)
 
 
 @dataclass(eq=False)

@@ -8,16 +8,9 @@ from sklearn.preprocessing import StandardScaler
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
+from m1pipe.evaluation.ladder import head_config, ladder, linear_rival, tuned_settings
 from m1pipe.evaluation.representations import EncoderRow, resolve_encoders
-from m1pipe.evaluation.rows import (
-    Fold,
-    fit_row,
-    head_config,
-    ladder,
-    linear_rival,
-    train_mean,
-    tuned_settings,
-)
+from m1pipe.evaluation.rows import Fold, fit_row, train_mean
 from m1pipe.training.fit_heads import fit_head
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
