@@ -339,7 +339,9 @@ class CrossvalConfig:
         Column of obs: each of its values is left out in turn, in place of folds.
     tune : bool
         Width and learning rate of every feed-forward row are chosen on the inner split of each
-        training fold.
+        training fold, and before them latent size and beta of encoders trained in the folds.
+    tune_latents, tune_betas : tuple
+        What is tried for these, beside what is given; a plain autoencoder stays one.
     head : HeadConfig
         Settings of every feed-forward row.
     """
@@ -357,12 +359,18 @@ class CrossvalConfig:
     train_sizes: tuple[int, ...] = ()
     leave_out: str | None = None
     tune: bool = False
+    tune_latents: tuple[int, ...] = (16, 32, 64)
+    tune_betas: tuple[float, ...] = (0.1, 1.0)
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
         parse_bytes(self.memory)
         _check_range("folds", self.folds, 2)
         _check_range("repeats", self.repeats, 1)
+        for n_latent in self.tune_latents:
+            _check_range("tune-latents", n_latent, 1)
+        for beta in self.tune_betas:
+            _check_range("tune-betas", beta, 0, open_low=True)
         for size in self.train_sizes:
             _check_range("train-sizes", size, 4)
         if len(set(self.train_sizes)) < len(self.train_sizes):

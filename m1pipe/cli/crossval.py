@@ -104,7 +104,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--tune/--no-tune",
     default=None,
-    help="Choose width and learning rate of every head within each training fold (nested).",
+    help="Choose settings of heads and in-fold encoders within each training fold (nested).",
 )
 @click.option(
     "--head",

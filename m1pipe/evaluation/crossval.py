@@ -209,12 +209,12 @@ def close_share(
     """
     repeat, fold, split = share.repeat, share.fold, share.split
     found, trained = share.inputs, share.trained
-    widths = {row.name: row.n_latent for row in problem.encoders}
     alarms = {
-        name: [a for facts in runs for a in encoder_alarms(name, widths[name], facts)]
+        name: [a for run in runs for a in encoder_alarms(name, run["n_latent"], run)]
         for name, runs in trained.items()
     }
     losses: dict[str, np.ndarray] = {}
+    chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
     scores: list[pd.DataFrame] = []
     tally = start_tally(problem, split)
     for row in problem.ladder:
@@ -225,6 +225,8 @@ def close_share(
             for X, head in zip(found[row], own, strict=True)
         ]
         losses[row], table = _judge(row, fits, split)
+        if fits[0].chosen:
+            chosen[row] = {**chosen.get(row, {}), "head": fits[0].chosen}
         scores.append(table.assign(repeat=repeat, fold=fold))
         if tally is not None:
             tally.add(row, [fit.prediction for fit in fits])
@@ -244,7 +246,9 @@ def close_share(
     table = pd.concat(scores, ignore_index=True)
     samples = problem.samples[split.test]
     targets = None if tally is None else tally.close()
-    return Share(repeat, fold, samples, losses, table, alarms, trained, targets)
+    return Share(
+        repeat, fold, samples, losses, table, alarms, trained, targets=targets, chosen=chosen
+    )
 
 
 def start_tally(problem: Problem, split: Fold) -> TargetTally | None:

@@ -24,6 +24,7 @@ from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, encoder_facts
 from m1pipe.evaluation.shares import Plan
+from m1pipe.evaluation.tuning import encoder_settings
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")
@@ -171,9 +172,10 @@ def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
         sizes = sorted({len(encoder.samples) for encoder in row.frozen})
         return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(row.sources)}"
     n_more = problem.unlabelled.size
-    return "training rows of the fold" + (
-        f" and up to {n_more:,} without a label" if n_more else ""
-    )
+    text = "training rows of the fold"
+    text += f" and up to {n_more:,} without a label" if n_more else ""
+    n_tried = len(encoder_settings(row, problem.config))
+    return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
 
 
 def _pca_seen(problem: Problem, row: str) -> str:

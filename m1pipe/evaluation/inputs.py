@@ -11,6 +11,7 @@ from m1pipe.evaluation.ladder import CONSTANT_ROWS, GENE_ROWS, OWN_GENE, PCA_ROW
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
 from m1pipe.evaluation.rows import Fold
+from m1pipe.evaluation.tuning import tune_encoder
 from m1pipe.pca import fit_pca
 from m1pipe.training.signals import StopFlag
 
@@ -58,14 +59,16 @@ def fold_inputs(
     usable = encoder_rows(problem, split)
     for row in problem.encoders:
         if row.in_fold:
+            X = inputs["genes"][0]
+            row, won = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
             encoders = train_in_fold(
                 row, problem.matrix, usable, groups=problem.all_groups, stop=stop
             )
-            X, first = inputs["genes"][0], encoders[0]
+            first = encoders[0]
             codes = first.codes(problem.matrix, problem.rows)
             found[row.name] = [encoder.encode_array(X, codes) for encoder in encoders]
             found.setdefault("pca_fold", [first.pca_array(X, codes)])
-            facts[row.name] = [encoder_facts(encoder, "") for encoder in encoders]
+            facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
     if needs_fold_pca(problem) and "pca_fold" not in found:
         found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]
     stored = found.get("pca", found.get("pca_fold", ()))

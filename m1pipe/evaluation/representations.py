@@ -235,6 +235,7 @@ def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
     return {
         "path": source,
         "seed": encoder.config.training.seed,
+        "n_latent": encoder.config.model.n_latent,
         "n_train": len(encoder.samples),
         "history": encoder.history,
         "active_mu": sum(v > ACTIVE_VARIANCE for v in known["mu_variance"]),

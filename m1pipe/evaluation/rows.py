@@ -1,7 +1,8 @@
 """How each row of the ladder is fitted on one training fold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,11 +77,14 @@ class RowFit:
         Share of the hidden units that are dead over the training rows.
     own_share : float or None
         Share of the targets with a gene in X whose own-gene term is on; None without the term.
+    chosen : dict
+        Settings of the head that won on inner validation rows, where several were tried.
     """
 
     prediction: np.ndarray
     dead_share: float = 0.0
     own_share: float | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def fit_row(
@@ -119,16 +123,18 @@ def fit_row(
         balance = config.head.class_weight == "balanced"
         return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
     own = fold.own if has_own_term(row, config) else None
+    chosen: dict[str, Any] = {}
     if head is None:
         tried = tuned_settings(config)
         if len(tried) == 1 or fold.train.size < FEW_ROWS:  # no inner rows that could choose
             tried = [head_config(base_row(row), config)]
         head = _fit_head(X, own, fold, tried)
+        chosen = _chosen(head, tried)
     elif own is not None:
         head = _add_own(head, X, own, fold, head_config(base_row(row), config))
     levels = None if own is None else own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
-    return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head))
+    return RowFit(head.predict(X[fold.test], levels), dead, _own_share(head), chosen)
 
 
 def _fit_head(
@@ -154,7 +160,7 @@ def _fit_head(
         )
         for settings in tried
     ]
-    return min(heads, key=_inner_loss)
+    return min(heads, key=inner_loss)
 
 
 def _add_own(
@@ -173,7 +179,7 @@ def _add_own(
     )
 
 
-def _inner_loss(head: FittedHead) -> float:
+def inner_loss(head: FittedHead) -> float:
     """Loss on the inner validation rows; infinite where there were none."""
     return min((row.get("val_loss", np.inf) for row in head.history.rows), default=np.inf)
 
@@ -190,6 +196,15 @@ def _train_alone(fold: Fold) -> Fold:
         groups=groups,
         order=np.zeros(fold.train.size, dtype=np.int64),
     )
+
+
+def _chosen(head: FittedHead, tried: Sequence[HeadConfig]) -> dict[str, Any]:
+    """Width and rate of the head that won, where several were tried."""
+    if len(tried) < 2:
+        return {}
+    widths = [m.out_features for m in head.module.hidden if isinstance(m, nn.Linear)]
+    rate = head.history.rows[0]["lr"]
+    return {"hidden": widths, "lr": rate, "inner_loss": inner_loss(head), "n_tried": len(tried)}
 
 
 def _own_share(head: FittedHead) -> float | None:

@@ -1,7 +1,7 @@
 """Shares of a cross-validation, one a (repeat, fold), and how they become one result."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, get_args
 
@@ -42,6 +42,8 @@ class Share:
         Sums by target, for levels.
     n_train : int or None
         Training rows used, where these are a part.
+    chosen : dict of str to dict
+        Settings that won on inner validation rows, by row: of its encoder, and of its `head`.
     """
 
     repeat: int
@@ -53,6 +55,7 @@ class Share:
     encoders: Mapping[str, list[dict[str, Any]]]
     targets: TargetSums | None = None
     n_train: int | None = None
+    chosen: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def key(self) -> ShareKey:
@@ -269,4 +272,13 @@ def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
             place = f"repeat {share.repeat + 1}, fold {share.fold + 1}"
             named = [{**run, "path": f"{place}, seed {run['seed']}"} for run in runs]
             encoders[name]["runs"] = [*encoders[name].get("runs", []), *named]
-    return {**plan.info, "encoders": encoders}
+    for facts in encoders.values():
+        widths = {run.get("n_latent", facts.get("n_latent")) for run in facts.get("runs", [])}
+        if len(widths) > 1:  # chosen within the folds
+            facts["n_latent"] = None
+    chosen = [
+        {"repeat": share.repeat, "fold": share.fold, "row": row, **settings}
+        for share in shares
+        for row, settings in share.chosen.items()
+    ]
+    return {**plan.info, "encoders": encoders, **({"chosen": chosen} if chosen else {})}

@@ -164,7 +164,12 @@ def _sections(
     result: CrossvalResult, ladder: pd.DataFrame, inputs: Mapping[str, Any]
 ) -> list[Section]:
     order = [str(model) for model in ladder.index]
-    encoders = (figures.curves(result), figures.latent_health(result), facts.encoders(result))
+    encoders = (
+        figures.curves(result),
+        figures.latent_health(result),
+        facts.encoders(result),
+        facts.chosen(result),
+    )
     compared = _present(figures.differences(result), *pairs.comparisons(result))
     sections = [
         Section("data", "Data", [], [facts.data(result, inputs)]),

@@ -164,10 +164,41 @@ def encoders(result: CrossvalResult) -> Table | None:
     )
 
 
+def chosen(result: CrossvalResult) -> Table | None:
+    """Settings that won in every fold, where several were tried."""
+    lines = result.info.get("chosen") or []
+    if not lines:
+        return None
+    rows = []
+    for line in lines:
+        head = line.get("head") or {}
+        tried = [str(part["n_tried"]) for part in (line, head) if part.get("n_tried")]
+        rows.append(
+            [
+                str(line["row"]),
+                f"{line['repeat'] + 1}.{line['fold'] + 1}",
+                " + ".join(tried),
+                str(line.get("n_latent", _DASH)),
+                f"{line['beta']:g}" if "beta" in line else _DASH,
+                ", ".join(map(str, head["hidden"])) if head else _DASH,
+                f"{head['lr']:g}" if head else _DASH,
+            ]
+        )
+    return Table(
+        caption="Settings that won on the inner validation rows of every fold.",
+        head=["model", "repeat.fold", "tried", "latent", "beta", "hidden", "learning rate"],
+        rows=rows,
+        note="Tried: settings of the encoder, and of the head on the one that won. Test rows had "
+        "no part in it.",
+        folded=len(rows) > _MOST_RUNS,
+    )
+
+
 def _encoder_row(result: CrossvalResult, name: str, run: Mapping[str, Any]) -> list[str]:
     facts = result.info["encoders"][name]
     no_kl = facts.get("beta") == 0
-    of_all = f" / {facts['n_latent']}" if facts.get("n_latent") else ""
+    width = run.get("n_latent") or facts.get("n_latent")
+    of_all = f" / {width}" if width else ""
     depth_r = run.get("library_size_r")
     return [
         name,

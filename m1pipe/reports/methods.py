@@ -160,6 +160,8 @@ def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
             f"{result.info['n_settings']} settings by its loss on the inner validation rows of "
             "each training fold (nested)"
         )
+        if any("n_latent" in line for line in result.info.get("chosen") or []):
+            text += ", after latent size and KL weight of the encoders in the same way"
     text += f", batches of {head['batch_size']} and at most {head['epochs']} epochs"
     if head.get("standardize"):
         text += "; its inputs were standardised by the training rows"

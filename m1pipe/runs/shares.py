@@ -104,6 +104,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
                 for row, alarms in share.alarms.items()
             },
             "encoders": share.encoders,
+            "chosen": share.chosen,
         }
         write_json(part / "share.json", to_plain(facts))
 
@@ -142,7 +143,18 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
     )
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
     repeat, fold, n_train = key
-    return Share(repeat, fold, samples, losses, scores, alarms, facts["encoders"], targets, n_train)
+    return Share(
+        repeat,
+        fold,
+        samples,
+        losses,
+        scores,
+        alarms,
+        facts["encoders"],
+        targets,
+        n_train,
+        facts.get("chosen", {}),
+    )
 
 
 def _write_targets(group: h5py.Group, sums: TargetSums) -> None:

@@ -246,8 +246,8 @@ def test_a_small_training_set_is_fitted_as_if_there_were_no_others(
 def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
     X: np.ndarray, levels: Fold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m1pipe.evaluation.rows.TUNED_WIDTHS", ((2,), (16,)))
-    monkeypatch.setattr("m1pipe.evaluation.rows.TUNED_RATES", (1e-5, 1e-2))
+    monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_WIDTHS", ((2,), (16,)))
+    monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_RATES", (1e-5, 1e-2))
     config = replace(QUICK, tune=True)
     tried = tuned_settings(config)
     assert [(s.hidden, s.lr) for s in tried] == [
@@ -256,7 +256,9 @@ def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
         ((16,), 1e-5),
         ((16,), 1e-2),
     ]
-    found = fit_row("raw", X, levels, config).prediction
+    fit = fit_row("raw", X, levels, config)
+    found = fit.prediction
+    assert (fit.chosen["hidden"], fit.chosen["lr"], fit.chosen["n_tried"]) == ([16], 1e-2, 4)
     alone = [fit_row("raw", X, levels, replace(QUICK, head=s)).prediction for s in tried]
     assert np.array_equal(found, alone[3])
     assert tuned_settings(QUICK) == [QUICK.head]

@@ -246,7 +246,12 @@ def test_a_signal_keeps_the_finished_folds(
             run_crossval(run, QUICK, tmp_path / "cv")
     shares = {path.name for path in (tmp_path / "cv" / "shares").iterdir()}
     assert shares == {"plan.json", "r0_f0"}
+    stale, other = (tmp_path / "cv" / "shares" / f"pass_{n}_0.pt" for n in ("r0_f0-2", "r3_f0-2"))
+    for path in (stale, other):  # of a pass whose fold 0 is written, and of another repeat
+        path.write_bytes(b"")
     assert run_crossval(run, QUICK, tmp_path / "cv") is not None
+    assert not stale.exists()
+    assert other.exists()
 
 
 def test_a_signal_while_heads_are_trained_keeps_the_pass(
