@@ -12,6 +12,7 @@ from m1pipe.evaluation import confounding, design, guards
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
+from m1pipe.evaluation.tuning import can_tune
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
@@ -33,6 +34,8 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         name = problem.config.group or DONOR_COLUMN
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
     found += design.liberal_test(len(samples), problem.config.repeats)
+    if problem.config.tune and not can_tune(problem):
+        found += design.nothing_tuned(problem.least_train)
     if problem.strata is not None and not targets.is_classes:
         name = problem.config.stratify or "stratum"
         if problem.config.leave_out is None:

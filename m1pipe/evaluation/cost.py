@@ -12,6 +12,8 @@ from m1pipe.evaluation.ladder import (
     is_head,
 )
 from m1pipe.evaluation.problem import Problem
+from m1pipe.evaluation.representations import EncoderRow
+from m1pipe.evaluation.tuning import can_tune, encoder_settings
 
 MEGABYTE = 2**20
 
@@ -31,12 +33,18 @@ def cost_text(problem: Problem) -> str:
     ]
     for row in problem.ladder:
         lines.append(_row_line(problem, row, n_train))
-    lines += [
-        f"{encoder.name}: trains {problem.n_fits(encoder.name)} encoders inside the folds"
-        for encoder in problem.encoders
-        if encoder.in_fold
-    ]
+    lines += [_encoder_line(problem, row) for row in problem.encoders if row.in_fold]
     return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
+
+
+def _encoder_line(problem: Problem, row: EncoderRow) -> str:
+    """How many encoders are trained inside the folds, those of the choice apart."""
+    n_tried = len(encoder_settings(row, problem.config)) if can_tune(problem) else 1
+    n_splits = problem.n_fits(row.name)
+    text = f"{row.name}: trains {n_splits} encoders inside the folds"
+    if n_tried > 1:
+        text += f", and {n_tried * n_splits // row.n_seeds} more to choose their settings"
+    return text
 
 
 def input_width(problem: Problem, row: str) -> int:

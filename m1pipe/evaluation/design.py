@@ -222,6 +222,21 @@ def liberal_test(n: int, n_repeats: int) -> list[Alarm]:
     return [Alarm("liberal_test", "warning", text)]
 
 
+def nothing_tuned(n_train: int) -> list[Alarm]:
+    """Settings were to be chosen, and a fold has no inner validation rows to choose by.
+
+    Parameters
+    ----------
+    n_train : int
+        Training rows of the smallest training fold.
+    """
+    text = (
+        f"--tune chose nothing where fewer than 60 rows are trained on (the smallest training fold "
+        f"has {n_train}) or no share of them is held out: the settings as given were used."
+    )
+    return [Alarm("nothing_tuned", "note", text)]
+
+
 def constant_targets(values: NDArray, names: Sequence[str]) -> list[Alarm]:
     """Targets that never vary: they cost nothing to predict and flatter every model.
 

@@ -24,7 +24,7 @@ from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, encoder_facts
 from m1pipe.evaluation.shares import Plan
-from m1pipe.evaluation.tuning import encoder_settings
+from m1pipe.evaluation.tuning import can_tune, encoder_settings
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")
@@ -111,7 +111,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     }
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
-    facts["leave_out"], facts["n_settings"] = config.leave_out, len(tuned_settings(config))
+    facts["leave_out"], facts["n_settings"] = config.leave_out, _n_head_settings(problem)
     facts["stratify"] = "the label" if by_label else config.stratify
     facts["linear_rival"] = problem.rival
     if problem.strata is not None:
@@ -161,10 +161,14 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
     head = head_config(row, problem.config)
     facts["scaler"] = train if head.standardize else "none"
     stopped = f", {head.validation:.0%} of them for early stopping" if head.validation else ""
-    n_tried = len(tuned_settings(problem.config))
+    n_tried = _n_head_settings(problem)
     stopped += f" and to choose of {n_tried} settings" if n_tried > 1 else ""
     facts["head"] = train + stopped
     return facts
+
+
+def _n_head_settings(problem: Problem) -> int:
+    return len(tuned_settings(problem.config)) if can_tune(problem) else 1
 
 
 def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
@@ -174,7 +178,7 @@ def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
     n_more = problem.unlabelled.size
     text = "training rows of the fold"
     text += f" and up to {n_more:,} without a label" if n_more else ""
-    n_tried = len(encoder_settings(row, problem.config))
+    n_tried = len(encoder_settings(row, problem.config)) if can_tune(problem) else 1
     return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
 
 

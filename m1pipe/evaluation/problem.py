@@ -108,6 +108,11 @@ class Problem:
         return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
 
     @property
+    def least_train(self) -> int:
+        """Training rows of the smallest training fold."""
+        return min(int((row != k).sum()) for row in self.folds for k in np.unique(row))
+
+    @property
     def n_folds(self) -> int:
         """Folds of one repeat; left-out strata, where these are the design."""
         return int(self.folds.max()) + 1

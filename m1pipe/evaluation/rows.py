@@ -126,7 +126,8 @@ def fit_row(
     chosen: dict[str, Any] = {}
     if head is None:
         tried = tuned_settings(config)
-        if len(tried) == 1 or fold.train.size < FEW_ROWS:  # no inner rows that could choose
+        no_inner = fold.train.size < FEW_ROWS or config.head.validation == 0  # that could choose
+        if len(tried) == 1 or no_inner:
             tried = [head_config(base_row(row), config)]
         head = _fit_head(X, own, fold, tried)
         chosen = _chosen(head, tried)

@@ -21,6 +21,11 @@ from m1pipe.training.fit_heads import FEW_ROWS, fit_head
 from m1pipe.training.signals import StopFlag
 
 
+def can_tune(problem: Problem) -> bool:
+    """Whether every training fold has inner validation rows that can choose settings."""
+    return problem.least_train >= FEW_ROWS and problem.config.head.validation > 0
+
+
 def encoder_settings(row: EncoderRow, config: CrossvalConfig) -> list[EncoderConfig]:
     """What is tried for an in-fold row: as given first, then latent sizes by weights of the KL.
 

@@ -1,7 +1,6 @@
 """Encoder settings chosen within a training fold: a planted width wins, test rows have no part."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,8 @@ from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation import tuning
+from m1pipe.evaluation.alarms import design_alarms
+from m1pipe.evaluation.cost import cost_text
 from m1pipe.evaluation.crossval import make_fold
 from m1pipe.evaluation.inputs import encoder_rows
 from m1pipe.evaluation.problem import Problem, make_problem
@@ -108,7 +109,7 @@ def test_the_result_and_the_page_say_what_was_tried_and_what_won(data: Data) -> 
     assert result.losses["vae"].mean() < 0.8 * plain.losses["vae"].mean()
 
 
-def test_what_is_tried(tmp_path: Path) -> None:
+def test_what_is_tried() -> None:
     plain = replace(NARROW, model=replace(NARROW.model, beta=0.0))
     rows = resolve_encoders({"vae": NARROW, "ae": plain}, reserved=())
     config = replace(CONFIG, tune_latents=(1, 8), tune_betas=(0.1, 1.0))
@@ -117,5 +118,17 @@ def test_what_is_tried(tmp_path: Path) -> None:
     ]
     assert tried == [[(1, 1.0), (1, 0.1), (8, 0.1), (8, 1.0)], [(1, 0.0), (8, 0.0)]]
     assert encoder_settings(rows[0], replace(config, tune=False)) == [NARROW]
+
+
+def test_the_cost_counts_what_is_trained_for_the_choice(data: Data) -> None:
+    text = cost_text(problem_of(data))
+    assert "vae: trains 3 encoders inside the folds, and 6 more to choose their settings" in text
+    few = problem_of((data[0].iloc[:75], data[1].iloc[:75]))  # 50 training rows
+    assert "more to choose" not in cost_text(few)
+    assert chosen(few) == {}
+    assert [a.name for a in design_alarms(few)] == ["nothing_tuned"]
+
+
+def test_settings_that_cannot_be_tried_are_refused() -> None:
     with pytest.raises(InputError, match="tune-betas"):
         replace(CONFIG, tune_betas=(0.0,))
