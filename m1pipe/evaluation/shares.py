@@ -274,8 +274,8 @@ def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
             encoders[name]["runs"] = [*encoders[name].get("runs", []), *named]
     for facts in encoders.values():
         widths = {run.get("n_latent", facts.get("n_latent")) for run in facts.get("runs", [])}
-        if len(widths) > 1:  # chosen within the folds
-            facts["n_latent"] = None
+        if widths:  # they may have been chosen within the folds, and differ
+            facts["n_latent"] = widths.pop() if len(widths) == 1 else None
     chosen = [
         {"repeat": share.repeat, "fold": share.fold, "row": row, **settings}
         for share in shares

@@ -101,6 +101,7 @@ def test_the_result_and_the_page_say_what_was_tried_and_what_won(data: Data) -> 
     assert all(line["head"]["n_tried"] == 9 for line in lines)
     runs = result.info["encoders"]["vae"]["runs"]
     assert [run["n_latent"] for run in runs] == [6, 6, 6]
+    assert result.info["encoders"]["vae"]["n_latent"] == 6
     page = report_html(result, provenance={}, config={})
     assert "Settings that won on the inner validation rows" in page
     assert "2 + 9" in page
