@@ -79,14 +79,15 @@ def fold_bytes(problem: Problem) -> int:
 
 
 def memory_bytes(problem: Problem) -> int:
-    """Rough peak with one fold at a time: X, Y, its heads, the predictions of a test fold."""
+    """Rough peak with one fold at a time: X, Y, its heads, a test fold and its predictions."""
     n, p, t = problem.targets.n, problem.matrix.n_genes, len(problem.targets.names)
     data = 4 * n * p + problem.targets.values.nbytes
     fit = fold_bytes(problem)
     if set(LINEAR_ROWS) & set(problem.ladder):
         fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
     data += 0 if problem.own is None else problem.own.values.nbytes
-    return data + fit + 24 * (n // problem.n_folds + 1) * t
+    n_seeds = max(problem.n_seeds(row) for row in problem.ladder)
+    return data + fit + 4 * (2 + n_seeds) * (n // problem.n_folds + 1) * t
 
 
 def _heads(problem: Problem) -> list[str]:

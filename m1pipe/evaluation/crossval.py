@@ -11,6 +11,7 @@ import pandas as pd
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress, shows_bars
 from m1pipe.data.splits import draw_subset
+from m1pipe.data.targets import Targets
 from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
@@ -216,7 +217,8 @@ def close_share(
     losses: dict[str, np.ndarray] = {}
     chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
     scores: list[pd.DataFrame] = []
-    tally = start_tally(problem, split)
+    tested = split.targets.take(split.test)  # large, and let go with the fold
+    tally = start_tally(problem, split, tested)
     for row in problem.ladder:
         begun = time.perf_counter()
         own: Sequence[FittedHead | None] = heads.get(row) or [None] * len(found[row])
@@ -224,13 +226,13 @@ def close_share(
             fit_row(row, X, split, problem.config, head=head)
             for X, head in zip(found[row], own, strict=True)
         ]
-        losses[row], table = _judge(row, fits, split)
+        losses[row], table = _judge(row, fits, split, tested)
         if fits[0].chosen:
             chosen[row] = {**chosen.get(row, {}), "head": fits[0].chosen}
         scores.append(table.assign(repeat=repeat, fold=fold))
         if tally is not None:
             tally.add(row, [fit.prediction for fit in fits])
-        alarms.setdefault(row, []).extend(_row_alarms(row, fits, split))
+        alarms.setdefault(row, []).extend(_row_alarms(row, fits, tested))
         on_row()
         if not shows_bars():
             log.info(
@@ -251,20 +253,22 @@ def close_share(
     )
 
 
-def start_tally(problem: Problem, split: Fold) -> TargetTally | None:
+def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally | None:
     """What gathers the view by target; none for classes, one target, or part of the training rows.
 
     Parameters
     ----------
     problem : Problem
     split : Fold
+    tested : Targets
+        Of the test rows.
     """
     if problem.targets.kind != "regression" or problem.train_size is not None:
         return None
     if len(problem.targets.names) < 2:
         return None
     family = declared_family([row.name for row in problem.encoders], problem.ladder, problem.rival)
-    return TargetTally(split, target_pairs(family, problem.ladder))
+    return TargetTally(split, tested.values, target_pairs(family, problem.ladder))
 
 
 def _seconds(heads: Sequence[FittedHead | None]) -> float:
@@ -295,9 +299,11 @@ def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
     )
 
 
-def _judge(row: str, fits: Sequence[RowFit], split: Fold) -> tuple[np.ndarray, pd.DataFrame]:
+def _judge(
+    row: str, fits: Sequence[RowFit], split: Fold, tested: Targets
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Losses of shape (n_seeds, n_test), and a table of model, seed, metric, value."""
-    kind, values = split.targets.kind, split.targets.values[split.test]
+    kind, values = tested.kind, tested.values
     mean = train_mean(split) if kind == "regression" else None
     losses = np.stack([per_sample_loss(kind, fit.prediction, values) for fit in fits])
     lines = [
@@ -305,8 +311,7 @@ def _judge(row: str, fits: Sequence[RowFit], split: Fold) -> tuple[np.ndarray, p
         for seed, fit in enumerate(fits)
         for metric, value in explained_scores(kind, fit.prediction, values, mean).values.items()
     ]
-    if mean is not None and split.targets.genes is not None:
-        tested = split.targets.take(split.test)
+    if mean is not None and tested.genes is not None:
         for seed, fit in enumerate(fits):
             value = fraction_r2(fit.prediction, tested, mean)
             if value is not None:
@@ -314,10 +319,10 @@ def _judge(row: str, fits: Sequence[RowFit], split: Fold) -> tuple[np.ndarray, p
     return losses, pd.DataFrame(lines)
 
 
-def _row_alarms(row: str, fits: Sequence[RowFit], split: Fold) -> list[Alarm]:
+def _row_alarms(row: str, fits: Sequence[RowFit], tested: Targets) -> list[Alarm]:
     if row in CONSTANT_ROWS:
         return []
-    levels = split.targets.values[split.test] if split.targets.kind == "regression" else None
+    levels = tested.values if tested.kind == "regression" else None
     return [a for fit in fits for a in row_alarms(row, fit.prediction, levels, fit.dead_share)]
 
 

@@ -49,13 +49,14 @@ class TargetTally:
     ----------
     split : Fold
         Of levels.
+    values : ndarray of float32, shape (n_test, n_targets)
+        Levels of the test rows.
     pairs : sequence of (str, str)
         Rows to be compared target by target.
     """
 
-    def __init__(self, split: Fold, pairs: Sequence[Pair]) -> None:
-        self.split, self.pairs = split, pairs
-        self.values = split.targets.values[split.test]
+    def __init__(self, split: Fold, values: np.ndarray, pairs: Sequence[Pair]) -> None:
+        self.split, self.values, self.pairs = split, values, pairs
         groups = np.arange(split.test.size) if split.groups is None else split.groups[split.test]
         self.unit = pd.factorize(groups)[0]
         self.n_units = int(self.unit.max()) + 1

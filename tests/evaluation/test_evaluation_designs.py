@@ -172,7 +172,7 @@ def test_tallies_are_the_t_tests_of_donor_means(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("m1pipe.evaluation.per_target._BLOCK_CELLS", 40)  # two targets a block
     rng = np.random.default_rng(1)
     split = make_split(rng)
-    tally = TargetTally(split, [("a", "b")])
+    tally = TargetTally(split, split.targets.values[split.test], [("a", "b")])
     Y = split.targets.values[split.test].astype(float)
     predicted = {"a": [Y + rng.normal(size=Y.shape) for _ in range(2)], "b": [Y + 1.5]}
     for row, several in predicted.items():
