@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
 from m1pipe.data.copies import find_copies
@@ -17,6 +18,7 @@ from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
+from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
 from m1pipe.settings import to_dict
@@ -75,7 +77,7 @@ def run_training(
         inputs["dropped samples"] = config.selection.drop_samples_of
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
-    folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE))
+    folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE, CARD_FILE))
     device = resolve_device(config.training.device)
     with open_matrix(data) as matrix, joined(device) as world:
         plan = make_plan(matrix, config)
@@ -123,6 +125,8 @@ def _watched(
         watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
     encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
     encoder.save(folder.path)
+    card = model_card(encoder, str(folder.path), folder.read_provenance() or {})
+    write_text(folder.path / CARD_FILE, card)
     if encoder.summary["active_units"] == 0:
         log.warning(
             "warning: none of the %d latent units carries anything: the KL outweighs the "

@@ -44,7 +44,7 @@ def test_a_finished_run_holds_what_the_formats_promise(data: Path, tmp_path: Pat
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "config.json", "provenance.json", "status.json", "history.csv", "log.txt", "steps.csv",
-        "model.safetensors", "model.json", "pca.safetensors", "samples.csv",
+        "model.safetensors", "model.json", "pca.safetensors", "samples.csv", "model.md",
     }  # fmt: skip
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3]
