@@ -14,6 +14,7 @@ from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import ladder_table, to_plain
 from m1pipe.reports import facts, figures, pairs, parts, tables, words
 from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
+from m1pipe.reports.guards import guard_counts, guards
 from m1pipe.reports.layout import Picture, Section, Table, render
 from m1pipe.reports.methods import methods_text
 from m1pipe.reports.numbers import count, listing
@@ -90,7 +91,10 @@ def report_html(
         tags=TAGS,
         direction=_direction(result),
         cautions=words.cautions(result),
-        sections=_sections(result, ladder, provenance.get("inputs") or {}),
+        sections=[
+            *_sections(result, ladder, provenance.get("inputs") or {}),
+            Section("guards", "Guards", [], [guards(guard_counts(a.name for a in alarms))]),
+        ],
         methods=methods,
         references=references,
         provenance=facts.provenance(provenance),

@@ -13,6 +13,7 @@ from m1pipe.atomic import atomic_file, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import fold_table, stratum_losses, summary_dict
+from m1pipe.reports.guards import guard_counts
 from m1pipe.reports.terms import metric_of
 
 FORMAT_VERSION = 1
@@ -167,6 +168,7 @@ def _summary(result: CrossvalResult) -> dict[str, Any]:
         for text in failed_scores(result)
         if text not in known
     ]
+    summary["guards"] = guard_counts(alarm["name"] for alarm in summary["warnings"])
     return summary
 
 

@@ -1,6 +1,7 @@
 import base64
 import copy
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -101,6 +102,17 @@ def test_every_alarm_is_shown_the_severe_ones_before_the_answer(build):
     assert page.text.index(ALARMS[0].text) < page.text.index("Answer")
     assert "should not be believed" in page.text
     assert "should not be believed" not in build(alarms=ALARMS[1:]).text
+
+
+def test_guards_are_listed_with_what_they_found(planted, tmp_path):
+    result = planted(LEVELS, {"vae": 3})
+    alarm = Alarm("dead_units", "warning", "3 of 8 units are dead.")
+    page = Page(report_html(dataclasses.replace(result, alarms=[alarm]), provenance={}, config={}))
+    listed = {row[0]: row[-1] for row in page.rows if len(row) == 3}
+    assert listed["dead units"] == "1 time" and listed["copies on both sides"] == "not found"
+    write_report(dataclasses.replace(result, alarms=[alarm]), tmp_path)
+    counts = json.loads((tmp_path / "summary.json").read_text())["guards"]
+    assert counts["dead_units"] == 1 and counts["weak_encoder"] == 0
 
 
 def test_a_score_that_is_not_a_number_is_an_error_not_a_blank(planted, build):
