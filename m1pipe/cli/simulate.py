@@ -12,6 +12,7 @@ from m1pipe.data.simulation.contrasts import (
     Size,
     simulate_contrasts,
 )
+from m1pipe.data.simulation.counts import CountsConfig, simulate_counts
 from m1pipe.data.simulation.expression import ExpressionConfig, Layout, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, M1Config, simulate_m1
 from m1pipe.settings import build, read_config_file
@@ -104,6 +105,40 @@ def expression(out: Path, force: bool, **options: Any) -> None:
     click.echo(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out samples x "
         f"{config.n_genes:,} genes, {config.layout}"
+    )
+
+
+@simulate.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option(
+    "--n-training", type=int, default=CountsConfig.n_training, show_default=True, metavar="N"
+)
+@click.option(
+    "--n-held-out", type=int, default=CountsConfig.n_held_out, show_default=True, metavar="N"
+)
+@click.option("--n-genes", type=int, default=CountsConfig.n_genes, show_default=True, metavar="N")
+@click.option("--n-types", type=int, default=CountsConfig.n_types, show_default=True, metavar="N")
+@click.option("--n-donors", type=int, default=CountsConfig.n_donors, show_default=True, metavar="N")
+@click.option(
+    "--seed", type=int, default=CountsConfig.seed, show_default=True, help="Of all drawn."
+)
+@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+def counts(out: Path, force: bool, **options: Any) -> None:
+    """Counts of single cells, of several types and donors.
+
+    Writes training.h5ad and held_out.h5ad, cells of other donors, with columns cell_type and
+    donor, and what was planted as truth.npz.
+
+    \b
+    Example:
+      m1pipe simulate counts --out sim
+      m1pipe train sim/training.h5ad --out runs/nb --likelihood negative_binomial
+    """  # noqa: D301 - click wants this character itself
+    config = build(CountsConfig, options, where="simulate counts")
+    simulate_counts(out, config, force=force)
+    click.echo(
+        f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out cells x "
+        f"{config.n_genes:,} genes, {config.n_types} types, {config.n_donors} donors"
     )
 
 

@@ -1,0 +1,168 @@
+"""Simulated single cells: counts of cell types in donors, for laws of counts and conditions.
+
+A type has markers of its own on shared factors; a donor shifts every gene a little. Counts are
+negative binomial about each cell's proportions times its library size, which is log-normal.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
+from m1pipe.errors import InputError
+
+N_FACTORS, MARKERS_A_TYPE = 6, 20
+DEPTH, DEPTH_SD = 3000.0, 0.4
+DISPERSION = 0.3
+FILES = ("training.h5ad", "held_out.h5ad", "truth.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsConfig:
+    """Options of `m1pipe simulate counts`.
+
+    Attributes
+    ----------
+    n_training, n_held_out : int
+        Cells; the two come from other donors.
+    n_genes : int
+    n_types, n_donors : int
+        Cell types, the first the most frequent; donors in all, at least 2.
+    seed : int
+        At least 0; the same settings give the same files.
+    """
+
+    n_training: int = 2000
+    n_held_out: int = 1000
+    n_genes: int = 1000
+    n_types: int = 5
+    n_donors: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_training", "n_held_out", "n_genes", "n_types", "n_donors"):
+            least = {"n_genes": MARKERS_A_TYPE * self.n_types, "n_donors": 2}.get(name, 1)
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected at least {least}; found {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed: expected at least 0; found {self.seed}")
+
+
+@dataclass(frozen=True, eq=False)
+class CountsLaw:
+    """What is planted.
+
+    Attributes
+    ----------
+    level : ndarray, shape (n_types, n_genes)
+        Logarithm of each gene's proportion in a type, up to a constant.
+    loadings : ndarray, shape (N_FACTORS, n_genes)
+        Of what varies between the cells of a type.
+    donor_shift : ndarray, shape (n_donors, n_genes)
+    frequency : ndarray, shape (n_types,)
+    markers : ndarray of int64, shape (n_types, MARKERS_A_TYPE)
+    """
+
+    level: np.ndarray
+    loadings: np.ndarray
+    donor_shift: np.ndarray
+    frequency: np.ndarray
+    markers: np.ndarray
+
+
+def plant_counts(config: CountsConfig) -> CountsLaw:
+    """The law of one seed and size."""
+    rng = np.random.default_rng([config.seed, 71])
+    level = np.tile(rng.normal(0, 1.5, config.n_genes), (config.n_types, 1))
+    markers = rng.permutation(config.n_genes)[: config.n_types * MARKERS_A_TYPE]
+    markers = markers.reshape(config.n_types, MARKERS_A_TYPE)
+    for row, own in zip(level, markers, strict=True):
+        row[own] += rng.normal(2.5, 0.5, MARKERS_A_TYPE)
+    frequency = 0.6 ** np.arange(config.n_types)
+    return CountsLaw(
+        level=level,
+        loadings=0.25 * rng.standard_normal((N_FACTORS, config.n_genes)),
+        donor_shift=0.15 * rng.standard_normal((config.n_donors, config.n_genes)),
+        frequency=frequency / frequency.sum(),
+        markers=markers,
+    )
+
+
+def draw_counts(
+    law: CountsLaw, n: int, donors: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Cells of a planted law.
+
+    Parameters
+    ----------
+    law : CountsLaw
+    n : int
+    donors : ndarray of int
+        Which donors the cells are from.
+    rng : numpy Generator
+
+    Returns
+    -------
+    counts : ndarray of float32, shape (n, n_genes)
+        Whole numbers.
+    obs : DataFrame
+        cell_type, donor.
+    """
+    types = rng.choice(law.frequency.size, n, p=law.frequency)
+    donor = rng.choice(donors, n)
+    logs = law.level[types] + law.donor_shift[donor]
+    logs += rng.standard_normal((n, N_FACTORS)) @ law.loadings
+    share = np.exp(logs)
+    depth = DEPTH * rng.lognormal(0, DEPTH_SD, (n, 1))
+    mean = share / share.sum(axis=1, keepdims=True) * depth
+    counts = rng.poisson(rng.gamma(1 / DISPERSION, mean * DISPERSION)).astype(np.float32)
+    names = {"cell_type": [f"type_{t + 1}" for t in types], "donor": [f"d{d + 1}" for d in donor]}
+    return counts, pd.DataFrame(names)
+
+
+def simulate_counts(
+    out: str | os.PathLike[str], config: CountsConfig, *, force: bool = False
+) -> Path:
+    """Write training.h5ad and held_out.h5ad (obs: cell_type, donor) and what was planted.
+
+    Parameters
+    ----------
+    out : path
+        Folder to make.
+    config : CountsConfig
+    force : bool
+        Replace an earlier simulation in `out`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not an earlier simulation that `force` allows to replace.
+    """
+    out = refuse_existing(out, force=force)
+    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= set(FILES)):
+        raise InputError(f"{out} holds other files: choose another name")
+    law = plant_counts(config)
+    var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
+    n_held = max(config.n_donors // 3, 1)
+    parts = {
+        "training": (config.n_training, np.arange(n_held, config.n_donors)),
+        "held_out": (config.n_held_out, np.arange(n_held)),
+    }
+    with atomic_folder(out, force=force) as folder:
+        for part, (n, donors) in parts.items():
+            rng = np.random.default_rng([config.seed, 72, int(part == "held_out")])
+            counts, obs = draw_counts(law, n, donors, rng)
+            obs.index = pd.Index([f"{part}_{i + 1}" for i in range(n)], dtype=object)
+            write_matrix(folder / f"{part}.h5ad", counts, obs=obs, var=var, units=Units("counts"))
+        np.savez(folder / "truth.npz", **vars(law))
+    return out
