@@ -1,0 +1,188 @@
+"""What each latent unit says of the genes: by the decoder, or by correlation over samples."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.units import Units
+from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.errors import InputError
+from m1pipe.recipe import MIN_COVERAGE
+
+
+@dataclass(frozen=True, eq=False)
+class Loadings:
+    """A table of active latent units by genes.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (n_units, n_genes)
+    obs : DataFrame, shape (n_units, 2)
+        Index: unit, as `m1pipe encode` names it. Columns: `sd` of the unit over the training
+        samples; `kl` in nats, NaN in a plain autoencoder.
+    var : DataFrame, shape (n_genes, n_columns)
+        Other names of the genes.
+    units : Units
+        Of the values.
+    """
+
+    values: np.ndarray
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    units: Units
+
+    def to_frame(self) -> pd.DataFrame:
+        """Units by genes."""
+        return pd.DataFrame(self.values, index=self.obs.index, columns=self.var.index)
+
+
+def decoder_loadings(encoder: Encoder) -> Loadings:
+    """What a gene's expected level gains over a standard deviation of each active unit.
+
+    The difference of the decoder's levels half a standard deviation above and below the latents
+    of the mean sample: the decoder's Jacobian times the standard deviation, where it is linear.
+
+    Parameters
+    ----------
+    encoder : Encoder
+
+    Returns
+    -------
+    Loadings
+        In logarithms where the units of training are logarithms; of linear units the difference
+        of log2(1 + level). Of a conditional model the mean over its classes.
+
+    Raises
+    ------
+    InputError
+        If no unit is active.
+    """
+    active, codes, at = _active(encoder), None, _mean_samples(encoder)
+    if encoder.condition is not None:
+        codes = np.arange(encoder.condition.n_classes)
+    Z = encoder.encode_array(at, codes)
+    steps = np.diag(0.5 * _spread(encoder)).astype(np.float32)
+    values = np.zeros((active.size, len(encoder.genes)), dtype=np.float32)
+    for i, unit in enumerate(active):
+        above, below = (
+            _as_logarithm(encoder, encoder.decode(Z + sign * steps[unit], codes))
+            for sign in (1, -1)
+        )
+        values[i] = (above - below).mean(axis=0)
+    known = encoder.units.is_log or encoder.units.is_linear
+    return _table(encoder, active, values, Units("log_fold_change" if known else "unknown"))
+
+
+def correlation_loadings(
+    encoder: Encoder, data: Any, *, min_coverage: float = MIN_COVERAGE
+) -> Loadings:
+    """Pearson correlation over samples of each active unit's latent mean with each gene.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    data : path, AnnData, DataFrame, Matrix or (array, names)
+        Samples without missing levels. Read by blocks.
+    min_coverage : float
+        Smallest share of the encoder's genes that must be found.
+
+    Returns
+    -------
+    Loadings
+        NaN for genes that the data lack; 0 where a gene or a unit is constant. Of counts their
+        normalised logarithms are correlated.
+
+    Raises
+    ------
+    InputError
+        If no unit is active, or the data do not suit the encoder.
+    """
+    active = _active(encoder)
+    aligned = encoder.align(data, min_coverage=min_coverage)
+    codes, sums = encoder.codes(aligned.matrix), _Sums(active.size, len(encoder.genes))
+    for start, stop, X in aligned.blocks(CHUNK_ROWS):
+        here = None if codes is None else codes[start:stop]
+        sums.add(encoder.encode_array(X, here)[:, active], encoder.inputs(X, here))
+    values = sums.correlations()
+    values[:, ~aligned.present] = np.nan
+    return _table(encoder, active, values, Units())
+
+
+class _Sums:
+    """Running moments of units and genes, in float64; the genes are about 0 as they come."""
+
+    def __init__(self, n_units: int, n_genes: int) -> None:
+        self.n = 0
+        self.z, self.zz = np.zeros(n_units), np.zeros(n_units)
+        self.x, self.xx = np.zeros(n_genes), np.zeros(n_genes)
+        self.zx = np.zeros((n_units, n_genes))
+
+    def add(self, Z: np.ndarray, X: np.ndarray) -> None:
+        """Take rows of both, shapes (n_rows, n_units) and (n_rows, n_genes)."""
+        Z, X = Z.astype(np.float64), X.astype(np.float64)
+        self.n += len(Z)
+        self.z += Z.sum(axis=0)
+        self.zz += (Z**2).sum(axis=0)
+        self.x += X.sum(axis=0)
+        self.xx += (X**2).sum(axis=0)
+        self.zx += Z.T @ X
+
+    def correlations(self) -> np.ndarray:
+        """Shape (n_units, n_genes); 0 where either is constant."""
+        n = max(self.n, 1)
+        covariance = self.zx / n - np.outer(self.z, self.x) / n**2
+        varies = [
+            np.maximum(squares / n - (total / n) ** 2, 0)
+            for total, squares in ((self.z, self.zz), (self.x, self.xx))
+        ]
+        still = [v <= 1e-10 * (s / n) for v, s in zip(varies, (self.zz, self.xx), strict=True)]
+        product = np.sqrt(np.outer(*varies))
+        moves = ~(still[0][:, None] | still[1][None])
+        out: np.ndarray = np.divide(
+            covariance, product, out=np.zeros_like(covariance), where=moves
+        ).astype(np.float32)
+        return out
+
+
+def _active(encoder: Encoder) -> np.ndarray:
+    """Places of the units that carry anything, as the summary counts them."""
+    active = np.array(encoder.summary["mu_variance"], dtype=float) > ACTIVE_VARIANCE
+    if encoder.summary["kl_per_unit"] is not None:
+        active &= np.array(encoder.summary["kl_per_unit"], dtype=float) > ACTIVE_KL
+    if not active.any():
+        raise InputError(
+            f"loadings: expected latent units that carry something; found none of "
+            f"{encoder.n_latent}: train with a lower --beta"
+        )
+    return np.flatnonzero(active)
+
+
+def _spread(encoder: Encoder) -> np.ndarray:
+    """Standard deviation of each unit over the samples of the summary, shape (n_latent,)."""
+    return np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
+
+
+def _mean_samples(encoder: Encoder) -> np.ndarray:
+    """The mean training sample (of each class) in the units of training, (n_classes, n_genes)."""
+    if not encoder.module.of_counts:
+        return encoder.scaler.invert(class_means(encoder.pca.mean, encoder.condition))
+    n_classes = 1 if encoder.condition is None else encoder.condition.n_classes
+    return np.tile(encoder.recipe.gene_means, (n_classes, 1))
+
+
+def _as_logarithm(encoder: Encoder, levels: np.ndarray) -> np.ndarray:
+    """Levels as they are, or log2(1 + level) of linear ones."""
+    return np.log2(1 + np.maximum(levels, 0)) if encoder.units.is_linear else levels
+
+
+def _table(encoder: Encoder, active: np.ndarray, values: np.ndarray, units: Units) -> Loadings:
+    kl = encoder.summary["kl_per_unit"] or [np.nan] * encoder.n_latent
+    obs = pd.DataFrame(
+        {"sd": _spread(encoder)[active], "kl": np.array(kl, dtype=float)[active]},
+        index=pd.Index([f"z{unit + 1}" for unit in active], dtype=object),
+    )
+    return Loadings(values, obs, encoder.recipe.gene_names, units)
