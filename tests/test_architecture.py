@@ -25,7 +25,7 @@ LAYERS = [
     ["encoder"],
     ["labelled"],
     ["predictor"],
-    ["evaluation", "synthesis", "sweep", "contrasts"],
+    ["evaluation", "synthesis", "sweep", "contrasts", "clustering"],
     ["figures"],
     ["estimators"],
     ["reports"],

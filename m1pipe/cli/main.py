@@ -35,6 +35,7 @@ COMMANDS = {
     "contrasts": "log fold changes of many studies from raw counts",
     "enrich": "gene sets enriched among log fold changes",
     "export": "an encoder as ONNX, for programs without torch",
+    "cluster": "clusters of samples in latent space, beside labels and across seeds",
     "loadings": "what each latent unit says of the genes",
     "plot": "figures of runs and of synthetic samples",
     "run": "all stages of a study, skipping what is up to date",

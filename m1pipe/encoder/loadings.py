@@ -8,8 +8,8 @@ import pandas as pd
 
 from m1pipe.data.units import Units
 from m1pipe.encoder.missing import class_means
-from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE
 
@@ -61,20 +61,39 @@ def decoder_loadings(encoder: Encoder) -> Loadings:
     InputError
         If no unit is active.
     """
-    active, codes, at = _active(encoder), None, _mean_samples(encoder)
-    if encoder.condition is not None:
-        codes = np.arange(encoder.condition.n_classes)
-    Z = encoder.encode_array(at, codes)
-    steps = np.diag(0.5 * _spread(encoder)).astype(np.float32)
-    values = np.zeros((active.size, len(encoder.genes)), dtype=np.float32)
-    for i, unit in enumerate(active):
-        above, below = (
-            _as_logarithm(encoder, encoder.decode(Z + sign * steps[unit], codes))
-            for sign in (1, -1)
-        )
-        values[i] = (above - below).mean(axis=0)
+    active = _active(encoder)
+    values = _responses(encoder, active, lambda levels, _: _as_logarithm(encoder, levels))
     known = encoder.units.is_log or encoder.units.is_linear
     return _table(encoder, active, values, Units("log_fold_change" if known else "unknown"))
+
+
+def unit_weights(encoder: Encoder) -> np.ndarray:
+    """How far samples move in standardised expected levels when a latent unit moves by one.
+
+    Latents times these weights lie about as far apart as the decoder's levels do, where the
+    decoder is nearly linear and its units nearly orthogonal; a unit of small and one of large
+    effect have the same variance in the latents themselves.
+
+    Parameters
+    ----------
+    encoder : Encoder
+
+    Returns
+    -------
+    ndarray of float64, shape (n_latent,)
+        Euclidean length over genes; 0 for a unit that carries nothing.
+
+    Raises
+    ------
+    InputError
+        If no unit is active.
+    """
+    active, weights = _active(encoder), np.zeros(encoder.n_latent)
+    scale = gene_scale(encoder.scaler, encoder.pca)
+    moved = _responses(encoder, active, encoder.inputs) / scale
+    weights[active] = np.sqrt((moved.astype(np.float64) ** 2).sum(axis=1))
+    weights[active] /= _spread(encoder)[active]
+    return weights
 
 
 def correlation_loadings(
@@ -146,6 +165,22 @@ class _Sums:
             covariance, product, out=np.zeros_like(covariance), where=moves
         ).astype(np.float32)
         return out
+
+
+def _responses(encoder: Encoder, active: np.ndarray, seen: OfRows) -> np.ndarray:
+    """What `seen`, of expected levels and classes, gains over a standard deviation of each unit."""
+    codes = None
+    if encoder.condition is not None:
+        codes = np.arange(encoder.condition.n_classes)
+    Z = encoder.encode_array(_mean_samples(encoder), codes)
+    steps = np.diag(0.5 * _spread(encoder)).astype(np.float32)
+    values = np.zeros((active.size, len(encoder.genes)), dtype=np.float32)
+    for i, unit in enumerate(active):
+        above, below = (
+            seen(encoder.decode(Z + sign * steps[unit], codes), codes) for sign in (1, -1)
+        )
+        values[i] = (above - below).mean(axis=0)
+    return values
 
 
 def _active(encoder: Encoder) -> np.ndarray:

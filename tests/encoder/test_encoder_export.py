@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.config import EncoderConfig
+from m1pipe.console import log
 from m1pipe.encoder import Encoder, export, train_encoder
 from m1pipe.encoder.export import export_onnx
 from m1pipe.errors import InputError
@@ -25,6 +26,12 @@ pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
 Make = Callable[..., anndata.AnnData]
 FORMATS = Path(export.__file__).parents[2] / "docs" / "formats.md"
 TINY = {"n_latent": 3, "hidden": [8], "epochs": 2}
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    yield
+    log.handlers.clear()
 
 
 def _trained(data: anndata.AnnData, **options: object) -> Encoder:

@@ -1,6 +1,6 @@
 """Loadings: the decoder's Jacobian, numpy's correlations, and planted gene sets found again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +8,23 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 
 from m1pipe.cli.main import run
 from m1pipe.config import EncoderConfig
+from m1pipe.console import log
 from m1pipe.encoder import Encoder, train_encoder
-from m1pipe.encoder.loadings import Loadings, correlation_loadings, decoder_loadings
+from m1pipe.encoder.loadings import Loadings, correlation_loadings, decoder_loadings, unit_weights
 from m1pipe.errors import InputError
 from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    yield
+    log.handlers.clear()
 
 
 def _trained(data: anndata.AnnData, **options: object) -> Encoder:
@@ -58,6 +66,24 @@ def test_a_curved_decoder_gives_nearly_its_jacobian(expression: Make) -> None:
     assert np.corrcoef(found.values.ravel(), _by_jacobian(encoder, found).ravel())[0, 1] > 0.95
 
 
+def test_weights_are_lengths_of_the_jacobian_on_standardised_genes(expression: Make) -> None:
+    encoder = _trained(expression(), hidden=[], decoder_hidden=[])
+    expected = np.linalg.norm(_jacobian(encoder) / encoder.scaler.scale, axis=1)
+    np.testing.assert_allclose(unit_weights(encoder), expected, rtol=1e-4)
+
+
+def test_weighed_latents_lie_apart_as_their_levels_do(expression: Make) -> None:
+    data = expression()
+    encoder = _trained(data, hidden=[], decoder_hidden=[])
+    Z = encoder.transform(data)
+    of_levels = pdist(encoder.scaled(encoder.decode(Z)))
+    weighed, plain = (
+        np.corrcoef(pdist(W), of_levels)[0, 1] for W in (Z * unit_weights(encoder), Z)
+    )
+    assert weighed > 0.998 > 0.98 > plain
+    assert np.median(pdist(Z * unit_weights(encoder)) / of_levels) == pytest.approx(1, abs=0.02)
+
+
 def test_correlations_are_those_of_numpy(expression: Make, encoder: Encoder) -> None:
     data = expression(90, seed=4)
     data.X[:, 5] = 3.0
@@ -79,9 +105,11 @@ def test_a_conditional_model_and_one_of_counts_have_loadings(expression: Make) -
     conditional = _trained(expression(), condition="tissue")
     assert decoder_loadings(conditional).values.shape == (4, 40)
     assert np.abs(correlation_loadings(conditional, expression(seed=2)).values).max() <= 1
+    assert (unit_weights(conditional) > 0).all()
     counts = expression(counts=True)
     counted = _trained(counts, likelihood="negative_binomial", transform="none", epochs=20)
     assert decoder_loadings(counted).units.name == "log_fold_change"
+    assert (unit_weights(counted) > 0).all()
     found = decoder_loadings(counted)
     assert np.corrcoef(found.values.ravel(), _by_jacobian(counted, found).ravel())[0, 1] > 0.95
     Z, X = counted.transform(counts), counted.inputs(np.asarray(counts.X))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from m1pipe.cli.main import run as run_command
 from m1pipe.config import EncoderConfig
+from m1pipe.console import log
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.runs.card import model_card
 from m1pipe.runs.train import run_training
@@ -28,6 +29,12 @@ def run(expression: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
     expression(100, 20).write_h5ad(folder / "u.h5ad")
     run_training(folder / "u.h5ad", folder / "vae 1", build(EncoderConfig, TINY))
     return folder / "vae 1"
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    yield
+    log.handlers.clear()
 
 
 def _card(encoder: Encoder) -> str:

@@ -1,0 +1,54 @@
+"""Settings of `m1pipe cluster`."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from m1pipe.errors import InputError
+
+ClusterMethod = Literal["kmeans", "leiden"]
+Distance = Literal["levels", "latent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """How samples are clustered.
+
+    Attributes
+    ----------
+    method : str
+        "kmeans", or "leiden" on the graph of nearest neighbours.
+    distance : str
+        "levels": latent units weighed by what the decoder makes of them; "latent": as they are,
+        the only way where a file of latents is given without its encoder.
+    k : int or None
+        Clusters of k-means. None: those of 2 to `max_k` with the widest silhouette.
+    max_k : int
+        Most clusters that are tried.
+    resolution : float
+        Of Leiden's modularity: higher makes more clusters.
+    neighbors : int
+        Of a sample in the graph.
+    seed : int
+    """
+
+    method: ClusterMethod = "kmeans"
+    distance: Distance = "levels"
+    k: int | None = None
+    max_k: int = 12
+    resolution: float = 1.0
+    neighbors: int = 15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, kind in (("method", ClusterMethod), ("distance", Distance)):
+            if getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise InputError(f"{name}: expected one of {known}; found {getattr(self, name)!r}")
+        for name, least in (("k", 2), ("max_k", 2), ("neighbors", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name}: expected at least {least}; found {value}")
+        if not self.resolution > 0:
+            raise InputError(f"resolution: expected above 0; found {self.resolution}")
+        if self.k is not None and self.method != "kmeans":
+            raise InputError("k: expected with kmeans; found with leiden, which has --resolution")

@@ -1,0 +1,188 @@
+"""Clusters of samples in latent space: found, compared with labels and with one another."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.metrics import (
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+    silhouette_score,
+)
+from sklearn.neighbors import kneighbors_graph
+
+from m1pipe.clustering.config import ClusterConfig
+from m1pipe.errors import InputError
+
+MOST_SILHOUETTE = 3000
+N_STARTS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """A cluster for every sample.
+
+    Attributes
+    ----------
+    labels : ndarray of int, shape (n_samples,)
+        From 1, the largest cluster first.
+    silhouette : float
+        Mean silhouette width in [-1, 1] (Rousseeuw 1987), of at most `MOST_SILHOUETTE` samples;
+        NaN where there is one cluster.
+    by_k : dict of int to float
+        Silhouette of every number of clusters that was tried; empty where it was given.
+    """
+
+    labels: np.ndarray
+    silhouette: float
+    by_k: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int:
+        """Number of clusters."""
+        return int(self.labels.max())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Columns cluster and n_samples."""
+        names, sizes = np.unique(self.labels, return_counts=True)
+        return pd.DataFrame({"cluster": names, "n_samples": sizes})
+
+
+def find_clusters(Z: np.ndarray, config: ClusterConfig) -> Clusters:
+    """Cluster samples by k-means or on their graph of neighbours.
+
+    Parameters
+    ----------
+    Z : ndarray, shape (n_samples, n_latent)
+        Latent means, or what else Euclidean distances are to be taken of.
+    config : ClusterConfig
+        k-means without `k` takes the k of the widest silhouette.
+
+    Returns
+    -------
+    Clusters
+
+    Raises
+    ------
+    InputError
+        If there are too few samples, or Leiden's package is not installed.
+    """
+    wanted = config.k or (2 if config.method == "kmeans" else 1)
+    if len(Z) <= wanted:
+        raise InputError(f"cluster: expected more than {wanted} samples; found {len(Z)}")
+    if config.method == "leiden":
+        labels = _by_size(_leiden(Z, config))
+        return Clusters(labels, silhouette(Z, labels, config.seed))
+    if config.k is not None:
+        labels = _by_size(_kmeans(Z, config.k, config.seed))
+        return Clusters(labels, silhouette(Z, labels, config.seed))
+    tried = range(2, min(config.max_k, len(Z) - 1) + 1)
+    found = {k: _by_size(_kmeans(Z, k, config.seed)) for k in tried}
+    by_k = {k: silhouette(Z, labels, config.seed) for k, labels in found.items()}
+    best = max(by_k, key=lambda k: by_k[k])
+    return Clusters(found[best], by_k[best], by_k)
+
+
+def silhouette(Z: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+    """Mean silhouette width, of a random `MOST_SILHOUETTE` samples where there are more.
+
+    Parameters
+    ----------
+    Z : ndarray, shape (n_samples, n_latent)
+    labels : ndarray, shape (n_samples,)
+    seed : int
+
+    Returns
+    -------
+    float
+        NaN where there is one cluster, or as many as samples.
+    """
+    if len(Z) > MOST_SILHOUETTE:
+        drawn = np.random.default_rng(seed).choice(len(Z), MOST_SILHOUETTE, replace=False)
+        Z, labels = Z[drawn], labels[drawn]
+    if not 1 < np.unique(labels).size < len(Z):
+        return float("nan")
+    return float(silhouette_score(Z, labels))
+
+
+def agreement(clusters: np.ndarray, labels: pd.Series) -> tuple[float, float, int]:
+    """Adjusted Rand index and normalised mutual information of clusters and known labels.
+
+    Parameters
+    ----------
+    clusters : ndarray, shape (n_samples,)
+    labels : Series, length n_samples
+        Samples without a label are left out.
+
+    Returns
+    -------
+    ari : float
+        1 where they are the same partition, 0 expected by chance (Hubert & Arabie 1985).
+    nmi : float
+        In [0, 1]; normalised by the arithmetic mean of the entropies.
+    n_labelled : int
+
+    Raises
+    ------
+    InputError
+        If no sample has a label.
+    """
+    known = labels.notna().to_numpy()
+    if not known.any():
+        raise InputError(f"label: expected a value of {labels.name!r} for some samples; found none")
+    truth, found = labels[known].astype(str).to_numpy(), clusters[known]
+    ari = float(adjusted_rand_score(truth, found))
+    return ari, float(normalized_mutual_info_score(truth, found)), int(known.sum())
+
+
+def stability(partitions: Sequence[np.ndarray]) -> np.ndarray:
+    """Adjusted Rand index of every two partitions of the same samples.
+
+    Parameters
+    ----------
+    partitions : sequence of ndarray, each of shape (n_samples,)
+
+    Returns
+    -------
+    ndarray, shape (n_partitions, n_partitions)
+        Symmetric, 1 on the diagonal.
+    """
+    n = len(partitions)
+    out = np.ones((n, n))
+    for i in range(n):
+        for j in range(i):
+            out[i, j] = out[j, i] = adjusted_rand_score(partitions[i], partitions[j])
+    return out
+
+
+def _kmeans(Z: np.ndarray, k: int, seed: int) -> np.ndarray:
+    model = KMeans(k, n_init=N_STARTS, random_state=seed % 2**32)
+    labels: np.ndarray = model.fit_predict(Z.astype(np.float64))
+    return labels
+
+
+def _leiden(Z: np.ndarray, config: ClusterConfig) -> np.ndarray:
+    """Communities of the symmetric graph of nearest neighbours (Traag et al. 2019)."""
+    try:
+        Leiden = importlib.import_module("sknetwork.clustering").Leiden
+    except ImportError:
+        raise InputError(
+            "cluster: expected the package scikit-network for --method leiden; found none: "
+            "pip install 'm1pipe[leiden]'"
+        ) from None
+    graph = kneighbors_graph(Z, min(config.neighbors, len(Z) - 1))
+    graph = ((graph + graph.T) > 0).astype(np.float64)
+    model = Leiden(resolution=config.resolution, random_state=config.seed % 2**32)
+    labels: np.ndarray = model.fit_predict(graph)
+    return labels
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """The same partition, numbered from 1 by falling size."""
+    _, places, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    rank = np.empty(sizes.size, dtype=np.int64)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(1, sizes.size + 1)
+    return rank[places]
