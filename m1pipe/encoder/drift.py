@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.encoder.summary import gene_scale
+from m1pipe.encoder.summary import gene_scale, measured_rows
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.recipe import MIN_COVERAGE, Aligned
 
@@ -89,6 +89,8 @@ def encode_with_drift(
 ) -> tuple[np.ndarray, Drift]:
     """Latent means of a file, and how far it lies from the training data, in one pass.
 
+    The distance is that of all samples, or of 20,000 of them.
+
     Parameters
     ----------
     encoder : Encoder
@@ -109,23 +111,29 @@ def encode_with_drift(
     aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True)
     present, scale = aligned.present, gene_scale(encoder.scaler, encoder.pca)
     Z = np.empty((aligned.shape[0], encoder.n_latent), dtype=np.float32)
-    errors = np.empty(aligned.shape[0])
-    total, n_known = np.zeros(aligned.shape[1]), np.zeros(aligned.shape[1])
+    judged = np.zeros(aligned.shape[0], dtype=bool)
+    judged[measured_rows(aligned.shape[0], seed=0)] = True
+    errors: list[np.ndarray] = []
+    total, n_known, n_missing = np.zeros(aligned.shape[1]), np.zeros(aligned.shape[1]), 0
     codes = encoder.codes(aligned.matrix)
     for start, stop, X in aligned.blocks(CHUNK_ROWS):
         here = None if codes is None else codes[start:stop]
         Z[start:stop] = encoder.encode_array(X, here)
-        fitted = encoder.inputs(encoder.reconstruct_array(X, here), here)
+        n_missing += int(np.isnan(X).sum())
+        some = judged[start:stop]
+        if not some.any():
+            continue
+        X, here = X[some], None if here is None else here[some]
+        library = np.maximum(X.sum(axis=1), 1) if encoder.module.of_counts else None
+        fitted = encoder.inputs(encoder.decode(Z[start:stop][some], here, library), here)
         transformed, known = encoder.inputs(X, here), ~np.isnan(X)
         squares = np.where(known, ((transformed - fitted) / scale) ** 2, 0)[:, present]
-        errors[start:stop] = squares.mean(axis=1) / known[:, present].mean(axis=1)
+        errors.append(squares.mean(axis=1) / known[:, present].mean(axis=1))
         total += np.where(known, transformed, 0).sum(axis=0, dtype=np.float64)
         n_known += known.sum(axis=0)
     mean = total / np.maximum(n_known, 1)
     shift = np.abs((mean - encoder.pca.mean) / scale)[present & (n_known > 0)]
-    return Z, _drift(
-        encoder, aligned, shift, errors, int(Z.shape[0] * n_known.size - n_known.sum())
-    )
+    return Z, _drift(encoder, aligned, shift, np.concatenate([*errors, np.empty(0)]), n_missing)
 
 
 def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
