@@ -132,7 +132,11 @@ def _refuse(encoder: Encoder) -> None:
             "export: expected an affine transform of the genes (standardize, center, minmax, "
             "none); found normal_score, which has no ONNX operator: train with another --transform"
         )
-    n_bytes = sum(t.numel() * t.element_size() for t in encoder.module.state_dict().values())
+    module = encoder.module
+    parts = [
+        part for part in (module.encoder, module.mu_head, module.skip_encoder) if part is not None
+    ]
+    n_bytes = sum(t.numel() * t.element_size() for part in parts for t in part.parameters())
     if n_bytes > MOST_BYTES:
         raise InputError(
             f"export: expected less than 2 GiB of weights, as one ONNX file holds; found "

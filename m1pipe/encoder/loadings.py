@@ -190,7 +190,7 @@ def _active(encoder: Encoder) -> np.ndarray:
         active &= np.array(encoder.summary["kl_per_unit"], dtype=float) > ACTIVE_KL
     if not active.any():
         raise InputError(
-            f"loadings: expected latent units that carry something; found none of "
+            f"latent units: expected some that carry something; found none of "
             f"{encoder.n_latent}: train with a lower --beta"
         )
     return np.flatnonzero(active)
