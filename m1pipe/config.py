@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from m1pipe.errors import InputError
-from m1pipe.settings import parse_bytes
+from m1pipe.settings import parse_bytes, parse_ratio
 
 Likelihood = Literal[
     "gaussian",
@@ -309,6 +309,16 @@ class HeadConfig:
             raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")
 
 
+def _check_augment(augment: str | float | None, head: HeadConfig) -> None:
+    if augment is not None:
+        parse_ratio(augment)
+        if head.class_weight is not None:
+            raise InputError(
+                "augment: expected no --class-weight beside it, since both make up for small "
+                f"classes; found {head.class_weight}: leave one out"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrossvalConfig:
     """A cross-validated comparison: `config.json` of a crossval folder, beside its inputs.
@@ -342,6 +352,9 @@ class CrossvalConfig:
         training fold, and before them latent size and beta of encoders trained in the folds.
     tune_latents, tune_betas : tuple
         What is tried for these, beside what is given; a plain autoencoder stays one.
+    augment : "balance", float or None
+        Every network also with synthetic samples among its training rows: each class filled up
+        to the largest, or to so many times its own size. Controls stand beside it.
     head : HeadConfig
         Settings of every feed-forward row.
     """
@@ -361,6 +374,7 @@ class CrossvalConfig:
     tune: bool = False
     tune_latents: tuple[int, ...] = (16, 32, 64)
     tune_betas: tuple[float, ...] = (0.1, 1.0)
+    augment: str | float | None = None
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
@@ -380,6 +394,7 @@ class CrossvalConfig:
                 "leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "
                 f"found {self.repeats}"
             )
+        _check_augment(self.augment, self.head)
         _check_choice("recipe", self.recipe, Recipe)
         _check_range("min-coverage", self.min_coverage, 0, 1)
         _check_range("seed", self.seed, 0, 2**63 - 1)
@@ -401,8 +416,11 @@ class FitConfig:
         Smallest share of the encoder's genes that must be found.
     conformal : float
         Share of the samples that is set aside to make prediction intervals; 0 for none.
+    augment : "balance", float or None
+        Synthetic samples are added to the training rows of a head for classes, as in a
+        cross-validation.
     seed : int
-        Of the head and the inner split.
+        Of the head, the inner split and the generator.
     head : HeadConfig
         Network and training.
     """
@@ -413,10 +431,12 @@ class FitConfig:
     stratify: str | None = None
     min_coverage: float = 0.8
     conformal: float = 0.0
+    augment: str | float | None = None
     seed: int = 0
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
         _check_range("min-coverage", self.min_coverage, 0, 1)
         _check_range("conformal", self.conformal, 0, 0.5)
+        _check_augment(self.augment, self.head)
         _check_range("seed", self.seed, 0, 2**63 - 1)

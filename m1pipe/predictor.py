@@ -28,6 +28,7 @@ from m1pipe.errors import InputError
 from m1pipe.labelled import Labelled, load_labelled, own_genes
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
 from m1pipe.settings import build, to_dict
+from m1pipe.training.added import AddedRows
 from m1pipe.training.conformal import choose_half_width, half_widths
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.fit_heads import fit_head
@@ -54,6 +55,8 @@ class Predictor:
         The recipe's genes that the head's own-gene term takes.
     errors : ndarray of float32, shape (n_levels, n_targets), or None
         Half widths of the prediction intervals at `m1pipe.training.conformal.LEVELS`.
+    added : dict of str to int, or None
+        Synthetic samples of each class that the head was trained on as well.
     """
 
     encoder: Encoder | None
@@ -62,6 +65,7 @@ class Predictor:
     config: FitConfig
     own_genes: np.ndarray | None = None
     errors: np.ndarray | None = None
+    added: dict[str, int] | None = None
 
     @property
     def is_classes(self) -> bool:
@@ -179,6 +183,7 @@ class Predictor:
                 "m1pipe": __version__,
                 "config": to_dict(self.config),
                 "head": head,
+                "added": self.added,
                 "recipe": self.recipe.to_dict() if self.encoder is None else None,
             },
         )
@@ -264,14 +269,25 @@ def fit_predictor(
     return fit_labelled(load_labelled(x, config, y=y, encoder=encoder), config)
 
 
-def fit_labelled(data: Labelled, config: FitConfig) -> Predictor:
+def fit_labelled(data: Labelled, config: FitConfig, *, added: AddedRows | None = None) -> Predictor:
     """Fit the final head to what `load_labelled` opened.
+
+    Parameters
+    ----------
+    data : Labelled
+    config : FitConfig
+    added : AddedRows, optional
+        Synthetic samples as the head sees them, where `config.augment` asks for them.
 
     Raises
     ------
     InputError
-        If an own-gene term or intervals are asked for and cannot be had.
+        If an own-gene term, intervals or synthetic samples are asked for and cannot be had.
     """
+    if config.augment is not None and added is None:
+        raise InputError(
+            "augment: expected synthetic samples, which m1pipe.runs.fit.run_fit makes; found none"
+        )
     encoder, targets, recipe = data.encoder, data.targets, data.aligned.recipe
     if encoder is None:
         features = data.genes()
@@ -293,12 +309,21 @@ def fit_labelled(data: Labelled, config: FitConfig) -> Predictor:
             strata=data.strata,
             groups=data.groups,
             own=own,
+            added=added,
         )
     errors = None
     if aside.size:
         known = head.predict(features[aside], None if own is None else own.values[aside])
         errors = half_widths(known, targets.values[aside])
-    return Predictor(encoder, recipe, head, config, used, errors)
+    return Predictor(encoder, recipe, head, config, used, errors, _n_added(targets, added))
+
+
+def _n_added(targets: Targets, added: AddedRows | None) -> dict[str, int] | None:
+    """Added rows of each class."""
+    if added is None:
+        return None
+    counts = np.bincount(added.codes, minlength=len(targets.names))
+    return dict(zip(targets.names, counts.tolist(), strict=True))
 
 
 def _check_conformal(targets: Targets) -> None:
@@ -340,7 +365,11 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
     head = FittedHead.from_state(arrays, stored["head"])
     config = build(FitConfig, stored["config"], where=str(path))
-    extra = (arrays.get("predictor.own_genes"), arrays.get("predictor.errors"))
+    extra = (
+        arrays.get("predictor.own_genes"),
+        arrays.get("predictor.errors"),
+        stored.get("added"),
+    )
     if stored["recipe"] is not None:
         recipe = Recipe.from_dict(stored["recipe"], arrays["recipe.gene_means"])
         return Predictor(None, recipe, head, config, *extra)

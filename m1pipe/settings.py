@@ -1,4 +1,4 @@
-"""Configurations put together, written out and read: layers, JSON and TOML, sizes in bytes.
+"""Configurations put together, written out and read: layers, JSON and TOML, sizes, ratios.
 
 Precedence when a configuration is put together: typed option > file > preset > default.
 """
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from m1pipe.errors import InputError
 
 Config = TypeVar("Config")
+MOST_RATIO = 100
 
 
 def parse_bytes(text: str) -> int:
@@ -34,6 +35,27 @@ def parse_bytes(text: str) -> int:
     if not 0 < size < float("inf"):
         raise InputError(f"memory: expected a size such as 4G or 512M; found {text!r}")
     return int(size)
+
+
+def parse_ratio(augment: str | float) -> float | None:
+    """Times its own size that `augment` makes every class; None for "balance".
+
+    Raises
+    ------
+    InputError
+        If it is neither "balance" nor a number above 1.
+    """
+    if augment == "balance":
+        return None
+    try:
+        ratio = float(augment)
+    except ValueError:
+        ratio = 0.0
+    if not 1 < ratio <= MOST_RATIO:
+        raise InputError(
+            f"augment: expected balance, or a number in (1, {MOST_RATIO}]; found {augment!r}"
+        )
+    return ratio
 
 
 def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -115,6 +115,12 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Heads alone, or with a multiple of each isoform's own gene beside them.",
 )
 @click.option(
+    "--augment",
+    metavar="balance|RATIO",
+    help="Networks also with synthetic samples of each training fold, beside class weights and "
+    "bootstrap: classes filled up to the largest, or to RATIO times their size.",
+)
+@click.option(
     "--class-weight", type=click.Choice(["balanced"]), help="Weight classes alike in the heads."
 )
 @click.option(

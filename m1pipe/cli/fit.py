@@ -53,6 +53,11 @@ from m1pipe.config import FitConfig, HeadConfig
     show_default=str(FitConfig.conformal),
     help="Share of the samples set aside for prediction intervals.",
 )
+@click.option(
+    "--augment",
+    metavar="balance|RATIO",
+    help="Add synthetic samples: classes filled up to the largest, or to RATIO times their size.",
+)
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Weight classes inversely.")
 @click.option(
     "--min-coverage",

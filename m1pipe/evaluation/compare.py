@@ -26,6 +26,7 @@ from m1pipe.evaluation.significance import (
     sign_flip_interval,
     wilcoxon,
 )
+from m1pipe.evaluation.variants import augmented_pairs
 
 Pair = tuple[str, str]
 
@@ -61,6 +62,8 @@ def declared_family(
 ) -> list[Pair]:
     """Pairs of the declared family: each encoder row against raw, mean (or prior) and linear.
 
+    And each row with synthetic samples against the row without them and its controls.
+
     Parameters
     ----------
     encoders : sequence of str
@@ -71,7 +74,8 @@ def declared_family(
         The linear row declared beforehand.
     """
     rivals = [r for r in ("raw", "mean", "prior", linear_rival) if r is not None and r in models]
-    return [(e, r) for e in encoders for r in dict.fromkeys(rivals) if e != r]
+    pairs = [(e, r) for e in encoders for r in dict.fromkeys(rivals) if e != r]
+    return [*pairs, *augmented_pairs(models)]
 
 
 def compare(

@@ -14,6 +14,7 @@ from m1pipe.evaluation.ladder import (
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow
 from m1pipe.evaluation.tuning import can_tune, encoder_settings
+from m1pipe.evaluation.variants import variant_of
 
 MEGABYTE = 2**20
 
@@ -34,6 +35,9 @@ def cost_text(problem: Problem) -> str:
     for row in problem.ladder:
         lines.append(_row_line(problem, row, n_train))
     lines += [_encoder_line(problem, row) for row in problem.encoders if row.in_fold]
+    if any(variant_of(row) for row in problem.ladder):
+        n_made = problem.n_folds * config.repeats * (1 + len(config.train_sizes))
+        lines.append(f"augment: trains {n_made} generators inside the folds")
     return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
 
 

@@ -13,6 +13,7 @@ from m1pipe.console import log, progress, shows_bars
 from m1pipe.data.splits import draw_subset
 from m1pipe.data.targets import Targets
 from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
+from m1pipe.evaluation.augment import Generator
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2
@@ -26,6 +27,7 @@ from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.rows import Fold, RowFit, fit_row, train_mean
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
+from m1pipe.training.added import AddedRows
 from m1pipe.training.fit_stacks import PassFile
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
@@ -40,6 +42,7 @@ def cross_validate(
     targets: Sequence[str] | None = None,
     encoders: Mapping[str, Item | Sequence[Item]] | None = None,
     config: CrossvalConfig | None = None,
+    generator: Generator | None = None,
     on_share: Callable[[Share], None] | None = None,
     done: Iterable[Share] = (),
 ) -> CrossvalResult:
@@ -64,6 +67,9 @@ def cross_validate(
         `m1pipe.evaluation.representations.resolve_encoders`.
     config : CrossvalConfig, optional
         Folds, rows, heads.
+    generator : Generator, optional
+        Makes the samples of `config.augment` from training rows of a fold; that of the command is
+        `m1pipe.runs.augment.train_generator`.
     on_share : callable, optional
         Told of every fold when it is finished.
     done : iterable of Share
@@ -86,6 +92,7 @@ def cross_validate(
         targets=targets,
         encoders=encoders,
         config=config or CrossvalConfig(),
+        generator=generator,
     )
     plan = make_plan(problem, label=label)
     shares = {share.key: share for share in done}
@@ -183,8 +190,8 @@ def open_share(
         Looked at while encoders are trained.
     """
     split = make_fold(problem, repeat, fold)
-    found, trained = fold_inputs(problem, inputs, split, stop)
-    return OpenShare(repeat, fold, split, found, trained)
+    found, trained, added = fold_inputs(problem, inputs, split, stop)
+    return OpenShare(repeat, fold, split, found, trained, added)
 
 
 def close_share(
@@ -209,7 +216,7 @@ def close_share(
         Looked at after every row.
     """
     repeat, fold, split = share.repeat, share.fold, share.split
-    found, trained = share.inputs, share.trained
+    trained = share.trained
     alarms = {
         name: [a for run in runs for a in encoder_alarms(name, run["n_latent"], run)]
         for name, runs in trained.items()
@@ -221,11 +228,8 @@ def close_share(
     tally = start_tally(problem, split, tested)
     for row in problem.ladder:
         begun = time.perf_counter()
-        own: Sequence[FittedHead | None] = heads.get(row) or [None] * len(found[row])
-        fits = [
-            fit_row(row, X, split, problem.config, head=head)
-            for X, head in zip(found[row], own, strict=True)
-        ]
+        own = heads.get(row, ())
+        fits = _fit_seeds(row, share, own, problem.config)
         losses[row], table = _judge(row, fits, split, tested)
         if fits[0].chosen:
             chosen[row] = {**chosen.get(row, {}), "head": fits[0].chosen}
@@ -249,8 +253,38 @@ def close_share(
     samples = problem.samples[split.test]
     targets = None if tally is None else tally.close()
     return Share(
-        repeat, fold, samples, losses, table, alarms, trained, targets=targets, chosen=chosen
+        repeat,
+        fold,
+        samples,
+        losses,
+        table,
+        alarms,
+        trained,
+        targets=targets,
+        chosen=chosen,
+        added=_n_added(share, split.targets.names),
     )
+
+
+def _fit_seeds(
+    row: str, share: OpenShare, heads: Sequence[FittedHead], config: CrossvalConfig
+) -> list[RowFit]:
+    """Fits of one row, one a seed; of heads that are trained already only what is left."""
+    inputs = share.inputs[row]
+    given: Sequence[FittedHead | None] = heads or [None] * len(inputs)
+    added: Sequence[AddedRows | None] = share.added.get(row) or [None] * len(inputs)
+    return [
+        fit_row(row, X, share.split, config, head=head, added=more)
+        for X, head, more in zip(inputs, given, added, strict=True)
+    ]
+
+
+def _n_added(share: OpenShare, classes: Sequence[str]) -> dict[str, int]:
+    """Samples of every class that were added to the training rows; empty without `augment`."""
+    for rows in share.added.values():
+        counts = np.bincount(rows[0].codes, minlength=len(classes))
+        return dict(zip(classes, counts.tolist(), strict=True))
+    return {}
 
 
 def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally | None:
@@ -271,8 +305,8 @@ def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally |
     return TargetTally(split, tested.values, target_pairs(family, problem.ladder))
 
 
-def _seconds(heads: Sequence[FittedHead | None]) -> float:
-    return sum(head.seconds for head in heads if head is not None)
+def _seconds(heads: Sequence[FittedHead]) -> float:
+    return sum(head.seconds for head in heads)
 
 
 def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:

@@ -25,6 +25,7 @@ from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, encoder_facts
 from m1pipe.evaluation.shares import Plan
 from m1pipe.evaluation.tuning import can_tune, encoder_settings
+from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")
@@ -112,6 +113,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
     facts["leave_out"], facts["n_settings"] = config.leave_out, _n_head_settings(problem)
+    facts["augment"] = config.augment
     facts["stratify"] = "the label" if by_label else config.stratify
     facts["linear_rival"] = problem.rival
     if problem.strata is not None:
@@ -130,7 +132,22 @@ def row_facts(problem: Problem, row: str) -> dict[str, str]:
     if row in CONSTANT_ROWS:
         return {"model": train}
     own = {"own gene": _own_seen(problem)} if _has_own(problem, row) else {}
-    return {**_base_facts(problem, row if row in LINEAR_ROWS else base_row(row)), **own}
+    base = _base_facts(problem, row if row in LINEAR_ROWS else base_row(row))
+    return {**base, **own, **_variant_facts(problem, row)}
+
+
+def _variant_facts(problem: Problem, row: str) -> dict[str, str]:
+    """What the network of a variant was trained on, or how its rows weigh."""
+    suffix, augment = variant_of(row), problem.config.augment
+    if suffix is None:
+        return {}
+    seen = "the head's training rows of the fold, early stopping's left out"
+    to = "up to the largest class" if augment == "balance" else f"each class to {augment} times"
+    if suffix == AUGMENTED:
+        return {"generator": seen, "added": f"synthetic samples, {to}"}
+    if suffix == BOOTSTRAP:
+        return {"added": f"{seen}, drawn with replacement, {to}"}
+    return {"weights": "classes alike, by their training rows of the fold"}
 
 
 def _has_own(problem: Problem, row: str) -> bool:

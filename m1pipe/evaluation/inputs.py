@@ -4,19 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from m1pipe.data.matrix import check_finite
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.stored import in_memory
 from m1pipe.data.transforms import fit_gene_transform
-from m1pipe.evaluation.ladder import CONSTANT_ROWS, GENE_ROWS, OWN_GENE, PCA_ROWS, base_row
+from m1pipe.encoder.trained import Encoder
+from m1pipe.evaluation.augment import draw_again, make_request, stepped_rows, synthesize
+from m1pipe.evaluation.ladder import (
+    CONSTANT_ROWS,
+    GENE_ROWS,
+    OWN_GENE,
+    PCA_ROWS,
+    base_row,
+    head_config,
+)
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
 from m1pipe.evaluation.rows import Fold
 from m1pipe.evaluation.tuning import tune_encoder
+from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
 from m1pipe.pca import fit_pca
+from m1pipe.training.added import AddedRows
 from m1pipe.training.signals import StopFlag
 
 FOLD_PCA_WIDTH = 32
 Inputs = Mapping[str, Sequence[np.ndarray]]
+FoldInputs = dict[str, Sequence[np.ndarray | None]]
 
 
 def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
@@ -28,7 +42,8 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
     )
     in_fold = any(row.in_fold for row in problem.encoders)
     bases = {base_row(row) for row in problem.ladder}
-    if in_fold or set(GENE_ROWS) & bases or needs_fold_pca(problem):
+    augments = problem.config.augment is not None
+    if in_fold or augments or set(GENE_ROWS) & bases or needs_fold_pca(problem):
         X = problem.matrix.take(problem.rows)
         check_finite(X, problem.matrix, problem.rows)
         inputs["genes"] = [X]
@@ -44,7 +59,7 @@ def needs_fold_pca(problem: Problem) -> bool:
 
 def fold_inputs(
     problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
-) -> tuple[dict[str, Sequence[np.ndarray | None]], dict[str, list[dict[str, Any]]]]:
+) -> tuple[FoldInputs, dict[str, list[dict[str, Any]]], dict[str, list[AddedRows]]]:
     """Inputs of every row in one fold, after the encoders and the PCA of the fold are trained.
 
     Returns
@@ -53,8 +68,11 @@ def fold_inputs(
         By row, one array of all samples a seed; None for the constant rows.
     facts : dict of str to list of dict
         Facts about the encoders trained here, by name.
+    added : dict of str to list of AddedRows
+        Of the rows that are trained on more than the training rows, one a seed.
     """
-    found: dict[str, Sequence[np.ndarray | None]] = dict(inputs)
+    found: FoldInputs = dict(inputs)
+    opened = {row.name: list(row.frozen) for row in problem.encoders}
     facts = {}
     usable = encoder_rows(problem, split)
     for row in problem.encoders:
@@ -64,7 +82,7 @@ def fold_inputs(
             encoders = train_in_fold(
                 row, problem.matrix, usable, groups=problem.all_groups, stop=stop
             )
-            first = encoders[0]
+            opened[row.name], first = encoders, encoders[0]
             codes = first.codes(problem.matrix, problem.rows)
             found[row.name] = [encoder.encode_array(X, codes) for encoder in encoders]
             found.setdefault("pca_fold", [first.pca_array(X, codes)])
@@ -76,7 +94,55 @@ def fold_inputs(
     found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
     found |= {row: [None] for row in (*CONSTANT_ROWS, OWN_GENE)}
     found |= {row: found[base_row(row)] for row in problem.ladder if row not in found}
-    return found, facts
+    return found, facts, _added_rows(problem, split, found, opened)
+
+
+def _added_rows(
+    problem: Problem,
+    split: Fold,
+    found: Mapping[str, Sequence[np.ndarray | None]],
+    encoders: Mapping[str, Sequence[Encoder]],
+) -> dict[str, list[AddedRows]]:
+    """Synthetic samples, and as many training rows drawn again, as every row sees them.
+
+    Both come from the rows that heads take their steps on; the rows that decide when to stop and
+    the test rows are not looked at.
+    """
+    config, codes, genes = problem.config, split.targets.values, found.get("genes", [None])[0]
+    if config.augment is None or problem.generator is None or genes is None:
+        return {}
+    validation = head_config("raw", config).validation
+    kept = stepped_rows(
+        split.train, validation, split.seed, strata=split.strata, groups=split.groups
+    )
+    request = make_request(
+        genes,
+        split.targets,
+        kept,
+        config.augment,
+        genes=tuple(problem.matrix.genes.tolist()),
+        units=problem.matrix.units,
+        seed=split.seed,
+        device=config.head.device,
+    )
+    X, made = synthesize(problem.generator, request)
+    again = draw_again(kept, codes[kept], request.wanted, split.seed)
+    added = {}
+    for base in dict.fromkeys(base_row(row) for row in problem.ladder if variant_of(row)):
+        features = [X] if base == "raw" else _latents(problem, encoders[base], X)
+        added[base + AUGMENTED] = [AddedRows(F, made) for F in features]
+        real = [F for F in found[base] if F is not None]
+        added[base + BOOTSTRAP] = [AddedRows(F[again], codes[again]) for F in real]
+    return added
+
+
+def _latents(problem: Problem, encoders: Sequence[Encoder], X: np.ndarray) -> list[np.ndarray]:
+    """Latents of synthetic samples by every seed of an encoder row."""
+    obs = pd.DataFrame(index=[f"synthetic_{i + 1}" for i in range(len(X))])
+    matrix = Matrix(in_memory(X, obs, problem.matrix.var, problem.matrix.units))
+    matrix.aliases = problem.matrix.aliases
+    least = problem.config.min_coverage
+    return [encoder.transform(matrix, min_coverage=least) for encoder in encoders]
 
 
 def encoder_rows(problem: Problem, split: Fold) -> np.ndarray:

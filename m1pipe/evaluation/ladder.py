@@ -6,6 +6,7 @@ from dataclasses import replace
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation.representations import EncoderRow
+from m1pipe.evaluation.variants import VARIANTS, plain_row
 
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
 GENE_ROWS = ("ridge", "logistic", "raw", "ridge_gene")
@@ -27,6 +28,7 @@ def ladder(
     *,
     strata: bool = False,
     own_genes: bool = False,
+    augment: bool = False,
 ) -> tuple[str, ...]:
     """Rows of a comparison, the yardstick first and the encoders last.
 
@@ -42,6 +44,8 @@ def ladder(
         Whether the strata of all samples are known: levels may then have a `stratum_mean`.
     own_genes : bool
         Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
+    augment : bool
+        Whether the raw network and every encoder row have their variants beside them.
 
     Returns
     -------
@@ -51,7 +55,7 @@ def ladder(
     Raises
     ------
     InputError
-        If a row is not known for such targets.
+        If a row is not known for such targets, or nothing is there to have variants.
     """
     stored = any(row.frozen for row in encoders)
     names = tuple(row.name for row in encoders)
@@ -68,7 +72,17 @@ def ladder(
     known += (f"raw{OWN_SUFFIX}",) if own_genes and kind == "regression" else ()
     chosen = usual if models is None else tuple(models)
     _refuse_unknown(chosen, (*known, *names), stored=stored)
-    return (*(name for name in known if name in (*chosen, known[0])), *names)
+    rows = (*(name for name in known if name in (*chosen, known[0])), *names)
+    return _with_variants(rows, names) if augment else rows
+
+
+def _with_variants(rows: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
+    """The rows, and beside each plain network its variants; those of raw behind all other rows."""
+    if "raw" not in rows and not encoders:
+        raise InputError("augment: expected the row raw or an encoder; found neither: add one")
+    plain = [row for row in rows if row not in encoders]
+    found = [*plain, *("raw" + suffix for suffix in VARIANTS if "raw" in rows)]
+    return (*found, *(name + suffix for name in encoders for suffix in ("", *VARIANTS)))
 
 
 def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool) -> None:
@@ -93,15 +107,15 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool
 def base_row(row: str) -> str:
     """The row whose inputs a row has: `vae` for `vae_gene`, the row itself for others.
 
-    >>> base_row("vae_gene"), base_row("gene"), base_row("raw")
+    >>> base_row("vae_gene"), base_row("gene"), base_row("raw_augmented")
     ('vae', 'gene', 'raw')
     """
-    return row if row == OWN_GENE else row.removesuffix(OWN_SUFFIX)
+    return row if row == OWN_GENE else plain_row(row).removesuffix(OWN_SUFFIX)
 
 
 def has_own_term(row: str, config: CrossvalConfig) -> bool:
     """Whether a feed-forward row adds each target's own gene."""
-    return row != base_row(row) or config.head.own_gene
+    return row.endswith(OWN_SUFFIX) or config.head.own_gene
 
 
 def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | None:
@@ -128,7 +142,7 @@ def head_config(row: str, config: CrossvalConfig) -> HeadConfig:
         return config.head
     return replace(
         config.head,
-        hidden=PUBLISHED_GENE_HEAD if row in GENE_ROWS else PUBLISHED_LATENT_HEAD,
+        hidden=PUBLISHED_GENE_HEAD if base_row(row) in GENE_ROWS else PUBLISHED_LATENT_HEAD,
         lr=1e-3,
         weight_decay=0.0,
         dropout=0.0,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from m1pipe.evaluation.ladder import base_row, has_own_term, head_config, is_hea
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.rows import SUBSET, Fold
 from m1pipe.evaluation.shares import ShareKey
+from m1pipe.evaluation.variants import variant_of
 from m1pipe.settings import parse_bytes
+from m1pipe.training.added import AddedRows
 from m1pipe.training.fit_heads import FEW_ROWS
 from m1pipe.training.fit_stacks import PassFile, fit_heads
 from m1pipe.training.fitted_head import FittedHead
@@ -35,6 +37,8 @@ class OpenShare:
         Of every row, from `m1pipe.evaluation.inputs.fold_inputs`.
     trained : mapping of str to list of dict
         Facts about the encoders that were trained in the fold.
+    added : mapping of str to sequence of AddedRows
+        Of the rows that are trained on more than the training rows, one a seed.
     """
 
     repeat: int
@@ -42,16 +46,17 @@ class OpenShare:
     split: Fold
     inputs: Mapping[str, Sequence[np.ndarray | None]]
     trained: dict[str, list[dict[str, Any]]]
+    added: Mapping[str, Sequence[AddedRows]] = field(default_factory=dict)
 
 
 def passes(problem: Problem, wanted: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     """Shares that are fitted together: of one repeat, as many as the memory allows.
 
-    One at a time where encoders are trained in the folds: these take longer than the heads, and a
-    run that is stopped goes on after the last whole pass.
+    One at a time where encoders or generators are trained in the folds: these take longer than the
+    heads, and a run that is stopped goes on after the last whole pass.
     """
     most = 1
-    if not any(row.in_fold for row in problem.encoders):
+    if problem.config.augment is None and not any(row.in_fold for row in problem.encoders):
         spare = parse_bytes(problem.config.memory) - memory_bytes(problem)
         most = max(1, 1 + int(spare // max(1, fold_bytes(problem))))
     repeats = dict.fromkeys(repeat for repeat, _ in wanted)
@@ -110,7 +115,7 @@ def fit_opened(
 
     A row with a term of the targets' own genes has the head of the row without it. Left to
     `fit_row`, one by one: all heads where few of the rows are trained on or settings are tried,
-    and those with own genes where no rows are held out.
+    those with own genes where no rows are held out, and those with added rows and their controls.
 
     Returns
     -------
@@ -148,7 +153,9 @@ def fit_opened(
 
 def _has_plain_head(row: str, problem: Problem, n_train: int) -> bool:
     """Whether a row is a head, or one with a term that can be added to it afterwards."""
-    if not is_head(row) or not has_own_term(row, problem.config):
-        return is_head(row)
+    if not is_head(row) or variant_of(row) is not None:
+        return False
+    if not has_own_term(row, problem.config):
+        return True
     held_out = head_config(base_row(row), problem.config).validation > 0
     return held_out and n_train >= FEW_ROWS

@@ -14,8 +14,16 @@ from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.errors import InputError
+from m1pipe.evaluation.augment import Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.design import encoder_conditioned
-from m1pipe.evaluation.ladder import ALL_ROWS, OWN_GENE, base_row, ladder, linear_rival
+from m1pipe.evaluation.ladder import (
+    ALL_ROWS,
+    OWN_GENE,
+    OWN_SUFFIX,
+    base_row,
+    ladder,
+    linear_rival,
+)
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
 
 
@@ -56,6 +64,8 @@ class Problem:
     own_columns : ndarray of int64, shape (n_targets,), or None
         Column of X that holds each target's own gene, -1 where there is none; None where Y names
         no genes.
+    generator : Generator or None
+        Makes the samples that are added to training rows.
     """
 
     matrix: Matrix
@@ -73,6 +83,7 @@ class Problem:
     own: OwnGenes | None = None
     train_size: int | None = None
     own_columns: np.ndarray | None = None
+    generator: Generator | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -105,7 +116,7 @@ class Problem:
 
     def n_seeds(self, row: str) -> int:
         """Models fitted for one row in one fold."""
-        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(row, 1)
+        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(base_row(row), 1)
 
     @property
     def least_train(self) -> int:
@@ -127,12 +138,13 @@ def make_problem(
     targets: Sequence[str] | None = None,
     encoders: Mapping[str, Item | Sequence[Item]] | None = None,
     config: CrossvalConfig,
+    generator: Generator | None = None,
 ) -> Problem:
     """Open the data, pair them, deal the folds and put the ladder together.
 
     Parameters
     ----------
-    x, y, label, multilabel, targets, encoders, config
+    x, y, label, multilabel, targets, encoders, config, generator
         As for `m1pipe.evaluation.crossval.cross_validate`.
 
     Raises
@@ -159,6 +171,7 @@ def make_problem(
         config.models,
         strata=strata is not None,
         own_genes=columns is not None,
+        augment=config.augment is not None,
     )
     all_groups = resolve_groups(matrix.obs, config.group)
     groups = None if all_groups is None else all_groups[rows]
@@ -167,6 +180,7 @@ def make_problem(
         left_out = _strata_to_leave(obs, config.leave_out, label)
     folds = _deal(config, rows.size, strata, groups, is_label=is_label, left_out=left_out)
     rival = linear_rival(values.kind, names, config.linear_rival)
+    _check_augment(values.kind, folds, config, opened, generator)
     return Problem(
         matrix=matrix,
         rows=rows,
@@ -182,7 +196,29 @@ def make_problem(
         config=config,
         own=_own_genes(columns, names, config, matrix, rows),
         own_columns=columns,
+        generator=generator,
     )
+
+
+def _check_augment(
+    kind: str,
+    folds: np.ndarray,
+    config: CrossvalConfig,
+    encoders: Sequence[EncoderRow],
+    generator: Generator | None,
+) -> None:
+    """Refuse what synthetic samples cannot be added to, or not be made for."""
+    if config.augment is None:
+        return
+    n_train = min(int((row != k).sum()) for row in folds for k in np.unique(row))
+    refuse_unfit(kind, min((n_train, *config.train_sizes)))
+    for row in encoders:
+        for settings in (*row.configs, *(encoder.config for encoder in row.frozen)):
+            refuse_conditional(row.name, settings)
+    if generator is None:
+        raise InputError(
+            "augment: expected a generator, such as m1pipe.runs.augment.train_generator; found none"
+        )
 
 
 def _deal(
@@ -236,7 +272,7 @@ def _own_genes(
             "head: own_gene expects a column gene_id of Y's annotations that names genes of X; "
             "found none: add it (m1pipe convert --var), or use --head plain"
         )
-    wanted = any(row == OWN_GENE or row != base_row(row) for row in names)
+    wanted = any(row == OWN_GENE or row.endswith(OWN_SUFFIX) for row in names)
     if columns is None or not (wanted or config.head.own_gene):
         return None
     return read_own_genes(columns, matrix, rows)

@@ -18,6 +18,7 @@ from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
+from m1pipe.evaluation.variants import VARIANTS
 from m1pipe.presets import PRESETS, preset_options
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
@@ -39,6 +40,7 @@ KEPT_FACTS = (
 )
 Item = str | os.PathLike[str] | EncoderConfig | Encoder
 _ONE_ITEM = (str, os.PathLike, EncoderConfig, Encoder)
+_TAKEN = ("_gene", *VARIANTS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -121,10 +123,10 @@ def resolve_encoders(
     """
     rows = []
     for name, given in encoders.items():
-        if name in reserved or name.endswith("_gene") or not _NAME.fullmatch(name):
+        if name in reserved or name.endswith(_TAKEN) or not _NAME.fullmatch(name):
             raise InputError(
-                f"encoder: expected a name of letters, digits and _.+- that does not end in _gene "
-                f"and is no other row's ({', '.join(reserved)}); found {name!r}"
+                f"encoder: expected a name of letters, digits and _.+- that does not end in "
+                f"{', '.join(_TAKEN)} and is no other row's ({', '.join(reserved)}); found {name!r}"
             )
         items = [given] if isinstance(given, _ONE_ITEM) else list(given)
         rows.append(_resolve_row(name, items))

@@ -24,7 +24,9 @@ from m1pipe.evaluation.ladder import (
 from m1pipe.evaluation.linear import fit_ridge
 from m1pipe.evaluation.logistic import fit_logistic
 from m1pipe.evaluation.own_linear import predict_own_gene
+from m1pipe.evaluation.variants import WEIGHTED, variant_of
 from m1pipe.models.heads import balanced_weight
+from m1pipe.training.added import AddedRows
 from m1pipe.training.fit_heads import FEW_ROWS, fit_head, with_own_genes
 from m1pipe.training.fitted_head import FittedHead
 
@@ -94,6 +96,7 @@ def fit_row(
     config: CrossvalConfig,
     *,
     head: FittedHead | None = None,
+    added: AddedRows | None = None,
 ) -> RowFit:
     """Fit one row of the ladder on the training rows and predict the test rows.
 
@@ -108,6 +111,8 @@ def fit_row(
         Settings of the heads.
     head : FittedHead, optional
         Of a feed-forward row, without its own-gene term, where it was trained already.
+    added : AddedRows, optional
+        What a feed-forward row is trained on beside the training rows.
 
     Returns
     -------
@@ -122,6 +127,8 @@ def fit_row(
     if row in LINEAR_ROWS:
         balance = config.head.class_weight == "balanced"
         return _fit_linear(X, fold, standardize=row in GENE_ROWS, balance=balance)
+    if variant_of(row) == WEIGHTED:
+        config = replace(config, augment=None, head=replace(config.head, class_weight="balanced"))
     own = fold.own if has_own_term(row, config) else None
     chosen: dict[str, Any] = {}
     if head is None:
@@ -129,7 +136,7 @@ def fit_row(
         no_inner = fold.train.size < FEW_ROWS or config.head.validation == 0  # that could choose
         if len(tried) == 1 or no_inner:
             tried = [head_config(base_row(row), config)]
-        head = _fit_head(X, own, fold, tried)
+        head = _fit_head(X, own, fold, tried, added)
         chosen = _chosen(head, tried)
     elif own is not None:
         head = _add_own(head, X, own, fold, head_config(base_row(row), config))
@@ -139,7 +146,11 @@ def fit_row(
 
 
 def _fit_head(
-    X: np.ndarray, own: OwnGenes | None, fold: Fold, tried: Sequence[HeadConfig]
+    X: np.ndarray,
+    own: OwnGenes | None,
+    fold: Fold,
+    tried: Sequence[HeadConfig],
+    added: AddedRows | None,
 ) -> FittedHead:
     """The best of some heads on the training rows; where these are few of all, on them alone."""
     if SUBSET * fold.train.size < fold.targets.n:
@@ -158,6 +169,7 @@ def _fit_head(
             order_seed=fold.order_seed,
             folds_order=fold.order,
             own=own,
+            added=added,
         )
         for settings in tried
     ]

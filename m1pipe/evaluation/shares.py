@@ -44,6 +44,8 @@ class Share:
         Training rows used, where these are a part.
     chosen : dict of str to dict
         Settings that won on inner validation rows, by row: of its encoder, and of its `head`.
+    added : dict of str to int
+        Samples of every class that were added to the training rows.
     """
 
     repeat: int
@@ -56,6 +58,7 @@ class Share:
     targets: TargetSums | None = None
     n_train: int | None = None
     chosen: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    added: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> ShareKey:
@@ -281,4 +284,10 @@ def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
         for share in shares
         for row, settings in share.chosen.items()
     ]
-    return {**plan.info, "encoders": encoders, **({"chosen": chosen} if chosen else {})}
+    added = [
+        {"repeat": share.repeat, "fold": share.fold, "classes": dict(share.added)}
+        for share in shares
+        if share.added
+    ]
+    more = {name: lines for name, lines in (("chosen", chosen), ("added", added)) if lines}
+    return {**plan.info, "encoders": encoders, **more}

@@ -33,6 +33,7 @@ def data(result: CrossvalResult, inputs: Mapping[str, Mapping[str, Any]]) -> Tab
         ("inputs (X)", _with_units(count(info.get("n_features"), "gene"), info.get("units"))),
         ("targets (Y)", _targets_text(info)),
         ("classes", _counts_text(info.get("classes"))),
+        ("added to a training fold", _added_text(info.get("added") or [])),
         ("strata", _strata_text(info)),
         ("donors", _donors_text(info)),
         ("folds", _folds_text(result)),
@@ -75,6 +76,17 @@ def _counts_text(counts: Mapping[str, int] | None) -> str:
     if len(ranked) > _MOST_NAMED:
         shown.append(f"and {len(ranked) - _MOST_NAMED} more")
     return ", ".join(shown)
+
+
+def _added_text(folds: Sequence[Mapping[str, Any]]) -> str:
+    """Synthetic samples of every class, on average over the training folds."""
+    if not folds:
+        return ""
+    means = {
+        name: round(sum(fold["classes"][name] for fold in folds) / len(folds))
+        for name in folds[0]["classes"]
+    }
+    return _counts_text(means) or "nothing: the classes are of one size"
 
 
 def _strata_text(info: Mapping[str, Any]) -> str:

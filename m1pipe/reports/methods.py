@@ -72,6 +72,7 @@ def methods_text(
         _representation(result, citations),
         _design(result, settings),
         _heads(result, settings),
+        _augmentation(result.info),
         _tests(result, citations),
         f"All computations used m1pipe {version}.",
     ]
@@ -171,11 +172,28 @@ def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
     return text + "."
 
 
+def _augmentation(info: Mapping[str, Any]) -> str:
+    """Where added samples came from, and what stands against them."""
+    augment = info.get("augment")
+    if augment is None:
+        return ""
+    to = "filled up to the largest class" if augment == "balance" else f"brought to {augment} times"
+    return (
+        "Rows named _augmented were trained on synthetic samples as well, of a conditional "
+        "generator that was trained inside each training fold on the rows that the networks take "
+        f"steps on; classes were {to}{'' if augment == 'balance' else ' their size'}. As controls "
+        "as many of these rows were drawn again with replacement (_bootstrap), or classes weighed "
+        "alike in the loss (_weighted). Early stopping and scaling saw real training rows only."
+    )
+
+
 def _tests(result: CrossvalResult, citations: Citations) -> str:
     """The headline test, the family, and what describes only."""
     metric = metric_of(result.metric).label
     against = [m for m in ("raw", result.info.get("linear_rival")) if m in result.models]
     rivals = f"each encoder against {listing([*against, spoken(result.models[0])])}"
+    if result.info.get("augment") is not None:
+        rivals += ", each augmented row against the row itself and its two controls"
     cited = ("nadeau", "bouckaert") if result.n_repeats > 1 else ("nadeau",)
     test = (
         f"the corrected resampled t-test over the fold means {citations.cite(*cited)}, two-sided, "

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, WEIGHTED, plain_row, variant_of
+
 HEADLINE_TEST = "nadeau_bengio"
 ALPHA = 0.05
 ENOUGH_SEEDS = 3
@@ -70,6 +72,11 @@ MODELS = {
 }
 
 
+_VARIANTS = {
+    WEIGHTED: "its loss weighing classes alike",
+    BOOTSTRAP: "with training rows of each class drawn again",
+    AUGMENTED: "with synthetic samples among its training rows",
+}
 _SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
 
 
@@ -111,6 +118,9 @@ def loss_label(metric: str, target_units: object) -> str:
 
 def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     """What a model of the ladder is; those on encoders by their width and weight of the KL."""
+    suffix = variant_of(name)
+    if name not in encoders and suffix is not None:
+        return f"{model_label(plain_row(name), encoders)}, {_VARIANTS[suffix]}"
     base = name.removesuffix(OWN_SUFFIX)
     if name not in MODELS and base != name and (base in encoders or base in MODELS):
         return f"{model_label(base, encoders)}, and the isoform's own gene beside it"

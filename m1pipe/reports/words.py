@@ -14,6 +14,7 @@ import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.variants import plain_row
 from m1pipe.reports.numbers import (
     count,
     decimals_for,
@@ -70,7 +71,7 @@ def n_seeds(result: CrossvalResult, model: str) -> int:
     """Number of trained encoders behind one fold's loss of a row; 0 where there is no encoder."""
     if model in result.seed_losses:
         return len(result.seed_losses[model])
-    return 1 if model in result.info.get("encoders", {}) else 0
+    return 1 if plain_row(model) in result.info.get("encoders", {}) else 0
 
 
 def question(result: CrossvalResult) -> str:
@@ -140,7 +141,7 @@ def _subject(result: CrossvalResult, model: str) -> str:
     n = n_seeds(result, model)
     if n == 0 or n >= ENOUGH_SEEDS:
         return f"{model} is"
-    if result.info["encoders"][model].get("mode") == "fold":
+    if result.info["encoders"][plain_row(model)].get("mode") == "fold":
         times = "once" if n == 1 else "twice"
         return f"The {model} encoder trained {times} in each fold is"
     if n == 1:

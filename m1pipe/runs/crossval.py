@@ -22,6 +22,7 @@ from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.evaluation.tables import ladder_table
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
+from m1pipe.runs.augment import train_generator
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.runs.shares import (
     PLAN,
@@ -79,6 +80,7 @@ class CrossvalRun:
             targets=self.targets,
             encoders=self.encoders,
             config=config,
+            generator=train_generator,
         )
 
 

@@ -14,6 +14,7 @@ from m1pipe.evaluation.rivals import fit_rivals
 from m1pipe.labelled import load_labelled
 from m1pipe.predictor import Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
+from m1pipe.runs.augment import added_to_fit
 from m1pipe.runs.provenance import make_provenance
 
 SAMPLES = "samples.csv"
@@ -62,7 +63,7 @@ def run_fit(
     _refuse_folder(out, force)
     with open_matrix(x, aliases=aliases) as matrix:
         data = load_labelled(matrix, config, y=y, encoder=encoder)
-        predictor = fit_labelled(data, config)
+        predictor = fit_labelled(data, config, added=added_to_fit(data, config))
         rivals = fit_rivals(data.genes(), data.targets, groups=data.groups, seed=config.seed)
         samples = matrix.samples[data.rows]
         missing = missing_table(
@@ -98,6 +99,7 @@ def _refuse_folder(out: Path, force: bool) -> None:
 def _line(out: Path, predictor: Predictor, seconds: float) -> str:
     head = predictor.head
     what = "classes" if predictor.is_classes else "targets"
+    more = f"{sum(predictor.added.values()):,} synthetic samples added, " if predictor.added else ""
     features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
     best = head.history.rows[head.n_epochs - 1]
     error = ""
@@ -106,6 +108,6 @@ def _line(out: Path, predictor: Predictor, seconds: float) -> str:
         name = kind if head.kind == "regression" else "log loss"
         error = f"inner validation {name} {best['val_loss']:.3f}, "
     return (
-        f"{out}: {len(head.names):,} {what} from {features}, {error}"
+        f"{out}: {len(head.names):,} {what} from {features}, {more}{error}"
         f"{head.n_epochs} epochs, {seconds:.0f} s"
     )

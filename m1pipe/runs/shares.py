@@ -105,6 +105,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
             },
             "encoders": share.encoders,
             "chosen": share.chosen,
+            "added": share.added,
         }
         write_json(part / "share.json", to_plain(facts))
 
@@ -154,6 +155,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         targets,
         n_train,
         facts.get("chosen", {}),
+        facts.get("added", {}),
     )
 
 

@@ -13,6 +13,7 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.training.added import AddedRows, append_rows
 from m1pipe.training.fit import fit
 from m1pipe.training.fitted_head import (
     FittedHead,
@@ -44,6 +45,7 @@ def fit_head(
     folds_order: np.ndarray | None = None,
     class_weight: np.ndarray | None = None,
     own: OwnGenes | None = None,
+    added: AddedRows | None = None,
 ) -> FittedHead:
     """Train a head on some rows of a feature matrix.
 
@@ -77,6 +79,9 @@ def fit_head(
     own : OwnGenes, optional
         Of all n rows: a term for each level's own gene is fitted beside the network
         (`m1pipe.training.own_term`).
+    added : AddedRows, optional
+        Rows that are trained on as well; they set no scale and are not held out. Of classes, with
+        at least `FEW_ROWS` training rows or no validation.
 
     Returns
     -------
@@ -86,17 +91,26 @@ def fit_head(
     ------
     InputError
         If there are fewer than two rows, or a loss is not finite.
+    ValueError
+        If rows are added to too few.
     """
     rows = np.asarray(rows, dtype=np.int64)
     if rows.size < 2:
         raise InputError(f"head: expected at least two training rows; found {rows.size}")
     if rows.size < FEW_ROWS and config.validation > 0:
+        if added is not None:
+            raise ValueError(
+                f"added: expected at least {FEW_ROWS} training rows; found {rows.size}"
+            )
         X, targets = np.ascontiguousarray(X[rows]), targets.take(rows)
         inner = [
             None if labels is None else np.asarray(labels)[rows] for labels in (strata, groups)
         ]
         task = make_task(X, targets, config, seed=seed, class_weight=class_weight)
         return _fit_few(task, None if own is None else own.take(rows), *inner)
+    more = np.arange(targets.n, targets.n + (0 if added is None else added.codes.size))
+    if added is not None:
+        X, targets, folds_order = append_rows(X, targets, folds_order, added)
     task = make_task(
         X,
         targets,
@@ -107,10 +121,10 @@ def fit_head(
         folds=folds_order,
     )
     if config.validation == 0:
-        head = _train(task, rows)
+        head = _train(task, np.concatenate([rows, more]), scale_rows=rows)
         return head if own is None else _with_own(task, head, own, rows, strata, groups)
     kept, held_out = inner_split(rows, config.validation, seed, strata=strata, groups=groups)
-    head = _train(task, kept, held_out, scale_rows=rows)
+    head = _train(task, np.concatenate([kept, more]), held_out, scale_rows=rows)
     if own is None:
         return head
     return _judged(head, task.X, targets, own, rows=kept, held_out=held_out, groups=groups)

@@ -283,7 +283,7 @@ def test_no_test_row_changes_what_the_fold_fits(world: dict[str, pd.DataFrame]) 
         split = make_fold(problem, 0, 1)
         x.iloc[split.test] *= spoil
         problem = make_problem(x, world["y"], encoders={"vae": TINY}, config=QUICK)
-        made, _ = fold_inputs(problem, whole_inputs(problem), split)
+        made, *_ = fold_inputs(problem, whole_inputs(problem), split)
         found.append({row: made[row][0][split.train] for row in ("vae", "pca_fold")})  # type: ignore[index]
     for row in ("vae", "pca_fold"):
         np.testing.assert_array_equal(found[0][row], found[1][row])

@@ -1,0 +1,147 @@
+"""The generator of `--augment`: a conditional autoencoder of the rows of one training fold."""
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
+from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
+from m1pipe.encoder import train_encoder
+from m1pipe.evaluation.augment import (
+    GeneratorRequest,
+    make_request,
+    refuse_conditional,
+    refuse_unfit,
+    stepped_rows,
+    synthesize,
+)
+from m1pipe.labelled import Labelled
+from m1pipe.synthesis import latents
+from m1pipe.synthesis.calibration import calibrated_samples
+from m1pipe.training.added import AddedRows
+
+COLUMN = "class"
+MOST_LATENT = 16
+EPOCHS = 20
+
+
+def generator_config(n_genes: int, n_rows: int, seed: int, device: str) -> EncoderConfig:
+    """Settings of the generator: normal scores, told the class, a few epochs from its PCA.
+
+    Parameters
+    ----------
+    n_genes, n_rows : int
+        Shape of what it is trained on; the latents are fewer than either.
+    seed : int
+    device : str
+    """
+    n_latent = max(1, min(MOST_LATENT, n_genes // 4, n_rows // 8))
+    model = ModelConfig(n_latent=n_latent, transform="normal_score", condition=COLUMN)
+    return EncoderConfig(
+        model=model, training=TrainingConfig(epochs=EPOCHS, seed=seed, device=device)
+    )
+
+
+def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
+    """Train a conditional autoencoder on the rows of a request, and sample from it.
+
+    Latents come from a mixture a class, levels with the model's noise, as of `m1pipe generate`.
+    Its own early stopping holds out a tenth of each class, donors or not, so that every class with
+    two rows is trained on.
+
+    Parameters
+    ----------
+    request : GeneratorRequest
+
+    Returns
+    -------
+    X : ndarray of float32, shape (n_made, n_genes)
+        In the units of the request.
+    codes : ndarray of int64, shape (n_made,)
+        Ascending.
+
+    Raises
+    ------
+    InputError
+        If the levels do not suit a normal law (counts), or there is one class only.
+    """
+    names = np.asarray(request.classes, dtype=object)
+    matrix = open_matrix(
+        anndata.AnnData(
+            X=request.X,
+            obs=pd.DataFrame({COLUMN: names[request.codes]}, index=_samples(request.codes.size)),
+            var=pd.DataFrame(index=list(request.genes)),
+            uns=request.units.to_uns(),
+        )
+    )
+    n_rows, n_genes = request.X.shape
+    config = generator_config(n_genes, n_rows, request.seed, request.device)
+    encoder = train_encoder(matrix, config)
+    if encoder.condition is None:
+        raise ValueError("generator: expected a conditional model")
+    posterior = latents.find_posterior(encoder, matrix)
+    law = latents.fit_law(posterior, encoder.condition.n_classes, seed=request.seed)
+    rng = np.random.default_rng([request.seed, 32])
+    codes = np.repeat(np.arange(request.wanted.size), request.wanted)
+    told = encoder.condition.codes(pd.DataFrame({COLUMN: names[codes]}), "augment")
+    blocks = calibrated_samples(
+        encoder,
+        latents.draw_law(law, told, rng),
+        told,
+        lambda classes: latents.draw_law(law, classes, rng),
+        noise=True,
+        seed=request.seed,
+    )
+    X = np.concatenate([block for _, block in blocks])
+    log.info(
+        "generator: trained on %d rows, %d epochs, %d samples made",
+        n_rows,
+        encoder.summary["epochs"],
+        codes.size,
+    )
+    return X, codes
+
+
+def _samples(n: int) -> list[str]:
+    return [f"s{i + 1}" for i in range(n)]
+
+
+def added_to_fit(data: Labelled, config: FitConfig) -> AddedRows | None:
+    """Synthetic samples for a final head, as its encoder sees them; None without `augment`.
+
+    Parameters
+    ----------
+    data : Labelled
+        What the head is fitted to.
+    config : FitConfig
+
+    Raises
+    ------
+    InputError
+        If there are no classes, too few rows, or the encoder is conditional.
+    """
+    if config.augment is None:
+        return None
+    refuse_unfit(data.targets.kind, data.rows.size)
+    refuse_conditional("the encoder", None if data.encoder is None else data.encoder.config)
+    rows = stepped_rows(
+        np.arange(data.rows.size),
+        config.head.validation,
+        config.seed,
+        strata=data.strata,
+        groups=data.groups,
+    )
+    recipe = data.aligned.recipe
+    request = make_request(
+        data.genes(),
+        data.targets,
+        rows,
+        config.augment,
+        genes=tuple(recipe.genes),
+        units=recipe.units,
+        seed=config.seed,
+        device=config.head.device,
+    )
+    X, codes = synthesize(train_generator, request)
+    return AddedRows(X if data.encoder is None else data.encoder.encode_array(X), codes)
