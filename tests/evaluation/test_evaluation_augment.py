@@ -13,6 +13,7 @@ from m1pipe.evaluation.augment import (
     GeneratorRequest,
     draw_again,
     refuse_unfit,
+    stepped_rows,
     synthesize,
     wanted_counts,
 )
@@ -100,7 +101,7 @@ def test_rows_drawn_again_are_of_their_class_and_may_repeat() -> None:
     assert draw_again(rows, codes, np.zeros(3, dtype=int), seed=1).size == 0
 
 
-def test_test_rows_and_rows_held_out_change_no_added_sample(genes: pd.DataFrame) -> None:
+def test_test_rows_change_no_added_sample(genes: pd.DataFrame) -> None:
     problem = problem_of(genes)
     before, split = opened(problem), make_fold(problem, 0, 1)
     poisoned = genes.copy()
@@ -117,6 +118,23 @@ def test_test_rows_and_rows_held_out_change_no_added_sample(genes: pd.DataFrame)
     assert not np.array_equal(
         before.added["raw_augmented"][0].X, opened(problem_of(other)).added["raw_augmented"][0].X
     )
+
+
+def test_rows_that_decide_when_to_stop_change_no_added_sample(genes: pd.DataFrame) -> None:
+    config = replace(CONFIG, models=("raw",))
+    data = with_labels(genes)
+    problem = make_problem(data, label="kind", config=config, generator=noisy_copies)
+    split = make_fold(problem, 0, 1)
+    share = config.head.validation
+    kept = stepped_rows(split.train, share, split.seed, strata=split.strata, groups=None)
+    held_out = np.setdiff1d(split.train, kept)
+    assert held_out.size == round(share * split.train.size)
+    poisoned = data.copy()
+    poisoned.X[held_out] = 1e6
+    other = make_problem(poisoned, label="kind", config=config, generator=noisy_copies)
+    before, after = opened(problem).added, opened(other).added
+    for row in ("raw_augmented", "raw_bootstrap"):
+        np.testing.assert_array_equal(before[row][0].X, after[row][0].X)
 
 
 def test_added_rows_are_stepped_on_and_decide_nothing(
