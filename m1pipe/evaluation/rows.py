@@ -34,6 +34,9 @@ HEAD_ROWS = 2048
 SUBSET = 2  # a head on fewer than 1 in so many rows is trained on these alone
 
 
+_BLOCK_CELLS = 2**24
+
+
 @dataclass(frozen=True, eq=False)
 class Fold:
     """One split, as every row sees it.
@@ -246,12 +249,14 @@ def train_mean(fold: Fold) -> np.ndarray:
     -------
     ndarray of float64, shape (n_targets,) or (n_classes,)
     """
-    values = fold.targets.values[fold.train]
+    values, train = fold.targets.values, fold.train
     if fold.targets.is_classes:
-        counts = np.bincount(values, minlength=len(fold.targets.names))
+        counts = np.bincount(values[train], minlength=len(fold.targets.names))
         return counts / counts.sum()
-    mean: np.ndarray = values.mean(axis=0, dtype=np.float64)
-    return mean
+    width = max(1, _BLOCK_CELLS // max(train.size, 1))  # nothing of their size is held twice
+    starts = range(0, values.shape[1], width)
+    parts = [values[:, s : s + width][train].mean(axis=0, dtype=np.float64) for s in starts]
+    return np.concatenate(parts)
 
 
 def constant_prediction(fold: Fold) -> np.ndarray:

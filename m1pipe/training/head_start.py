@@ -15,6 +15,7 @@ from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.history import History
 
 BLOCK_ROWS = 1024
+BLOCK_CELLS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +99,20 @@ def start_head(task: HeadTask, rows: np.ndarray) -> HeadStart:
     With standardisation a feature that is constant in the rows is not listened to.
     """
     config, kind, names = task.config, task.targets.kind, task.targets.names
-    y = task.y[torch.from_numpy(rows).to(task.device)]
-    weight = _class_weight(task, y)
-    scaler, scale_y = _fit_scaler(task, rows), _target_scale(task, y)
-    module = _seeded_head(task)
+    scaler, module = _fit_scaler(task, rows), _seeded_head(task)
     if config.standardize:
         _silence(module, _constant_inputs(task, rows))
+    if kind == "regression":
+        scale_y = _target_scale(task, rows)
+        if scale_y is not None:
+            nn.init.zeros_(module.output.bias)
+        return HeadStart(module, scaler, scale_y, None)
+    y = task.y[torch.from_numpy(rows).to(task.device)]
+    weight = _class_weight(task, y)
     if config.initialize_bias:
-        start = initial_bias(kind, y, len(names), weight)
         with torch.no_grad():
-            module.output.bias.copy_(start if scale_y is None else torch.zeros_like(start))
-    return HeadStart(module, scaler, scale_y, weight)
+            module.output.bias.copy_(initial_bias(kind, y, len(names), weight))
+    return HeadStart(module, scaler, None, weight)
 
 
 def finish_head(task: HeadTask, start: HeadStart, history: History, n_epochs: int) -> FittedHead:
@@ -162,14 +166,24 @@ def _fit_scaler(task: HeadTask, rows: np.ndarray) -> GeneTransform:
     return fit_gene_transform(kind, (task.X[rows[s : s + BLOCK_ROWS]] for s in starts))
 
 
-def _target_scale(task: HeadTask, y: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Mean of each level, and one standard deviation for all: the loss keeps its proportions."""
-    if task.targets.kind != "regression" or not task.config.initialize_bias:
+def _target_scale(task: HeadTask, rows: np.ndarray) -> tuple[Tensor, Tensor] | None:
+    """Mean of each level, and one standard deviation for all: the loss keeps its proportions.
+
+    Targets are gone through by columns, so that nothing of their size is held a second time.
+    """
+    if not task.config.initialize_bias:
         return None
-    mean = y.mean(0, dtype=torch.float64)
-    spread = (y.double() - mean).square().mean().sqrt()
+    chosen, (_, n_targets) = torch.from_numpy(rows).to(task.device), task.y.shape
+    mean = torch.empty(n_targets, dtype=torch.float64, device=task.device)
+    total = torch.zeros((), dtype=torch.float64, device=task.device)
+    width = max(1, BLOCK_CELLS // rows.size)
+    for start in range(0, n_targets, width):
+        part = task.y[:, start : start + width].index_select(0, chosen).double()
+        mean[start : start + width] = part.mean(0)
+        total += part.sub_(mean[start : start + width]).square_().sum()
+    spread = (total / (rows.size * n_targets)).sqrt()
     scale = spread if spread > 0 else torch.ones_like(spread)
-    return mean.to(y.dtype), scale.to(y.dtype)
+    return mean.to(task.y.dtype), scale.to(task.y.dtype)
 
 
 def _fold_in(output: nn.Linear, mean: Tensor, scale: Tensor) -> None:
