@@ -85,7 +85,8 @@ def fold_bytes(problem: Problem) -> int:
 def memory_bytes(problem: Problem) -> int:
     """Rough peak with one fold at a time: X, Y, its heads, a test fold and its predictions."""
     n, p, t = problem.targets.n, problem.matrix.n_genes, len(problem.targets.names)
-    data = 4 * n * p + problem.targets.values.nbytes
+    copies = 1 if problem.config.augment is None else 3  # with added rows behind it, and those
+    data = 4 * copies * n * p + problem.targets.values.nbytes
     fit = fold_bytes(problem)
     if set(LINEAR_ROWS) & set(problem.ladder):
         fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)

@@ -23,12 +23,13 @@ from m1pipe.evaluation.crossval import make_fold, open_share
 from m1pipe.evaluation.inputs import whole_inputs
 from m1pipe.evaluation.passes import OpenShare
 from m1pipe.evaluation.problem import Problem, make_problem
+from m1pipe.evaluation.rows import fit_row
 from m1pipe.evaluation.variants import VARIANTS
 from m1pipe.reports.crossval import report_html
 from m1pipe.training import fit_heads
 
-N, P = 120, 8
-SIZES = (70, 30, 20)
+N, P = 132, 8
+SIZES = (78, 32, 22)
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, kl_warmup=0.0)
 )
@@ -166,6 +167,28 @@ def test_added_rows_are_stepped_on_and_decide_nothing(
             assert not held & {tuple(x) for x in task.X[N:]}  # no copy of a row held out
     kept = {tuple(x) for x in share.inputs["genes"][0][share.split.train]}
     assert {tuple(x) for x in share.added["raw_bootstrap"][0].X} <= kept
+
+
+def test_where_few_of_the_rows_are_trained_on_no_copy_is_held_out(
+    genes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, models=("raw",), train_sizes=(60,))
+    data, seen = with_labels(genes), []
+    problem = make_problem(data, label="kind", config=config, generator=noisy_copies)
+    share = opened(replace(problem, train_size=60))
+    train = fit_heads._train
+
+    def watched(task, rows, held_out, **named):  # type: ignore[no-untyped-def]
+        seen.append((task, held_out))
+        return train(task, rows, held_out, **named)
+
+    monkeypatch.setattr(fit_heads, "_train", watched)
+    row, added = "raw_bootstrap", share.added["raw_bootstrap"][0]
+    fit_row(row, share.inputs[row][0], share.split, config, added=added)
+    ((task, held_out),) = seen
+    assert task.targets.n == 60 + added.codes.size
+    assert held_out.size == 9
+    assert not {tuple(x) for x in task.X[held_out]} & {tuple(x) for x in added.X}
 
 
 def test_the_rows_their_family_and_the_page(genes: pd.DataFrame) -> None:
