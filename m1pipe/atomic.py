@@ -24,8 +24,10 @@ def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Pat
     path = Path(path)
     if path.exists() and not force:
         raise InputError(f"{path} exists already: choose another name, or overwrite with --force")
-    if not path.parent.exists():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path}: expected a folder to write in; {path.parent} is none") from None
     return path
 
 

@@ -77,3 +77,10 @@ def test_refuse_existing_makes_the_parent(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists already"):
         refuse_existing(path)
     assert refuse_existing(path, force=True) == path
+
+
+@pytest.mark.parametrize("below", ["x", "deeper/x"])
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="expected a folder to write in"):
+        refuse_existing(tmp_path / "file" / below)

@@ -142,7 +142,16 @@ def over_represented(
 
 
 def adjusted(pvalue: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg within each contrast, over the sets tested there; NaN stays."""
+    """Benjamini-Hochberg within each contrast, over the sets tested there; NaN stays.
+
+    Parameters
+    ----------
+    pvalue : ndarray, shape (n_contrasts, n_sets)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_contrasts, n_sets)
+    """
     out = np.full(pvalue.shape, np.nan)
     for row, values in zip(out, pvalue, strict=True):
         known = np.isfinite(values)
