@@ -237,6 +237,7 @@ def close_share(
         if tally is not None:
             tally.add(row, [fit.prediction for fit in fits])
         alarms.setdefault(row, []).extend(_row_alarms(row, fits, tested))
+        del fits  # predictions of many targets are large: gone before the next row's come
         on_row()
         if not shows_bars():
             log.info(

@@ -75,17 +75,21 @@ class FittedHead:
             Levels (n_samples, n_targets); probabilities of each class (n_samples, n_classes),
             rows summing to 1; for "multilabel" of each label (n_samples, n_labels).
         """
-        pieces = []
+        found: np.ndarray | None = None  # whole from the start: levels of many targets are large
         with evaluating(self.module), torch.no_grad():
             for start in range(0, max(len(X), 1), PREDICT_ROWS):
-                hidden = self._activations(X[start : start + PREDICT_ROWS])
-                pieces.append(head_probabilities(self.kind, self.module.output(hidden)).cpu())
+                here = slice(start, start + PREDICT_ROWS)
+                hidden = self._activations(X[here])
+                part = head_probabilities(self.kind, self.module.output(hidden)).cpu().numpy()
                 if self.own is not None:
                     if own is None:
                         raise ValueError("own: this head needs the levels of the own genes")
-                    here = own[start : start + PREDICT_ROWS]
-                    self.own.add(pieces[-1].numpy(), hidden.cpu().numpy(), here)
-        return torch.cat(pieces).numpy()
+                    self.own.add(part, hidden.cpu().numpy(), own[here])
+                if found is None:
+                    found = np.empty((len(X), *part.shape[1:]), dtype=part.dtype)
+                found[here] = part
+        assert found is not None
+        return found
 
     def activations(self, X: np.ndarray) -> np.ndarray:
         """What the last hidden layer puts out, shape (n_samples, n_hidden)."""
