@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from m1pipe.config import CrossvalConfig, EncoderConfig
+from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.console import log
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, simulate_m1
@@ -19,6 +19,7 @@ from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
+HEAD_EPOCHS = 60  # more changes no loss by a thousandth here, and the demo is to take minutes
 SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
 ROWS = ("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca", "gene", "ridge_gene")
 
@@ -66,8 +67,7 @@ def run_demo(
     log.info("[2/5] training %d variational autoencoders of different seeds", N_SEEDS)
     vaes = []
     for i in range(1, N_SEEDS + 1):
-        config = build(EncoderConfig, settings, {"seed": seed + i})
-        _train(unlabelled, runs / f"vae{i}", config)
+        _train(unlabelled, runs / f"vae{i}", build(EncoderConfig, settings, {"seed": seed + i}))
         vaes.append(str(runs / f"vae{i}"))
     log.info("[3/5] training a plain autoencoder (beta 0)")
     _train(unlabelled, runs / "ae", build(EncoderConfig, settings, {"seed": seed + 1, "beta": 0.0}))
@@ -77,7 +77,9 @@ def run_demo(
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
-    run_crossval(run, CrossvalConfig(stratify="tissue", seed=seed, models=ROWS), runs / "cv")
+    head = HeadConfig(epochs=HEAD_EPOCHS)
+    config = CrossvalConfig(stratify="tissue", seed=seed, models=ROWS, head=head)
+    run_crossval(run, config, runs / "cv")
     log.info("[5/5] synthetic samples of a conditional model, against held-out ones")
     page = _show_synthetic(out, *SHOWN[size], seed=seed, epochs=epochs)
     return runs / "cv" / "report.html", page
