@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Before torch is imported: two OpenMP threads beside another busy process are far slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# ... and numba, once it works in parallel, would give torch as many as it takes itself.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
