@@ -172,9 +172,9 @@ def test_a_file_that_is_no_matrix(job: Path, tmp_path: Path, refused, content: b
                                     tmp_path / "cv")  # fmt: skip
 
 
-def test_nan_in_the_middle_is_named(job: Path, tmp_path: Path, refused) -> None:
+def test_infinity_in_the_middle_is_named(job: Path, tmp_path: Path, refused) -> None:
     def poison(data: anndata.AnnData) -> None:
-        data.X[7, 3] = np.nan
+        data.X[7, 3] = np.inf
 
     x = _edit(job / "data/genes.h5ad", tmp_path / "x.h5ad", poison)
     names = anndata.read_h5ad(x)
@@ -182,6 +182,17 @@ def test_nan_in_the_middle_is_named(job: Path, tmp_path: Path, refused) -> None:
     assert names.obs_names[7] in line and names.var_names[3] in line
     line = refused("encode", job / "run", x, "--out", tmp_path / "z.h5ad")
     assert names.obs_names[7] in line and names.var_names[3] in line
+
+
+def test_missing_levels_are_refused_where_they_have_no_meaning(
+    job: Path, tmp_path: Path, refused
+) -> None:
+    def poison(data: anndata.AnnData) -> None:
+        data.X[7, 3] = np.nan
+
+    x = _edit(job / "data/genes.h5ad", tmp_path / "x.h5ad", poison)
+    line = refused("crossval", "--x", x, "--label", "tissue", "--out", tmp_path / "cv")
+    assert anndata.read_h5ad(x).var_names[3] in line
 
 
 def test_a_run_that_is_none(tmp_path: Path, job: Path, refused) -> None:
