@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,30 @@ def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Pat
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{path}: expected a folder to write in; {path.parent} is none") from None
+    return path
+
+
+def refuse_other_files(
+    folder: str | os.PathLike[str], names: Collection[str], *, force: bool = False
+) -> Path:
+    """Return `folder` as a Path, refusing one that `force` does not let go, or of other files.
+
+    Parameters
+    ----------
+    folder : path
+        To be made.
+    names : collection of str
+        Files that may be in it already, with `force`.
+    force : bool
+
+    Raises
+    ------
+    InputError
+        If it is there and `force` is not given, or holds anything else.
+    """
+    path = refuse_existing(folder, force=force)
+    if path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= set(names)):
+        raise InputError(f"{path} holds other files: choose another name")
     return path
 
 

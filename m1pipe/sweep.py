@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split
+from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.summary import gene_scale, measure
 from m1pipe.encoder.train import train_encoder
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
@@ -268,10 +271,11 @@ def run_trial(
 def unexplained(encoder: Encoder, matrix: Matrix, rows: np.ndarray) -> tuple[float, float]:
     """Share of the standardised variance of some rows that an encoder, and PCA, leave.
 
+    Measured as the validation rows of a trial are (`m1pipe.encoder.summary`).
+
     Parameters
     ----------
     encoder : Encoder
-        Unconditional.
     matrix : Matrix
     rows : ndarray of int, shape (n_rows,)
 
@@ -283,15 +287,20 @@ def unexplained(encoder: Encoder, matrix: Matrix, rows: np.ndarray) -> tuple[flo
     """
     aligned = encoder.align(matrix)
     aligned.keep_missing = True
-    X = aligned.take(rows)
-    true = encoder.scaler.apply(X)
-    known = np.isfinite(true)
-    seen = encoder.scaler.apply(encoder.reconstruct_array(X))
-    filled = np.where(known, true, encoder.pca.mean)
-    linear = encoder.pca.reconstruct(encoder.pca.scores(filled))
-    total = float(((true - encoder.pca.mean)[known] ** 2).sum())
-    left = [float(((true - other)[known] ** 2).sum()) for other in (seen, linear)]
-    return left[0] / total, left[1] / total
+    X, condition = encoder.scaler.apply(aligned.take(rows)), encoder.condition
+    means = torch.from_numpy(class_means(encoder.pca.mean, condition))
+    found = measure(
+        encoder.module,
+        encoder.pca,
+        [X],
+        gene_scale(encoder.scaler, encoder.pca),
+        codes=encoder.codes(matrix, rows),
+        shift=None if condition is None else condition.shift,
+        means=means if np.isnan(X).any() else None,
+    ).r2()
+    if found["r2"] is None or found["pca_r2"] is None:
+        raise InputError("sweep: expected test rows that vary; found none that do")
+    return 1.0 - found["r2"], 1.0 - found["pca_r2"]
 
 
 def best_trial(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

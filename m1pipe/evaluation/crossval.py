@@ -239,15 +239,8 @@ def close_share(
         alarms.setdefault(row, []).extend(_row_alarms(row, fits, tested))
         del fits  # predictions of many targets are large: gone before the next row's come
         on_row()
-        if not shows_bars():
-            log.info(
-                "repeat %d/%d fold %d/%d: %s",
-                repeat + 1,
-                problem.config.repeats,
-                fold + 1,
-                problem.config.folds,
-                _row_line(row, losses[row], split, time.perf_counter() - begun + _seconds(own)),
-            )
+        seconds = time.perf_counter() - begun + _seconds(own)
+        _say_row(problem, share, _row_line(row, losses[row], split, seconds))
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {repeat} fold {fold}; finished folds are kept")
     table = pd.concat(scores, ignore_index=True)
@@ -265,6 +258,13 @@ def close_share(
         chosen=chosen,
         added=_n_added(share, split.targets.names),
     )
+
+
+def _say_row(problem: Problem, share: OpenShare, line: str) -> None:
+    """One line a row, where no bar shows how far it is."""
+    if not shows_bars():
+        place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.config.folds)
+        log.info("repeat %d/%d fold %d/%d: %s", *place, line)
 
 
 def _fit_seeds(

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_existing, write_text
+from m1pipe.atomic import atomic_folder, refuse_other_files, write_text
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -126,9 +126,7 @@ def simulate_contrasts(
     InputError
         If the folder holds anything else.
     """
-    out = refuse_existing(out, force=force)
-    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= set(FILES)):
-        raise InputError(f"{out} holds other files: choose another name")
+    out = refuse_other_files(out, FILES, force=force)
     law = plant_contrasts(config)
     genes = [f"G{j + 1:05d}" for j in range(law.level.size)]
     counts, design = _draw(law, np.random.default_rng([config.seed, 48]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.atomic import atomic_folder, refuse_other_files
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -148,9 +148,7 @@ def simulate_counts(
     InputError
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
-    out = refuse_existing(out, force=force)
-    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= set(FILES)):
-        raise InputError(f"{out} holds other files: choose another name")
+    out = refuse_other_files(out, FILES, force=force)
     law = plant_counts(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     n_held = max(config.n_donors // 3, 1)

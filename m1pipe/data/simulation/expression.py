@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.atomic import atomic_folder, refuse_other_files
 from m1pipe.data.units import Units, log2p1
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -163,9 +163,7 @@ def simulate_expression(
     InputError
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
-    out = refuse_existing(out, force=force)
-    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= set(FILES)):
-        raise InputError(f"{out} holds other files: choose another name")
+    out = refuse_other_files(out, FILES, force=force)
     law = plant_law(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     with atomic_folder(out, force=force) as folder:
