@@ -24,6 +24,8 @@ from m1pipe.settings import read_config_file
 @click.option("--beta", type=float, help="Of every trial; 0 is the plain autoencoder.")
 @click.option("--validation", type=float, help="Share of the rows.  [default: 0.15]")
 @click.option("--test", type=float, help="Share of the rows, seen once.  [default: 0.15]")
+@click.option("--folds", type=int, help="AE, VAE and PCA of each --neurons in so many folds.")
+@click.option("--repeats", type=int, help="Of --folds, dealt anew.  [default: 1]")
 @click.option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
 @click.option("--seed", type=int, help="Of the split, the draws and the networks.  [default: 0]")
 @click.option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
@@ -49,14 +51,20 @@ def sweep(
     Rows are split into training, validation and test; the best by validation is tested once. The
     same command goes on where a killed one was. best.json is a configuration for train.
 
+    --neurons alone makes a layer without nonlinearity (but for --preset). With --folds it is the
+    latent size of autoencoder and VAE as train makes them, beside PCA of equal size, and R2 of
+    the test folds is compared: summary.csv, comparisons.csv.
+
     \b
     Example:
       m1pipe sweep lfc.h5ad --neurons 1,10,100,1000 --layers 1,2,3 --beta 0 --out sweep
+      m1pipe sweep lfc.h5ad --folds 4 --neurons 50,200,1000 --group study --out compared
       m1pipe sweep u.h5ad --space space.toml --trials 30 --sampler optuna --out sweep
       m1pipe train u.h5ad --config sweep/best.json --out runs/best
     """  # noqa: D301 - click wants this character itself
     from m1pipe.runs.sweep import Sweep, run_sweep
-    from m1pipe.sweep import SweepConfig, parse_space
+    from m1pipe.sweep.config import SweepConfig
+    from m1pipe.sweep.space import parse_space
     from m1pipe.training.device import tune_allocator
 
     shared = {"epochs": epochs, "beta": beta, "seed": typed["seed"]}

@@ -78,8 +78,9 @@ class Measurement:
         Posterior means.
     kl : ndarray, shape (n_latent,)
         Mean KL divergence of each unit, in nats.
-    errors : ndarray, shape (n_samples,)
-        Mean over genes of the squared standardised residual.
+    errors, pca_errors, deviations : ndarray, shape (n_samples,)
+        Mean over genes of the squared standardised residual of the encoder and of the PCA, and of
+        the squared standardised deviation from the training mean.
     sse, pca_sse, sst : ndarray, shape (n_genes,)
         Squared standardised residuals of the encoder and of the PCA, and squared standardised
         deviations from the training mean, summed over rows.
@@ -92,6 +93,8 @@ class Measurement:
     mu: np.ndarray
     kl: np.ndarray
     errors: np.ndarray
+    pca_errors: np.ndarray
+    deviations: np.ndarray
     sse: np.ndarray
     pca_sse: np.ndarray
     sst: np.ndarray
@@ -159,7 +162,7 @@ def measure(
     """
     device = next(module.parameters()).device
     p = scale.size
-    mus, errors = [], []
+    mus, by_row = [], []
     low = np.full(p, np.inf, dtype=np.float32)
     kl, sse, pca_sse, sst = np.zeros(module.config.n_latent), np.zeros(p), np.zeros(p), np.zeros(p)
     with evaluating(module), torch.no_grad(), _watching(module) as spans:
@@ -179,18 +182,21 @@ def measure(
             fitted, X = module.inputs(mean).cpu().numpy(), module.inputs(x).cpu().numpy()
             squares = _known(((X - fitted) / scale) ** 2, known)
             mus.append(mu.cpu().numpy())
-            errors.append(_row_means(squares, known))
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
-            sse += squares.sum(axis=0)
             within = X - centre
             left = ((within - pca.reconstruct(pca.scores(within))) / scale) ** 2
-            pca_sse += _known(left, known).sum(axis=0)
-            sst += _known(((X - pca.mean) / scale) ** 2, known).sum(axis=0)
+            three = (squares, _known(left, known), _known(((X - pca.mean) / scale) ** 2, known))
+            for total, part in zip((sse, pca_sse, sst), three, strict=True):
+                total += part.sum(axis=0)
+            by_row.append([_row_means(part, known) for part in three])
     mu_all = np.concatenate(mus)
+    errors, pca_errors, deviations = (np.concatenate(parts) for parts in zip(*by_row, strict=True))
     return Measurement(
         mu=mu_all,
         kl=kl / len(mu_all),
-        errors=np.concatenate(errors),
+        errors=errors,
+        pca_errors=pca_errors,
+        deviations=deviations,
         sse=sse,
         pca_sse=pca_sse,
         sst=sst,

@@ -247,6 +247,21 @@ def holm(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
+def benjamini_hochberg(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
+    """Benjamini and Hochberg's adjusted p values of a declared family.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not len(p):
+        return p
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="fdr_bh")[1]
+    return np.where(np.isnan(p), np.nan, adjusted)
+
+
 def _t_result(d: NDArray, *, variance_of_mean: float) -> TestResult:
     """t-test of the mean of d whose variance is `variance_of_mean` times the sample variance."""
     mean, n = float(d.mean()), len(d)

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, colours, grid
 
 
 def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool = False) -> Axes:
@@ -45,6 +45,52 @@ def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool =
     ax.axhline(1.0, color=MUTED, linewidth=0.6)
     ax.set_xlabel(label)
     ax.set_ylabel("unexplained variance (1 - R2)")
+    grid(ax, "y")
+    ax.legend()
+    return ax
+
+
+def plot_compression(
+    ax: Axes, summary: pd.DataFrame, folds: pd.DataFrame, metric: str, *, label: str
+) -> Axes:
+    """R2 of the test folds against latent size: a line a model, a faint dot a fold.
+
+    Parameters
+    ----------
+    ax : Axes
+    summary : DataFrame
+        Columns model, n_latent and the metric; where there are ci_low and ci_high and the metric
+        is r2, its interval is drawn.
+    folds : DataFrame
+        Columns model, n_latent and the metric, one row a fold.
+    metric : str
+    label : str
+        Of the vertical axis.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    models = list(dict.fromkeys(summary["model"]))
+    ordered = sorted(models, key=lambda name: name.startswith("pca"), reverse=True)
+    shift = dict(zip(ordered, 1.05 ** (np.arange(len(models)) - len(models) / 2), strict=True))
+    for model, colour in colours(ordered).items():
+        own = summary[summary["model"] == model].sort_values("n_latent")
+        x = own["n_latent"].to_numpy(dtype=float) * shift[model]
+        ax.plot(x, own[metric], color=colour, marker="o", markersize=4, label=model)
+        if metric == "r2" and "ci_low" in own:
+            ax.vlines(x, own["ci_low"].clip(lower=-0.2), own["ci_high"], color=colour, alpha=0.5)
+        dots = folds[folds["model"] == model]
+        places = dots["n_latent"].to_numpy(dtype=float) * shift[model]
+        ax.plot(places, dots[metric], ".", color=colour, alpha=0.35, markersize=4)
+    ax.set_xscale("log")
+    ax.set_xticks(sorted(summary["n_latent"].unique()))
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.axhline(0.0, color=MUTED, linewidth=0.6)
+    ax.set_xlabel("latent units")
+    ax.set_ylabel(label)
     grid(ax, "y")
     ax.legend()
     return ax

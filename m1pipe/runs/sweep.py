@@ -13,30 +13,33 @@ from typing import Any
 
 import pandas as pd
 
-from m1pipe.atomic import atomic_file, atomic_folder, write_json
+from m1pipe.atomic import atomic_file, write_json
 from m1pipe.console import progress
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
+from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
+from m1pipe.runs.compression import gather_folds, save_fold
 from m1pipe.runs.provenance import make_provenance
+from m1pipe.runs.trials import keep_if_best, read_records, settle_best, trial_file
 from m1pipe.settings import to_dict
-from m1pipe.sweep import (
+from m1pipe.sweep.config import SweepConfig
+from m1pipe.sweep.folds import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
+from m1pipe.sweep.space import Space, planned_settings, suggested
+from m1pipe.sweep.trials import (
     SCORE,
-    Space,
     Split,
-    SweepConfig,
     as_run_config,
     best_trial,
-    planned_settings,
     run_trial,
     split_rows,
-    suggested,
     unexplained,
 )
 
 PathLike = str | os.PathLike[str]
+Trial = dict[str, Any] | FoldTrial
 CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
     "config.json",
     "sweep.csv",
@@ -44,6 +47,7 @@ CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
     "best.json",
 )
 FIGURE_FILE, TRIALS, BEST_RUN = "sweep.png", "trials", "best"
+PROVENANCE_FILE = "provenance.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +96,8 @@ def run_sweep(
     sweep : Sweep
     out : path
         Folder: trials/NNNN.json, sweep.csv, sweep.json, sweep.png, best.json (for `m1pipe train
-        --config`), best/ (the encoder).
+        --config`), best/ (the encoder); with folds the tables of `m1pipe.runs.compression` in
+        place of the best.
     trial : int, optional
         Only this one (from 1), as an element of a job array; nothing is gathered.
     n_jobs : int
@@ -103,7 +108,7 @@ def run_sweep(
     Returns
     -------
     str
-        One line about the best trial.
+        One line about the best trial, or about what reconstructs the test folds best.
 
     Raises
     ------
@@ -111,8 +116,8 @@ def run_sweep(
         If the folder holds another sweep, or there is nothing to try.
     """
     out = Path(out)
-    planned = planned_settings(sweep.config, sweep.space)
     asks = sweep.space is not None and sweep.config.sampler == "optuna"
+    planned = _planned(sweep)
     if not planned and not asks:
         raise InputError("sweep: expected --neurons, --layers or --space; found none of them")
     _prepare(out, sweep, force)
@@ -120,13 +125,22 @@ def run_sweep(
         if asks or not 1 <= trial <= len(planned):
             raise InputError(f"trial: expected 1 to {len(planned)}, not of Optuna; found {trial}")
         _run_one(sweep, out, trial, planned[trial - 1])
-        return f"{_trial_file(out, trial)}: done"
-    todo = [(i, s) for i, s in enumerate(planned, 1) if not _trial_file(out, i).exists()]
+        return f"{trial_file(out / TRIALS, trial)}: done"
+    todo = [(i, t) for i, t in enumerate(planned, 1) if not trial_file(out / TRIALS, i).exists()]
     for _ in progress(_run_all(sweep, out, todo, n_jobs), total=len(todo), label="trials"):
         pass
     if asks:
         _ask_optuna(sweep, out, len(planned))
-    return _gather(sweep, out)
+    return _gather_folds(sweep, out) if sweep.config.folds else _gather(sweep, out)
+
+
+def _planned(sweep: Sweep) -> list[Trial]:
+    """Every trial that is known beforehand."""
+    if not sweep.config.folds:
+        return list(planned_settings(sweep.config, sweep.space))
+    if sweep.space is not None:
+        raise InputError("sweep --folds: expected --neurons alone; found --space beside it")
+    return list(planned_folds(sweep.config, sweep.base))
 
 
 def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
@@ -145,15 +159,11 @@ def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
             )
         shutil.rmtree(out)
     (out / TRIALS).mkdir(parents=True, exist_ok=True)
-    write_json(
-        out / "provenance.json", make_provenance({"data": sweep.data}, seed=sweep.config.seed)
-    )
+    write_json(out / PROVENANCE_FILE, make_provenance({"data": sweep.data}, seed=sweep.config.seed))
     write_json(known, plain)
 
 
-def _run_all(
-    sweep: Sweep, out: Path, todo: list[tuple[int, dict[str, Any]]], n_jobs: int
-) -> Iterator[None]:
+def _run_all(sweep: Sweep, out: Path, todo: list[tuple[int, Trial]], n_jobs: int) -> Iterator[None]:
     run = partial(_run_numbered, sweep, out)
     if n_jobs == 1 or len(todo) < 2:
         yield from map(run, todo)
@@ -162,20 +172,35 @@ def _run_all(
         yield from pool.map(run, todo)
 
 
-def _run_numbered(sweep: Sweep, out: Path, numbered: tuple[int, dict[str, Any]]) -> None:
+def _run_numbered(sweep: Sweep, out: Path, numbered: tuple[int, Trial]) -> None:
     _run_one(sweep, out, *numbered)
 
 
-def _run_one(sweep: Sweep, out: Path, number: int, settings: dict[str, Any]) -> None:
+def _run_one(sweep: Sweep, out: Path, number: int, trial: Trial) -> None:
     """Run a trial and keep what it found; one that cannot be trained is kept with its reason."""
-    record: dict[str, Any] = {"trial": number, "settings": settings, "error": None}
+    encoder: Encoder | None = None
     with open_matrix(sweep.data) as matrix:
+        if isinstance(trial, FoldTrial):
+            save_fold(out / TRIALS, number, trial, partial(_run_fold, sweep, matrix, trial))
+            return
+        record: dict[str, Any] = {"trial": number, "settings": trial, "error": None}
         try:
-            _, found = run_trial(matrix, sweep.base, settings, _split(sweep, matrix))
+            encoder, found = run_trial(matrix, sweep.base, trial, _split(sweep, matrix))
         except InputError as error:
             found = {SCORE: None}
             record["error"] = str(error)
-    write_json(_trial_file(out, number), record | found)
+    keep_if_best(out / TRIALS, record | found, encoder)
+
+
+def _run_fold(sweep: Sweep, matrix: Matrix, trial: FoldTrial) -> tuple[Reconstruction, Split]:
+    split = split_fold(
+        matrix.n_samples,
+        sweep.config,
+        resolve_groups(matrix.obs, sweep.group),
+        repeat=trial.repeat,
+        fold=trial.fold,
+    )
+    return run_fold(matrix, sweep.base, trial.settings, split), split
 
 
 def _ask_optuna(sweep: Sweep, out: Path, n_planned: int) -> None:
@@ -184,30 +209,56 @@ def _ask_optuna(sweep: Sweep, out: Path, n_planned: int) -> None:
     for number in progress(
         range(n_planned + 1, n_planned + 1 + sweep.config.trials), label="trials"
     ):
-        if _trial_file(out, number).exists():
+        if trial_file(out / TRIALS, number).exists():
             continue
-        done = [r for r in _records(out)[n_planned:] if r[SCORE] is not None]
+        done = [r for r in read_records(out / TRIALS)[n_planned:] if r[SCORE] is not None]
         known = [(_with_tuples(r["settings"]), float(r[SCORE])) for r in done]
         _run_one(sweep, out, number, suggested(sweep.space, sweep.config, known))
 
 
 def _gather(sweep: Sweep, out: Path) -> str:
     """The table, the figure, the best configuration, and its one look at the test rows."""
-    records = _records(out)
+    records = read_records(out / TRIALS)
     best = best_trial(records)
-    settings = _with_tuples(best["settings"])
     table = _table(records)
     with atomic_file(out / TABLE_FILE) as part:
         table.to_csv(part, index=False)
-    write_json(out / BEST_FILE, as_run_config(sweep.base, settings))
+    write_json(out / BEST_FILE, as_run_config(sweep.base, _with_tuples(best["settings"])))
     _draw(sweep, table, out)
+    result = _known_result(out, best, len(records)) or _test_best(sweep, out, best, records)
+    left, linear = result["test"][SCORE], result["test"][f"pca_{SCORE}"]
+    named = ", ".join(f"{name} {value}" for name, value in best["settings"].items())
+    return (
+        f"{out}: trial {best['trial']} of {len(records)} leaves least of the validation rows' "
+        f"variance, {best[SCORE]:.3f} ({named}); of the test rows' {left:.3f}, PCA {linear:.3f}"
+    )
+
+
+def _known_result(out: Path, best: Mapping[str, Any], n_trials: int) -> dict[str, Any] | None:
+    """The result of a sweep that was finished before: its test rows are not looked at again."""
+    known = out / RESULT_FILE
+    if not known.is_file() or not (out / BEST_RUN / "model.json").is_file():
+        return None
+    result: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
+    same = result["best"]["trial"] == best["trial"] and result["n_trials"] == n_trials
+    return result if same else None
+
+
+def _test_best(
+    sweep: Sweep, out: Path, best: Mapping[str, Any], records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Put the best encoder into its folder, and measure it on the test rows."""
     with open_matrix(sweep.data) as matrix:
         split = _split(sweep, matrix)
-        encoder, _ = run_trial(matrix, sweep.base, settings, split)
+        settings = _with_tuples(best["settings"])
+        encoder = settle_best(
+            out / TRIALS,
+            int(best["trial"]),
+            out / BEST_RUN,
+            provenance=json.loads((out / PROVENANCE_FILE).read_text(encoding="utf-8")),
+            again=lambda: run_trial(matrix, sweep.base, settings, split)[0],
+        )
         left, linear = unexplained(encoder, matrix, split.test)
-    with atomic_folder(out / BEST_RUN, force=True) as part:
-        encoder.save(part)
-        write_json(part / CONFIG_FILE, to_dict(encoder.config))
     sizes = {"training": split.training.size, "validation": split.validation.size}
     result = {
         "best": best,
@@ -217,11 +268,20 @@ def _gather(sweep: Sweep, out: Path) -> str:
         "test": {SCORE: left, f"pca_{SCORE}": linear},
     }
     write_json(out / RESULT_FILE, json.loads(json.dumps(result)))
-    named = ", ".join(f"{name} {value}" for name, value in best["settings"].items())
-    return (
-        f"{out}: trial {best['trial']} of {len(records)} leaves least of the validation rows' "
-        f"variance, {best[SCORE]:.3f} ({named}); of the test rows' {left:.3f}, PCA {linear:.3f}"
-    )
+    return result
+
+
+def _gather_folds(sweep: Sweep, out: Path) -> str:
+    """Tables, tests and figure of a comparison fold by fold."""
+    with open_matrix(sweep.data) as matrix:
+        return gather_folds(
+            out,
+            out / TRIALS,
+            sweep.config,
+            samples=matrix.samples,
+            genes=matrix.genes,
+            groups=resolve_groups(matrix.obs, sweep.group),
+        )
 
 
 def _draw(sweep: Sweep, table: pd.DataFrame, out: Path) -> None:
@@ -258,18 +318,8 @@ def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _records(out: Path) -> list[dict[str, Any]]:
-    """What the trials found, in their order."""
-    files = sorted((out / TRIALS).glob("[0-9]*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
-
-
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-
-
-def _trial_file(out: Path, number: int) -> Path:
-    return out / TRIALS / f"{number:04d}.json"
 
 
 def _split(sweep: Sweep, matrix: Matrix) -> Split:

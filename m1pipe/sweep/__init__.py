@@ -1,0 +1,1 @@
+"""Many configurations of an encoder on one data set: what is tried, how each does."""

@@ -1,0 +1,168 @@
+"""Trials of a sweep, compared by their validation rows alone; the best sees the test rows once."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from m1pipe.config import EncoderConfig
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.splits import inner_split
+from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.summary import Measurement, gene_scale, measure
+from m1pipe.encoder.train import train_encoder
+from m1pipe.encoder.trained import Encoder
+from m1pipe.errors import InputError
+from m1pipe.pca import PCA
+from m1pipe.recipe import Aligned, match_recipe
+from m1pipe.settings import build
+from m1pipe.sweep.config import SweepConfig
+
+SCORE = "unexplained"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of the three parts; the groups that keep together."""
+
+    training: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_rows(n_rows: int, config: SweepConfig, groups: np.ndarray | None) -> Split:
+    """Training, validation and test rows.
+
+    Parameters
+    ----------
+    n_rows : int
+    config : SweepConfig
+    groups : ndarray, shape (n_rows,), or None
+        None is in two parts.
+
+    Returns
+    -------
+    Split
+    """
+    rest, test = inner_split(np.arange(n_rows), config.test, config.seed, groups=groups)
+    share = config.validation / (1 - config.test)
+    training, validation = inner_split(rest, share, config.seed + 1, groups=groups)
+    return Split(training, validation, test)
+
+
+def run_trial(
+    matrix: Matrix, base: Mapping[str, Any], settings: Mapping[str, Any], split: Split
+) -> tuple[Encoder, dict[str, Any]]:
+    """Train one configuration and measure it on the validation rows.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    base, settings : mapping
+        Settings of all trials, and of this one.
+    split : Split
+
+    Returns
+    -------
+    encoder : Encoder
+    found : dict
+        `unexplained` (share of the standardised variance of the validation rows that the encoder
+        leaves, 1 - R2), the same of PCA at equal latent size, sizes and times.
+    """
+    config = build(EncoderConfig, base, settings, where="sweep")
+    rows = np.concatenate([split.training, split.validation])
+    encoder = train_encoder(matrix, config, rows=rows, validation=split.validation)
+    summary = encoder.summary
+    found = {
+        SCORE: 1.0 - summary["r2"],
+        f"pca_{SCORE}": 1.0 - summary["pca_r2"],
+        "val_loss": summary["val_loss"],
+        "active_units": summary["active_units"],
+        "n_parameters": summary["n_parameters"],
+        "epochs": summary["epochs"],
+        "best_epoch": summary["best_epoch"],
+        "seconds": summary["seconds"],
+    }
+    return encoder, found
+
+
+def measure_rows(
+    encoder: Encoder, matrix: Matrix, rows: np.ndarray, *, pca: PCA | None = None
+) -> Measurement:
+    """Pass rows of a matrix through an encoder and a PCA, as the rows of its training are.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    matrix : Matrix
+    rows : ndarray of int, shape (n_rows,)
+    pca : PCA, optional
+        On the encoder's transformed scale. Left out: the encoder's own.
+
+    Returns
+    -------
+    Measurement
+        What is missing is left out.
+    """
+    aligned = seen_by(encoder, matrix)
+    X, condition = encoder.scaler.apply(aligned.take(rows)), encoder.condition
+    means = torch.from_numpy(class_means(encoder.pca.mean, condition))
+    return measure(
+        encoder.module,
+        pca or encoder.pca,
+        [X],
+        gene_scale(encoder.scaler, encoder.pca),
+        codes=encoder.codes(matrix, rows),
+        shift=None if condition is None else condition.shift,
+        means=means if np.isnan(X).any() else None,
+    )
+
+
+def seen_by(encoder: Encoder, matrix: Matrix) -> Aligned:
+    """The matrix that an encoder was trained on through its recipe; missing levels stay NaN."""
+    aligned = Aligned(matrix, encoder.recipe, match_recipe(matrix, encoder.recipe))
+    aligned.keep_missing = True
+    return aligned
+
+
+def unexplained(encoder: Encoder, matrix: Matrix, rows: np.ndarray) -> tuple[float, float]:
+    """Share of the standardised variance of some rows that an encoder, and PCA, leave.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    matrix : Matrix
+    rows : ndarray of int, shape (n_rows,)
+
+    Returns
+    -------
+    encoder, pca : float
+        Squared residuals over squared deviations from the training means; what is missing is
+        left out.
+    """
+    found = measure_rows(encoder, matrix, rows).r2()
+    if found["r2"] is None or found["pca_r2"] is None:
+        raise InputError("sweep: expected test rows that vary; found none that do")
+    return 1.0 - found["r2"], 1.0 - found["pca_r2"]
+
+
+def best_trial(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The trial whose validation rows are explained best; the first of equals.
+
+    Raises
+    ------
+    InputError
+        If no trial ended.
+    """
+    ended = [record for record in records if record.get(SCORE) is not None]
+    if not ended:
+        raise InputError("sweep: expected a trial that ended; found none")
+    return min(ended, key=lambda record: float(record[SCORE]))
+
+
+def as_run_config(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `m1pipe train --config` takes."""
+    return dataclasses.asdict(build(EncoderConfig, base, settings, where="sweep"))
