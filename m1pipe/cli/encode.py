@@ -34,6 +34,7 @@ def encode(
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.drift import encode_with_drift
     from m1pipe.recipe import missing_uns
+    from m1pipe.runs.latents import DIGEST
 
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
@@ -42,13 +43,14 @@ def encode(
         for line in drift.lines():
             log.info("%s", line)
         var = pd.DataFrame(index=[f"z{j + 1}" for j in range(encoder.n_latent)])
+        made = {DIGEST: encoder.digest(), **missing_uns(drift.missing).get("m1pipe", {})}
         write_matrix(
             out,
             Z,
             obs=matrix.obs,
             var=var,
             units=Units("latent"),
-            uns=missing_uns(drift.missing),
+            uns={"m1pipe": made},
             force=force,
         )
     click.echo(

@@ -36,6 +36,7 @@ COMMANDS = {
     "enrich": "gene sets enriched among log fold changes",
     "export": "an encoder as ONNX, for programs without torch",
     "cluster": "clusters of samples in latent space, beside labels and across seeds",
+    "map": "samples in two dimensions; new samples on an old map",
     "loadings": "what each latent unit says of the genes",
     "plot": "figures of runs and of synthetic samples",
     "run": "all stages of a study, skipping what is up to date",

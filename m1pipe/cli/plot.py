@@ -137,6 +137,28 @@ def latent(
     click.echo(run_plot(draw, out, force=force))
 
 
+@plot.command("map")
+@click.argument("data", type=click.Path())
+@click.option("--onto", metavar="OLD.h5ad", type=click.Path(), help="Old samples, under them.")
+@LABEL
+@click.option("--key", help="Which array of obsm, where there are several.")
+@OUT
+@FORCE
+def map_(
+    data: str, *, onto: str | None, label: str | None, key: str | None, out: str, force: bool
+) -> None:
+    """Samples of DATA on the map that it holds, as m1pipe map writes it.
+
+    \b
+    m1pipe plot map atlas.h5ad --label tissue --out atlas.png
+    m1pipe plot map placed.h5ad --onto atlas.h5ad --label tissue --out placed.png
+    """  # noqa: D301 - as above
+    from m1pipe.figures.maps import on_map
+    from m1pipe.runs.plot import run_plot
+
+    click.echo(run_plot(lambda: on_map(data, onto, label=label, key=key), out, force=force))
+
+
 @plot.command()
 @click.argument("way", type=click.Path())
 @GENES

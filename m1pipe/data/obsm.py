@@ -11,6 +11,32 @@ from m1pipe.errors import InputError
 PREFIX = "obsm:"
 
 
+def obsm_keys(matrix: Matrix) -> list[str]:
+    """Names of the arrays in `obsm`; none of a matrix that is of no h5ad file."""
+    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+        return []
+    with open_hdf5(matrix.path) as handle:
+        return list(handle.get("obsm", []))
+
+
+def choose_obsm(matrix: Matrix, key: str | None) -> str:
+    """Name of the map that is meant: the one that is asked for, or the only one.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several and none is asked for.
+    """
+    known = obsm_keys(matrix)
+    if key is None and len(known) != 1:
+        found, then = (
+            ", ".join(known) or "none",
+            "choose by --key" if known else "m1pipe map makes one",
+        )
+        raise InputError(f"{matrix.path}: expected one array in obsm; found {found}: {then}")
+    return key or known[0]
+
+
 def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
     """An array of `obsm` as a table of the samples.
 
@@ -33,14 +59,12 @@ def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
     """
     if matrix.path is None or not matrix.layout.startswith("h5ad"):
         raise InputError(f"{PREFIX}{key}: expected X in an h5ad file; found {matrix.layout}")
+    known = obsm_keys(matrix)
+    if key not in known:
+        raise InputError(
+            f"{matrix.path}: expected an array {key!r} in obsm; found {', '.join(known) or 'none'}"
+        )
     with open_hdf5(matrix.path) as handle:
-        group = handle.get("obsm")
-        known = [] if group is None else list(group)
-        if key not in known:
-            raise InputError(
-                f"{matrix.path}: expected an array {key!r} in obsm; "
-                f"found {', '.join(known) or 'none'}"
-            )
         array = read_elem(handle[f"obsm/{key}"])
     if hasattr(array, "toarray"):
         array = array.toarray()

@@ -46,6 +46,8 @@ class MatrixWriter:
         More entries of `uns`, such as how the values were made.
     layers : dict of str to ndarray of shape (n_samples, n_genes), optional
         More values of the same samples and genes, written at once.
+    obsm : dict of str to ndarray of shape (n_samples, n_columns), optional
+        Other arrays of the samples, written at once.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class MatrixWriter:
         force: bool = False,
         uns: dict[str, Any] | None = None,
         layers: Mapping[str, np.ndarray] | None = None,
+        obsm: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.path = refuse_existing(path, force=force)
         if dtype == "float16" and not units.is_log:
@@ -73,7 +76,7 @@ class MatrixWriter:
         self.units = units
         self.dtype = np.dtype(dtype)
         self._uns = {**(uns or {}), **units.to_uns(), "m1pipe_version": __version__}
-        self._layers = dict(layers or {})
+        self._layers, self._obsm = dict(layers or {}), dict(obsm or {})
         self._rows_written = 0
         self._file: h5py.File
         self._stack: ExitStack
@@ -143,6 +146,7 @@ class MatrixWriter:
         X.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         parts: dict[str, Any] = {"obs": self.obs, "var": self.var, "uns": self._uns}
         parts |= {**{key: {} for key in _EMPTY_PARTS}, "layers": self._layers}
+        parts["obsm"] = self._obsm
         try:
             for key, value in parts.items():
                 write_elem(root, key, value)
@@ -159,6 +163,7 @@ def write_matrix(
     units: Units,
     uns: dict[str, Any] | None = None,
     layers: Mapping[str, np.ndarray] | None = None,
+    obsm: Mapping[str, np.ndarray] | None = None,
     force: bool = False,
 ) -> None:
     """Write an array and its annotations as h5ad.
@@ -173,13 +178,14 @@ def write_matrix(
     uns : dict, optional
         More entries of `uns`.
     layers : dict of str to ndarray of shape (n_samples, n_genes), optional
+    obsm : dict of str to ndarray of shape (n_samples, n_columns), optional
     force : bool
         Replace a file of that name.
     """
     if X.shape != (len(obs), len(var)):
         raise ValueError(f"X is {X.shape}; obs and var say {(len(obs), len(var))}")
     with MatrixWriter(
-        path, obs=obs, var=var, units=units, force=force, uns=uns, layers=layers
+        path, obs=obs, var=var, units=units, force=force, uns=uns, layers=layers, obsm=obsm
     ) as writer:
         step = max(2**25 // max(X.shape[1], 1), 1)
         for start in range(0, len(X), step):

@@ -75,6 +75,26 @@ def plot_classes(
     return ax
 
 
+def plot_background(ax: Axes, places: np.ndarray, name: str) -> Axes:
+    """Other samples, grey, under those that are drawn next.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    places : ndarray, shape (n_samples, 2)
+    name : str
+        What they are, for the legend.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    _dots(ax, places, FAINT, "o", f"{name} ({len(places):,})", size=_size(len(places)))
+    return ax
+
+
 def legend_width(labels: Sequence[str] | np.ndarray) -> float:
     """Inches that the names of the classes take beside a panel, for the width of a figure."""
     names = set(labels)

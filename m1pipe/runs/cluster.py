@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,15 @@ from m1pipe.atomic import refuse_existing
 from m1pipe.clustering.config import ClusterConfig
 from m1pipe.clustering.find import Clusters, agreement, find_clusters, stability
 from m1pipe.console import log
-from m1pipe.data.matrix import check_finite, open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
-from m1pipe.encoder import load_encoder
 from m1pipe.encoder.loadings import unit_weights
 from m1pipe.errors import InputError
+from m1pipe.runs.latents import DIGEST, Latents, read_latents
 from m1pipe.settings import to_dict
 
 PathLike = str | os.PathLike[str]
 COLUMN = "cluster"
-
-
-@dataclass(frozen=True, eq=False)
-class _Latents:
-    """Latent means of samples, as they are and weighed; annotations; where they come from."""
-
-    Z: np.ndarray
-    weighed: np.ndarray
-    obs: pd.DataFrame
-    source: str
 
 
 def run_cluster(
@@ -75,14 +63,17 @@ def run_cluster(
         If sources do not suit the data or each other, or there is no such column.
     """
     refuse_existing(out, force=force)
-    parts = [_latents(source, data, config, min_coverage, aliases) for source in sources]
+    parts = [
+        read_latents(source, data, command="cluster", min_coverage=min_coverage, aliases=aliases)
+        for source in sources
+    ]
     first = parts[0]
     _check(parts, label)
-    found = find_clusters(first.weighed, config)
+    found = find_clusters(_weighed(first, config), config)
     for k, width in found.by_k.items():
         log.info("k %d: silhouette %.3f", k, width)
     again = to_dict(config) | ({"k": found.k} if config.method == "kmeans" else {})
-    others = [find_clusters(part.weighed, ClusterConfig(**again)) for part in parts[1:]]
+    others = [find_clusters(_weighed(part, config), ClusterConfig(**again)) for part in parts[1:]]
     record, said = _scores(found, others, first.obs, label)
     if data is None:
         config = replace(config, distance="latent")
@@ -100,35 +91,14 @@ def run_cluster(
     return "; ".join([line, f"silhouette {found.silhouette:.2f}", *said])
 
 
-def _latents(
-    source: PathLike,
-    data: PathLike | None,
-    config: ClusterConfig,
-    min_coverage: float,
-    aliases: PathLike | None,
-) -> _Latents:
-    """Latents of a run's encoder over `data`, or of a file."""
-    if data is not None:
-        encoder = load_encoder(source)
-        with open_matrix(data, aliases=aliases) as matrix:
-            Z, obs = encoder.transform(matrix, min_coverage=min_coverage), matrix.obs
-        weights = unit_weights(encoder) if config.distance == "levels" else 1.0
-        return _Latents(Z, Z * weights, obs, str(source))
-    if Path(source).is_dir():
-        raise InputError(f"{source}: a run needs the samples to cluster: m1pipe cluster RUN DATA")
-    with open_matrix(source) as matrix:
-        if matrix.units.name != "latent":
-            raise InputError(
-                f"{source}: expected latents, as m1pipe encode writes them; found {matrix.units}: "
-                "encode it first, or give m1pipe cluster RUN DATA"
-            )
-        rows = np.arange(matrix.n_samples)
-        Z = matrix.take(rows)
-        check_finite(Z, matrix, rows)
-        return _Latents(Z, Z, matrix.obs, str(source))
+def _weighed(part: Latents, config: ClusterConfig) -> np.ndarray:
+    """Latents as distances are taken of them."""
+    if part.encoder is None or config.distance == "latent":
+        return part.Z
+    return part.Z * unit_weights(part.encoder)
 
 
-def _check(parts: Sequence[_Latents], label: str | None) -> None:
+def _check(parts: Sequence[Latents], label: str | None) -> None:
     """Refuse sources of other samples, and columns that are not there or in the way."""
     first = parts[0]
     for part in parts[1:]:
@@ -172,10 +142,11 @@ def _scores(
     return record, said
 
 
-def _settings(config: ClusterConfig, parts: Sequence[_Latents]) -> dict[str, Any]:
+def _settings(config: ClusterConfig, parts: Sequence[Latents]) -> dict[str, Any]:
     known = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
     return {
         "command": "cluster",
+        **({DIGEST: parts[0].digest} if parts[0].digest else {}),
         "settings": np.array(known, dtype=object),
         "sources": np.array([part.source for part in parts], dtype=object),
     }

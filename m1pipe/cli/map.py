@@ -1,0 +1,67 @@
+"""`m1pipe map`: samples laid out by their latents, and new samples on an old map."""
+
+import click
+
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.plot import method_option
+
+
+@click.command()
+@click.argument("source", type=click.Path(), metavar="RUN|Z.h5ad")
+@click.argument("data", type=click.Path(), required=False)
+@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@method_option("tsne")
+@click.option(
+    "--onto", metavar="OLD.h5ad", type=click.Path(), help="Place the samples on this file's map."
+)
+@click.option("--key", help="Which array of OLD's obsm, where there are several.")
+@click.option(
+    "--neighbors",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Old samples that a new one is placed by.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@MIN_COVERAGE
+@ALIASES
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def map(
+    *,
+    source: str,
+    data: str | None,
+    out: str,
+    method: str,
+    onto: str | None,
+    key: str | None,
+    neighbors: int,
+    seed: int,
+    min_coverage: float,
+    aliases: str | None,
+    force: bool,
+) -> None:
+    """Lay DATA's samples out in two dimensions by the latent means of RUN, or those of a file.
+
+    With --onto they are placed on the map that OLD.h5ad holds, at the median of the places of
+    their nearest neighbours in latent space; OLD stays as it is, and may be any file of latents
+    by the same encoder with a map in obsm, scanpy's included. Told is how many samples lie
+    further from the old ones than these from each other.
+
+    \b
+    m1pipe map runs/vae1 x.h5ad --method umap --out atlas.h5ad
+    m1pipe map runs/vae1 new.h5ad --onto atlas.h5ad --out placed.h5ad
+    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    from m1pipe.runs.map import MapConfig, run_map
+
+    line = run_map(
+        source,
+        data,
+        out,
+        MapConfig(method=method, neighbors=neighbors, seed=seed),
+        onto=onto,
+        key=key,
+        min_coverage=min_coverage,
+        aliases=aliases,
+        force=force,
+    )
+    click.echo(line)

@@ -1,0 +1,94 @@
+"""Latent means that commands start from: of a run's encoder over data, or of a file."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.matrix import check_finite, open_matrix
+from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.errors import InputError
+from m1pipe.recipe import MIN_COVERAGE
+
+PathLike = str | os.PathLike[str]
+DIGEST = "encoder"
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latent means of samples.
+
+    Attributes
+    ----------
+    Z : ndarray of float32, shape (n_samples, n_latent)
+    obs : DataFrame, shape (n_samples, n_columns)
+    source : str
+        The run or file.
+    digest : str
+        Of the encoder's weights; "" where a file does not say.
+    encoder : Encoder or None
+        None for a file.
+    """
+
+    Z: np.ndarray
+    obs: pd.DataFrame
+    source: str
+    digest: str
+    encoder: Encoder | None = None
+
+
+def read_latents(
+    source: PathLike,
+    data: PathLike | None = None,
+    *,
+    min_coverage: float = MIN_COVERAGE,
+    aliases: PathLike | None = None,
+    command: str,
+) -> Latents:
+    """Latents of a run's encoder over `data`, or without it those of a file.
+
+    Parameters
+    ----------
+    source : path
+        Run, or h5ad as `m1pipe encode` writes it.
+    data : path, optional
+    min_coverage, aliases
+        As for `m1pipe encode`.
+    command : str
+        Who asks, for what is said of a wrong source.
+
+    Raises
+    ------
+    InputError
+        If the source does not suit, or a latent is not finite.
+    """
+    if data is not None:
+        encoder = load_encoder(source)
+        with open_matrix(data, aliases=aliases) as matrix:
+            Z, obs = encoder.transform(matrix, min_coverage=min_coverage), matrix.obs
+        return Latents(Z, obs, str(source), encoder.digest(), encoder)
+    if Path(source).is_dir():
+        raise InputError(
+            f"{source}: a run needs the samples to {command}: m1pipe {command} RUN DATA"
+        )
+    with open_matrix(source) as matrix:
+        if matrix.units.name != "latent":
+            raise InputError(
+                f"{source}: expected latents, as m1pipe encode writes them; found {matrix.units}: "
+                f"encode it first, or give m1pipe {command} RUN DATA"
+            )
+        rows = np.arange(matrix.n_samples)
+        Z = matrix.take(rows)
+        check_finite(Z, matrix, rows)
+        return Latents(Z, matrix.obs, str(source), digest_in(source))
+
+
+def digest_in(path: PathLike) -> str:
+    """Digest of the encoder that a file of latents names; "" where it names none."""
+    with open_hdf5(Path(path)) as handle:
+        key = f"uns/m1pipe/{DIGEST}"
+        return str(read_elem(handle[key])) if key in handle else ""

@@ -1,0 +1,130 @@
+"""What `m1pipe map` does: latents in, the same with places on a map out."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import refuse_existing
+from m1pipe.clustering.place import place
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.obsm import choose_obsm, read_obsm
+from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
+from m1pipe.errors import InputError
+from m1pipe.plots.embedding import METHODS, embed
+from m1pipe.runs.latents import DIGEST, Latents, read_latents
+
+PathLike = str | os.PathLike[str]
+KEYS = {method: f"X_{method}" for method in METHODS} | {"diffusion": "X_diffmap"}  # as scanpy's
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """How samples are laid out, or placed.
+
+    Attributes
+    ----------
+    method : str
+        Key of `m1pipe.plots.embedding.METHODS`; of a new map.
+    neighbors : int
+        Old samples that a new one is placed by.
+    seed : int
+    """
+
+    method: str = "tsne"
+    neighbors: int = 15
+    seed: int = 0
+
+
+def run_map(
+    source: PathLike,
+    data: PathLike | None,
+    out: PathLike,
+    config: MapConfig,
+    *,
+    onto: PathLike | None = None,
+    key: str | None = None,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Lay samples out in two dimensions by their latents, or place them on a map of old ones.
+
+    Parameters
+    ----------
+    source : path
+        A run, whose encoder is applied to `data`, or without `data` a file of latents.
+    data : path or None
+    out : path
+        h5ad: X latents, `obsm` the places; of placed samples obs `map_distance`, `map_beyond`.
+    config : MapConfig
+    onto : path, optional
+        h5ad of latents of old samples, with their places in `obsm`.
+    key : str, optional
+        Which of its arrays; needed where there are several.
+    min_coverage, aliases
+        As for `m1pipe encode`.
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was done.
+
+    Raises
+    ------
+    InputError
+        If the latents are of different encoders, or `onto` has no such map.
+    """
+    refuse_existing(out, force=force)
+    new = read_latents(source, data, command="map", min_coverage=min_coverage, aliases=aliases)
+    if onto is None:
+        places = embed(new.Z, method=config.method, seed=config.seed).real
+        key, obs = KEYS[config.method], new.obs
+        said = f"{len(new.Z):,} samples, {METHODS[config.method]} of {new.Z.shape[1]} latents"
+    else:
+        old = read_latents(onto, command="map")
+        _same_encoder(new, old)
+        key, known = _read_map(onto, key)
+        found = place(new.Z, old.Z, known, n_neighbors=config.neighbors)
+        places = found.places
+        obs = new.obs.assign(map_distance=found.distance, map_beyond=found.beyond)
+        said = (
+            f"{len(new.Z):,} samples placed among {len(old.Z):,} of {onto}; "
+            f"{found.beyond.mean():.1%} lie further from them than 99 % of theirs"
+        )
+    _write(out, new, obs, key, places, force=force)
+    return f"{out}: {said}; obsm {key}"
+
+
+def _same_encoder(new: Latents, old: Latents) -> None:
+    if new.digest and old.digest and new.digest != old.digest:
+        raise InputError(
+            f"{new.source}: expected latents of the encoder that made those of {old.source}; found "
+            "another's: encode both with the same run"
+        )
+
+
+def _read_map(path: PathLike, key: str | None) -> tuple[str, np.ndarray]:
+    """Name and places of the map in a file."""
+    with open_matrix(path) as matrix:
+        key = choose_obsm(matrix, key)
+        return key, read_obsm(matrix, key).to_numpy()
+
+
+def _write(
+    out: PathLike, new: Latents, obs: pd.DataFrame, key: str, places: np.ndarray, *, force: bool
+) -> None:
+    var = pd.DataFrame(index=[f"z{j + 1}" for j in range(new.Z.shape[1])])
+    write_matrix(
+        out,
+        new.Z,
+        obs=obs,
+        var=var,
+        units=Units("latent"),
+        uns={"m1pipe": {DIGEST: new.digest}} if new.digest else None,
+        obsm={key: places.astype(np.float32)},
+        force=force,
+    )
