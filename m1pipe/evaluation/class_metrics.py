@@ -1,16 +1,14 @@
-"""Scores of predicted probabilities: classes (each sample has one) and labels (any number)."""
-
-from collections.abc import Callable
+"""Scores of predicted probabilities of classes, of which each sample has one."""
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import f1_score
+
+from m1pipe.evaluation.ranking import average_precisions, roc_aucs
 
 PROBABILITY_FLOOR = 1e-7
 """Probabilities are clipped to [floor, 1 - floor] in every log loss, for every model alike: a
 confident mistake costs at most 16.1 nats. It is the resolution of float32 near 1."""
-
-_THRESHOLD = 0.5
 
 
 def check_probabilities(
@@ -49,14 +47,7 @@ def check_probabilities(
 def log_loss_per_sample(probabilities: NDArray, codes: NDArray) -> NDArray[np.float64]:
     """Minus the log of the true class's clipped probability, in nats, shape (n_samples,)."""
     own = probabilities[np.arange(len(codes)), codes.astype(np.intp)]
-    return -np.log(_clipped(own))
-
-
-def multilabel_loss_per_sample(probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
-    """Binary log loss in nats, mean over the labels, shape (n_samples,)."""
-    p = np.asarray(probabilities, dtype=np.float64)
-    own = np.where(labels > _THRESHOLD, p, 1 - p)
-    return -np.log(_clipped(own)).mean(axis=1)
+    return -np.log(clipped(own))
 
 
 def class_scores(probabilities: NDArray, codes: NDArray) -> tuple[dict[str, float], dict[str, str]]:
@@ -94,72 +85,27 @@ def class_scores(probabilities: NDArray, codes: NDArray) -> tuple[dict[str, floa
         notes |= {"balanced_accuracy": text, "macro_f1": text}
     shown = [1] if n_classes == 2 else range(n_classes)
     truth = np.stack([codes == c for c in shown], axis=1)
-    ranked, ranked_notes = _ranking_scores(truth, probabilities[:, list(shown)], what="classes")
+    ranked, ranked_notes = ranking_scores(truth, probabilities[:, list(shown)], what="classes")
     return values | ranked, notes | ranked_notes
 
 
-def label_scores(
-    probabilities: NDArray, labels: NDArray
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores of label probabilities, as means over labels (macro) and over all cells (micro).
-
-    Parameters
-    ----------
-    probabilities, labels : ndarray, shape (n_samples, n_labels)
-        Probabilities, and 0/1.
-
-    Returns
-    -------
-    values : dict
-        log_loss, accuracy (share of right cells), balanced_accuracy, macro_f1, roc_auc,
-        average_precision (means over the labels where they are defined), micro_f1,
-        roc_auc_micro, average_precision_micro.
-    notes : dict
-        Why one of them is NaN, or how many labels were left out.
-    """
-    truth, guess = labels > _THRESHOLD, probabilities > _THRESHOLD
-    hits, n_pos, n_guess = (truth & guess).sum(0), truth.sum(0), guess.sum(0)
-    n_neg, right_neg = (~truth).sum(0), (~truth & ~guess).sum(0)
-    both, any_pos = (n_pos > 0) & (n_neg > 0), n_pos + n_guess > 0
-    f1 = 2 * hits[any_pos] / (n_pos + n_guess)[any_pos]
-    balanced = (hits[both] / n_pos[both] + right_neg[both] / n_neg[both]) / 2
-    values = {
-        "log_loss": float(multilabel_loss_per_sample(probabilities, labels).mean()),
-        "accuracy": float((truth == guess).mean()),
-        "balanced_accuracy": _mean(balanced),
-        "macro_f1": _mean(f1),
-        "micro_f1": float(2 * hits.sum() / (n_pos + n_guess).sum()) if any_pos.any() else np.nan,
-    }
-    notes = _left_out("balanced_accuracy", both, "labels do not vary in these rows")
-    notes |= _left_out("macro_f1", any_pos, "labels neither occur nor are predicted")
-    if not any_pos.any():
-        notes["micro_f1"] = "no label occurs or is predicted in these rows"
-    macro, macro_notes = _ranking_scores(truth, probabilities, what="labels")
-    micro, micro_notes = _ranking_scores(
-        truth.reshape(-1, 1), probabilities.reshape(-1, 1), what="label cells", suffix="_micro"
-    )
-    return values | macro | micro, notes | macro_notes | micro_notes
-
-
-def _ranking_scores(
+def ranking_scores(
     truth: NDArray, score: NDArray, *, what: str, suffix: str = ""
 ) -> tuple[dict[str, float], dict[str, str]]:
     """ROC-AUC and average precision, mean over the columns that have both outcomes."""
     varies = np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
-    metrics: dict[str, Callable[..., float]] = {
-        f"roc_auc{suffix}": roc_auc_score,
-        f"average_precision{suffix}": average_precision_score,
+    truth, score = truth[:, varies], score[:, varies]
+    values = {
+        f"roc_auc{suffix}": mean(roc_aucs(truth, score)),
+        f"average_precision{suffix}": mean(average_precisions(truth, score)),
     }
-    values: dict[str, float] = {}
     notes: dict[str, str] = {}
-    for name, metric in metrics.items():
-        each = [metric(truth[:, j], score[:, j]) for j in np.flatnonzero(varies)]
-        values[name] = _mean(np.asarray(each))
-        notes |= _left_out(name, varies, f"{what} do not vary in these rows")
+    for name in values:
+        notes |= left_out(name, varies, f"{what} do not vary in these rows")
     return values, notes
 
 
-def _left_out(metric: str, kept: NDArray, why: str) -> dict[str, str]:
+def left_out(metric: str, kept: NDArray, why: str) -> dict[str, str]:
     """Note on the columns that a metric leaves out, if it leaves out any."""
     if kept.all():
         return {}
@@ -168,7 +114,7 @@ def _left_out(metric: str, kept: NDArray, why: str) -> dict[str, str]:
     return {metric: f"{lost} of {len(kept)} {why}{end}"}
 
 
-def _mean(values: NDArray) -> float:
+def mean(values: NDArray) -> float:
     """Mean, or NaN of nothing (without numpy's warning)."""
     return float(values.mean()) if len(values) else np.nan
 
@@ -178,6 +124,6 @@ def _f1(codes: NDArray, predicted: NDArray, labels: NDArray) -> float:
     return float(f1_score(codes, predicted, labels=labels, average="macro", zero_division=0.0))
 
 
-def _clipped(p: NDArray) -> NDArray[np.float64]:
+def clipped(p: NDArray) -> NDArray[np.float64]:
     """Probabilities kept off 0 and 1."""
     return np.clip(p.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

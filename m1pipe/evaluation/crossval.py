@@ -21,6 +21,7 @@ from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.passes import OpenShare, fit_opened, pass_file, passes
+from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
@@ -225,7 +226,7 @@ def close_share(
     chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
     scores: list[pd.DataFrame] = []
     tested = split.targets.take(split.test)  # large, and let go with the fold
-    tally = start_tally(problem, split, tested)
+    tally, by_label = start_tally(problem, split, tested), start_labels(problem, split, tested)
     for row in problem.ladder:
         begun = time.perf_counter()
         own = heads.get(row, ())
@@ -236,6 +237,8 @@ def close_share(
         scores.append(table.assign(repeat=repeat, fold=fold))
         if tally is not None:
             tally.add(row, [fit.prediction for fit in fits])
+        if by_label is not None:
+            by_label.add(row, [fit.prediction for fit in fits])
         alarms.setdefault(row, []).extend(_row_alarms(row, fits, tested))
         del fits  # predictions of many targets are large: gone before the next row's come
         on_row()
@@ -257,6 +260,7 @@ def close_share(
         targets=targets,
         chosen=chosen,
         added=_n_added(share, split.targets.names),
+        labels=None if by_label is None else by_label.close(),
     )
 
 
@@ -304,6 +308,13 @@ def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally |
         return None
     family = declared_family([row.name for row in problem.encoders], problem.ladder, problem.rival)
     return TargetTally(split, tested.values, target_pairs(family, problem.ladder))
+
+
+def start_labels(problem: Problem, split: Fold, tested: Targets) -> LabelTally | None:
+    """What gathers the view by label; the parameters are those of `start_tally`."""
+    if tested.kind != "multilabel" or problem.train_size is not None:
+        return None
+    return LabelTally(tested.values, None if split.groups is None else split.groups[split.test])
 
 
 def _seconds(heads: Sequence[FittedHead]) -> float:

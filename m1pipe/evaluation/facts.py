@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.evaluation.alarms import design_alarms, encoder_alarms
+from m1pipe.evaluation.label_metrics import PRECISION_AT
 from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
     GENE_ROWS,
@@ -64,7 +65,7 @@ def make_plan(
         info=info,
         strata=_report_strata(problem),
         train_sizes=problem.config.train_sizes,
-        target_names=None if problem.targets.kind != "regression" else problem.targets.names,
+        target_names=None if problem.targets.is_classes else problem.targets.names,
         target_genes=problem.targets.genes,
     )
 
@@ -99,7 +100,16 @@ def data_facts(problem: Problem) -> dict[str, Any]:
     if targets.is_classes:
         counts = np.bincount(targets.values, minlength=len(targets.names))
         facts["classes"] = dict(zip(targets.names, counts.tolist(), strict=True))
+    if targets.kind == "multilabel":
+        facts["at_the_top"] = _at_the_top(targets.values)
     return facts
+
+
+def _at_the_top(labels: np.ndarray) -> dict[str, Any]:
+    """What precision at k of a sample is by chance, and at best."""
+    n_true = labels.sum(axis=1)
+    best = {str(k): float(np.minimum(n_true, k).mean() / k) for k in PRECISION_AT}
+    return {"chance": float(labels.mean()), "best": best, "without": int((n_true == 0).sum())}
 
 
 def design_facts(problem: Problem) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is put together beside the losses: R2 within strata, label-efficiency curves, targets."""
+"""What is put together beside the losses: R2 within strata, curves, targets, labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,12 @@ import pandas as pd
 
 from m1pipe.evaluation.compare import Pair
 from m1pipe.evaluation.effects import relative_difference
+from m1pipe.evaluation.per_label import (
+    LabelSums,
+    add_label_sums,
+    calibration_table,
+    label_table,
+)
 from m1pipe.evaluation.per_target import (
     TargetSums,
     add_sums,
@@ -140,3 +146,23 @@ def gather_targets(
     info: dict[str, Any] = {"per_target": pair_summary(table, list(once.pairs))}
     by_kind = isoform_classes(table, every)
     return table, {**info, "isoforms": by_kind} if by_kind else info
+
+
+def gather_labels(
+    names: Sequence[str] | None, parts: Sequence[tuple[int, LabelSums | None]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The view by label, and the calibration of every row; empty where there are no labels.
+
+    Parameters
+    ----------
+    names : sequence of str, or None
+        Of the labels.
+    parts : sequence of (int, LabelSums or None)
+        Repeat and sums of every fold.
+    """
+    sums = [(repeat, part) for repeat, part in parts if part is not None]
+    if names is None or not sums or len(sums) < len(parts):
+        return pd.DataFrame(), pd.DataFrame()
+    every = add_label_sums([part for _, part in sums])
+    once = add_label_sums([part for repeat, part in sums if repeat == 0])
+    return label_table(names, every, once), calibration_table(every)

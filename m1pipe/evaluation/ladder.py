@@ -66,6 +66,8 @@ def ladder(
         more: tuple[str, ...] = ()
     else:
         usual, more = ("prior", "logistic", "raw", pca), ("pca_logistic",)
+        if kind == "multilabel":
+            usual, more = (*usual[:2], *more, *usual[2:]), ()
     own = (OWN_GENE, "ridge_gene", *(name + OWN_SUFFIX for name in (pca, *names)))
     usual += own if own_genes and kind == "regression" else ()
     known = (*usual, *more, *(("pca_fold",) if stored else ()))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
-from m1pipe.evaluation.class_metrics import log_loss_per_sample, multilabel_loss_per_sample
+from m1pipe.evaluation.class_metrics import log_loss_per_sample
+from m1pipe.evaluation.label_metrics import multilabel_loss_per_sample
 from m1pipe.evaluation.logistic_solver import Fits, Problem, solve
 from m1pipe.evaluation.rotation import Rotation, rotate
 

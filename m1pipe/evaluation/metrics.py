@@ -8,10 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from m1pipe.evaluation.class_metrics import (
     check_probabilities,
     class_scores,
-    label_scores,
     log_loss_per_sample,
-    multilabel_loss_per_sample,
 )
+from m1pipe.evaluation.label_metrics import label_scores, multilabel_loss_per_sample
 from m1pipe.evaluation.level_metrics import level_scores, squared_error_per_sample
 
 KINDS = ("regression", "binary", "multiclass", "multilabel")
@@ -21,7 +20,7 @@ HEADLINE = {
     "multiclass": "log_loss",
     "multilabel": "log_loss",
 }
-LOWER_IS_BETTER = frozenset({"mse", "mae", "log_loss"})
+LOWER_IS_BETTER = frozenset({"mse", "mae", "log_loss", "brier", "calibration_error"})
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def explained_scores(
     Scores
         regression: mse, mae, r2 (pooled, 1 - SSE / SST, SST against the training means), pearson
         (median over the targets that vary). Classes: log_loss, accuracy, balanced_accuracy,
-        macro_f1, roc_auc, average_precision. multilabel: the same and micro_f1, roc_auc_micro,
-        average_precision_micro. No metric is ever left out.
+        macro_f1, roc_auc, average_precision. multilabel: the same and those of
+        `m1pipe.evaluation.label_metrics.label_scores`. No metric is left out because it is NaN.
     """
     predicted, true = _checked(kind, prediction, targets)
     if kind == "regression":

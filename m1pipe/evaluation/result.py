@@ -67,6 +67,10 @@ class CrossvalResult:
         The declared pairs at each number of training rows.
     targets : DataFrame
         One row a target, from `m1pipe.evaluation.per_target.target_table`; empty for classes.
+    labels : DataFrame
+        One row a label, from `m1pipe.evaluation.per_label.label_table`; empty but for multilabel.
+    calibration : DataFrame
+        One row a model and bin of probability; empty but for multilabel.
     info : dict
         Plain facts for the report: kind, metric, counts, units, encoders, what each row saw.
 
@@ -89,6 +93,8 @@ class CrossvalResult:
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)
     curve_tests: pd.DataFrame = field(default_factory=pd.DataFrame)
     targets: pd.DataFrame = field(default_factory=pd.DataFrame)
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    calibration: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __post_init__(self) -> None:
         n = len(self.samples)

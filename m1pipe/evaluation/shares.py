@@ -11,8 +11,15 @@ import pandas as pd
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare, declared_family
 from m1pipe.evaluation.equivalence import ROPE, equivalence
-from m1pipe.evaluation.gather import add_within, curve_tests, gather_targets, label_curve
+from m1pipe.evaluation.gather import (
+    add_within,
+    curve_tests,
+    gather_labels,
+    gather_targets,
+    label_curve,
+)
 from m1pipe.evaluation.guards import below_yardstick, untested_pairs
+from m1pipe.evaluation.per_label import LabelSums, unlearned_labels
 from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
 
@@ -46,6 +53,8 @@ class Share:
         Settings that won on inner validation rows, by row: of its encoder, and of its `head`.
     added : dict of str to int
         Samples of every class that were added to the training rows.
+    labels : LabelSums or None
+        Sums by label, where there are any number of them a sample.
     """
 
     repeat: int
@@ -59,6 +68,7 @@ class Share:
     n_train: int | None = None
     chosen: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     added: Mapping[str, int] = field(default_factory=dict)
+    labels: LabelSums | None = None
 
     @property
     def key(self) -> ShareKey:
@@ -91,7 +101,7 @@ class Plan:
     train_sizes : tuple of int
         Every fold is also run with so many training rows.
     target_names, target_genes : tuple of str, or None
-        Of all targets, for the view by target; None for classes.
+        Of all targets (or labels), for the view by target; None for classes.
     """
 
     samples: np.ndarray
@@ -167,6 +177,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     targets, target_info = gather_targets(
         plan.target_names, plan.target_genes, [(s.repeat, s.targets) for s in ordered]
     )
+    labels, calibration = gather_labels(plan.target_names, [(s.repeat, s.labels) for s in ordered])
     curve = _curve(plan, ordered, smaller)
     return CrossvalResult(
         samples=plan.samples,
@@ -183,6 +194,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
                 losses, plan.folds, yardstick=plan.ladder[0], metric=plan.info["metric"]
             ),
             *untested_pairs(comparisons, plan.headline),
+            *(unlearned_labels(labels) if len(labels) else []),
         ],
         info={**_info(plan, ordered), **target_info, **_equivalence(plan, losses)},
         strata=plan.strata,
@@ -195,6 +207,8 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
             by_strata=plan.headline != "nadeau_bengio",
         ),
         targets=targets,
+        labels=labels,
+        calibration=calibration,
     )
 
 

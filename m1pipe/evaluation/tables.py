@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.significance import nadeau_bengio
 
 
 def fold_table(result: CrossvalResult) -> pd.DataFrame:
@@ -93,6 +94,43 @@ def ladder_table(result: CrossvalResult) -> pd.DataFrame:
         for m in table.index
     ]
     return table.rename_axis("model").sort_values("loss", kind="stable")
+
+
+def score_intervals(result: CrossvalResult) -> pd.DataFrame:
+    """Every score of every model with its interval, and its difference from the linear rival's.
+
+    Returns
+    -------
+    DataFrame
+        Columns model, metric, value, ci_low, ci_high, and difference, difference_low,
+        difference_high against the linear row of the declared family (NaN without one). Intervals
+        are 95 % and of the corrected resampled t (`nadeau_bengio`), without a claim; empty where
+        strata were left out in turn.
+    """
+    if result.info.get("leave_out") or not len(result.scores):
+        return pd.DataFrame()
+    wide = result.scores.pivot_table(
+        index=["repeat", "fold"], columns=["metric", "model"], values="value", dropna=False
+    )
+    rival = result.info.get("linear_rival")
+    lines = []
+    for metric in dict.fromkeys(result.scores["metric"]):
+        for model in result.models:
+            line = {"model": model, "metric": metric}
+            line |= _interval(wide[metric, model], ("value", "ci_low", "ci_high"), result.n_folds)
+            if rival in result.models and model != rival:
+                names = ("difference", "difference_low", "difference_high")
+                line |= _interval(wide[metric, model] - wide[metric, rival], names, result.n_folds)
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _interval(values: pd.Series, names: tuple[str, str, str], n_folds: int) -> dict[str, float]:
+    """Mean over folds and its interval; NaN where a fold has no number."""
+    if not np.isfinite(values.to_numpy(float)).all():
+        return dict.fromkeys(names, np.nan)
+    found = nadeau_bengio(values.to_numpy(float), n_folds)
+    return dict(zip(names, (found.difference, found.ci_low, found.ci_high), strict=True))
 
 
 def summary_dict(result: CrossvalResult) -> dict[str, Any]:

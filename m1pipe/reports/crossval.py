@@ -12,7 +12,7 @@ from m1pipe._version import __version__
 from m1pipe.atomic import write_text
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import ladder_table, to_plain
-from m1pipe.reports import facts, figures, pairs, parts, tables, words
+from m1pipe.reports import facts, figures, labels, pairs, parts, tables, words
 from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
 from m1pipe.reports.guards import guard_counts, guards
 from m1pipe.reports.layout import Picture, Section, Table, render
@@ -187,6 +187,9 @@ def _sections(
         Section("labels", "How many labels it takes", [], parts.label_efficiency(result)),
         Section("strata", "Within strata", [], parts.within_strata(result)),
         Section("targets", "Target by target", [], parts.by_target(result)),
+        Section(
+            "by_label", "Label by label", labels.verdict_texts(result), labels.by_label(result)
+        ),
         Section(
             "folds",
             "Fold by fold",

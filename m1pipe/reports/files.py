@@ -12,7 +12,7 @@ import pandas as pd
 from m1pipe.atomic import atomic_file, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import fold_table, stratum_losses, summary_dict
+from m1pipe.evaluation.tables import fold_table, score_intervals, stratum_losses, summary_dict
 from m1pipe.reports.guards import guard_counts
 from m1pipe.reports.terms import metric_of
 
@@ -25,8 +25,9 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
 
     `seed_scores.csv` joins them where a row has several encoder seeds, `histories.csv` where
     training curves are known, `strata.csv` where strata are, `label_efficiency.csv` and its tests
-    with several numbers of training rows, and `targets.csv` where levels are predicted. NaN is
-    written as `NaN` in the tables and as null in the summary, where a warning goes with it.
+    with several numbers of training rows, `targets.csv` where levels are predicted, `labels.csv`,
+    `calibration.csv` and `score_intervals.csv` where several labels are. NaN is written as `NaN`
+    in the tables and as null in the summary, where a warning goes with it.
 
     Parameters
     ----------
@@ -44,6 +45,9 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
         "label_efficiency.csv": result.curve,
         "label_efficiency_tests.csv": result.curve_tests,
         "targets.csv": result.targets,
+        "labels.csv": result.labels,
+        "calibration.csv": result.calibration,
+        "score_intervals.csv": score_intervals(result) if len(result.labels) else result.labels,
         "strata.csv": stratum_losses(result),
     }
     for name, table in extra.items():
@@ -88,6 +92,8 @@ def read_result(folder: str | Path) -> CrossvalResult:
         curve=_read_csv(folder / "label_efficiency.csv"),
         curve_tests=_read_csv(folder / "label_efficiency_tests.csv"),
         targets=_read_csv(folder / "targets.csv"),
+        labels=_read_csv(folder / "labels.csv"),
+        calibration=_read_csv(folder / "calibration.csv"),
         alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
         info=_with_histories(summary.get("info", {}), _read_csv(folder / "histories.csv")),
     )
@@ -182,7 +188,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
-        texts = ("model", "model_a", "model_b", "target", "gene")
+        texts = ("model", "model_a", "model_b", "target", "gene", "label", "learned_by")
         text_columns = dict.fromkeys(texts, str)
         return pd.read_csv(
             path,

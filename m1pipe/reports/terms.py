@@ -43,6 +43,10 @@ METRICS = {
     "average_precision": Metric("average precision", "average precision", "higher"),
     "micro_f1": Metric("micro F1", "micro F1", "higher"),
     "roc_auc_micro": Metric("area under the pooled ROC curve", "micro ROC AUC", "higher"),
+    "precision_at_1": Metric("precision at 1", "P@1", "higher"),
+    "precision_at_5": Metric("precision at 5", "P@5", "higher"),
+    "brier": Metric("Brier score", "Brier", "lower"),
+    "calibration_error": Metric("expected calibration error", "ECE", "lower"),
     "average_precision_micro": Metric("pooled average precision", "micro AP", "higher"),
 }
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, write_json
 from m1pipe.errors import InputError
+from m1pipe.evaluation.per_label import LabelSums
 from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.shares import Plan, Share, ShareKey
@@ -20,6 +21,7 @@ from m1pipe.evaluation.tables import to_plain
 
 PLAN = "plan.json"
 Fingerprint = Mapping[str, str]
+_LABEL_COUNTS = ("positive", "pairs", "positive_units", "negative_units")
 
 
 def fingerprint(settings: Any, inputs: Mapping[str, str], plan: Plan) -> dict[str, str]:
@@ -94,6 +96,8 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
                 file[f"losses/{row}"] = loss
             if share.targets is not None:
                 _write_targets(file.create_group("targets"), share.targets)
+            if share.labels is not None:
+                _write_labels(file.create_group("labels"), share.labels)
         share.scores.to_csv(part / "scores.csv", index=False, na_rep="NaN")
         facts = {
             "fingerprint": dict(marks),
@@ -133,6 +137,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
             samples = file["samples"].asstr()[...]
             losses = {row: file["losses"][row][...] for row in file["losses"]}
             targets = _read_targets(file["targets"]) if "targets" in file else None
+            labels = _read_labels(file["labels"]) if "labels" in file else None
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
     scores = pd.read_csv(
@@ -156,6 +161,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         n_train,
         facts.get("chosen", {}),
         facts.get("added", {}),
+        labels,
     )
 
 
@@ -178,6 +184,25 @@ def _read_targets(group: h5py.Group) -> TargetSums:
         sse={row: group[f"sse{i}"][...] for i, row in enumerate(rows)},
         pairs={pair: group[f"pair{i}"][...] for i, pair in enumerate(pairs)},
         n_units=int(group.attrs["n_units"]),
+    )
+
+
+def _write_labels(group: h5py.Group, sums: LabelSums) -> None:
+    """Sums by label; rows in the order of their names' list."""
+    group.attrs["n"], group.attrs["rows"] = sums.n, list(sums.rows)
+    for name in _LABEL_COUNTS:
+        group[name] = getattr(sums, name)
+    for i, row in enumerate(sums.rows):
+        group[f"row{i}"], group[f"bins{i}"] = sums.rows[row], sums.bins[row]
+
+
+def _read_labels(group: h5py.Group) -> LabelSums:
+    rows = [str(row) for row in group.attrs["rows"]]
+    return LabelSums(
+        n=int(group.attrs["n"]),
+        **{name: group[name][...] for name in _LABEL_COUNTS},
+        rows={row: group[f"row{i}"][...] for i, row in enumerate(rows)},
+        bins={row: group[f"bins{i}"][...] for i, row in enumerate(rows)},
     )
 
 

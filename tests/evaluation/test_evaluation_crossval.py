@@ -23,6 +23,7 @@ from m1pipe.evaluation.inputs import encoder_rows, fold_inputs, whole_inputs
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.evaluation.representations import fold_config, parse_encoder, resolve_encoders
 from m1pipe.evaluation.shares import Share
+from m1pipe.evaluation.tables import score_intervals
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=3, hidden=(8,)), training=TrainingConfig(epochs=3, kl_warmup=0.0)
@@ -412,6 +413,44 @@ def test_labels_of_several_kinds_at_once(world: dict[str, pd.DataFrame]) -> None
     )
     assert result.info["kind"] == "multilabel"
     assert result.losses["logistic"].mean() < result.losses["prior"].mean()
+    assert result.labels["label"].tolist() == ["t0", "t1", "t2"]
+    assert (result.labels["verdict"] == "learned").all()
+    assert set(result.calibration["model"]) == {"prior", "logistic", "raw"}
+    ap = result.labels[["average_precision_logistic", "average_precision_prior"]]
+    assert (ap.iloc[:, 0] > ap.iloc[:, 1]).all()
+    top = result.info["at_the_top"]
+    assert top["chance"] == pytest.approx(marks.to_numpy().mean())
+
+
+def test_shuffled_labels_are_named_as_not_learned(world: dict[str, pd.DataFrame]) -> None:
+    marks = (world["y"] > 0).astype(float)
+    rng = np.random.default_rng(1)
+    mixed = marks.apply(lambda column: rng.permutation(column.to_numpy()))
+    both = pd.concat([marks, mixed.add_prefix("mixed_")], axis=1)
+    result = cross_validate(
+        world["x"], multilabel=both, config=replace(QUICK, models=("logistic",))
+    )
+    verdict = result.labels.set_index("label")["verdict"]
+    assert (verdict[marks.columns] == "learned").all()
+    assert (verdict[[f"mixed_{name}" for name in marks]] == "not learned").sum() >= 6
+    (alarm,) = [a for a in result.alarms if a.name == "labels_not_learned"]
+    assert alarm.severity == "note" and "mixed_t3" in alarm.text
+
+
+def test_score_intervals_are_of_the_corrected_test(world: dict[str, pd.DataFrame]) -> None:
+    marks = (world["y"] > 0).astype(float)
+    config = replace(QUICK, models=("logistic", "pca_logistic"))
+    result = cross_validate(world["x"], multilabel=marks, config=config)
+    found = score_intervals(result).set_index(["model", "metric"])
+    ap = result.scores.query("metric == 'average_precision'").pivot(
+        index="fold", columns="model", values="value"
+    )
+    half = stats.t.ppf(0.975, 2) * np.sqrt((1 / 3 + 1 / 2) * ap["logistic"].var(ddof=1))
+    line = found.loc[("logistic", "average_precision")]
+    assert line["value"] == pytest.approx(ap["logistic"].mean())
+    assert line["ci_high"] - line["value"] == pytest.approx(half)
+    paired = (ap["pca_logistic"] - ap["logistic"]).mean()
+    assert found.loc[("pca_logistic", "average_precision"), "difference"] == pytest.approx(paired)
 
 
 def test_the_same_seed_gives_the_same_result(

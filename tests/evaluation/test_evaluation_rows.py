@@ -52,8 +52,10 @@ def test_the_ladder_of_levels_and_of_classes() -> None:
         *("vae", "ae"),
     )
     assert ladder("regression", [ae], None)[-2:] == ("pca_fold", "ae")
-    for kind in ("binary", "multiclass", "multilabel"):
+    for kind in ("binary", "multiclass"):
         assert ladder(kind, [vae], None) == ("prior", "logistic", "raw", "pca", "vae")
+    rows = ("prior", "logistic", "pca_logistic", "raw", "pca", "vae")
+    assert ladder("multilabel", [vae], None) == rows
 
 
 def test_rows_can_be_chosen_but_the_yardstick_and_the_encoders_stay() -> None:

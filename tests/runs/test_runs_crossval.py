@@ -329,3 +329,25 @@ def test_parts_of_the_training_rows_are_resumed_and_run_as_an_array(
         pd.testing.assert_frame_equal(other.curve, whole.curve)
         pd.testing.assert_frame_equal(other.targets, whole.targets)
     assert sorted(set(whole.curve["n_train"])) == [10, 20, 30]
+
+
+def test_the_view_by_label_comes_back_from_the_shares(run: CrossvalRun, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    write(tmp_path / "go.h5ad", (rng.random((45, 7)) < 0.4).astype(float), "GO:")
+    marks = replace(run, y=None, multilabel=str(tmp_path / "go.h5ad"))
+    config = replace(QUICK, models=("logistic", "raw"), repeats=2)
+    whole = run_crossval(marks, config, tmp_path / "cv")
+    assert whole is not None
+    for folder in ("report.html", "labels.csv", "calibration.csv", "score_intervals.csv"):
+        assert (tmp_path / "cv" / folder).is_file()
+    for other in (gather(tmp_path / "cv"), read_result(tmp_path / "cv")):
+        pd.testing.assert_frame_equal(other.labels, whole.labels, check_dtype=False)
+        pd.testing.assert_frame_equal(other.calibration, whole.calibration, check_dtype=False)
+    memory = cross_validate(
+        marks.x, multilabel=marks.multilabel, encoders=marks.encoders, config=config
+    )
+    pd.testing.assert_frame_equal(memory.labels, whole.labels)
+    page = (tmp_path / "cv" / "report.html").read_text()
+    assert "Label by label" in page and "GO:6" in page and "P@k" in page
+    unlearned = whole.labels.query("verdict == 'not learned'")["label"]
+    assert len(unlearned) and all(name in page for name in unlearned)

@@ -1,0 +1,212 @@
+"""The view by label: how each is ranked and calibrated, and which cannot be learned.
+
+What a fold says of its test samples is sums over them, which add up over folds: no prediction is
+kept. Samples are only ever ranked against those of their own fold, which one model predicted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata
+
+from m1pipe.evaluation.label_metrics import BIN_EDGES, calibration_bins
+from m1pipe.evaluation.ladder import CONSTANT_ROWS
+from m1pipe.evaluation.per_target import ALPHA, adjust_bh
+from m1pipe.evaluation.ranking import precision_sums
+from m1pipe.evaluation.result import Alarm
+
+FEWEST = 5  # groups (or samples) with a label, and without, for it to be tested
+STATISTICS = ("wins", "variance", "shared", "precision", "squared")
+LEARNED, NOT_LEARNED, TOO_FEW = "learned", "not learned", "too few"
+_MOST_NAMED = 20
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSums:
+    """Sums over the test samples of one fold, or of several.
+
+    Attributes
+    ----------
+    n : int
+        Samples.
+    positive, pairs : ndarray, shape (n_labels,)
+        Samples with the label; pairs of one with and one without it in the same fold.
+    positive_units, negative_units : ndarray, shape (n_labels,)
+        Groups (samples, where these are not grouped) with any sample with, or without, the label.
+    rows : dict of str to ndarray, shape (len(STATISTICS), n_labels)
+        Of every row, the mean over its seeds: pairs ranked right (ties one half), the variance of
+        their number where labels say nothing, what samples of one group add to it, the precision
+        at each positive's score, the squared distance of probability and 0/1.
+    bins : dict of str to ndarray, shape (3, n_bins)
+        Of every row: `m1pipe.evaluation.label_metrics.calibration_bins`.
+    """
+
+    n: int
+    positive: NDArray
+    pairs: NDArray
+    positive_units: NDArray
+    negative_units: NDArray
+    rows: Mapping[str, NDArray] = field(default_factory=dict)
+    bins: Mapping[str, NDArray] = field(default_factory=dict)
+
+
+class LabelTally:
+    """Takes the predictions of one row after the other.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (n_test, n_labels)
+        0/1 of the test samples.
+    groups : ndarray, shape (n_test,), or None
+        Of which samples are not independent.
+    """
+
+    def __init__(self, labels: NDArray, groups: NDArray | None) -> None:
+        self.truth = labels > 0.5
+        self.unit = np.arange(len(labels)) if groups is None else pd.factorize(groups)[0]
+        self.rows: dict[str, NDArray] = {}
+        self.bins: dict[str, NDArray] = {}
+
+    def add(self, row: str, predictions: Sequence[NDArray]) -> None:
+        """Take a row's label probabilities of the test samples, one array a seed."""
+        each = [self._statistics(np.asarray(p, dtype=np.float64)) for p in predictions]
+        self.rows[row] = np.mean(each, axis=0)
+        self.bins[row] = np.mean([calibration_bins(p, self.truth) for p in predictions], axis=0)
+
+    def close(self) -> LabelSums:
+        """The sums of all rows."""
+        positive = self.truth.sum(axis=0)
+        with_label, without = _sums(self.truth, self.unit), _sums(~self.truth, self.unit)
+        return LabelSums(
+            n=len(self.truth),
+            positive=positive,
+            pairs=positive * (len(self.truth) - positive),
+            positive_units=(with_label > 0).sum(axis=0),
+            negative_units=(without > 0).sum(axis=0),
+            rows=self.rows,
+            bins=self.bins,
+        )
+
+    def _statistics(self, score: NDArray) -> NDArray:
+        """`STATISTICS` of one seed, shape (len(STATISTICS), n_labels)."""
+        truth, n = self.truth, len(self.truth)
+        positive = truth.sum(axis=0, dtype=np.float64)
+        negative = n - positive
+        place = rankdata(score, axis=0) - (n + 1) / 2
+        wins = (place * truth).sum(axis=0) + positive * negative / 2
+        spread = (place**2).sum(axis=0)
+        variance = positive * negative / (n * max(n - 1, 1)) * spread
+        part = (truth - positive / n) * place
+        shared = (_sums(part, self.unit) ** 2).sum(axis=0) - (part**2).sum(axis=0)
+        squared = ((score - truth) ** 2).sum(axis=0)
+        return np.stack([wins, variance, shared, precision_sums(truth, score), squared])
+
+
+def add_label_sums(parts: Sequence[LabelSums]) -> LabelSums:
+    """Sums over several folds; of their rows those that the first one has."""
+    counts = ("positive", "pairs", "positive_units", "negative_units")
+    return LabelSums(
+        n=sum(part.n for part in parts),
+        **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in counts},
+        rows={row: np.sum([p.rows[row] for p in parts], axis=0) for row in parts[0].rows},
+        bins={row: np.sum([p.bins[row] for p in parts], axis=0) for row in parts[0].bins},
+    )
+
+
+def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.DataFrame:
+    """One row a label: how frequent it is, how each row ranks it, whether any row learned it.
+
+    A row has learned a label where it ranks samples with the label above others of the same fold
+    more often than chance: a one-sided rank-sum test stratified by folds, with q below `ALPHA`
+    after Benjamini and Hochberg over all labels and rows tested. Its variance is that of random
+    labels, given the scores; where groups have several samples their covariance, as observed, is
+    added if it is positive. Labels that fewer than `FEWEST` groups (or samples) have, or lack,
+    are not tested.
+
+    Parameters
+    ----------
+    names : sequence of str
+    every : LabelSums
+        Over all folds and repeats.
+    once : LabelSums
+        Over the folds of the first repeat: every sample once. The tests are of these.
+
+    Returns
+    -------
+    DataFrame
+        label, n_positive, prevalence, verdict ("learned", "not learned", "too few"), learned_by
+        (rows, separated by commas), and for each row average_precision_ROW (mean over samples
+        with the label of the precision at their score), roc_auc_ROW, brier_ROW, and p_ROW, q_ROW
+        but for constant rows.
+    """
+    table = pd.DataFrame({"label": list(names), "n_positive": once.positive})
+    table["prevalence"] = once.positive / once.n
+    enough = (np.minimum(once.positive_units, once.negative_units) >= FEWEST) & (once.pairs > 0)
+    tested = [row for row in once.rows if row not in CONSTANT_ROWS]
+    p = np.array([_p_value(once, once.rows[row]) for row in tested]).reshape(-1, len(names))
+    q = adjust_bh(np.where(enough, p, np.nan).ravel()).reshape(p.shape)
+    learned = q < ALPHA
+    by = [",".join(np.array(tested)[column]) for column in learned.T] if tested else ""
+    verdict = np.where(learned.any(axis=0), LEARNED, NOT_LEARNED)
+    table["verdict"], table["learned_by"] = np.where(enough, verdict, TOO_FEW), by
+    for row, found in every.rows.items():
+        sums = dict(zip(STATISTICS, found, strict=True))
+        table[f"average_precision_{row}"] = _ratio(sums["precision"], every.positive)
+        table[f"roc_auc_{row}"] = _ratio(sums["wins"], every.pairs)
+        table[f"brier_{row}"] = sums["squared"] / every.n
+    for row, p_row, q_row in zip(tested, p, q, strict=True):
+        table[f"p_{row}"], table[f"q_{row}"] = np.where(enough, p_row, np.nan), q_row
+    return table
+
+
+def calibration_table(every: LabelSums) -> pd.DataFrame:
+    """One line a row and bin that has cells: model, low, high, n, predicted, observed (means)."""
+    lines = [
+        {"model": row, "low": low, "high": high, "n": n, "predicted": p / n, "observed": y / n}
+        for row, bins in every.bins.items()
+        for low, high, n, p, y in zip(BIN_EDGES[:-1], BIN_EDGES[1:], *bins, strict=True)
+        if n > 0
+    ]
+    return pd.DataFrame(lines)
+
+
+def unlearned_labels(table: pd.DataFrame) -> list[Alarm]:
+    """The labels that no row learned, and those that were not tested, by name."""
+    found = []
+    tails = {
+        NOT_LEARNED: f"were not learned by any row (rank-sum test by folds, q >= {ALPHA:g})",
+        TOO_FEW: f"have fewer than {FEWEST} independent samples with or without them: not tested",
+    }
+    for verdict, tail in tails.items():
+        names = table.loc[table["verdict"] == verdict, "label"].tolist()
+        if names:
+            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+            listed = ", ".join(map(str, names[:_MOST_NAMED])) + more
+            text = f"{len(names)} of {len(table)} labels {tail}: {listed}. All: labels.csv."
+            name = "labels_not_learned" if verdict == NOT_LEARNED else "labels_too_few"
+            found.append(Alarm(name, "note", text))
+    return found
+
+
+def _p_value(sums: LabelSums, found: NDArray) -> NDArray:
+    """One-sided p of more pairs ranked right than half of them; NaN where all scores tie."""
+    wins, variance, shared = found[:3]
+    total = variance + np.maximum(shared, 0)
+    z = _ratio(wins - sums.pairs / 2, np.sqrt(total))
+    p: NDArray = norm.sf(z)
+    return p
+
+
+def _sums(values: NDArray, unit: NDArray) -> NDArray:
+    """Sums of rows by their unit, shape (n_units, n_columns)."""
+    out = np.zeros((int(unit.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(out, unit, values)
+    return out
+
+
+def _ratio(a: NDArray, b: NDArray) -> NDArray:
+    """Quotient; NaN where b is 0."""
+    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
