@@ -84,6 +84,9 @@ class ModelConfig:
         Nats per latent unit that the KL does not penalise.
     condition : str or None
         Column of obs whose class every sample's network is told, one-hot.
+    min_variance : float or None
+        Genes whose variance over the training rows, before the transform, is not above this are
+        left out. None: all stay.
     """
 
     n_latent: int = 32
@@ -100,6 +103,7 @@ class ModelConfig:
     beta: float = 1.0
     free_bits: float = 0.0
     condition: str | None = None
+    min_variance: float | None = None
 
     def __post_init__(self) -> None:
         _check_range("latent", self.n_latent, 1)
@@ -112,6 +116,8 @@ class ModelConfig:
         _check_choice("transform", self.transform, Transform)
         _check_range("beta", self.beta, 0)
         _check_range("free-bits", self.free_bits, 0)
+        if self.min_variance is not None:
+            _check_range("min-variance", self.min_variance, 0)
 
     @property
     def starts_at_pca(self) -> bool:

@@ -61,6 +61,11 @@ def _default(value: object) -> str | bool:
     help="Scaling of each gene.",
 )
 @click.option(
+    "--min-variance",
+    type=float,
+    help="Leave out genes that vary no more over the training rows, before --transform.",
+)
+@click.option(
     "--condition",
     metavar="COL",
     help="Column of obs whose class the network is told, one-hot.",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from m1pipe.config import EncoderConfig
+from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
@@ -163,6 +164,11 @@ def plan_training(
             f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
             "choose more with --rows"
         )
+    if config.model.min_variance is not None:
+        kept = _varying(source, train_rows, config.model.min_variance)
+        source, other = _with_genes(source, kept), held_out
+        if other is not None:
+            held_out = source if other.matrix is matrix else _with_genes(other, kept)
     complete = complete_config(config, train_rows.size)
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
     if config.model.condition is not None:
@@ -291,6 +297,40 @@ def _split(
             f"in both, {min(shared)!r} first: leave them out of one"
         )
     return rows, other, np.arange(other.matrix.n_samples)
+
+
+def _varying(source: Aligned, rows: np.ndarray, threshold: float) -> np.ndarray:
+    """Which genes vary more over the training rows, as they are before any transform."""
+    known, total = np.zeros(source.shape[1]), np.zeros(source.shape[1])
+    for block in raw_blocks(source, rows):
+        known += np.isfinite(block).sum(axis=0)
+        total += np.nansum(block, axis=0, dtype=np.float64)
+    means, squares = total / np.maximum(known, 1), np.zeros_like(total)
+    for block in raw_blocks(source, rows):
+        squares += np.nansum((block - means) ** 2, axis=0)
+    kept: np.ndarray = squares / np.maximum(known, 1) > threshold
+    log.info("%d of %d genes vary more than %g and are kept", kept.sum(), kept.size, threshold)
+    if not kept.any():
+        highest = (squares / np.maximum(known, 1)).max()
+        raise InputError(
+            f"min-variance: expected genes that vary more than {threshold:g} over the training "
+            f"rows; found none, the highest variance is {highest:g}: lower it"
+        )
+    return kept
+
+
+def _with_genes(aligned: Aligned, kept: np.ndarray) -> Aligned:
+    """The same data seen through some of the genes."""
+    recipe, columns = aligned.recipe, aligned.match.columns[kept]
+    fewer = replace(
+        recipe,
+        genes=tuple(np.asarray(recipe.genes, dtype=object)[kept]),
+        gene_means=recipe.gene_means[kept],
+        gene_names=recipe.gene_names.iloc[np.flatnonzero(kept)],
+    )
+    other = Aligned(aligned.matrix, fewer, replace(aligned.match, columns=columns))
+    other.keep_missing = aligned.keep_missing
+    return other
 
 
 def _check_values(plan: TrainingPlan) -> None:

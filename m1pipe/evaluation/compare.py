@@ -130,7 +130,9 @@ def compare(
     rows = [
         {"model_a": a, "model_b": b, "metric": metric, "test": test, **vars(result)}
         for a, b in wanted
-        for test, result in _pair_tests(losses[a], losses[b], folds, groups, seed, headline)
+        for test, result in _pair_tests(
+            losses[a], losses[b], folds, groups=groups, seed=seed, headline=headline
+        )
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     declared = pd.MultiIndex.from_frame(table[["model_a", "model_b"]]).isin(family)
@@ -247,6 +249,7 @@ def _pair_tests(
     a: NDArray,
     b: NDArray,
     folds: NDArray,
+    *,
     groups: ArrayLike | None,
     seed: int,
     headline: str,

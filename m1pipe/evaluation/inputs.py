@@ -20,7 +20,12 @@ from m1pipe.evaluation.ladder import (
     head_config,
 )
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import encoder_facts, frozen_inputs, train_in_fold
+from m1pipe.evaluation.representations import (
+    encoder_facts,
+    frozen_inputs,
+    own_columns_of,
+    train_in_fold,
+)
 from m1pipe.evaluation.rows import Fold
 from m1pipe.evaluation.tuning import tune_encoder
 from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
@@ -84,8 +89,12 @@ def fold_inputs(
             )
             opened[row.name], first = encoders, encoders[0]
             codes = first.codes(problem.matrix, problem.rows)
-            found[row.name] = [encoder.encode_array(X, codes) for encoder in encoders]
-            found.setdefault("pca_fold", [first.pca_array(X, codes)])
+            seen = [own_columns_of(encoder, X, problem.matrix) for encoder in encoders]
+            found[row.name] = [
+                encoder.encode_array(own, codes)
+                for encoder, own in zip(encoders, seen, strict=True)
+            ]
+            found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
             facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
     if needs_fold_pca(problem) and "pca_fold" not in found:
         found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]

@@ -20,6 +20,7 @@ from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation.variants import VARIANTS
 from m1pipe.presets import PRESETS, preset_options
+from m1pipe.recipe import match_recipe
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 
@@ -228,6 +229,26 @@ def train_in_fold(
             trained[-1].summary["seconds"],
         )
     return trained
+
+
+def own_columns_of(encoder: Encoder, X: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """The genes that an encoder trained on a matrix has kept, of levels of all its genes.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    X : ndarray, shape (n, matrix.n_genes)
+    matrix : Matrix
+
+    Returns
+    -------
+    ndarray, shape (n, n_genes)
+        X itself where the encoder has kept all.
+    """
+    if len(encoder.genes) == matrix.n_genes:
+        return X
+    kept: np.ndarray = X[:, match_recipe(matrix, encoder.recipe).columns]
+    return kept
 
 
 def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:

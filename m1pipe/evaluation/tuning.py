@@ -15,7 +15,7 @@ from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.splits import inner_split
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import EncoderRow, train_in_fold
+from m1pipe.evaluation.representations import EncoderRow, own_columns_of, train_in_fold
 from m1pipe.evaluation.rows import Fold, inner_loss
 from m1pipe.training.fit_heads import FEW_ROWS, fit_head
 from m1pipe.training.signals import StopFlag
@@ -89,7 +89,10 @@ def tune_encoder(
         split.train, share, split.seed, strata=split.strata, groups=split.groups
     )
     seen = _without(problem, rows, held_out)
-    losses = [_inner_loss(replace(row, configs=(c,)), problem, split, X, seen, stop) for c in tried]
+    losses = [
+        _inner_loss(replace(row, configs=(c,)), problem, split, X, seen=seen, stop=stop)
+        for c in tried
+    ]
     won = tried[int(np.argmin(losses))]
     log.info("%s: latent %d, beta %g of %d settings", row.name, *_shape(won).values(), len(tried))
     configs = tuple(replace(won, training=seed.training) for seed in row.configs)
@@ -114,15 +117,16 @@ def _inner_loss(
     problem: Problem,
     split: Fold,
     X: np.ndarray,
+    *,
     seen: np.ndarray,
     stop: StopFlag | None,
 ) -> float:
     """Inner validation loss of a head on an encoder that has not seen those rows."""
     (encoder,) = train_in_fold(row, problem.matrix, seen, groups=problem.all_groups, stop=stop)
     rows = split.train
-    latents = encoder.encode_array(
-        X[rows], _part(encoder.codes(problem.matrix, problem.rows), rows)
-    )
+    levels = own_columns_of(encoder, X[rows], problem.matrix)
+    codes = _part(encoder.codes(problem.matrix, problem.rows), rows)
+    latents = encoder.encode_array(levels, codes)
     head = fit_head(
         latents,
         split.targets.take(rows),

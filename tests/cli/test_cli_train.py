@@ -72,14 +72,14 @@ def test_every_option_reaches_the_configuration(data: str, tmp_path: Path) -> No
         "--likelihood": "gaussian_unit", "--transform": "center", "--epochs": "1",
         "--batch-size": "16", "--lr": "0.002", "--memory": "1G", "--precision": "fp32",
         "--device": "cpu", "--seed": "7", "--validation": "0.2", "--group": "none",
-        "--rows": "factor < 1",
+        "--rows": "factor < 1", "--min-variance": "0.001",
     }  # fmt: skip
     typed = [text for pair in arguments.items() for text in pair]
     assert _train(data, "--out", str(tmp_path / "run"), *typed) == 0
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     model, training = stored["model"], stored["training"]
     assert (model["beta"], model["n_latent"], model["hidden"]) == (0.5, 2, [8, 4])
-    assert model["decoder_hidden"] == []
+    assert (model["decoder_hidden"], model["min_variance"]) == ([], 0.001)
     assert (model["likelihood"], model["transform"]) == ("gaussian_unit", "center")
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
     assert (training["memory"], training["precision"], training["device"]) == ("1G", "fp32", "cpu")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import anndata
 import numpy as np
 import pytest
+from sklearn.feature_selection import VarianceThreshold
 
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.encoder.plan import complete_config, plan_training
@@ -130,3 +131,47 @@ def test_sizes_are_those_of_the_network(data: anndata.AnnData) -> None:
     small = replace(config, training=TrainingConfig(memory="20K"))
     assert plan_training(data, small).streams
     assert plan.n_steps == -(-plan.rows.size // 64)
+
+
+def _uneven(data: anndata.AnnData, *, gaps: bool = False) -> anndata.AnnData:
+    """The same samples, genes of very different spread."""
+    other = data.copy()
+    other.X = other.X * np.geomspace(0.05, 5, other.n_vars, dtype=np.float32)
+    if gaps:
+        other.X[np.random.default_rng(0).random(other.X.shape) < 0.1] = np.nan
+    return other
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_genes_are_dropped_by_their_variance_among_training_rows(
+    data: anndata.AnnData, gaps: bool
+) -> None:
+    uneven = _uneven(data, gaps=gaps)
+    plan = plan_training(uneven, build(EncoderConfig, {"min_variance": 0.5}))
+    reference = VarianceThreshold(0.5).fit(uneven.X[plan.rows].astype(np.float64))
+    kept = reference.get_support()
+    assert 0 < kept.sum() < data.n_vars
+    np.testing.assert_array_equal(plan.source.recipe.genes, uneven.var_names[kept])
+    np.testing.assert_array_equal(plan.source.take(plan.rows[:4]), uneven.X[plan.rows[:4]][:, kept])
+    spoiled = uneven.copy()
+    spoiled.X[plan.held_out_rows] *= 100
+    again = plan_training(spoiled, build(EncoderConfig, {"min_variance": 0.5}))
+    assert again.source.recipe.genes == plan.source.recipe.genes
+
+
+def test_a_file_of_validation_samples_loses_the_same_genes(
+    data: anndata.AnnData, expression: Make
+) -> None:
+    config = build(EncoderConfig, {"min_variance": 0.5})
+    other = expression(20, seed=8)[:, ::-1].copy()
+    plan = plan_training(_uneven(data), config, validation=other)
+    assert plan.held_out is not None
+    genes = list(plan.source.recipe.genes)
+    np.testing.assert_array_equal(plan.held_out.take(np.arange(20)), other[:, genes].X)
+
+
+def test_a_threshold_that_leaves_nothing_is_refused(data: anndata.AnnData) -> None:
+    with pytest.raises(InputError, match="min-variance: expected genes that vary more than 1e"):
+        plan_training(data, build(EncoderConfig, {"min_variance": 1e9}))
+    with pytest.raises(InputError, match="min-variance: expected a number in"):
+        build(EncoderConfig, {"min_variance": -1.0})

@@ -7,10 +7,12 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from scipy import integrate
+from scipy.stats import norm
 from sklearn.decomposition import PCA as Reference
 
 from m1pipe.config import EncoderConfig
-from m1pipe.encoder import Encoder, train_encoder
+from m1pipe.encoder import Encoder, load_encoder, train_encoder
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.presets import preset_options
 from m1pipe.settings import build
@@ -111,6 +113,42 @@ def test_every_preset_trains(data: anndata.AnnData, preset: str) -> None:
     encoder = train_encoder(data, build(EncoderConfig, preset_options(preset), small))
     assert np.isfinite(encoder.transform(data)).all()
     assert encoder.summary["epochs"] == 2
+
+
+def test_an_encoder_of_fewer_genes_takes_whole_files(data: anndata.AnnData, tmp_path: Path) -> None:
+    uneven = data.copy()
+    uneven.X = uneven.X * np.geomspace(0.05, 5, uneven.n_vars, dtype=np.float32)
+    encoder = train_encoder(uneven, build(EncoderConfig, {**TINY, "min_variance": 0.5}))
+    assert 4 < len(encoder.genes) < uneven.n_vars
+    encoder.save(tmp_path / "run")
+    loaded = load_encoder(tmp_path / "run")
+    latents = loaded.transform(uneven)
+    np.testing.assert_array_equal(latents, encoder.transform(uneven[:, list(encoder.genes)]))
+    assert loaded.reconstruct(uneven).shape == (uneven.n_obs, len(encoder.genes))
+
+
+def _trained_error(settings: dict[str, object]) -> tuple[float, np.ndarray]:
+    """Mean squared error on the rows trained on, standardised noise, and these rows."""
+    X = np.random.default_rng(0).normal(size=(60, 12))
+    X = ((X - X.mean(0)) / X.std(0)).astype(np.float32)
+    names = [f"g{j}" for j in range(12)]
+    more = {"n_latent": 64, "epochs": 400, "lr": 1e-2, "validation": 0.0, "transform": "none"}
+    encoder = train_encoder((X, names), build(EncoderConfig, settings, more))
+    fitted = encoder.reconstruct((X, names))
+    return float(((X - fitted) ** 2).mean()), X
+
+
+def test_a_sigmoid_cannot_go_below_its_floor_on_z_scores() -> None:
+    """The best output in (0, 1) leaves 0.575 of N(0, 1); a linear one leaves next to nothing."""
+    below = integrate.quad(lambda x: x**2 * norm.pdf(x), -np.inf, 0)[0]
+    above = integrate.quad(lambda x: (x - 1) ** 2 * norm.pdf(x), 1, np.inf)[0]
+    assert below + above == pytest.approx(0.575, abs=1e-3)
+    published, X = _trained_error(preset_options("dee2"))
+    floor = float(((X - X.clip(0, 1)) ** 2).mean())
+    assert floor == pytest.approx(below + above, abs=0.05)
+    assert floor <= published < floor + 0.1
+    linear, _ = _trained_error({**preset_options("dee2"), "output_activation": "identity"})
+    assert linear < 0.2 * floor
 
 
 def test_the_log_normal_of_published_work_trains(data: anndata.AnnData) -> None:

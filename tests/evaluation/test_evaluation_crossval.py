@@ -363,6 +363,20 @@ def test_seeds_of_repeated_settings_differ() -> None:
     assert row.n_seeds == 4
 
 
+def test_an_in_fold_encoder_that_drops_a_gene_is_one_that_never_had_it(
+    world: dict[str, pd.DataFrame],
+) -> None:
+    flat = world["x"].copy()
+    flat["g4"] = 5 + 0.01 * (flat["g4"] - 5)
+    vae = replace(TINY, model=replace(TINY.model, min_variance=0.1))
+    config = replace(QUICK, models=("mean",))
+    losses = [
+        cross_validate(x, world["y"], encoders={"vae": vae}, config=config).losses["vae"]
+        for x in (flat, flat.drop(columns="g4"))
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 def test_frozen_and_in_fold_do_not_mix(encoders: list[Encoder]) -> None:
     with pytest.raises(InputError, match="either frozen runs or fold: settings; found both"):
         resolve_encoders({"vae": [TINY, encoders[0]]}, reserved=())
