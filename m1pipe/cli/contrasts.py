@@ -18,6 +18,14 @@ _DEFAULTS = ContrastsConfig()
     type=click.Path(),
     help="Table of the samples; without it the columns are looked for in COUNTS.",
 )
+@click.option(
+    "--held-out",
+    metavar="FILE",
+    help="Split each study's samples into halves: --out has the contrasts of one, FILE the same "
+    "contrasts of the other.",
+)
+@click.option("--subject", metavar="COL", help="Whose samples stay in one half.")
+@click.option("--seed", type=int, help=f"Of the halves.  [default: {_DEFAULTS.seed}]")
 @click.option("--study", metavar="COL", help=f"[default: {_DEFAULTS.study}]")
 @click.option("--condition", metavar="COL", help=f"[default: {_DEFAULTS.condition}]")
 @click.option(
@@ -53,6 +61,7 @@ def contrasts(
     counts: str,
     out: str,
     design: str | None,
+    held_out: str | None,
     config_file: str | None,
     force: bool,
     **options: Any,
@@ -66,6 +75,14 @@ def contrasts(
     Example:
       m1pipe contrasts counts.h5ad --design samples.tsv --out lfc.h5ad
       m1pipe contrasts counts.h5ad --condition gender --control female --out lfc.h5ad
+
+    Gene sets enriched in fold changes are functions of these: to predict them, make them from other
+    samples, as here.
+
+    \b
+      m1pipe contrasts counts.h5ad --design samples.tsv --out lfc.h5ad --held-out others.h5ad
+      m1pipe enrich others.h5ad --gene-sets go.gmt --out go.h5ad
+      m1pipe crossval --x lfc.h5ad --multilabel go.h5ad --group study --out cv
     """  # noqa: D301 - click wants this character itself
     from m1pipe.runs.contrasts import run_contrasts
 
@@ -73,4 +90,4 @@ def contrasts(
         options["covariates"] = tuple(options["covariates"].split(","))
     layers = [read_config_file(config_file)] if config_file else []
     config = build(ContrastsConfig, *layers, options, where=config_file or "contrasts")
-    click.echo(run_contrasts(counts, design, out, config, force=force))
+    click.echo(run_contrasts(counts, design, out, config, held_out=held_out, force=force))

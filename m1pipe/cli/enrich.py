@@ -56,6 +56,11 @@ def enrich(
     Tests are corrected within a contrast (Benjamini-Hochberg). The background of a contrast is all
     genes measured in it. The result is what `m1pipe crossval --multilabel` predicts.
 
+    Each set is tested by itself, as the file lists it. GOfuncR's tests know the ontology: they pass
+    genes on to parent terms, and take a family-wise error from permutations; here a parent holds
+    only what the file says, nested terms may be found for one reason, and the error is the false
+    discovery rate.
+
     \b
     Example:
       m1pipe enrich lfc.h5ad --gene-sets go.gmt --out go.h5ad

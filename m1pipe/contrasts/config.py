@@ -34,6 +34,10 @@ class ContrastsConfig:
         as the smaller side has (edgeR's rule, Chen et al. 2016).
     unexpressed : str
         What stands for the other genes: "nan", or "zero" fold change.
+    subject : str or None
+        Column of subjects, whose samples stay in one half where there are halves.
+    seed : int
+        Of the halves.
     n_jobs : int
         Processes.
     """
@@ -47,6 +51,8 @@ class ContrastsConfig:
     min_samples: int = 2
     min_count: float = 10.0
     unexpressed: Unexpressed = "nan"
+    subject: str | None = None
+    seed: int = 0
     n_jobs: int = 1
 
     def __post_init__(self) -> None:
@@ -54,6 +60,7 @@ class ContrastsConfig:
         _check_choice("unexpressed", self.unexpressed, get_args(Unexpressed))
         _check_at_least("min_samples", self.min_samples, 1)
         _check_at_least("min_count", self.min_count, 0)
+        _check_at_least("seed", self.seed, 0)
         _check_at_least("n_jobs", self.n_jobs, 1)
 
 

@@ -48,7 +48,11 @@ class Skipped:
 
 
 def plan_studies(
-    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+    matrix: Matrix,
+    design: pd.DataFrame | None,
+    config: ContrastsConfig,
+    *,
+    half: int | None = None,
 ) -> tuple[list[Study], list[Skipped]]:
     """Find what can be compared.
 
@@ -59,6 +63,8 @@ def plan_studies(
     design : DataFrame or None
         Indexed by sample; samples that it lacks take no part. None: the matrix's `obs` is it.
     config : ContrastsConfig
+    half : int, optional
+        1 or 2: only one half of each study's samples.
 
     Returns
     -------
@@ -73,6 +79,8 @@ def plan_studies(
         condition.
     """
     table = _table(matrix, design, config)
+    if half is not None:
+        table = table[deal_halves(table, config.seed) == half]
     studies, skipped = [], []
     for name, samples in table.groupby("study", sort=True):
         study, reasons = _study(str(name), samples, config)
@@ -89,6 +97,8 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
     wanted = {"study": config.study, "condition": config.condition}
     if config.experiment is not None:
         wanted["experiment"] = config.experiment
+    if config.subject is not None:
+        wanted["subject"] = config.subject
     for column in (*wanted.values(), *config.covariates):
         if column not in known.columns:
             raise InputError(
@@ -108,7 +118,9 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
     for column in config.covariates:
         table[f"covariate {column}"] = known[column]
     table = table.dropna(subset=["study", "condition"])
-    for role in wanted:
+    own = table["experiment"] if "experiment" in table else table.index.to_series()
+    table["subject"] = table["subject"].fillna(own) if "subject" in table else own
+    for role in (*wanted, "subject"):
         table[role] = table[role].astype(str).str.strip()
     controls = {value.strip() for value in config.control.split(",")}
     is_control = table["condition"].isin(controls)
@@ -120,6 +132,39 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
         )
     table["condition"] = table["condition"].mask(is_control, CONTROL)
     return table
+
+
+def deal_halves(table: pd.DataFrame, seed: int) -> np.ndarray:
+    """Half of every sample, 1 or 2, the subjects of each study and condition shared out alike.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row a sample, with the columns study, condition and subject. The samples of a subject,
+        in whatever studies, are in one half.
+    seed : int
+
+    Returns
+    -------
+    ndarray of int64, shape (n_samples,)
+        Subjects come in random order, those in several conditions first; each goes where fewer
+        subjects of its conditions are.
+    """
+    rng = np.random.default_rng([seed, 53])
+    cells = table["study"] + "\t" + table["condition"]
+    of_subject = cells.groupby(table["subject"], sort=True).unique()
+    order = rng.permutation(len(of_subject))
+    order = order[np.argsort([-len(of_subject.iloc[i]) for i in order], kind="stable")]
+    first = rng.integers(1, 3, len(order))  # where both are alike
+    ahead: dict[str, int] = dict.fromkeys(cells, 0)  # subjects of half 1 more than of half 2
+    half = {}
+    for subject, toss in zip(of_subject.iloc[order].items(), first, strict=True):
+        name, mine = subject
+        lead = sum(ahead[cell] for cell in mine)
+        half[name] = int(toss) if lead == 0 else 1 + (lead > 0)
+        for cell in mine:
+            ahead[cell] += 3 - 2 * half[name]
+    return table["subject"].map(half).to_numpy(dtype=np.int64)
 
 
 def _study(

@@ -31,7 +31,8 @@ class Contrasts:
     Attributes
     ----------
     obs : DataFrame
-        Index: STUDY:CONDITION. Columns: study, condition, n_case, n_control, n_genes (tested).
+        Index: STUDY:CONDITION. Columns: study, condition, n_case, n_control, samples (their ids,
+        separated by semicolons), n_genes (tested).
     lfc, statistic, padj : ndarray of float32, shape (n_contrasts, n_genes)
         log2 fold change of the condition against the controls; its moderated t (limma) or Wald
         statistic (DESeq2); p-value adjusted within the contrast by Benjamini and Hochberg. NaN for
@@ -56,7 +57,11 @@ class Fitted:
 
 
 def compute_contrasts(
-    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+    matrix: Matrix,
+    design: pd.DataFrame | None,
+    config: ContrastsConfig,
+    *,
+    half: int | None = None,
 ) -> Contrasts:
     """Compare every condition of every study with the study's controls.
 
@@ -67,6 +72,8 @@ def compute_contrasts(
     design : DataFrame or None
         As for `plan_studies`.
     config : ContrastsConfig
+    half : int, optional
+        As for `plan_studies`.
 
     Returns
     -------
@@ -83,7 +90,7 @@ def compute_contrasts(
             f"{matrix.path or 'counts'}: expected raw counts; found {matrix.units}: convert the "
             "source with --units counts and neither --normalize nor --log2p1"
         )
-    studies, skipped = plan_studies(matrix, design, config)
+    studies, skipped = plan_studies(matrix, design, config, half=half)
     if not studies:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
         raise InputError(f"contrasts: expected a study with cases and controls; found {reasons}")
@@ -95,7 +102,8 @@ def compute_contrasts(
         else:
             fitted.append(found)
     lost = {s.name for s in skipped}
-    return _gathered([s for s in studies if s.name not in lost], fitted, skipped, config)
+    used = [s for s in studies if s.name not in lost]
+    return _gathered(used, fitted, skipped, matrix.samples)
 
 
 def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitted | str:
@@ -300,7 +308,7 @@ def _gathered(
     studies: Sequence[Study],
     fitted: Sequence[Fitted],
     skipped: list[Skipped],
-    config: ContrastsConfig,
+    samples: np.ndarray,
 ) -> Contrasts:
     if not fitted:
         raise InputError(f"contrasts: expected a study that can be fitted; {skipped[0].reason}")
@@ -313,6 +321,7 @@ def _gathered(
                 "condition": case,
                 "n_case": sizes[case],
                 "n_control": sizes[CONTROL],
+                "samples": _named(study, case, samples),
             }
             for case in study.cases
         ]
@@ -323,3 +332,10 @@ def _gathered(
     obs.index = pd.Index([f"{r['study']}:{r['condition']}" for r in records], dtype=object)
     obs["n_genes"] = (np.isfinite(lfc) & (statistic != 0)).sum(axis=1)
     return Contrasts(obs, lfc, statistic, padj, skipped)
+
+
+def _named(study: Study, case: str, samples: np.ndarray) -> str:
+    """Ids of the samples that a condition and its controls have."""
+    mine = np.isin(study.condition, (CONTROL, case))
+    rows = np.concatenate([part for part, inside in zip(study.rows, mine, strict=True) if inside])
+    return ";".join(samples[np.sort(rows)].astype(str))

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.data.copies import find_copies, row_signatures
+from m1pipe.data.copies import find_copies, row_digests, row_signatures
 from m1pipe.data.matrix import check_finite, open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
 from m1pipe.evaluation import confounding, design, guards
+from m1pipe.evaluation.origin import FOLD_CHANGES, label_origin, same_samples
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
@@ -44,6 +45,8 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         found += design.constant_targets(targets.values, targets.names)
     if targets.is_classes and label is not None:
         found += confounding.confounded_label(problem.class_names, problem.obs, name=label)
+    if problem.label_obs is not None:
+        found += same_samples(*find_origin(problem), len(samples))
     for row in problem.encoders:
         for encoder, source in zip(row.frozen, row.sources, strict=False):
             name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
@@ -52,6 +55,14 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
             )
             found += _copied_rows(name, source, problem)
     return [*found, *_different_widths(problem)]
+
+
+def find_origin(problem: Problem) -> tuple[str | None, int]:
+    """Whether labels come from what predicts them (`label_origin`)."""
+    if problem.label_obs is None or FOLD_CHANGES not in problem.label_obs:
+        return None, 0
+    digests = row_digests(problem.matrix.take(problem.rows))
+    return label_origin(problem.obs, problem.label_obs, digests)
 
 
 def _copied_rows(name: str, source: str, problem: Problem) -> list[Alarm]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.evaluation.alarms import design_alarms, encoder_alarms
+from m1pipe.evaluation.alarms import design_alarms, encoder_alarms, find_origin
 from m1pipe.evaluation.label_metrics import PRECISION_AT
 from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
@@ -53,6 +53,7 @@ def make_plan(
         for run in info["encoders"][row.name]["runs"]:
             name = row.name if row.n_seeds == 1 else f"{row.name} ({run['path']})"
             alarms += encoder_alarms(name, row.n_latent, run)
+    info["labels_from"] = find_origin(problem)[0]
     info["confounding"] = [a.text for a in alarms if a.name in CONFOUNDED]
     return Plan(
         samples=problem.samples,

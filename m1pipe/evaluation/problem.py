@@ -66,6 +66,8 @@ class Problem:
         no genes.
     generator : Generator or None
         Makes the samples that are added to training rows.
+    label_obs : DataFrame or None
+        Annotations of the labels' own file, of the samples.
     """
 
     matrix: Matrix
@@ -84,6 +86,7 @@ class Problem:
     train_size: int | None = None
     own_columns: np.ndarray | None = None
     generator: Generator | None = None
+    label_obs: pd.DataFrame | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -197,6 +200,7 @@ def make_problem(
         own=_own_genes(columns, names, config, matrix, rows),
         own_columns=columns,
         generator=generator,
+        label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
     )
 
 

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from m1pipe.evaluation.label_metrics import PRECISION_AT
+from m1pipe.evaluation.origin import OTHER, SAME
 from m1pipe.evaluation.per_label import FEWEST, LEARNED, NOT_LEARNED, TOO_FEW
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.tables import score_intervals
@@ -48,7 +49,19 @@ def verdict_texts(result: CrossvalResult) -> list[str]:
         f"rank-sum test stratified by folds, q below {ALPHA} after Benjamini and Hochberg over all "
         "labels and models; where samples share a group, their covariance is added)."
     )
-    return [text]
+    return [*_origin_texts(result), text]
+
+
+def _origin_texts(result: CrossvalResult) -> list[str]:
+    """Whether this is prediction, or compression only."""
+    texts = {
+        SAME: "The labels were made from the same samples as what predicts them: how well they are "
+        "found says how much of them a representation keeps. It is compression, not prediction.",
+        OTHER: "The labels were made from other samples than what predicts them, replicates in the "
+        "same studies: this is prediction, of what the studies' further samples show.",
+    }
+    text = texts.get(str(result.info.get("labels_from")))
+    return [text] if text else []
 
 
 def _scores(result: CrossvalResult) -> list[Table]:

@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
-from m1pipe.contrasts.differential import compute_contrasts
+from m1pipe.contrasts.differential import Contrasts, compute_contrasts
 from m1pipe.contrasts.enrichment import enrich
 from m1pipe.contrasts.gene_sets import names_in_sets, read_gmt
+from m1pipe.contrasts.halves import compute_halves
+from m1pipe.data.copies import row_digests
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.obsm import read_layer
 from m1pipe.data.sources.tables import read_table
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
+from m1pipe.runs.provenance import describe_input
 from m1pipe.settings import to_dict
 
 PathLike = str | os.PathLike[str]
@@ -28,6 +32,7 @@ def run_contrasts(
     out: PathLike,
     config: ContrastsConfig,
     *,
+    held_out: PathLike | None = None,
     force: bool = False,
 ) -> str:
     """Write the log fold changes of all studies: contrasts x genes.
@@ -41,8 +46,11 @@ def run_contrasts(
         of `counts`.
     out : path
         h5ad: X log2 fold changes, layers statistic and padj, obs study, condition, n_case,
-        n_control, n_genes; what was skipped and why in `uns["m1pipe"]`.
+        n_control, samples, n_genes; what was skipped and why in `uns["m1pipe"]`.
     config : ContrastsConfig
+    held_out : path, optional
+        Another such file, of the same contrasts: each study's samples are split into two halves,
+        one for either file.
     force : bool
 
     Returns
@@ -50,26 +58,43 @@ def run_contrasts(
     str
         One line about what was written.
     """
-    refuse_existing(out, force=force)
+    outs = [out] if held_out is None else [out, held_out]
+    for path in outs:
+        refuse_existing(path, force=force)
     table = None if design is None else read_table(Path(design))
     with open_matrix(counts) as matrix:
-        found = compute_contrasts(matrix, table, config)
+        parts = (
+            [compute_contrasts(matrix, table, config)]
+            if held_out is None
+            else compute_halves(matrix, table, config)
+        )
         var = matrix.var
+    source = _source(counts)
+    for i, (path, found) in enumerate(zip(outs, parts, strict=True), start=1):
+        half = "all" if held_out is None else f"half {i} of 2"
+        record = _record(config, "contrasts") | source | {"samples": half}
+        _write_contrasts(path, found, var, record, force=force)
+    found = parts[0]
+    n_studies = found.obs["study"].nunique()
+    halves = "" if held_out is None else ", from disjoint halves of the samples"
+    return (
+        f"{' and '.join(map(str, outs))}: {len(found.obs):,} contrasts of {n_studies:,} studies x "
+        f"{len(var):,} genes by {config.method}{halves}, {len(found.skipped):,} skipped (-v names "
+        "them)"
+    )
+
+
+def _write_contrasts(
+    path: PathLike, found: Contrasts, var: pd.DataFrame, record: dict[str, Any], *, force: bool
+) -> None:
     for one in found.skipped:
         log.info("skipped %s: %s", one.name, one.reason)
-    record = _record(config, "contrasts") | {
-        "skipped": _texts([f"{one.name}: {one.reason}" for one in found.skipped])
-    }
+    record["skipped"] = _texts([f"{one.name}: {one.reason}" for one in found.skipped])
     layers = {"statistic": found.statistic, "padj": found.padj}
     write_matrix(
-        out, found.lfc, obs=found.obs, var=var, units=Units("log_fold_change"),
+        path, found.lfc, obs=found.obs, var=var, units=Units("log_fold_change"),
         uns={"m1pipe": record}, layers=layers, force=force,
     )  # fmt: skip
-    n_studies = found.obs["study"].nunique()
-    return (
-        f"{out}: {len(found.obs):,} contrasts of {n_studies:,} studies x {len(var):,} genes by "
-        f"{config.method}, {len(found.skipped):,} skipped (-v names them)"
-    )
 
 
 def run_enrich(
@@ -84,7 +109,8 @@ def run_enrich(
     gene_sets : path
         GMT.
     out : path
-        h5ad: X 0 or 1, layers pvalue, padj and score, obs of `lfc`, var with the prevalence.
+        h5ad: X 0 or 1, layers pvalue, padj and score, obs of `lfc` and fold_changes (a digest of
+        those that a row was made from), var with the prevalence.
     config : EnrichConfig
     force : bool
 
@@ -97,14 +123,19 @@ def run_enrich(
     sets = read_gmt(Path(gene_sets))
     with open_matrix(lfc) as matrix:
         values = matrix.take(np.arange(matrix.n_samples))
-        genes, obs = names_in_sets(matrix.var, sets), matrix.obs
+        genes = names_in_sets(matrix.var, sets)
+        obs = matrix.obs.assign(fold_changes=row_digests(values))
         padj = read_layer(matrix, "padj")
     found = enrich(values, padj, genes, sets, config)
     layers = {"pvalue": found.pvalue, "padj": found.padj, "score": found.score}
-    record = _record(config, "enrich") | {
-        "background": "all genes measured in the contrast",
-        "gene_sets": Path(gene_sets).name,
-    }
+    record = (
+        _record(config, "enrich")
+        | _source(lfc)
+        | {
+            "background": "all genes measured in the contrast",
+            "gene_sets": Path(gene_sets).name,
+        }
+    )
     write_matrix(
         out, found.enriched, obs=obs, var=found.var, units=Units(), uns={"m1pipe": record},
         layers=layers, force=force,
@@ -118,6 +149,11 @@ def run_enrich(
 def _record(config: Any, command: str) -> dict[str, Any]:
     settings = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
     return {"command": command, "settings": _texts(settings)}
+
+
+def _source(path: PathLike) -> dict[str, str]:
+    """Name and SHA-256 of the file that something was made from."""
+    return {"source": Path(path).name, "source_sha256": str(describe_input(path)["sha256"])}
 
 
 def _texts(lines: list[str]) -> np.ndarray:
