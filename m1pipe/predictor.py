@@ -39,7 +39,7 @@ LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Predictor:
     """What predicts levels or classes of new samples from their genes.
 
@@ -66,6 +66,13 @@ class Predictor:
     own_genes: np.ndarray | None = None
     errors: np.ndarray | None = None
     added: dict[str, int] | None = None
+
+    def __repr__(self) -> str:
+        what = "classes" if self.is_classes else "targets"
+        names = ", ".join(map(str, self.head.names[:3])) + ", ..." * (len(self.head.names) > 3)
+        source = f"{len(self.recipe.genes):,} genes" if self.encoder is None else repr(self.encoder)
+        own = "" if self.own_genes is None else "; with each target's own gene"
+        return f"Predictor({len(self.head.names):,} {what} ({names}) from {source}{own})"
 
     @property
     def is_classes(self) -> bool:

@@ -21,7 +21,7 @@ MOST_SILHOUETTE = 3000
 N_STARTS = 10
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
     """A cluster for every sample.
 
@@ -39,6 +39,11 @@ class Clusters:
     labels: np.ndarray
     silhouette: float
     by_k: dict[int, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Clusters({self.labels.size:,} samples in {self.k}; silhouette {self.silhouette:.2f})"
+        )
 
     @property
     def k(self) -> int:

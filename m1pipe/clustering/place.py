@@ -11,7 +11,7 @@ NEIGHBORS = 15
 BEYOND = 99  # percentile of the old samples' own distances
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Placed:
     """Where new samples lie among old ones.
 

@@ -14,7 +14,7 @@ from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Loadings:
     """A table of active latent units by genes.
 
@@ -34,6 +34,11 @@ class Loadings:
     obs: pd.DataFrame
     var: pd.DataFrame
     units: Units
+
+    def __repr__(self) -> str:
+        return (
+            f"Loadings({self.values.shape[0]} units x {self.values.shape[1]:,} genes, {self.units})"
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Units by genes."""

@@ -35,7 +35,7 @@ LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Encoder:
     """A variational autoencoder after training, with everything that applying it needs.
 
@@ -71,6 +71,20 @@ class Encoder:
     samples: tuple[str, ...] = ()
     validation_samples: tuple[str, ...] = ()
     condition: Condition | None = None
+
+    def __repr__(self) -> str:
+        active, r2 = self.summary.get("active_units"), self.summary.get("r2")
+        parts = [
+            f"{len(self.genes):,} genes in {self.units}",
+            f"{self.n_latent} latents" + ("" if active is None else f", {active} active"),
+            f"{self.config.model.likelihood}, beta {self.config.model.beta:g}",
+        ]
+        if self.condition is not None:
+            parts.append(f"given {self.condition.column}")
+        if r2 is not None:
+            rows = "" if self.summary["r2_rows"] == "validation" else " of training rows"
+            parts.append(f"R2{rows} {r2:.3f}, PCA's {self.summary['pca_r2']:.3f}")
+        return f"Encoder({'; '.join(parts)})"
 
     @property
     def genes(self) -> tuple[str, ...]:

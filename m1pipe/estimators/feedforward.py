@@ -78,7 +78,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_features)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
         y : array-like, shape (n_samples,) or (n_samples, n_targets)
         """
         X, y = validate_data(
@@ -96,7 +96,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_features)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -174,11 +174,11 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_features)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
         y : array-like, shape (n_samples,)
             Class of each row.
         """
-        X, y = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
+        X, y = validate_data(self, settings.as_table(X), y, dtype=np.float32, ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -197,7 +197,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_features)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -211,7 +211,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_features)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -240,7 +240,7 @@ def _fit(
 def _predict(estimator: BaseEstimator, X: Any) -> np.ndarray:
     """Levels or probabilities in double precision: a row's result does not depend on the others."""
     check_is_fitted(estimator)
-    X = validate_data(estimator, X, dtype=np.float32, reset=False)
+    X = validate_data(estimator, settings.as_table(X), dtype=np.float32, reset=False)
     head = estimator.head_
     module = copy.deepcopy(head.module).cpu().double().eval()
     with torch.inference_mode():

@@ -1,14 +1,17 @@
 """Between an estimator's flat parameters and the configuration classes that hold the defaults."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from m1pipe import config, settings
+from m1pipe.data.matrix import open_matrix
 
 MODEL = config.ModelConfig()
 TRAINING = config.TrainingConfig()
@@ -45,6 +48,27 @@ def parameters(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str,
     """The estimator's parameters that a configuration's fields stand for."""
     renamed = {RENAMED.get(name, name): value for name, value in values.items()}
     return {name: value for name, value in renamed.items() if name in known}
+
+
+def as_table(X: Any) -> Any:
+    """What scikit-learn understands: the levels of AnnData, a file or a Matrix by gene name.
+
+    Anything else is handed back as it is. A file is read whole: `m1pipe.train_encoder` streams.
+
+    Returns
+    -------
+    DataFrame of float32, shape (n_samples, n_genes), or X
+    """
+    is_file = isinstance(X, str | os.PathLike)
+    if not is_file and not all(hasattr(X, part) for part in ("obs", "var")):
+        return X
+    matrix = open_matrix(X)
+    try:
+        values = matrix.take(np.arange(matrix.n_samples))
+        return pd.DataFrame(values, index=matrix.samples, columns=matrix.genes)
+    finally:
+        if is_file:
+            matrix.close()
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

@@ -134,12 +134,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_genes)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
             Expression levels on the scale of the likelihood: log levels for the Gaussian ones.
         y : None
             Not used.
         """
-        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
+        X = validate_data(self, settings.as_table(X), dtype=np.float32, ensure_min_samples=2)
         seed = settings.draw_seed(self.random_state)
         chosen = config.EncoderConfig(
             model=settings.collect(self, config.ModelConfig, {}),
@@ -156,7 +156,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_genes)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
             On the scale of the training data.
 
         Returns
@@ -252,7 +252,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or DataFrame, shape (n_samples, n_genes)
+        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
 
         Returns
         -------
@@ -338,7 +338,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _validated(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float32, reset=False)
+        return validate_data(self, settings.as_table(X), dtype=np.float32, reset=False)
 
     def _module(self) -> VAEModule:
         """The network in double precision: a row's result then does not depend on its batch."""

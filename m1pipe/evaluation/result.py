@@ -144,7 +144,7 @@ class CrossvalResult:
         losses = ", ".join(f"{m} {np.mean(v):.4g}" for m, v in self.losses.items())
         return (
             f"CrossvalResult({len(self.samples)} samples, {design}; {self.metric}: {losses}; "
-            f"{len(self.alarms)} alarms)"
+            f"{len(self.alarms)} {'guard speaks' if len(self.alarms) == 1 else 'guards speak'})"
         )
 
 

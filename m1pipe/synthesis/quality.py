@@ -30,7 +30,7 @@ from m1pipe.synthesis.score import FAILURES, Alarm, Score
 SYNTHETIC = "synthetic"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class QualityReport:
     """All scores of the synthetic samples, and of rivals where they were asked for.
 
@@ -54,6 +54,18 @@ class QualityReport:
         """One row a model and score; a failed score has its reason in the column error."""
         rows = [{"model": m, **s.row()} for m, found in self.scores.items() for s in found]
         return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        found = [
+            f"{s.definition.title} {'failed' if s.error else f'{s.value:.3g}'}"
+            for s in self.scores.get(SYNTHETIC, ())
+            if not s.not_applicable
+        ]
+        rivals = len(self.scores) - (SYNTHETIC in self.scores)
+        return (
+            f"QualityReport({', '.join(found) or 'no scores'}; {rivals} rivals, "
+            f"{len(self.alarms)} cautions)"
+        )
 
     def score(self, name: str, model: str = SYNTHETIC) -> Score:
         """One score by name.

@@ -1,0 +1,111 @@
+"""The built wheel in an environment of its own: nothing is taken from the checkout.
+
+The packages that m1pipe depends on are those of the environment that runs the tests.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import m1pipe
+
+CHECKOUT = Path(m1pipe.__file__).parent.parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHECKOUT / "pyproject.toml").is_file(), reason="tests run outside a checkout"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    flags = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    source = out / "source"  # without what earlier builds left in the checkout
+    shutil.copytree(CHECKOUT / "m1pipe", source / "m1pipe")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source / name)
+    _run([sys.executable, "-m", "pip", "wheel", *flags, "-w", out, source], out)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with spaces and umlauts, and in it an environment that holds the wheel."""
+    home = tmp_path_factory.mktemp("new user") / "Eigene Dateien \u00fc"
+    home.mkdir()
+    _run([sys.executable, "-m", "venv", "--without-pip", home / "env"], home)
+    python = home / "env" / "bin" / "python"
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", *quiet]
+    _run([*pip, "--no-deps", wheel], home)
+    (site,) = (home / "env" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    return home
+
+
+def _run(command: list[object], cwd: Path, **env: str) -> str:
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSTARTUP")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_wheel_is_complete_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    package = CHECKOUT / "m1pipe"
+    wanted = {p.relative_to(CHECKOUT).as_posix() for p in package.rglob("*.py")}
+    wanted |= {p.relative_to(CHECKOUT).as_posix() for p in (package / "reports").rglob("*.html")}
+    assert wanted | {"m1pipe/py.typed"} <= names
+    assert all(name.startswith(("m1pipe/", "m1pipe-")) for name in names)
+
+
+def test_demo_runs_from_the_wheel(home: Path) -> None:
+    """Without a home to write to, and with pandas' copy-on-write."""
+    nowhere = home / "no home"
+    nowhere.write_text("a file: no folder can be made in it", encoding="utf-8")
+    env = {"HOME": str(nowhere / "x"), "PANDAS_COPY_ON_WRITE": "1", "NO_COLOR": "1"}
+    where = "import m1pipe, pandas; print(m1pipe.__file__, pandas.options.mode.copy_on_write)"
+    said = _run([home / "env" / "bin" / "python", "-c", where], home, **env)
+    assert str(home / "env") in said and "True" in said
+    command = [home / "env" / "bin" / "m1pipe", "demo", "--size", "tiny", "--epochs", "5"]
+    said = _run([*command, "--out", "m\u00f6glich"], home, **env)
+    assert (home / "m\u00f6glich" / "runs" / "cv" / "report.html").stat().st_size > 100_000
+    assert "report.html" in said.strip().splitlines()[-1] and "\x1b[" not in said
+
+
+def test_a_notebook_runs_from_the_wheel(home: Path) -> None:
+    """Executed by a kernel of that environment, whose last cell says where m1pipe lies."""
+    text = (CHECKOUT / "notebooks" / "01_m1_pipeline.ipynb").read_text(encoding="utf-8")
+    (home / "first.ipynb").write_text(text, encoding="utf-8")
+    (home / "run.py").write_text(RUN, encoding="utf-8")
+    path = os.pathsep.join([str(home / "env" / "bin"), os.environ["PATH"]])
+    said = _run([home / "env" / "bin" / "python", "run.py"], home, PATH=path)
+    assert str(home / "env") in said
+
+
+RUN = """
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read("first.ipynb", as_version=4)
+notebook.cells.append(nbformat.v4.new_code_cell("import m1pipe; print(m1pipe.__file__)"))
+NotebookClient(notebook, kernel_name="python3", timeout=500).execute()
+print(notebook.cells[-1]["outputs"][0]["text"])
+"""
