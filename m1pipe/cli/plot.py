@@ -102,6 +102,11 @@ def architecture(run: str, out: str, force: bool) -> None:
 @click.argument("data", type=click.Path())
 @click.option("--run", type=click.Path(), help="Encode DATA with this run; else it holds latents.")
 @LABEL
+@click.option(
+    "--terms",
+    type=click.Path(),
+    help="Zeros and ones, as m1pipe enrich writes them: --label is then one of its columns.",
+)
 @method_option("tsne")
 @most(MOST_LATENTS)
 @SEED
@@ -112,6 +117,7 @@ def latent(
     *,
     run: str | None,
     label: str | None,
+    terms: str | None,
     method: str,
     max_samples: int,
     seed: int,
@@ -123,15 +129,25 @@ def latent(
     \b
     m1pipe plot latent z.h5ad --label tissue --out latent.png
     m1pipe plot latent x.h5ad --run runs/vae1 --label age --method umap --out latent.png
+    m1pipe plot latent lfc.h5ad --run runs/ae --terms go.h5ad --label TERM --method pca --out t.png
     """  # noqa: D301 - as above
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model
     from m1pipe.runs.plot import run_plot
 
+    if terms is not None and label is None:
+        raise click.UsageError("--terms needs --label, the name of one of its columns.")
+
     def draw() -> Any:
         encoder = None if run is None else load_encoder(run)
         return model.latent(
-            data, encoder, label=label, method=method, max_samples=max_samples, seed=seed
+            data,
+            encoder,
+            label=label,
+            terms=terms,
+            method=method,
+            max_samples=max_samples,
+            seed=seed,
         )
 
     click.echo(run_plot(draw, out, force=force))

@@ -98,6 +98,7 @@ def latent(
     encoder: Encoder | None = None,
     *,
     label: str | None = None,
+    terms: Any = None,
     method: str = "tsne",
     max_samples: int = MOST_LATENTS,
     seed: int = 0,
@@ -111,6 +112,9 @@ def latent(
     encoder : Encoder, optional
     label : str, optional
         Classes with their centroids, or a number as shades. Left out: one colour.
+    terms : path, AnnData, DataFrame or Matrix, optional
+        Zeros and ones, paired with the samples by their ids, such as gene sets enriched in
+        contrasts: `label` is then one of its columns.
     method : str
         Way to two dimensions where there are more latent units. Principal components say little
         of latents, which all vary alike under their prior.
@@ -127,7 +131,10 @@ def latent(
     try:
         rows = draw_rows(matrix.n_samples, max_samples, seed)
         Z = _latents(matrix, rows, encoder)
-        column = None if label is None else column_of(matrix, label).iloc[rows]
+        column = None
+        if label is not None:
+            column = column_of(matrix, label) if terms is None else _term(terms, label, matrix)
+            column = column.iloc[rows]
     finally:
         if isinstance(data, str | os.PathLike):
             matrix.close()
@@ -205,6 +212,35 @@ def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:
         return table, []
     summary: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8"))["summary"]
     return table, [best for best in [summary.get("best_epoch")] if best is not None]
+
+
+def _term(terms: Any, name: str, matrix: Matrix) -> pd.Series:
+    """Whether each sample has a term: yes, no, or nothing where that is not known."""
+    marks = open_matrix(terms)
+    try:
+        place = np.flatnonzero(marks.genes == name)
+        if not place.size:
+            raise InputError(
+                f"{marks.path or 'terms'}: expected a term such as {marks.genes[0]!r}; found no "
+                f"{name!r}"
+            )
+        _, rows, found = np.intersect1d(matrix.samples, marks.samples, return_indices=True)
+        if not rows.size:
+            raise InputError(
+                f"{marks.path or 'terms'}: expected samples such as {matrix.samples[0]}; found "
+                f"{marks.samples[0]}"
+            )
+        values = marks.take(np.arange(marks.n_samples), place)[found, 0]
+    finally:
+        if isinstance(terms, str | os.PathLike):
+            marks.close()
+    if not np.isin(values, (0, 1)).all():
+        raise InputError(
+            f"{marks.path or 'terms'}: expected zeros and ones; found others in {name!r}"
+        )
+    known = np.full(matrix.n_samples, "", dtype=object)
+    known[rows] = np.where(values == 1, "yes", "no")
+    return pd.Series(known, index=matrix.samples)
 
 
 def _latents(matrix: Matrix, rows: np.ndarray, encoder: Encoder | None) -> np.ndarray:

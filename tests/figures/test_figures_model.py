@@ -82,6 +82,23 @@ def test_latents_are_the_encoders_and_classes_their_colours(trained, expression)
     assert model.latent(new, encoder).axes[0].get_legend() is None
 
 
+def test_a_term_of_zeros_and_ones_colours_the_samples_it_is_known_of():
+    Z = np.arange(12.0).reshape(6, 2)
+    names = [f"c{i}" for i in range(6)]
+    latents = anndata.AnnData(Z, obs=pd.DataFrame(index=names), uns={"units": "latent"})
+    marks = pd.DataFrame({"GO:1": [1.0, 0, 1, 0], "GO:2": 0.5}, index=["c4", "c0", "c1", "new"])
+    ax = model.latent(latents, terms=marks, label="GO:1").axes[0]
+    drawn = {line.get_label(): sorted(line.get_xdata()) for line in ax.lines}
+    assert drawn["yes (2)"] == [2, 8] and drawn["no (1)"] == [0]
+    assert drawn["no label (3)"] == [4, 6, 10]
+    with pytest.raises(InputError, match="expected a term such as 'GO:1'; found no 'GO:9'"):
+        model.latent(latents, terms=marks, label="GO:9")
+    with pytest.raises(InputError, match="expected zeros and ones; found others in 'GO:2'"):
+        model.latent(latents, terms=marks, label="GO:2")
+    with pytest.raises(InputError, match="expected samples such as c0; found x0"):
+        model.latent(latents, terms=marks.set_axis([f"x{i}" for i in range(4)]), label="GO:1")
+
+
 def test_latents_from_a_file_are_taken_as_they_are(trained):
     Z = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     stored = anndata.AnnData(Z, uns={"units": "latent"})
