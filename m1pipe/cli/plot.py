@@ -70,10 +70,11 @@ def plot() -> None:
 @OUT
 @FORCE
 def history(runs: tuple[str, ...], out: str, force: bool) -> None:
-    """Training curves of RUNS, also of those that are not finished.
+    """Training curves of RUNS, also of those that are not finished, or of the trials of a sweep.
 
     \b
     m1pipe plot history runs/vae1 runs/vae2 --out curves.svg
+    m1pipe plot history sweep --out trials.svg
     """  # noqa: D301 - as above
     from m1pipe.figures import model
     from m1pipe.runs.plot import run_plot

@@ -28,16 +28,19 @@ from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
 from m1pipe.plots.embedding import METHODS, Embedding, embed
 from m1pipe.plots.heatmap import plot_way
 from m1pipe.plots.scatter import legend_width, plot_classes, plot_numbers
-from m1pipe.plots.training import plot_history
+from m1pipe.plots.training import plot_history, plot_trials
 
 MOST_LATENTS = 2000
 N_GENES = 40
+TRIALS = "trials"  # of a sweep's folder
 WIDTH = 9.2
 PathLike = str | os.PathLike[str]
 
 
 def history(runs: Sequence[PathLike]) -> Figure:
     """Training curves of runs, a row of panels each; also of runs that are not finished.
+
+    The folder of a sweep has the losses of all its trials in one row.
 
     Raises
     ------
@@ -48,6 +51,9 @@ def history(runs: Sequence[PathLike]) -> Figure:
     names = [Path(run).name for run in runs]
     with style.styled():
         for row, run, name in zip(axes, runs, names, strict=True):
+            if (Path(run) / TRIALS).is_dir():
+                plot_trials(row, _read_trials(Path(run)), name=name)
+                continue
             table, best = _read_history(Path(run))
             plot_history(row, [table], name=name, colour=style.PALETTE[0], best=best)
         figure.suptitle(
@@ -194,6 +200,19 @@ def interpolation(
         text = f"Genes on the way through latent space: {which}, rising to falling"
         figure.suptitle(text, fontsize=10, x=0.01, ha="left")
     return figure
+
+
+def _read_trials(sweep: Path) -> dict[str, pd.DataFrame]:
+    """Losses of the trials of a sweep by epoch, named by their settings."""
+    found = {}
+    for file in sorted((sweep / TRIALS).glob("[0-9]*.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record.get("history"):
+            settings = ", ".join(f"{k} {v}" for k, v in record["settings"].items())
+            found[f"{record['trial']}: {settings}"] = pd.DataFrame(record["history"])
+    if not found:
+        raise InputError(f"{sweep}: expected losses of a sweep's trials; found none: run it again")
+    return found
 
 
 def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:

@@ -1,15 +1,18 @@
 """Training curves: losses by epoch, one panel a term of the objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from m1pipe.plots.style import INK, MUTED, grid
+from m1pipe.plots.style import INK, LEVELS, MUTED, grid
 
 MOST_LINES = 10
+MOST_NAMED = 12
 TERMS = (
     ("loss", "loss"),
     ("reconstruction", "reconstruction"),
@@ -98,6 +101,44 @@ def plot_history(
     return axes
 
 
+def plot_trials(
+    axes: Sequence[Axes] | np.ndarray, histories: Mapping[str, pd.DataFrame], *, name: str
+) -> Sequence[Axes] | np.ndarray:
+    """Validation and training loss of many trials by epoch, and which is which.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        Three: the two losses, and room for the names.
+    histories : mapping of str to DataFrame
+        Trials by name, in order, dark to light: columns epoch, val_loss, train_loss.
+    name : str
+        Of the sweep, for the heading.
+
+    Returns
+    -------
+    sequence of Axes
+        The same axes.
+    """
+    colours = colormaps[LEVELS](np.linspace(0, 0.9, max(2, len(histories))))
+    tables = list(histories.values())
+    for ax, part, title in zip(axes, ("val", "train"), ("validation", "training"), strict=False):
+        for table, colour in zip(tables, colours, strict=False):
+            ax.plot(table["epoch"], table[f"{part}_loss"], color=colour, linewidth=1.2)
+        ax.set_title(f"{name}: {title} loss")
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("nats per sample")
+        grid(ax, "y")
+        clip_start(ax, tables, "loss", parts=(part,))
+    last = axes[-1]
+    last.axis("off")
+    handles = [Line2D([], [], color=colour) for colour in colours[: len(histories)]]
+    shown = dict(list(zip(histories, handles, strict=False))[:MOST_NAMED])
+    more = f"and {len(histories) - MOST_NAMED} more" if len(histories) > MOST_NAMED else None
+    last.legend(shown.values(), shown, loc="upper left", title=more)
+    return axes
+
+
 def _plot_part(
     ax: Axes, histories: Sequence[pd.DataFrame], column: str, colour: str, part: str
 ) -> bool:
@@ -122,9 +163,15 @@ def mark_epochs(ax: Axes, epochs: Sequence[float]) -> Axes:
     return ax
 
 
-def clip_start(ax: Axes, histories: Sequence[pd.DataFrame], term: str) -> Axes:
+def clip_start(
+    ax: Axes,
+    histories: Sequence[pd.DataFrame],
+    term: str,
+    *,
+    parts: Sequence[str] = ("train", "val"),
+) -> Axes:
     """Let the first tenth of the epochs leave the panel, where it would flatten the rest."""
-    columns = [f"train_{term}", f"val_{term}"]
+    columns = [f"{part}_{term}" for part in parts]
     late = [h[h["epoch"] >= h["epoch"].max() / 10].filter(columns) for h in histories if len(h)]
     values = [float(v) for h in late for v in h.to_numpy().ravel() if pd.notna(v)]
     if values and max(values) > min(values):

@@ -261,7 +261,7 @@ def _test_best(
         left, linear = unexplained(encoder, matrix, split.test)
     sizes = {"training": split.training.size, "validation": split.validation.size}
     result = {
-        "best": best,
+        "best": {name: value for name, value in best.items() if name != "history"},
         "n_trials": len(records),
         "n_failed": sum(record["error"] is not None for record in records),
         "rows": {**sizes, "test": split.test.size},
@@ -310,7 +310,7 @@ def _draw(sweep: Sweep, table: pd.DataFrame, out: Path) -> None:
 def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
     rows = []
     for record in records:
-        rest = {k: v for k, v in record.items() if k not in ("trial", "settings")}
+        rest = {k: v for k, v in record.items() if k not in ("trial", "settings", "history")}
         hidden = record["settings"].get("hidden")
         layers = {} if hidden is None else {"n_layers": len(hidden) + 1}
         settings = {k: str(v) if isinstance(v, list) else v for k, v in record["settings"].items()}

@@ -22,6 +22,7 @@ from m1pipe.settings import build
 from m1pipe.sweep.config import SweepConfig
 
 SCORE = "unexplained"
+CURVES = ("epoch", "train_loss", "val_loss")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,8 @@ def run_trial(
     encoder : Encoder
     found : dict
         `unexplained` (share of the standardised variance of the validation rows that the encoder
-        leaves, 1 - R2), the same of PCA at equal latent size, sizes and times.
+        leaves, 1 - R2), the same of PCA at equal latent size, sizes and times, and its losses by
+        epoch under `history`.
     """
     config = build(EncoderConfig, base, settings, where="sweep")
     rows = np.concatenate([split.training, split.validation])
@@ -85,6 +87,7 @@ def run_trial(
         "epochs": summary["epochs"],
         "best_epoch": summary["best_epoch"],
         "seconds": summary["seconds"],
+        "history": {name: [row.get(name) for row in encoder.history] for name in CURVES},
     }
     return encoder, found
 

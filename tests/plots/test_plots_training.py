@@ -56,3 +56,23 @@ def test_the_start_leaves_the_panel_and_the_rest_stays():
 def test_kept_epochs_are_marked():
     ax = training.mark_epochs(axes(), [7, 9])
     assert [line.get_xdata()[0] for line in ax.lines] == [7, 9]
+
+
+def test_trials_have_a_colour_each_and_their_names():
+    epochs = np.arange(1, 21)
+    tables = {
+        f"{i}: n_latent {i}": pd.DataFrame(
+            {"epoch": epochs, "val_loss": 10 + i - epochs / 10, "train_loss": 5 + i - epochs / 10}
+        )
+        for i in range(training.MOST_NAMED + 2)
+    }
+    axes = training.plot_trials(style.panels(1, 3)[1][0], tables, name="sweep")
+    for ax, column in zip(axes[:2], ("val_loss", "train_loss"), strict=True):
+        assert len({str(line.get_color()) for line in ax.lines}) == len(tables)
+        for line, table in zip(ax.lines, tables.values(), strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), table[column])
+        low, high = ax.get_ylim()
+        assert low < min(t[column].min() for t in tables.values()) < high
+    named = [text.get_text() for text in axes[2].get_legend().get_texts()]
+    assert named == list(tables)[: training.MOST_NAMED]
+    assert axes[2].get_legend().get_title().get_text() == "and 2 more"

@@ -11,6 +11,7 @@ import m1pipe.sweep.trials
 from m1pipe import load_encoder
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
+from m1pipe.figures.model import history as curves
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,15 @@ def test_every_trial_is_trained_once_and_a_finished_sweep_not_at_all(
         "0001.json", "0002.json", "0003.json",
     ]  # fmt: skip
     assert load_encoder(out / "best").n_latent == best["settings"]["n_latent"]
+    history = json.loads((out / "trials/0002.json").read_text())["history"]
+    assert history["epoch"] == [1, 2] and None not in history["val_loss"]
+    assert "history" not in best and "history" not in pd.read_csv(out / "sweep.csv")
+    names = [text.get_text() for text in curves([out]).axes[2].get_legend().get_texts()]
+    assert names == [
+        "1: hidden [], n_latent 1",
+        "2: hidden [], n_latent 4",
+        "3: hidden [], n_latent 2",
+    ]
     card = (out / "best/model.md").read_text()
     assert card.startswith("# Model card: best") and "SHA-256" in card
     weights = (out / "best/model.safetensors").read_bytes()
