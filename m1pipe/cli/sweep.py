@@ -29,6 +29,13 @@ from m1pipe.settings import read_config_file
 @click.option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
 @click.option("--seed", type=int, help="Of the split, the draws and the networks.  [default: 0]")
 @click.option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
+@click.option(
+    "--together",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Trials of one shape in one pass: pays for small networks.",
+)
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes.")
 @click.option("--force", is_flag=True, help="Overwrite a sweep of other settings.")
 def sweep(
@@ -43,6 +50,7 @@ def sweep(
     group: str | None,
     trial: int | None,
     n_jobs: int,
+    together: int,
     force: bool,
     **typed: Any,
 ) -> None:
@@ -78,4 +86,5 @@ def sweep(
     parsed = None if table is None or space is None else parse_space(table, space)
     tune_allocator()
     plan = Sweep(data, group, base, parsed, table, config)
-    click.echo(run_sweep(plan, out, trial=trial, n_jobs=n_jobs, force=force))
+    line = run_sweep(plan, out, trial=trial, n_jobs=n_jobs, together=together, force=force)
+    click.echo(line)

@@ -262,11 +262,12 @@ def vae_loss(
     module: VAEModule,
     x: Tensor,
     *,
-    beta: float,
+    beta: float | Tensor,
     codes: Tensor | None = None,
     known: Tensor | None = None,
     generator: torch.Generator | None = None,
     part: tuple[int, int] | None = None,
+    noise: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Negative evidence lower bound of each sample, and its terms.
 
@@ -279,8 +280,8 @@ def vae_loss(
         Used in the mode it is in.
     x : Tensor, shape (n_samples, n_genes)
         Levels after the per-gene transform.
-    beta : float
-        Weight of the KL divergence.
+    beta : float or Tensor of one value
+        Weight of the KL divergence; a tensor is not 0.
     codes : Tensor of int, shape (n_samples,), optional
         Class of each sample; a conditional model needs it.
     known : Tensor of bool, shape (n_samples, n_genes), optional
@@ -291,6 +292,8 @@ def vae_loss(
     part : (int, int), optional
         First row and number of rows of the batch of which `x` is a part, to draw the noise that
         its rows would get in the whole batch.
+    noise : Tensor, shape (n_samples, n_latent), optional
+        Standard normal, in place of what the generator would draw.
 
     Returns
     -------
@@ -304,15 +307,17 @@ def vae_loss(
     Kingma & Welling 2014, arXiv:1312.6114, equation 10; with missing levels Nazabal et al. 2020,
     Pattern Recognit. 107:107501, section 3.
     """
-    if beta == 0:
+    if not isinstance(beta, Tensor) and beta == 0:
         reconstruction = _reconstruction(module, x, module.encode_mu(x, codes), codes, known)
         kl = torch.zeros_like(reconstruction)
         return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
     mu, logvar = module.encode(x, codes)
-    first, n = part or (0, len(mu))
-    size = (n, mu.shape[1])
-    noise = torch.randn(size, generator=generator, dtype=mu.dtype, device=mu.device)
-    z = mu + torch.exp(0.5 * logvar) * noise[first : first + len(mu)]
+    if noise is None:
+        first, n = part or (0, len(mu))
+        size = (n, mu.shape[1])
+        noise = torch.randn(size, generator=generator, dtype=mu.dtype, device=mu.device)
+        noise = noise[first : first + len(mu)]
+    z = mu + torch.exp(0.5 * logvar) * noise
     reconstruction = _reconstruction(module, x, z, codes, known)
     units = kl_per_unit(mu, logvar)
     free_bits = module.config.free_bits

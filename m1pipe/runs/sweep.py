@@ -33,6 +33,8 @@ from m1pipe.sweep.trials import (
     Split,
     as_run_config,
     best_trial,
+    in_passes,
+    run_together,
     run_trial,
     split_rows,
     unexplained,
@@ -40,6 +42,7 @@ from m1pipe.sweep.trials import (
 
 PathLike = str | os.PathLike[str]
 Trial = dict[str, Any] | FoldTrial
+Unit = list[tuple[int, Trial]]
 CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
     "config.json",
     "sweep.csv",
@@ -87,7 +90,13 @@ class Sweep:
 
 
 def run_sweep(
-    sweep: Sweep, out: PathLike, *, trial: int | None = None, n_jobs: int = 1, force: bool = False
+    sweep: Sweep,
+    out: PathLike,
+    *,
+    trial: int | None = None,
+    n_jobs: int = 1,
+    together: int = 1,
+    force: bool = False,
 ) -> str:
     """Run the trials that are not there yet, then the best one on the test rows.
 
@@ -102,6 +111,8 @@ def run_sweep(
         Only this one (from 1), as an element of a job array; nothing is gathered.
     n_jobs : int
         Processes.
+    together : int
+        Most trials trained in one pass by a process, where they have one shape.
     force : bool
         Overwrite a sweep of other settings.
 
@@ -126,8 +137,10 @@ def run_sweep(
             raise InputError(f"trial: expected 1 to {len(planned)}, not of Optuna; found {trial}")
         _run_one(sweep, out, trial, planned[trial - 1])
         return f"{trial_file(out / TRIALS, trial)}: done"
-    todo = [(i, t) for i, t in enumerate(planned, 1) if not trial_file(out / TRIALS, i).exists()]
-    for _ in progress(_run_all(sweep, out, todo, n_jobs), total=len(todo), label="trials"):
+    numbered = enumerate(planned, 1)
+    todo = [(i, t) for i, t in numbered if not trial_file(out / TRIALS, i).exists()]
+    units = _units(sweep, todo, together)
+    for _ in progress(_run_all(sweep, out, units, n_jobs), total=len(units), label="trials"):
         pass
     if asks:
         _ask_optuna(sweep, out, len(planned))
@@ -163,33 +176,62 @@ def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
     write_json(known, plain)
 
 
-def _run_all(sweep: Sweep, out: Path, todo: list[tuple[int, Trial]], n_jobs: int) -> Iterator[None]:
-    run = partial(_run_numbered, sweep, out)
-    if n_jobs == 1 or len(todo) < 2:
-        yield from map(run, todo)
+def _units(sweep: Sweep, todo: Unit, together: int) -> list[Unit]:
+    """Trials that are run as one: several where they may be trained together."""
+    plain = [(number, trial) for number, trial in todo if isinstance(trial, dict)]
+    if together == 1 or len(plain) < len(todo):
+        return [[numbered] for numbered in todo]
+    return [list(unit) for unit in in_passes(sweep.base, plain, together)]
+
+
+def _run_all(sweep: Sweep, out: Path, units: list[Unit], n_jobs: int) -> Iterator[None]:
+    run = partial(_run_unit, sweep, out)
+    if n_jobs == 1 or len(units) < 2:
+        yield from map(run, units)
         return
     with ProcessPoolExecutor(n_jobs, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(run, todo)
+        yield from pool.map(run, units)
 
 
-def _run_numbered(sweep: Sweep, out: Path, numbered: tuple[int, Trial]) -> None:
-    _run_one(sweep, out, *numbered)
+def _run_unit(sweep: Sweep, out: Path, unit: Unit) -> None:
+    """Run one trial, or several in one pass."""
+    settings = [trial for _, trial in unit if isinstance(trial, dict)]
+    if len(unit) == 1 or len(settings) < len(unit):
+        for number, trial in unit:
+            _run_one(sweep, out, number, trial)
+        return
+    with open_matrix(sweep.data) as matrix:
+        found = run_together(matrix, sweep.base, settings, _split(sweep, matrix))
+    for (number, _), own, result in zip(unit, settings, found, strict=True):
+        _keep(out, number, own, result)
 
 
 def _run_one(sweep: Sweep, out: Path, number: int, trial: Trial) -> None:
     """Run a trial and keep what it found; one that cannot be trained is kept with its reason."""
-    encoder: Encoder | None = None
+    result: tuple[Encoder, dict[str, Any]] | InputError
     with open_matrix(sweep.data) as matrix:
         if isinstance(trial, FoldTrial):
             save_fold(out / TRIALS, number, trial, partial(_run_fold, sweep, matrix, trial))
             return
-        record: dict[str, Any] = {"trial": number, "settings": trial, "error": None}
         try:
-            encoder, found = run_trial(matrix, sweep.base, trial, _split(sweep, matrix))
+            result = run_trial(matrix, sweep.base, trial, _split(sweep, matrix))
         except InputError as error:
-            found = {SCORE: None}
-            record["error"] = str(error)
-    keep_if_best(out / TRIALS, record | found, encoder)
+            result = error
+    _keep(out, number, trial, result)
+
+
+def _keep(
+    out: Path,
+    number: int,
+    settings: dict[str, Any],
+    result: tuple[Encoder, dict[str, Any]] | InputError,
+) -> None:
+    """Record a trial, or why it could not be trained."""
+    record: dict[str, Any] = {"trial": number, "settings": settings, "error": None}
+    if isinstance(result, InputError):
+        keep_if_best(out / TRIALS, record | {SCORE: None, "error": str(result)}, None)
+    else:
+        keep_if_best(out / TRIALS, record | result[1], result[0])
 
 
 def _run_fold(sweep: Sweep, matrix: Matrix, trial: FoldTrial) -> tuple[Reconstruction, Split]:

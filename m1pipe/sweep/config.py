@@ -51,7 +51,12 @@ class SweepConfig:
                 raise InputError(
                     f"{name}: expected numbers of at least 1; found {getattr(self, name)}"
                 )
-        for name, least in (("total", 1), ("trials", 1), ("repeats", 1), ("seed", 0)):
+        for name, least in (
+            ("total", 1),
+            ("trials", 1),
+            ("repeats", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}; found {getattr(self, name)}")
         if self.sampler not in get_args(Sampler):

@@ -12,7 +12,9 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split
 from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import Measurement, gene_scale, measure
+from m1pipe.encoder.together import pass_of, train_together
 from m1pipe.encoder.train import train_encoder
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
@@ -77,8 +79,59 @@ def run_trial(
     config = build(EncoderConfig, base, settings, where="sweep")
     rows = np.concatenate([split.training, split.validation])
     encoder = train_encoder(matrix, config, rows=rows, validation=split.validation)
+    return encoder, _found(encoder)
+
+
+def run_together(
+    matrix: Matrix, base: Mapping[str, Any], settings: Sequence[Mapping[str, Any]], split: Split
+) -> list[tuple[Encoder, dict[str, Any]] | InputError]:
+    """Train configurations of one shape (`in_passes`) in one pass; see `run_trial`.
+
+    Returns
+    -------
+    list
+        What `run_trial` returns for each, equal to rounding, or why it could not be trained.
+    """
+    rows = np.concatenate([split.training, split.validation])
+    configs = [build(EncoderConfig, base, own, where="sweep") for own in settings]
+    try:
+        plans = [plan_training(matrix, c, rows=rows, validation=split.validation) for c in configs]
+    except InputError as error:  # that of one shape on the same rows is that of all
+        return [error] * len(configs)
+    return [
+        one if isinstance(one, InputError) else (one, _found(one)) for one in train_together(plans)
+    ]
+
+
+def in_passes(
+    base: Mapping[str, Any], trials: Sequence[tuple[int, dict[str, Any]]], most: int
+) -> list[list[tuple[int, dict[str, Any]]]]:
+    """Trials, numbered, that are trained together: of one shape, and at most so many.
+
+    Parameters
+    ----------
+    base : mapping
+        Settings of all trials.
+    trials : sequence of (int, dict)
+        Number and settings.
+    most : int
+    """
+    passes: list[list[tuple[int, dict[str, Any]]]] = []
+    opened: dict[EncoderConfig, list[tuple[int, dict[str, Any]]]] = {}
+    for number, settings in trials:
+        shape = pass_of(build(EncoderConfig, base, settings, where="sweep"))
+        if shape is None or shape not in opened or len(opened[shape]) == most:
+            passes.append([])
+            if shape is not None:
+                opened[shape] = passes[-1]
+        (passes[-1] if shape is None else opened[shape]).append((number, settings))
+    return passes
+
+
+def _found(encoder: Encoder) -> dict[str, Any]:
+    """What a trial records of its encoder."""
     summary = encoder.summary
-    found = {
+    return {
         SCORE: 1.0 - summary["r2"],
         f"pca_{SCORE}": 1.0 - summary["pca_r2"],
         "val_loss": summary["val_loss"],
@@ -89,7 +142,6 @@ def run_trial(
         "seconds": summary["seconds"],
         "history": {name: [row.get(name) for row in encoder.history] for name in CURVES},
     }
-    return encoder, found
 
 
 def measure_rows(

@@ -137,10 +137,13 @@ class Draw:
     part : (int, int) or None
         First row and number of rows of the whole batch, where these are a part of it; so that
         each row gets the numbers that it would get in one process.
+    noise : Tensor, shape (n_samples, n_latent), or None
+        Drawn already; then the generator is left alone.
     """
 
     generator: torch.Generator
     part: tuple[int, int] | None = None
+    noise: Tensor | None = None
 
 
 Objective = Callable[[nn.Module, tuple[Tensor, ...], float, Draw], dict[str, Tensor]]

@@ -24,7 +24,14 @@ def vae_objective(
     if means is not None:
         x, known = see_through(x, means, codes)
     return vae_loss(
-        vae, x, beta=beta, codes=codes, known=known, generator=draw.generator, part=draw.part
+        vae,
+        x,
+        beta=beta,
+        codes=codes,
+        known=known,
+        generator=draw.generator,
+        part=draw.part,
+        noise=draw.noise,
     )
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.training.history import History
 from m1pipe.training.schedule import Plateau
+
+NOT_IN_RESULT = ("device", "memory", "checkpoint_minutes", "micro_batch")
 
 
 @dataclass
@@ -73,6 +76,11 @@ class FitState:
             precision=self.precision,
             precision_gap=self.precision_gap,
         )
+
+
+def result_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Settings that decide the weights a training ends with."""
+    return {name: value for name, value in asdict(config).items() if name not in NOT_IN_RESULT}
 
 
 def pack_state(

@@ -99,6 +99,33 @@ def test_trials_in_any_order_keep_the_best(data: Path, tmp_path: Path, trained: 
     assert _run(*arguments) == 0 and trained == []
 
 
+def test_trials_in_one_pass_find_what_they_find_alone(
+    data: Path, tmp_path: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "space.toml").write_text("lr = [1e-3, 4e-3]\nn_latent = [2, 3]\n")
+    sizes: list[int] = []
+    together = m1pipe.sweep.trials.train_together
+
+    def spy(plans: list[object]) -> object:
+        sizes.append(len(plans))
+        return together(plans)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(m1pipe.sweep.trials, "train_together", spy)
+    arguments = ["--space", tmp_path / "space.toml", "--trials", 7, "--epochs", 3]
+    tables = []
+    for most in (1, 3):
+        out = tmp_path / f"s{most}"
+        assert _run(data, "--out", out, *arguments, "--together", most) == 0
+        tables.append(pd.read_csv(out / "sweep.csv"))
+    alone, joint = tables
+    widths = alone["n_latent"].tolist()
+    assert len(trained) == 7 + widths.count(2) % 3 % 2 + widths.count(3) % 3 % 2
+    assert sum(sizes) + len(trained) - 7 == 7 and max(sizes) == 3
+    assert joint["trial"].tolist() == alone["trial"].tolist()
+    for name in ("unexplained", "val_loss"):
+        assert joint[name].to_numpy() == pytest.approx(alone[name].to_numpy(), rel=1e-3)
+
+
 def test_folds_leave_tables_and_go_on(
     data: Path, tmp_path: Path, trained: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,216 @@
+"""What stands before the first step of an encoder: the scale, the components, the start."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from m1pipe.data.transforms import GeneTransform, fit_gene_transform
+from m1pipe.encoder.condition import fit_shift
+from m1pipe.encoder.counting import fit_count_inputs, seen_by
+from m1pipe.encoder.missing import class_means, fill_missing, known_means, known_variances
+from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
+from m1pipe.models.counts import CountInputs
+from m1pipe.models.pca_start import initialize_from_pca, noise_variance
+from m1pipe.models.vae import VAEModule, initialize_output_bias
+from m1pipe.models.zeros import HurdleGaussian
+from m1pipe.pca import PCA, fit_pca
+from m1pipe.recipe import Aligned
+from m1pipe.settings import parse_bytes
+from m1pipe.training.device import resolve_device, seeded
+from m1pipe.training.distributed import (
+    ALONE,
+    Objective,
+    World,
+)
+from m1pipe.training.feed import Batches, Feed, ResidentFeed, make_feed
+from m1pipe.training.objectives import vae_objective
+
+VALIDATION_MEMORY = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything before the first step.
+
+    Attributes
+    ----------
+    plan : TrainingPlan
+        With the means of its classes.
+    scaler : GeneTransform
+    pca : PCA
+    module : VAEModule
+        Started, on the device.
+    batches, validation : Feed, and Feed or None
+    means : Tensor, shape (n_classes, n_genes), or None
+        What missing levels stand at; None where there are none.
+    begun : float
+        When it began, for `time.perf_counter`.
+    """
+
+    plan: TrainingPlan
+    scaler: GeneTransform
+    pca: PCA
+    module: VAEModule
+    batches: Feed
+    validation: Feed | None
+    means: torch.Tensor | None
+    begun: float
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return partial(vae_objective, means=self.means)
+
+
+def prepare(plan: TrainingPlan, world: World = ALONE) -> Prepared:
+    """Scale, components, network and batches of what was planned.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+    world : World
+    """
+    begun = time.perf_counter()
+    gaps, kind = plan.missing is not None, plan.config.model.transform
+    scaler = fit_gene_transform(kind, raw_blocks(plan.source, plan.rows), keep_missing=gaps)
+    device = resolve_device(plan.config.training.device)
+    batches, validation = _feeds(plan, scaler, device, world)
+    module = _fresh(plan, scaler, lambda: scaled_blocks(plan.source, plan.rows, scaler, batches))
+
+    def inputs() -> Iterator[np.ndarray]:
+        blocks = scaled_blocks(plan.source, plan.rows, scaler, batches)
+        return (seen_by(module, X) for X in blocks) if module.of_counts else blocks
+
+    plan = _with_shift(plan, inputs())
+    pca = _components(plan, inputs)
+    _start(module, plan, pca)
+    module.to(device)
+    means = torch.from_numpy(class_means(pca.mean, plan.condition)).to(device) if gaps else None
+    return Prepared(plan, scaler, pca, module, batches, validation, means, begun)
+
+
+def _with_shift(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> TrainingPlan:
+    """The plan with the means of its classes, where it has classes."""
+    if plan.condition is None or plan.codes is None:
+        return plan
+    shift = fit_shift(blocks, plan.codes[plan.rows], plan.n_classes)
+    return replace(plan, condition=replace(plan.condition, shift=shift))
+
+
+def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Training rows about the mean of their class; as they are where there are no classes.
+
+    NaN stays.
+    """
+    if plan.condition is None or plan.codes is None:
+        yield from blocks
+        return
+    codes, start = plan.codes[plan.rows], 0
+    for X in blocks:
+        yield X - plan.condition.shift[codes[start : start + len(X)]]
+        start += len(X)
+
+
+def _components(plan: TrainingPlan, inputs: Callable[[], Iterator[np.ndarray]]) -> PCA:
+    """Components of the training rows about their class; what is missing stands at its mean."""
+    k, seed = plan.config.model.n_latent, plan.config.training.seed
+    if plan.missing is None:
+        return fit_pca(lambda: _within_classes(plan, inputs()), k, seed=seed)
+    n_known = plan.missing.n_known
+    mean = known_means(_within_classes(plan, inputs()), n_known)
+    pca = fit_pca(
+        lambda: (fill_missing(X, mean) for X in _within_classes(plan, inputs())), k, seed=seed
+    )
+    return replace(pca, gene_variances=known_variances(pca, plan.rows.size, n_known))
+
+
+def _feeds(
+    plan: TrainingPlan, scaler: GeneTransform, device: torch.device, world: World
+) -> tuple[Feed, Feed | None]:
+    """Batches of the training rows, and of the validation rows where there are any."""
+    training = plan.config.training
+    memory = parse_bytes(training.memory)
+    share = VALIDATION_MEMORY if plan.streams and plan.held_out is not None else 0.0
+    feed = partial(
+        make_feed,
+        transform=scaler,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        device=device,
+        part=(world.rank, world.size),
+    )
+    own = int((1 - share) * memory)
+    batches = feed(plan.source, plan.rows, memory_bytes=own, codes=plan.codes)
+    if plan.held_out is None:
+        return batches, None
+    validation = feed(
+        plan.held_out,
+        plan.held_out_rows,
+        memory_bytes=int(share * memory) or memory,
+        codes=plan.held_out_codes,
+        shuffle=False,
+    )
+    return batches, validation
+
+
+def _fresh(
+    plan: TrainingPlan, scaler: GeneTransform, blocks: Callable[[], Iterator[np.ndarray]]
+) -> VAEModule:
+    """A network as it is drawn, told the scale of its data where its law has to know."""
+    with seeded(plan.config.training.seed):
+        module = VAEModule(plan.source.shape[1], plan.config.model, n_classes=plan.n_classes)
+    if isinstance(module.likelihood, HurdleGaussian):
+        module.likelihood.set_units(
+            torch.from_numpy(scaler.location), torch.from_numpy(scaler.scale)
+        )
+    if isinstance(module.inputs, CountInputs):
+        fit_count_inputs(module.inputs, blocks)
+    return module
+
+
+def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
+    """Start a network at the principal components where its shape allows, else at the mean."""
+    mean = torch.from_numpy(pca.mean)
+    if not plan.config.model.starts_at_pca:
+        if isinstance(module.inputs, CountInputs):
+            mean = module.inputs.mean_counts
+        initialize_output_bias(module, mean)
+        return
+    noise = noise_variance(
+        torch.from_numpy(pca.residual_variances),
+        torch.from_numpy(pca.gene_variances),
+        n_samples=plan.rows.size,
+        n_components=len(pca.components) + max(plan.n_classes - 1, 0),
+    )
+    initialize_from_pca(
+        module,
+        torch.from_numpy(pca.components),
+        torch.from_numpy(pca.variances),
+        noise,
+        mean=mean,
+        class_shift=None if plan.condition is None else torch.from_numpy(plan.condition.shift),
+    )
+
+
+def scaled_blocks(
+    source: Aligned,
+    rows: np.ndarray,
+    scaler: GeneTransform,
+    batches: Batches | None,
+    chosen: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Transformed rows in order, or chosen ones, from memory where the batches are held there."""
+    if isinstance(batches, ResidentFeed):
+        held = batches.tensors[0]
+        step = block_rows(held.shape[1])
+        for start in range(0, rows.size if chosen is None else chosen.size, step):
+            here = slice(start, start + step)
+            part = held[here] if chosen is None else held[torch.from_numpy(chosen[here])]
+            yield part.cpu().numpy()
+    else:
+        for block in raw_blocks(source, rows if chosen is None else rows[chosen]):
+            yield scaler.apply(block)

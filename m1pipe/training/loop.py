@@ -1,0 +1,340 @@
+"""One model on its way through its batches: its steps, its validation, the end of an epoch."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from m1pipe.config import TrainingConfig
+from m1pipe.errors import InputError
+from m1pipe.models.mlp import evaluating
+from m1pipe.training.averaging import averaged, load_average, start_average, update_average
+from m1pipe.training.best import judge, ran_out
+from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
+from m1pipe.training.device import make_generator, resolve_precision
+from m1pipe.training.distributed import ALONE, Draw, Losses, Objective, World, share_gradients
+from m1pipe.training.faults import Explain
+from m1pipe.training.feed import Batch, Batches
+from m1pipe.training.gradients import ROWS, STOP, add_gradient, added, place_in_batch, row_sums
+from m1pipe.training.history import History, Observer
+from m1pipe.training.precision import autocast, judge_bf16
+from m1pipe.training.schedule import (
+    beta_at,
+    cosine_factor,
+    decay_groups,
+    resolve_epochs,
+    warmup_epochs,
+)
+from m1pipe.training.signals import StopFlag
+from m1pipe.training.state import FitState, pack_state, result_settings, unpack_state
+
+
+@dataclass
+class Loop:
+    """What the steps of one run share; see `m1pipe.training.fit.fit` for its settings."""
+
+    module: nn.Module
+    objective: Objective
+    losses: nn.Module
+    world: World
+    batches: Batches
+    config: TrainingConfig
+    n_epochs: int
+    n_warmup: int
+    beta: float
+    validation: Batches | None
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    checkpoint: Path | None
+    stop: StopFlag
+    observer: Observer
+    explain: Explain | None
+    keep_best: bool
+    start_counts: bool
+    state: FitState
+    saved_at: float = 0.0
+    leaves: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.generator.device
+
+    @property
+    def beta_now(self) -> float:
+        """KL weight of the present epoch."""
+        return beta_at(self.beta, self.state.epoch, self.n_warmup)
+
+
+def open_loop(
+    module: nn.Module,
+    batches: Batches,
+    objective: Objective,
+    config: TrainingConfig,
+    *,
+    beta: float = 0.0,
+    validation: Batches | None = None,
+    parameters: list[dict[str, Any]] | None = None,
+    checkpoint: Path | None = None,
+    stop: StopFlag | None = None,
+    observer: Observer | None = None,
+    explain: Explain | None = None,
+    keep: Literal["best", "last"] = "best",
+    start_counts: bool = False,
+    world: World = ALONE,
+) -> Loop:
+    """What `fit` goes through, before its first step; parameters are those of `fit`."""
+    device = next(module.parameters()).device
+    n_epochs = resolve_epochs(config, batches.n_steps)
+    groups = decay_groups(module, config.weight_decay or 0.0) if parameters is None else parameters
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    n_warmup = warmup_epochs(config, n_epochs, beta)
+    some_unused = beta == 0 or n_warmup > 0
+    return Loop(
+        module=module,
+        objective=objective,
+        losses=share_gradients(Losses(module, objective), world, some_unused=some_unused),
+        world=world,
+        batches=batches,
+        config=config,
+        n_epochs=n_epochs,
+        n_warmup=n_warmup,
+        beta=beta,
+        validation=validation,
+        optimizer=optimizer,
+        generator=make_generator(config.seed, device),
+        checkpoint=checkpoint,
+        stop=stop or StopFlag(),
+        observer=observer or Observer(),
+        explain=explain,
+        keep_best=keep == "best",
+        start_counts=start_counts,
+        state=FitState(),
+    )
+
+
+def close(loop: Loop) -> History:
+    """Leave the module, in evaluation mode, at its best weights."""
+    if loop.state.average is not None:
+        load_average(loop.module, loop.state.average)
+    _restore_best(loop)
+    loop.module.eval()
+    return loop.state.history()
+
+
+def _settings(loop: Loop) -> dict[str, Any]:
+    """What must be the same for a run to be resumed."""
+    n_validation = loop.validation.n_rows if loop.validation else 0
+    rows = {"training rows": loop.batches.n_rows, "validation rows": n_validation}
+    return {**result_settings(loop.config), "epochs": loop.n_epochs, "beta": loop.beta, **rows}
+
+
+def begin(loop: Loop, resume: bool) -> None:
+    """Start at the checkpoint or at the beginning, where the precision is decided."""
+    loop.saved_at = time.monotonic()
+    if resume:
+        if loop.checkpoint is None:
+            raise ValueError("resume needs the path of a checkpoint")
+        packed = load_checkpoint(loop.checkpoint)
+        loop.state = unpack_state(
+            packed, loop.module, loop.optimizer, loop.generator, _settings(loop)
+        )
+        return
+    dtype = resolve_precision(
+        loop.config.precision,
+        loop.device,
+        n_parameters=sum(p.numel() for p in loop.module.parameters()),
+        batch_size=loop.config.batch_size,
+    )
+    if dtype is torch.bfloat16:
+        _choose_bf16(loop)
+    if loop.config.ema:
+        loop.state.average = start_average(loop.module)
+    if loop.start_counts and loop.validation is not None and loop.n_warmup == 0:
+        means = _validate(loop, loop.validation)
+        loop.state.start = {f"val_{name}": mean for name, mean in means.items()}
+        judge(loop.state, means["loss"], 0, partial(_copy_weights, loop.module))
+
+
+def _choose_bf16(loop: Loop) -> None:
+    """Take bf16 if the first batch's loss agrees with fp32, or if it was asked for by name."""
+    batch = next(loop.batches.epoch(0))
+    means = {}
+    with evaluating(loop.module), torch.no_grad():
+        for precision in ("fp32", "bf16"):
+            draw = _draw(loop, batch, loop.batches, 0, seed=loop.config.seed)
+            with autocast(precision, loop.device):
+                losses = loop.objective(loop.module, batch, loop.beta, draw)
+            sums = loop.world.total({**row_sums(losses), ROWS: len(batch[-1])}, loop.device)
+            means[precision] = sums["loss"] / sums[ROWS]
+    loop.state.precision_gap, loop.state.precision = judge_bf16(means, loop.config.precision)
+
+
+def train_epoch(loop: Loop) -> None:
+    """The steps of an epoch, or those that are left of it."""
+    loop.module.train()
+    for batch in loop.batches.epoch(loop.state.epoch, loop.state.step):
+        begun = time.perf_counter()
+        _step(loop, batch)
+        loop.state.seconds += time.perf_counter() - begun
+        if loop.leaves or (loop.world.size == 1 and loop.stop.is_set):
+            _save(loop)
+            loop.stop.reason = loop.stop.reason or "a signal to another process"
+            loop.stop.leave(f"in epoch {loop.state.epoch + 1}, after step {loop.state.step}")
+        if time.monotonic() - loop.saved_at >= 60 * loop.config.checkpoint_minutes:
+            _save(loop)
+
+
+def _step(loop: Loop, batch: Batch) -> None:
+    """One descent step."""
+    loop.optimizer.zero_grad(set_to_none=True)
+    sums, loss = add_gradient(
+        loop.losses,
+        batch,
+        loop.world,
+        beta=loop.beta_now,
+        draw=_draw(loop, batch, loop.batches, loop.state.step),
+        precision=loop.state.precision,
+        most=loop.config.micro_batch,
+        stop=loop.stop.is_set,
+    )
+    take_step(loop, batch, sums, loss)
+
+
+def take_step(loop: Loop, batch: Batch, sums: dict[str, float], loss: Tensor) -> None:
+    """Go down a gradient; nothing is changed if it or the loss is not finite.
+
+    Parameters
+    ----------
+    loop : Loop
+        Its parameters hold the gradient.
+    batch : tuple of Tensor
+    sums : dict
+        As `add_gradient` returns them.
+    loss : Tensor, shape (n_rows,)
+    """
+    state = loop.state
+    _set_rate(loop)
+    norm = nn.utils.clip_grad_norm_(loop.module.parameters(), loop.config.clip or math.inf)
+    n_rows = int(sums.pop(ROWS))
+    loop.leaves = sums.pop(STOP) > 0
+    if not math.isfinite(sums["loss"] + float(norm)):
+        what = "gradient" if math.isfinite(sums["loss"]) else "loss"
+        _fail(loop, batch, loss, f"{what} at step {state.step + 1}")
+    loop.optimizer.step()
+    state.step += 1
+    if state.average is not None:
+        done = state.epoch * loop.batches.n_steps + state.step
+        update_average(state.average, loop.module, decay=loop.config.ema, n_steps=done)
+    state.count += n_rows
+    state.sums = added(state.sums, sums)
+    if loop.observer.on_step is not None:
+        means = {name: value / n_rows for name, value in sums.items()}
+        place = {"epoch": state.epoch + 1, "step": state.step, "rows": n_rows}
+        loop.observer.on_step({**place, "lr": _rate(loop), "beta": loop.beta_now, **means})
+
+
+def _draw(loop: Loop, batch: Batch, batches: Batches, step: int, seed: int | None = None) -> Draw:
+    """Random numbers of a batch, from the loop's generator or a fresh one."""
+    size = loop.config.batch_size
+    generator = loop.generator if seed is None else make_generator(seed, loop.device)
+    n_own = len(batch[-1])
+    place = place_in_batch(n_own, loop.world, n_rows=batches.n_rows, batch_size=size, step=step)
+    return Draw(generator, place)
+
+
+def _set_rate(loop: Loop) -> None:
+    """Learning rate of the coming step."""
+    factor = loop.state.plateau.factor
+    if loop.config.schedule == "cosine":
+        n_steps = loop.batches.n_steps
+        done = loop.state.epoch * n_steps + loop.state.step
+        factor = cosine_factor(done, loop.n_epochs * n_steps)
+    for group in loop.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _rate(loop: Loop) -> float:
+    return float(loop.optimizer.param_groups[0]["lr"])
+
+
+def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
+    """Mean loss and terms over the validation rows, in evaluation mode."""
+    totals: dict[str, float] = {}
+    noise = make_generator(loop.config.seed, loop.device)
+    loop.world.align_buffers(loop.module)
+    with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
+        for step, batch in enumerate(validation.epoch(0)):
+            draw = replace(_draw(loop, batch, validation, step), generator=noise)
+            losses = loop.objective(loop.module, batch, loop.beta, draw)
+            sums = row_sums(losses)
+            if not math.isfinite(sums["loss"]):
+                _fail(loop, batch, losses["loss"], "validation loss")
+            totals = added(totals, sums)
+    totals = loop.world.total(totals, loop.device)
+    return {name: total / validation.n_rows for name, total in totals.items()}
+
+
+def close_epoch(loop: Loop) -> None:
+    """Record the epoch, keep the weights if they are the best, decide whether to go on."""
+    state, begun = loop.state, time.perf_counter()
+    row: dict[str, Any] = {"epoch": state.epoch + 1, "lr": _rate(loop), "beta": loop.beta_now}
+    row |= {f"train_{name}": total / state.count for name, total in state.sums.items()}
+    loss = row["train_loss"]
+    with averaged(loop.module, state.average):
+        if loop.validation is not None:
+            means = _validate(loop, loop.validation)
+            row |= {f"val_{name}": mean for name, mean in means.items()}
+            loss = means["loss"]
+        if loop.keep_best and state.epoch >= loop.n_warmup:
+            _judge(loop, loss)
+    row["seconds"] = state.seconds + time.perf_counter() - begun
+    state.rows.append(row)
+    state.epoch, state.step, state.count, state.sums, state.seconds = state.epoch + 1, 0, 0, {}, 0.0
+    state.stopped_early = ran_out(state, loop.config.patience)
+    state.finished = state.stopped_early or state.epoch >= loop.n_epochs
+    _save(loop)
+    if loop.observer.on_epoch is not None:
+        loop.observer.on_epoch(row)
+
+
+def _judge(loop: Loop, loss: float) -> None:
+    """Compare an eligible epoch's loss with the best one, and move the plateau schedule."""
+    state = loop.state
+    judge(state, loss, state.epoch + 1, partial(_copy_weights, loop.module))
+    if loop.config.schedule == "plateau":
+        state.plateau.update(loss, loop.config)
+
+
+def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _restore_best(loop: Loop) -> None:
+    if loop.state.best_weights is not None:
+        loop.module.load_state_dict(loop.state.best_weights)
+
+
+def _save(loop: Loop) -> None:
+    loop.saved_at = time.monotonic()
+    if loop.checkpoint is not None and loop.world.leads:
+        moving = (loop.module, loop.optimizer, loop.generator)
+        save_checkpoint(loop.checkpoint, pack_state(loop.state, *moving, _settings(loop)))
+
+
+def _fail(loop: Loop, batch: Batch, loss: Tensor, what: str) -> NoReturn:
+    """Stop at a loss that is not finite, with the last good weights in the module."""
+    here = loop.world.size == 1 or not bool(torch.isfinite(loss).all())
+    where = f" ({loop.explain(batch, loss)})" if here and loop.explain is not None else ""
+    _restore_best(loop)
+    raise InputError(
+        f"training: expected finite numbers; found a non-finite {what} of epoch "
+        f"{loop.state.epoch + 1}{where}: check these values, or lower --lr"
+    )
