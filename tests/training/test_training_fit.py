@@ -14,7 +14,7 @@ from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
-from m1pipe.training import fit as fit_module
+from m1pipe.training import loop as loop_module
 from m1pipe.training.faults import explain_rows
 from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit import fit
@@ -367,7 +367,7 @@ def test_auto_falls_back_to_fp32_where_bf16_disagrees(monkeypatch: pytest.Monkey
         out = module(batch[0])
         return {"loss": (out.float() - out.to(torch.bfloat16).float() + 1e-6).square().sum(1)}
 
-    monkeypatch.setattr(fit_module, "resolve_precision", lambda *a, **k: torch.bfloat16)
+    monkeypatch.setattr(loop_module, "resolve_precision", lambda *a, **k: torch.bfloat16)
     with pytest.warns(M1Warning, match="differs by .* from fp32 .* goes on in fp32"):
         history = fit(_linear(), _feed(_data()), cancelling, TrainingConfig(epochs=1))
     assert history.precision == "fp32" and history.precision_gap > 0.01
