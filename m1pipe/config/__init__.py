@@ -1,0 +1,33 @@
+"""Every setting, its default and its check.
+
+A default is written here once: the click options and the estimators read it from these classes.
+"""
+
+from m1pipe.config.encoder import (
+    Activation,
+    EncoderConfig,
+    Likelihood,
+    ModelConfig,
+    Precision,
+    Schedule,
+    SelectionConfig,
+    TrainingConfig,
+    Transform,
+)
+from m1pipe.config.heads import CrossvalConfig, FitConfig, HeadConfig, Recipe
+
+__all__ = [
+    "Activation",
+    "CrossvalConfig",
+    "EncoderConfig",
+    "FitConfig",
+    "HeadConfig",
+    "Likelihood",
+    "ModelConfig",
+    "Precision",
+    "Recipe",
+    "Schedule",
+    "SelectionConfig",
+    "TrainingConfig",
+    "Transform",
+]

@@ -1,0 +1,202 @@
+"""Heads, the comparison of heads, and a final head."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from m1pipe.config.checks import check_choice, check_range, check_widths
+from m1pipe.errors import InputError
+from m1pipe.settings import parse_bytes, parse_ratio
+
+Recipe = Literal["best", "published"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """A feed-forward head and its training; the same for every row of a comparison.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Widths of the hidden layers.
+    epochs : int
+        Most passes over the training rows.
+    lr, weight_decay : float
+        Of AdamW.
+    batch_size : int
+        Rows a step.
+    dropout : float
+        Dropout probability in the hidden layers.
+    patience : int
+        Early stopping: epochs without a better inner-validation loss; 0 switches it off.
+    validation : float
+        Share of the training rows used for early stopping.
+    standardize : bool
+        Inputs are standardised by the training rows (with a floored scale).
+    initialize_bias : bool
+        The output bias starts at the training mean (log-odds for classes).
+    class_weight : "balanced" or None
+        Weight classes by their inverse frequency in the training rows.
+    own_gene : bool
+        Levels of isoforms: a multiple of each one's own gene is added to what the network says.
+    device : str
+        As for encoders.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    epochs: int = 200
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    dropout: float = 0.0
+    patience: int = 20
+    validation: float = 0.15
+    standardize: bool = True
+    initialize_bias: bool = True
+    class_weight: Literal["balanced"] | None = None
+    own_gene: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_widths("head-hidden", self.hidden)
+        check_range("head-epochs", self.epochs, 1)
+        check_range("head-lr", self.lr, 0, open_low=True)
+        check_range("head-weight-decay", self.weight_decay, 0)
+        check_range("head-batch-size", self.batch_size, 1)
+        check_range("head-dropout", self.dropout, 0, 0.99)
+        check_range("head-patience", self.patience, 0)
+        check_range("head-validation", self.validation, 0, 0.9)
+        if self.class_weight not in (None, "balanced"):
+            raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")
+
+
+def _check_augment(augment: str | float | None, head: HeadConfig) -> None:
+    if augment is not None:
+        parse_ratio(augment)
+        if head.class_weight is not None:
+            raise InputError(
+                "augment: expected no --class-weight beside it, since both make up for small "
+                f"classes; found {head.class_weight}: leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalConfig:
+    """A cross-validated comparison: `config.json` of a crossval folder, beside its inputs.
+
+    Attributes
+    ----------
+    folds, repeats : int
+        k-fold cross-validation, repeated with fresh shuffles.
+    stratify, group : str or None
+        Columns of obs; `group` may be a regular expression applied to the sample ids. None:
+        the label itself where it is categorical, and `donor` where there is such a column.
+    models : tuple of str or None
+        Rows of the ladder to run, beside the encoders. None: the full ladder.
+    linear_rival : str or None
+        The linear row that the encoder rows are declared to be compared with. None: ridge for
+        levels, logistic for classes.
+    recipe : str
+        "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
+    min_coverage : float
+        Smallest share of the encoder's genes that must be found in X.
+    memory : str
+        "8G": as many folds are fitted in one pass as it holds, and at least one.
+    seed : int
+        Seed of the folds, the heads and everything drawn.
+    train_sizes : tuple of int
+        Every fold is also run with so many of its training rows: a label-efficiency curve.
+    leave_out : str or None
+        Column of obs: each of its values is left out in turn, in place of folds.
+    tune : bool
+        Width and learning rate of every feed-forward row are chosen on the inner split of each
+        training fold, and before them latent size and beta of encoders trained in the folds.
+    tune_latents, tune_betas : tuple
+        What is tried for these, beside what is given; a plain autoencoder stays one.
+    augment : "balance", float or None
+        Every network also with synthetic samples among its training rows: each class filled up
+        to the largest, or to so many times its own size. Controls stand beside it.
+    head : HeadConfig
+        Settings of every feed-forward row.
+    """
+
+    folds: int = 5
+    repeats: int = 1
+    stratify: str | None = None
+    group: str | None = None
+    models: tuple[str, ...] | None = None
+    linear_rival: str | None = None
+    recipe: Recipe = "best"
+    min_coverage: float = 0.8
+    memory: str = "8G"
+    seed: int = 0
+    train_sizes: tuple[int, ...] = ()
+    leave_out: str | None = None
+    tune: bool = False
+    tune_latents: tuple[int, ...] = (16, 32, 64)
+    tune_betas: tuple[float, ...] = (0.1, 1.0)
+    augment: str | float | None = None
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        parse_bytes(self.memory)
+        check_range("folds", self.folds, 2)
+        check_range("repeats", self.repeats, 1)
+        for n_latent in self.tune_latents:
+            check_range("tune-latents", n_latent, 1)
+        for beta in self.tune_betas:
+            check_range("tune-betas", beta, 0, open_low=True)
+        for size in self.train_sizes:
+            check_range("train-sizes", size, 4)
+        if len(set(self.train_sizes)) < len(self.train_sizes):
+            raise InputError(f"train-sizes: expected different sizes; found {self.train_sizes}")
+        if self.leave_out is not None and self.repeats > 1:
+            raise InputError(
+                "leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "
+                f"found {self.repeats}"
+            )
+        _check_augment(self.augment, self.head)
+        check_choice("recipe", self.recipe, Recipe)
+        check_range("min-coverage", self.min_coverage, 0, 1)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """A final head and what it is fitted to: `config.json` of a model's folder.
+
+    Attributes
+    ----------
+    label : str or None
+        Column of obs to predict. None: the levels of a second file.
+    targets : tuple of str or None
+        Columns of that file. None: all.
+    group, stratify : str or None
+        As for a cross-validation, for the inner split that stops training.
+    min_coverage : float
+        Smallest share of the encoder's genes that must be found.
+    conformal : float
+        Share of the samples that is set aside to make prediction intervals; 0 for none.
+    augment : "balance", float or None
+        Synthetic samples are added to the training rows of a head for classes, as in a
+        cross-validation.
+    seed : int
+        Of the head, the inner split and the generator.
+    head : HeadConfig
+        Network and training.
+    """
+
+    label: str | None = None
+    targets: tuple[str, ...] | None = None
+    group: str | None = None
+    stratify: str | None = None
+    min_coverage: float = 0.8
+    conformal: float = 0.0
+    augment: str | float | None = None
+    seed: int = 0
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    def __post_init__(self) -> None:
+        check_range("min-coverage", self.min_coverage, 0, 1)
+        check_range("conformal", self.conformal, 0, 0.5)
+        _check_augment(self.augment, self.head)
+        check_range("seed", self.seed, 0, 2**63 - 1)
