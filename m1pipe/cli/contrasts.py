@@ -80,7 +80,7 @@ def contrasts(
     samples, as here.
 
     \b
-      m1pipe contrasts counts.h5ad --design samples.tsv --out lfc.h5ad --held-out others.h5ad
+      m1pipe contrasts counts.h5ad --unexpressed zero --out lfc.h5ad --held-out others.h5ad
       m1pipe enrich others.h5ad --gene-sets go.gmt --out go.h5ad
       m1pipe crossval --x lfc.h5ad --multilabel go.h5ad --group study --out cv
     """  # noqa: D301 - click wants this character itself

@@ -93,12 +93,22 @@ def plot_history(
         The same axes.
     """
     for ax, (term, title) in zip(axes, TERMS, strict=True):
+        if term == "kl" and all(_is_plain(history) for history in histories):
+            ax.set_title(title)
+            say_missing(ax, "an autoencoder has none")
+            continue
         heading = f"{name}: {title}" if term == "loss" else title
         plot_term(ax, histories, term, title=heading, unit="nats per sample", colour=colour)
         mark_epochs(ax, best)
         if term != "kl":
             clip_start(ax, histories, term)
     return axes
+
+
+def _is_plain(history: pd.DataFrame) -> bool:
+    """Whether a run has a KL divergence that is 0 all along, as an autoencoder's is."""
+    kl = history.filter(regex="_kl$")
+    return bool(kl.shape[1]) and bool((kl == 0).to_numpy().all())
 
 
 def plot_trials(

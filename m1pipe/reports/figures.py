@@ -124,12 +124,7 @@ def curves(result: CrossvalResult) -> Picture | None:
     figure, axes = style.panels(len(found), 3, width=WIDTH, height=0.5 + 2.1 * len(found))
     with style.styled():
         for row, (name, runs) in zip(axes, found.items(), strict=True):
-            beta = result.info["encoders"][name].get("beta")
             _draw_curves(row, name, runs, colours[name])
-            if beta == 0:
-                row[2].clear()
-                row[2].set_title(training.TERMS[2][1])
-                training.say_missing(row[2], "an autoencoder has none")
     return Picture(
         caption="Training curves of every encoder. Solid: validation rows; dashed: training rows; "
         "triangles: epochs whose weights were kept; more than ten runs are shown as their median "

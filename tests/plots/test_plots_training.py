@@ -58,6 +58,17 @@ def test_kept_epochs_are_marked():
     assert [line.get_xdata()[0] for line in ax.lines] == [7, 9]
 
 
+def test_an_autoencoder_has_no_kl():
+    for kl, said in ((0.0, "an autoencoder has none"), (np.nan, "not recorded")):
+        panels = style.panels(1, 3)[1][0]
+        table = history().assign(val_kl=kl, train_kl=kl)
+        training.plot_history(panels, [table], name="ae")
+        assert [text.get_text() for text in panels[2].texts] == [said]
+    panels = style.panels(1, 3)[1][0]
+    training.plot_history(panels, [history().assign(val_kl=np.arange(50))], name="vae")
+    assert not panels[2].texts and len(panels[2].lines) == 1
+
+
 def test_trials_have_a_colour_each_and_their_names():
     epochs = np.arange(1, 21)
     tables = {
