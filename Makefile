@@ -1,6 +1,7 @@
 # make demo       the whole job on simulated data, ending in the path of a report
 # make test       the tests                     make test-slow   the longer ones
 # make lint       ruff and mypy                 make env         the environment alone
+# make docs       the documentation as a site, in build/site
 #
 # Works from any folder (make -C, make -f). Settings: VENV (where the environment is),
 # PYTHON (what creates it), OUT (where the demo writes), TESTS (what pytest is told).
@@ -14,7 +15,7 @@ TESTS ?=
 go := cd "$(here)" && set -euo pipefail &&
 bin := "$(VENV)/bin"
 
-.PHONY: env demo test test-slow lint
+.PHONY: env demo test test-slow lint docs
 .DEFAULT_GOAL := demo
 
 # The stamp holds a checksum of what decides the environment, so that a second run reuses it.
@@ -39,3 +40,8 @@ test-slow: env
 
 lint: env
 	@$(go) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy
+
+docs: env
+	@$(go) $(bin)/python -c "import material, mkdocstrings, mkdocs_jupyter" 2>/dev/null || \
+	    $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@$(go) $(bin)/python -m mkdocs --quiet build -f docs/site/mkdocs.yml && echo build/site/index.html

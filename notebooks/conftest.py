@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # What a notebook needs beyond the test extra.
-NEEDS = {"06_log_fold_changes_to_go_terms": "inmoose"}
+NEEDS = {"03_encoder_downstream": "scanpy", "06_log_fold_changes_to_go_terms": "inmoose"}
 
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 

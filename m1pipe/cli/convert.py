@@ -85,10 +85,10 @@ def convert(source: Path, dest: Path, config_file: str | None, force: bool, **op
 
     \b
     Counts of samples x genes to log2 of counts per 10,000:
-      m1pipe convert genes.tsv.gz x.h5ad --units counts --normalize total
+      m1pipe convert genes.tsv.gz x.h5ad --units counts --normalize total \\
           --target-sum 1e4 --log2p1 --labels labels.tsv
     Liver samples of ARCHS4, no single cells, genes of one symbol summed:
-      m1pipe convert human_gene_v2.h5 u.h5ad --where 'source_name_ch1~liver'
+      m1pipe convert human_gene_v2.h5 u.h5ad --where 'source_name_ch1~liver' \\
           --single-cell-below 0.5 --gene-names symbol --duplicates sum
     """  # noqa: D301 - click wants this character itself
     layers = [read_config_file(config_file)] if config_file else []

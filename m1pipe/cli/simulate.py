@@ -132,7 +132,8 @@ def counts(out: Path, force: bool, **options: Any) -> None:
     \b
     Example:
       m1pipe simulate counts --out sim
-      m1pipe train sim/training.h5ad --out runs/nb --likelihood negative_binomial
+      m1pipe train sim/training.h5ad --out runs/nb --likelihood negative_binomial \\
+          --transform none
     """  # noqa: D301 - click wants this character itself
     config = build(CountsConfig, options, where="simulate counts")
     simulate_counts(out, config, force=force)

@@ -37,7 +37,7 @@ def split(data: Path, out: Path, config_file: str | None, force: bool, **options
 
     \b
     A fifth of the donors for the final check, tissues in proportion:
-      m1pipe split gtex.h5ad --out parts --holdout 0.2 --stratify tissue
+      m1pipe split gtex.h5ad --out parts --holdout 0.2 --stratify tissue \\
           --group '^GTEX-[A-Z0-9]+'
     """  # noqa: D301 - click wants this character itself
     layers = [read_config_file(config_file)] if config_file else []

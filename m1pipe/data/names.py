@@ -62,6 +62,8 @@ def resolve_aliases(names: Sequence[str], aliases: Mapping[str, str]) -> list[st
     aliases : mapping of str to str
         Alias to name, as `m1pipe.data.sources.tables.read_aliases` reads them.
 
+    Examples
+    --------
     >>> resolve_aliases(["ENSG00000141510.17", "P53", "X"], {"ENSG00000141510": "TP53", "P53": "Q"})
     ['TP53', 'Q', 'X']
     """
