@@ -52,9 +52,10 @@ def resolve_precision(
     """Type in which matrix products are taken: float32 or bfloat16.
 
     "auto" is a rule of device and shapes alone, so that the same run takes the same type: bf16 on
-    a CUDA device that has it, and on a CPU with AMX tiles; in both cases only for a model of at
-    least `BIG_MODEL` parameters and batches of at least `BIG_BATCH` rows, because smaller
-    products are bound by the dispatch of kernels. Whether the loss agrees is checked by `fit`.
+    a CUDA device that has it, and on a CPU with AMX tiles or AVX-512's bf16 products; in both
+    cases only for a model of at least `BIG_MODEL` parameters and batches of at least `BIG_BATCH`
+    rows, because smaller products are bound by the dispatch of kernels. Whether the loss agrees
+    is checked by `fit`.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def resolve_precision(
         return torch.bfloat16 if name == "bf16" else torch.float32
     if n_parameters < BIG_MODEL or batch_size < BIG_BATCH:
         return torch.float32
-    fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _has_amx()
+    fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -145,7 +146,7 @@ def tune_allocator() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
-def _has_amx() -> bool:
-    """Whether this CPU multiplies bf16 matrices in tiles; False where torch cannot tell."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+def _multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 products; False where torch cannot tell."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(probe() for name in names if (probe := getattr(torch.cpu, name, None)))

@@ -88,6 +88,15 @@ def add_gradient(
     return world.total(sums, device), torch.cat(found)
 
 
+def clip_gradient(module: nn.Module, most: float) -> float:
+    """Norm of a module's gradient, which is then clipped to `most`; left alone where that is 0."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if most:
+        nn.utils.clip_grads_with_norm_(module.parameters(), most, norm)
+    return float(norm)
+
+
 def row_sums(terms: Mapping[str, Tensor]) -> dict[str, float]:
     """Sum of each term over the rows, in float64."""
     return {name: float(values.detach().sum(dtype=torch.float64)) for name, values in terms.items()}

@@ -20,7 +20,15 @@ from m1pipe.training.device import make_generator, resolve_precision
 from m1pipe.training.distributed import ALONE, Draw, Losses, Objective, World, share_gradients
 from m1pipe.training.faults import Explain
 from m1pipe.training.feed import Batch, Batches
-from m1pipe.training.gradients import ROWS, STOP, add_gradient, added, place_in_batch, row_sums
+from m1pipe.training.gradients import (
+    ROWS,
+    STOP,
+    add_gradient,
+    added,
+    clip_gradient,
+    place_in_batch,
+    row_sums,
+)
 from m1pipe.training.history import History, Observer
 from m1pipe.training.precision import autocast, judge_bf16
 from m1pipe.training.schedule import (
@@ -222,10 +230,10 @@ def take_step(loop: Loop, batch: Batch, sums: dict[str, float], loss: Tensor) ->
     """
     state = loop.state
     _set_rate(loop)
-    norm = nn.utils.clip_grad_norm_(loop.module.parameters(), loop.config.clip or math.inf)
+    norm = clip_gradient(loop.module, loop.config.clip)
     n_rows = int(sums.pop(ROWS))
     loop.leaves = sums.pop(STOP) > 0
-    if not math.isfinite(sums["loss"] + float(norm)):
+    if not math.isfinite(sums["loss"] + norm):
         what = "gradient" if math.isfinite(sums["loss"]) else "loss"
         _fail(loop, batch, loss, f"{what} at step {state.step + 1}")
     loop.optimizer.step()

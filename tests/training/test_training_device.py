@@ -44,7 +44,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "amx", "n_parameters", "batch_size", "expected"),
+    ("name", "in_hardware", "n_parameters", "batch_size", "expected"),
     [
         ("auto", True, 10_000_000, 64, torch.bfloat16),
         ("auto", False, 10_000_000, 64, torch.float32),
@@ -56,13 +56,13 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_precision_is_a_rule_of_device_and_shapes(
     name: str,
-    amx: bool,
+    in_hardware: bool,
     n_parameters: int,
     batch_size: int,
     expected: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(device_module, "_has_amx", lambda: amx)
+    monkeypatch.setattr(device_module, "_multiplies_bf16", lambda: in_hardware)
     found = resolve_precision(name, CPU, n_parameters=n_parameters, batch_size=batch_size)
     assert found == expected
 

@@ -18,6 +18,7 @@ from m1pipe.training import loop as loop_module
 from m1pipe.training.faults import explain_rows
 from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit import fit
+from m1pipe.training.gradients import clip_gradient
 from m1pipe.training.history import History, Observer, epoch_line
 from m1pipe.training.objectives import vae_objective
 
@@ -377,3 +378,16 @@ def test_history_prints_a_line() -> None:
     row = {"epoch": 3, "train_loss": 12.3456, "val_loss": 13.0, "lr": 5e-4, "seconds": 1.26}
     assert epoch_line(row, 40) == "epoch 3/40  train 12.35  val 13  lr 0.0005  1.3 s"
     assert History().n_epochs == 0
+
+
+@pytest.mark.parametrize("most", [0.0, 0.5, 100.0])
+def test_gradient_is_clipped_to_its_norm_or_left_alone(most: float) -> None:
+    module = _linear()
+    module(_data()).square().sum().backward()
+    before = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    length = math.sqrt(sum(float(g.square().sum()) for g in before))
+    assert 0.5 < length
+    assert clip_gradient(module, most) == pytest.approx(length, rel=1e-6)
+    factor = min(1.0, most / length) if most else 1.0
+    for p, gradient in zip(module.parameters(), before, strict=True):
+        torch.testing.assert_close(p.grad, factor * gradient)
