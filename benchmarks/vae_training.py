@@ -5,6 +5,8 @@ Every side trains the same network in a process of its own, and the sides take t
 - original: the published loop: an HDF5 file read row by row through Dataset and DataLoader, fp32,
   the logarithm, densities and diagnostics of every step as written there, Adam;
 - tuned: the same with the allocator told to keep its memory;
+- pythae: its VAE, data set and DataLoader, with Adam (0.1.2; `--rivals` names the folder that
+  holds it), the allocator told as well;
 - fp32, default: `m1pipe.training.fit.fit` on a matrix in memory, in strict fp32 and with the
   precision that it chooses;
 - limits: what the machine does at that moment: bf16 and fp32 products, and a copy.
@@ -22,6 +24,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +53,7 @@ from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
 from m1pipe.training.objectives import vae_objective
 
-SIDES = ("original", "tuned", "fp32", "default", "limits")
+SIDES = ("original", "tuned", "pythae", "fp32", "default", "limits")
 WARM = 3
 
 
@@ -154,7 +157,49 @@ def train_published(path: Path, shape: Shape, options: argparse.Namespace, clock
         clock.tick()
 
 
-def endless(loader: DataLoader[Any], n_steps: int) -> Iterator[Tensor]:
+def train_pythae(path: Path, shape: Shape, options: argparse.Namespace, clock: Clock) -> None:
+    sys.path.append(options.rivals)
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    own = Published(shape)
+
+    class Encoder(BaseEncoder):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own.encoder
+
+        def forward(self, x: Tensor) -> Any:
+            mu, log_variance = self.layers(x).chunk(2, -1)
+            return ModelOutput(embedding=mu, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own.decoder
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.layers(z))
+
+    config = VAEConfig(input_dim=(shape.n_genes,), latent_dim=shape.n_latent)
+    module = VAE(config, Encoder(), Decoder())
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4)
+    with h5py.File(path) as file:
+        X = torch.from_numpy(file["expressions"][:])
+    rows = BaseDataset(X, torch.ones(len(X)))
+    loader = DataLoader(rows, batch_size=options.batch_size, shuffle=True, drop_last=True)
+    for batch in endless(loader, WARM + options.steps):
+        loss = module(batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        clock.tick()
+
+
+def endless(loader: DataLoader[Any], n_steps: int) -> Iterator[Any]:
     step = 0
     while True:
         for x in loader:
@@ -238,11 +283,11 @@ def side(options: argparse.Namespace) -> None:
     if options.side == "limits":
         print(json.dumps(measure_limits()))
         return
-    if options.side == "tuned":
+    if options.side in ("tuned", "pythae"):
         tune_allocator()
     clock = Clock(WARM)
-    train = train_ours if options.side in ("fp32", "default") else train_published
-    train(options.file, shape, options, clock)
+    trains = {"fp32": train_ours, "default": train_ours, "pythae": train_pythae}
+    trains.get(options.side, train_published)(options.file, shape, options, clock)
     found = clock.result(options.batch_size)
     gflops = found["samples_per_cpu_s"] * shape.flop() / 1e9
     print(json.dumps({**found, "gflops_a_cpu_s": gflops, "peak_mb": peak_mb()}))
@@ -264,6 +309,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--rivals", default="", help="folder of installed rivals")
     parser.add_argument("--tmp", default=None, help="folder for the file")
     parser.add_argument("--out", type=Path, help="results as JSON")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -276,8 +322,10 @@ def main() -> None:
         path = Path(folder) / "rows.h5"
         make_file(path, options.rows, (SMALL if options.small else PAPER).n_genes)
         passed = ["--file", str(path), *(["--small"] if options.small else [])]
+        passed += ["--rivals", options.rivals]
         passed += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
-        runs = take_turns(__file__, options.sides, passed, options.repeats)
+        sides = [name for name in options.sides if name != "pythae" or options.rivals]
+        runs = take_turns(__file__, sides, passed, options.repeats)
     keep(options, {"ratios": ratios_of(runs), "runs": runs})
 
 
@@ -288,7 +336,7 @@ def ratios_of(runs: dict[str, list[Run]]) -> list[Run]:
     pairs = [
         (ours, rival, key)
         for ours in ("fp32", "default")
-        for rival in ("original", "tuned")
+        for rival in ("original", "tuned", "pythae")
         for key in ("samples_per_s", "samples_per_cpu_s")
     ]
     pairs.append(("default", "limits", "gflops_a_cpu_s"))
