@@ -44,4 +44,4 @@ lint: env
 docs: env
 	@$(go) $(bin)/python -c "import material, mkdocstrings, mkdocs_jupyter" 2>/dev/null || \
 	    $(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
-	@$(go) $(bin)/python -m mkdocs --quiet build -f docs/site/mkdocs.yml && echo build/site/index.html
+	@$(go) NO_MKDOCS_2_WARNING=1 $(bin)/python -m mkdocs --quiet build -f docs/site/mkdocs.yml && echo build/site/index.html

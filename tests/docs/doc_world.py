@@ -27,6 +27,8 @@ SETTINGS = {
     "ae.toml": "beta = 0.0\n",
     "ae50.toml": "beta = 0.0\nn_latent = 50\n",
     "vae50.toml": "n_latent = 50\n",
+    "sg_ae.toml": "beta = 0.0\nn_latent = 10\n",
+    "sg_vae.toml": "n_latent = 10\n",
     "space.toml": "lr = {low = 1e-4, high = 1e-2, log = true}\nhidden = [[], [16]]\n",
 }
 QUEUE = """#!/bin/bash
@@ -52,7 +54,8 @@ def make_sources(folder: Path, study: Path) -> None:
     _counts(isoforms).to_csv(folder / "isoforms.tsv.gz", sep="\t", index_label="sample")
     unlabelled = _counts(parts["unlabelled"])
     unlabelled.to_csv(folder / "genes_unlabeled.tsv.gz", sep="\t", index_label="sample")
-    genes.obs.to_csv(folder / "labels.tsv", sep="\t", index_label="sample")
+    for name in ("labels", "alike"):
+        genes.obs.to_csv(folder / f"{name}.tsv", sep="\t", index_label="sample")
     tissues = pd.DataFrame(index=unlabelled.index)
     tissues["tissue"] = tissues["cell_type"] = np.resize(TISSUES, len(unlabelled))
     tissues.to_csv(folder / "labels_unlabeled.tsv", sep="\t", index_label="sample")
@@ -80,11 +83,14 @@ def labels(obs: pd.DataFrame) -> pd.DataFrame:
         "cancer": tissue,
         "donor": donor,
         "patient": donor,
+        "individual": donor,
+        "alike": donor,
+        "study": np.array(["Cheung", "Montgomery", "Pickrell"])[pd.factorize(donor)[0] % 3],
         "status": np.where((code + rng.integers(0, 2, len(code))) % 2, "case", "control"),
         "sample_type": np.where(rng.random(len(code)) < 0.2, "normal", "tumour"),
         "condition": np.array(["a", "b", "c", "d"])[np.arange(len(code)) % 4],
         "line": np.array([f"l{i}" for i in range(6)])[pd.factorize(donor)[0] % 6],
-        "gender": np.array(["female", "male"])[np.arange(len(code)) % 2],
+        "gender": np.array(["female", "male"])[pd.factorize(donor)[0] // 3 % 2],
         "age": rng.uniform(20, 80, len(code)),
     }
     return pd.DataFrame(columns, index=obs.index)

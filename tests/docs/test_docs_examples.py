@@ -76,6 +76,7 @@ SMALLER = {
     "simulate contrasts": "simulate contrasts --size tiny",
     "simulate expression": "simulate expression --n-training 100 --n-held-out 100 --n-genes 60",
     "-n 6000": "-n 60",
+    "--repeats 3": "--repeats 1",
     "--method umap": "--method pca",
     "--trials 30": "--trials 3",
     "--train-sizes 20,50,100,300": "--train-sizes 20,50",
