@@ -86,6 +86,8 @@ def contrasts(
     """  # noqa: D301 - click wants this character itself
     from m1pipe.runs.contrasts import run_contrasts
 
+    if held_out is None and options["subject"] is not None:
+        raise click.UsageError("--subject needs --held-out: without it there are no halves.")
     if options["covariates"] is not None:
         options["covariates"] = tuple(options["covariates"].split(","))
     layers = [read_config_file(config_file)] if config_file else []

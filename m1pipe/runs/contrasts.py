@@ -20,6 +20,7 @@ from m1pipe.data.obsm import read_layer
 from m1pipe.data.sources.tables import read_table
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
+from m1pipe.errors import InputError
 from m1pipe.runs.provenance import describe_input
 from m1pipe.settings import to_dict
 
@@ -59,6 +60,8 @@ def run_contrasts(
         One line about what was written.
     """
     outs = [out] if held_out is None else [out, held_out]
+    if held_out is not None and Path(held_out).resolve() == Path(out).resolve():
+        raise InputError(f"held-out: expected another file than --out; found {held_out}")
     for path in outs:
         refuse_existing(path, force=force)
     table = None if design is None else read_table(Path(design))

@@ -158,6 +158,10 @@ def test_from_counts_to_the_planted_programmes(simulated: Path) -> None:
         (["--design", "missing.tsv"], "missing.tsv"),
         (["--control", "placebo"], "say by --control what the others are compared with"),
         (["--min-samples", "9"], "expected a study with cases and controls"),
+        (
+            ["--held-out", "b.h5ad", "--min-samples", "5"],
+            "expected a study with cases and controls",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
@@ -167,6 +171,14 @@ def test_bad_input_is_one_line(
     assert _run("contrasts", simulated / "sim/counts.h5ad", *arguments, "--out", out) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and reason in lines[0] and not out.exists()
+
+
+def test_halves_need_two_files(simulated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    counts, out = simulated / "sim/counts.h5ad", simulated / "no.h5ad"
+    assert _run("contrasts", counts, "--out", out, "--held-out", out) == 1
+    assert "held-out: expected another file than --out" in capsys.readouterr().err
+    assert _run("contrasts", counts, "--out", out, "--subject", "batch") == 2
+    assert "--subject needs --held-out" in capsys.readouterr().err
 
 
 def test_values_that_are_no_counts_are_refused(
