@@ -80,6 +80,11 @@ class PCA:
         rows += self.mean
         return rows
 
+    def residuals(self, X: np.ndarray) -> np.ndarray:
+        """What the components leave of rows, shape (n_samples, n_genes)."""
+        left: np.ndarray = X - self.reconstruct(self.scores(X))
+        return left
+
 
 def fit_pca(
     blocks: Blocks, n_components: int, *, seed: int = 0, exact_flop: float = EXACT_FLOP

@@ -180,20 +180,17 @@ def measure(
             mu, logvar = module.encode(x, classes)
             mean = module.likelihood.mean(module.decode(mu, classes, module.library(x)))
             fitted, X = module.inputs(mean).cpu().numpy(), module.inputs(x).cpu().numpy()
-            squares = _known(((X - fitted) / scale) ** 2, known)
             mus.append(mu.cpu().numpy())
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
-            within = X - centre
-            left = ((within - pca.reconstruct(pca.scores(within))) / scale) ** 2
-            three = (squares, _known(left, known), _known(((X - pca.mean) / scale) ** 2, known))
+            left = (X - fitted, pca.residuals(X - centre), X - pca.mean)
+            three = [_known((part / scale) ** 2, known) for part in left]
             for total, part in zip((sse, pca_sse, sst), three, strict=True):
                 total += part.sum(axis=0)
             by_row.append([_row_means(part, known) for part in three])
-    mu_all = np.concatenate(mus)
     errors, pca_errors, deviations = (np.concatenate(parts) for parts in zip(*by_row, strict=True))
     return Measurement(
-        mu=mu_all,
-        kl=kl / len(mu_all),
+        mu=np.concatenate(mus),
+        kl=kl / len(errors),
         errors=errors,
         pca_errors=pca_errors,
         deviations=deviations,

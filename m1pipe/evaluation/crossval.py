@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -216,52 +216,73 @@ def close_share(
     stop : StopFlag, optional
         Looked at after every row.
     """
-    repeat, fold, split = share.repeat, share.fold, share.split
-    trained = share.trained
-    alarms = {
-        name: [a for run in runs for a in encoder_alarms(name, run["n_latent"], run)]
-        for name, runs in trained.items()
-    }
+    split, trained = share.split, share.trained
+    alarms = _encoder_alarms(trained)
     losses: dict[str, np.ndarray] = {}
     chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
     scores: list[pd.DataFrame] = []
     tested = split.targets.take(split.test)  # large, and let go with the fold
     tally, by_label = start_tally(problem, split, tested), start_labels(problem, split, tested)
+    tallies = [one for one in (tally, by_label) if one is not None]
     for row in problem.ladder:
         begun = time.perf_counter()
         own = heads.get(row, ())
-        fits = _fit_seeds(row, share, own, problem.config)
-        losses[row], table = _judge(row, fits, split, tested)
-        if fits[0].chosen:
-            chosen[row] = {**chosen.get(row, {}), "head": fits[0].chosen}
-        scores.append(table.assign(repeat=repeat, fold=fold))
-        if tally is not None:
-            tally.add(row, [fit.prediction for fit in fits])
-        if by_label is not None:
-            by_label.add(row, [fit.prediction for fit in fits])
-        alarms.setdefault(row, []).extend(_row_alarms(row, fits, tested))
-        del fits  # predictions of many targets are large: gone before the next row's come
+        found = _test_row(row, _fit_seeds(row, share, own, problem.config), split, tested, tallies)
+        losses[row] = found.losses
+        if found.chosen:
+            chosen[row] = {**chosen.get(row, {}), "head": found.chosen}
+        scores.append(found.scores.assign(repeat=share.repeat, fold=share.fold))
+        alarms.setdefault(row, []).extend(found.alarms)
         on_row()
         seconds = time.perf_counter() - begun + _seconds(own)
         _say_row(problem, share, _row_line(row, losses[row], split, seconds))
         if stop is not None and stop.is_set:
-            stop.leave(f"in repeat {repeat} fold {fold}; finished folds are kept")
-    table = pd.concat(scores, ignore_index=True)
-    samples = problem.samples[split.test]
-    targets = None if tally is None else tally.close()
+            stop.leave(f"in repeat {share.repeat} fold {share.fold}; finished folds are kept")
     return Share(
-        repeat,
-        fold,
-        samples,
+        share.repeat,
+        share.fold,
+        problem.samples[split.test],
         losses,
-        table,
+        pd.concat(scores, ignore_index=True),
         alarms,
         trained,
-        targets=targets,
+        targets=None if tally is None else tally.close(),
         chosen=chosen,
         added=_n_added(share, split.targets.names),
         labels=None if by_label is None else by_label.close(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """What the test rows say of a row: losses (n_seeds, n_test), scores, alarms, settings."""
+
+    losses: np.ndarray
+    scores: pd.DataFrame
+    alarms: list[Alarm]
+    chosen: Mapping[str, Any] | None
+
+
+def _test_row(
+    row: str,
+    fits: Sequence[RowFit],
+    split: Fold,
+    tested: Targets,
+    tallies: Sequence[TargetTally | LabelTally],
+) -> _Tested:
+    """Measure the fits of a row, whose predictions, large, end here."""
+    losses, table = _judge(row, fits, split, tested)
+    for tally in tallies:
+        tally.add(row, [fit.prediction for fit in fits])
+    return _Tested(losses, table, _row_alarms(row, fits, tested), fits[0].chosen)
+
+
+def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Alarm]]:
+    """What the encoders of a fold say of themselves, by name."""
+    return {
+        name: [a for run in runs for a in encoder_alarms(name, run["n_latent"], run)]
+        for name, runs in trained.items()
+    }
 
 
 def _say_row(problem: Problem, share: OpenShare, line: str) -> None:

@@ -156,15 +156,11 @@ def make_problem(
         If the data, the folds or the rows asked for cannot be had.
     """
     matrix = open_matrix(x)
-    if isinstance(multilabel, str) and multilabel.startswith(PREFIX):
-        multilabel = read_obsm(matrix, multilabel.removeprefix(PREFIX))
-    levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
+    levels, marks = _open_answers(matrix, y, multilabel)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
-    n_y = max((m.n_samples for m in (levels, marks) if m is not None), default=None)
-    opened = resolve_encoders(encoders or {}, reserved=ALL_ROWS)
-    obs = matrix.obs.iloc[rows]
+    obs, opened = matrix.obs.iloc[rows], resolve_encoders(encoders or {}, reserved=ALL_ROWS)
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
@@ -178,30 +174,35 @@ def make_problem(
     )
     all_groups = resolve_groups(matrix.obs, config.group)
     groups = None if all_groups is None else all_groups[rows]
-    left_out = None
-    if config.leave_out is not None:
-        left_out = _strata_to_leave(obs, config.leave_out, label)
-    folds = _deal(config, rows.size, strata, groups, is_label=is_label, left_out=left_out)
-    rival = linear_rival(values.kind, names, config.linear_rival)
+    left = _strata_to_leave(obs, config.leave_out, label)
+    folds = _deal(config, rows.size, strata, groups, is_label=is_label, left_out=left)
     _check_augment(values.kind, folds, config, opened, generator)
     return Problem(
         matrix=matrix,
         rows=rows,
         targets=values,
         dropped=dropped,
-        n_y=n_y,
+        n_y=max((m.n_samples for m in (levels, marks) if m is not None), default=None),
         strata=strata,
         all_groups=all_groups,
         folds=folds,
         ladder=names,
         encoders=opened,
-        rival=rival,
+        rival=linear_rival(values.kind, names, config.linear_rival),
         config=config,
         own=_own_genes(columns, names, config, matrix, rows),
         own_columns=columns,
         generator=generator,
         label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
     )
+
+
+def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | None, Matrix | None]:
+    """The files of levels and of zeros and ones, which may be an array of X's own obsm."""
+    if isinstance(multilabel, str) and multilabel.startswith(PREFIX):
+        multilabel = read_obsm(matrix, multilabel.removeprefix(PREFIX))
+    levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
+    return levels, marks
 
 
 def _check_augment(
@@ -282,14 +283,16 @@ def _own_genes(
     return read_own_genes(columns, matrix, rows)
 
 
-def _strata_to_leave(obs: pd.DataFrame, column: str, label: str | None) -> np.ndarray:
-    """Values of the column whose strata are left out in turn.
+def _strata_to_leave(obs: pd.DataFrame, column: str | None, label: str | None) -> np.ndarray | None:
+    """Values of the column whose strata are left out in turn; None where none is asked for.
 
     Raises
     ------
     InputError
         If there is no such column, it is the label, or a sample has no entry.
     """
+    if column is None:
+        return None
     if column not in obs.columns or column == label:
         others = ", ".join(str(name) for name in obs.columns if name != label)
         raise InputError(

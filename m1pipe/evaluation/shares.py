@@ -157,16 +157,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     InputError
         If a share is missing, or has other samples or rows than the plan.
     """
-    found = {share.key: share for share in shares}
-    missing = [key for key in plan.shares if key not in found]
-    if missing:
-        named = ", ".join(_name_share(key) for key in missing[:5])
-        raise InputError(
-            f"crossval: expected {len(plan.shares)} shares; {len(missing)} are missing ({named}): "
-            "run them first"
-        )
-    ordered = [found[key] for key in plan.shares if key[2] is None]
-    smaller = [found[key] for key in plan.shares if key[2] is not None]
+    ordered, smaller = _in_order(plan, shares)
     by_seed = _gather_losses(plan, ordered)
     losses = {row: values.mean(axis=0) for row, values in by_seed.items()}
     scores = pd.concat([share.scores for share in ordered], ignore_index=True)
@@ -187,28 +178,57 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
         seed_scores=scores[scores["model"].isin(several)].reset_index(drop=True),
         seed_losses={row: by_seed[row] for row in several},
         comparisons=comparisons,
-        alarms=[
-            *plan.alarms,
-            *_merge_alarms(ordered),
-            *below_yardstick(
-                losses, plan.folds, yardstick=plan.ladder[0], metric=plan.info["metric"]
-            ),
-            *untested_pairs(comparisons, plan.headline),
-            *(unlearned_labels(labels) if len(labels) else []),
-        ],
+        alarms=_all_alarms(plan, ordered, losses, comparisons, labels),
         info={**_info(plan, ordered), **target_info, **_equivalence(plan, losses)},
         strata=plan.strata,
         curve=curve,
-        curve_tests=curve_tests(
-            curve,
-            plan.family,
-            metric=plan.info["metric"],
-            n_folds=int(plan.folds.max()) + 1,
-            by_strata=plan.headline != "nadeau_bengio",
-        ),
+        curve_tests=_test_curve(plan, curve),
         targets=targets,
         labels=labels,
         calibration=calibration,
+    )
+
+
+def _in_order(plan: Plan, shares: Sequence[Share]) -> tuple[list[Share], list[Share]]:
+    """Shares of whole folds and of fewer training rows; refused where one is missing."""
+    found = {share.key: share for share in shares}
+    missing = [key for key in plan.shares if key not in found]
+    if missing:
+        named = ", ".join(_name_share(key) for key in missing[:5])
+        raise InputError(
+            f"crossval: expected {len(plan.shares)} shares; {len(missing)} are missing ({named}): "
+            "run them first"
+        )
+    ordered = [found[key] for key in plan.shares if key[2] is None]
+    return ordered, [found[key] for key in plan.shares if key[2] is not None]
+
+
+def _all_alarms(
+    plan: Plan,
+    shares: Sequence[Share],
+    losses: Mapping[str, np.ndarray],
+    comparisons: pd.DataFrame,
+    labels: pd.DataFrame,
+) -> list[Alarm]:
+    """What was known before, what the folds found, what the whole says."""
+    metric = plan.info["metric"]
+    return [
+        *plan.alarms,
+        *_merge_alarms(shares),
+        *below_yardstick(losses, plan.folds, yardstick=plan.ladder[0], metric=metric),
+        *untested_pairs(comparisons, plan.headline),
+        *(unlearned_labels(labels) if len(labels) else []),
+    ]
+
+
+def _test_curve(plan: Plan, curve: pd.DataFrame) -> pd.DataFrame:
+    """Tests of the declared family at every number of training rows."""
+    return curve_tests(
+        curve,
+        plan.family,
+        metric=plan.info["metric"],
+        n_folds=int(plan.folds.max()) + 1,
+        by_strata=plan.headline != "nadeau_bengio",
     )
 
 
