@@ -23,7 +23,7 @@ from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.runs.compression import gather_folds, save_fold
 from m1pipe.runs.provenance import make_provenance
-from m1pipe.runs.trials import keep_if_best, read_records, settle_best, trial_file
+from m1pipe.runs.trials import drop_weights, keep_if_best, read_records, settle_best, trial_file
 from m1pipe.settings import to_dict
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.folds import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
@@ -310,6 +310,7 @@ def _test_best(
         "test": {SCORE: left, f"pca_{SCORE}": linear},
     }
     write_json(out / RESULT_FILE, json.loads(json.dumps(result)))
+    drop_weights(out / TRIALS)
     return result
 
 

@@ -87,8 +87,13 @@ def settle_best(
         write_json(part / "config.json", to_dict(encoder.config))
         write_json(part / "provenance.json", dict(provenance))
         write_text(part / CARD_FILE, model_card(encoder, str(out), provenance))
-    shutil.rmtree(kept, ignore_errors=True)  # it is in its place now
     return encoder
+
+
+def drop_weights(folder: Path) -> None:
+    """Let go of the encoder that was kept, once it is in its place and was measured."""
+    for kept in folder.glob("[0-9]*/"):
+        shutil.rmtree(kept)
 
 
 def _weights(folder: Path, number: int) -> Path:

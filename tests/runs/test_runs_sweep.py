@@ -85,6 +85,20 @@ def test_weights_that_are_lost_are_trained_anew(
     assert (out / "best/model.safetensors").read_bytes() == weights
 
 
+def test_a_sweep_that_ends_at_its_last_step_trains_nothing_anew(
+    data: Path, tmp_path: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s"
+    arguments = [data, "--out", out, "--neurons", "1,4", "--beta", 0, "--epochs", 2]
+    with monkeypatch.context() as patch:
+        patch.setattr("m1pipe.runs.sweep.unexplained", None)  # the best is settled, not measured
+        assert _run(*arguments) == 70
+    assert (out / "best/model.json").is_file() and not (out / "sweep.json").exists()
+    trained.clear()
+    assert _run(*arguments) == 0 and trained == []
+    assert [p.name for p in (out / "trials").iterdir() if p.is_dir()] == []
+
+
 def test_trials_in_any_order_keep_the_best(data: Path, tmp_path: Path, trained: list[int]) -> None:
     out = tmp_path / "s"
     arguments = [data, "--out", out, "--neurons", "1,4,2", "--beta", 0, "--epochs", 2]
