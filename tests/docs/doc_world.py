@@ -86,6 +86,7 @@ def labels(obs: pd.DataFrame) -> pd.DataFrame:
         "individual": donor,
         "alike": donor,
         "study": np.array(["Cheung", "Montgomery", "Pickrell"])[pd.factorize(donor)[0] % 3],
+        "population": np.where(pd.factorize(donor)[0] % 3 == 2, "YRI", "CEU"),
         "status": np.where((code + rng.integers(0, 2, len(code))) % 2, "case", "control"),
         "sample_type": np.where(rng.random(len(code)) < 0.2, "normal", "tumour"),
         "condition": np.array(["a", "b", "c", "d"])[np.arange(len(code)) % 4],

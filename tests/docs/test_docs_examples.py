@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from doc_world import make_fold_changes, make_queues, make_sources, without_resu
 from m1pipe.cli.main import cli
 from m1pipe.config import HeadConfig
 from m1pipe.encoder import plan
+from m1pipe.evaluation import compare
 from m1pipe.synthesis.config import QualityConfig
 
 # Lines that are not run, and why. Each has to be there, and its m1pipe command to be understood.
@@ -202,6 +204,8 @@ def _brief() -> Iterator[None]:
         _at_most(patch, HeadConfig, epochs=3)
         _at_most(patch, QualityConfig, n_resamples=2, n_permutations=5, n_seeds=1, n_draws=1)
         _at_most(patch, QualityConfig, max_samples=40, max_genes=50)
+        for name, n_draws in (("bootstrap_interval", 50), ("sign_flip", 99)):
+            patch.setattr(compare, name, partial(getattr(compare, name), n_draws=n_draws))
         patch.setattr(plan, "resolve_epochs", lambda training, steps: 3)
         yield
 
