@@ -145,7 +145,8 @@ def _write_contrasts(folder: Path, genes: anndata.AnnData) -> None:
     centred = genes.X - genes.X.mean(axis=0)
     for i, direction in enumerate(np.linalg.svd(centred, full_matrices=False)[2][:8]):
         for end, order in (("up", np.argsort(-direction)), ("down", np.argsort(direction))):
-            sets += f"axis {i} {end}\t-\t" + "\t".join(genes.var_names[order[:25]]) + "\n"
+            name = f"axis {i} {end}" if i else f"TERM{end.removeprefix('up')}"
+            sets += f"{name}\t-\t" + "\t".join(genes.var_names[order[:25]]) + "\n"
     for name in ("go.gmt", "go_bp_2021.gmt"):
         (folder / name).write_text(sets)
 

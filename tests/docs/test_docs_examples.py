@@ -31,6 +31,7 @@ from m1pipe.cli.main import cli
 from m1pipe.config import HeadConfig
 from m1pipe.encoder import plan
 from m1pipe.evaluation import compare
+from m1pipe.plots import style
 from m1pipe.synthesis.config import QualityConfig
 
 # Lines that are not run, and why. Each has to be there, and its m1pipe command to be understood.
@@ -69,6 +70,9 @@ m1pipe -q train train.h5ad --out runs/generator --latent 8 --condition tissue
 m1pipe -q generate runs/generator -n 60 --out s.h5ad
 cp changes.h5ad lfc.h5ad
 cp changes.h5ad signatures.h5ad
+m1pipe -q train lfc.h5ad --out runs/ae --latent 4 --beta 0
+m1pipe -q enrich lfc.h5ad --gene-sets go.gmt --out go.h5ad
+m1pipe -q sweep lfc.h5ad --neurons 1,3 --beta 0 --out sweep
 """
 # Sizes that the examples ask for, and those that serve to see whether they run. UMAP is compiled
 # for half a minute; its own tests are in tests/plots and notebooks/.
@@ -199,13 +203,17 @@ def folder(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture(autouse=True, scope="module")
 def _brief() -> Iterator[None]:
-    """Whether an example runs does not depend on how long it trains, resamples and permutes."""
+    """Whether an example runs does not depend on how long it trains and resamples.
+
+    Nor on the pictures of its report, which other tests look at.
+    """
     with pytest.MonkeyPatch.context() as patch:
         _at_most(patch, HeadConfig, epochs=3)
         _at_most(patch, QualityConfig, n_resamples=2, n_permutations=5, n_seeds=1, n_draws=1)
         _at_most(patch, QualityConfig, max_samples=40, max_genes=50)
         for name, n_draws in (("bootstrap_interval", 50), ("sign_flip", 99)):
             patch.setattr(compare, name, partial(getattr(compare, name), n_draws=n_draws))
+        patch.setattr(style, "data_uri", lambda figure: "data:,")
         patch.setattr(plan, "resolve_epochs", lambda training, steps: 3)
         yield
 
