@@ -54,7 +54,7 @@ def make_sources(folder: Path, study: Path) -> None:
     _counts(isoforms).to_csv(folder / "isoforms.tsv.gz", sep="\t", index_label="sample")
     unlabelled = _counts(parts["unlabelled"])
     unlabelled.to_csv(folder / "genes_unlabeled.tsv.gz", sep="\t", index_label="sample")
-    for name in ("labels", "alike"):
+    for name in ("labels", "alike", "tcga_labels"):
         genes.obs.to_csv(folder / f"{name}.tsv", sep="\t", index_label="sample")
     tissues = pd.DataFrame(index=unlabelled.index)
     tissues["tissue"] = tissues["cell_type"] = np.resize(TISSUES, len(unlabelled))
@@ -82,7 +82,8 @@ def labels(obs: pd.DataFrame) -> pd.DataFrame:
         "cell_type": tissue,
         "cancer": tissue,
         "donor": donor,
-        "patient": donor,
+        "patient": np.array([f"TCGA-{name}" for name in donor]),
+        "source": np.array(["tcga_rnaseq", "ovary", "colon", "bladder"])[np.arange(len(code)) % 4],
         "individual": donor,
         "alike": donor,
         "study": np.array(["Cheung", "Montgomery", "Pickrell"])[pd.factorize(donor)[0] % 3],

@@ -86,6 +86,7 @@ SMALLER = {
     "--method umap": "--method pca",
     "--trials 30": "--trials 3",
     "--train-sizes 20,50,100,300": "--train-sizes 20,50",
+    "--train-sizes 20,50,100": "--train-sizes 20,50",
 }
 # What a command needs beyond the test extra.
 NEEDS = {"m1pipe contrasts ": "inmoose", "--sampler optuna": "optuna"}
@@ -98,7 +99,7 @@ KNOWN = dict(commands())
 # Documents whose sections begin anew, and sections that go on with the files of another one.
 APART = ("docs/results.md",)
 AFTER = {
-    "## Synthetic samples among the training rows: the same file": "## Cancer type",
+    "## Synthetic samples among the training rows: tcga_rnaseq_6cancers": "## Cancer type",
     "### tcga_rnaseq_6cancers, conditional by cancer": "## Cancer type",
     "### sc_pbmc_kang12k, conditional by cell_type": "## Cell types",
     "## Own genes, and few labels: paired_scmixology": "## Isoform levels",
