@@ -197,7 +197,7 @@ def _step_by_blocks(
     factor = (weight * (2 / n_out))[:, :, None]
     for start in range(0, n_out, block := block_width(h, n_out)):
         columns = slice(start, start + block)
-        target = y[:, columns].index_select(0, piece.rows)[places]
+        target = _targets(y[:, columns], piece, places)
         gap = block_gaps(stack, h, target, columns)
         total += (gap.square().sum(2) * weight).sum(1, dtype=torch.float64)
         gap.mul_(factor)
@@ -212,6 +212,16 @@ def _step_by_blocks(
             _update(stack, k, tensor.detach(), tensor.grad, step)
             tensor.grad = None
     return total / n_out
+
+
+def _targets(y: Tensor, piece: Piece, places: Tensor) -> Tensor:
+    """Targets of every head's rows, (n_heads, n_taken, n_columns).
+
+    Rows are selected twice: indexing by `places` takes five times as long.
+    """
+    return (
+        y.index_select(0, piece.rows).index_select(0, places.flatten()).unflatten(0, places.shape)
+    )
 
 
 def block_width(hidden: Tensor, n_out: int) -> int:
@@ -273,7 +283,7 @@ def validation_losses(stack: Stack, piece: Piece, y: Tensor) -> Tensor:
     total = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
     for start in range(0, n_out, block := block_width(hidden, n_out)):
         columns = slice(start, start + block)
-        target = y[:, columns].index_select(0, piece.rows)[places]
+        target = _targets(y[:, columns], piece, places)
         gap = block_gaps(stack, hidden, target, columns)
         total += (gap.square_().sum(2) * weight).sum(1, dtype=torch.float64)
     return total / n_out
