@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
-from m1pipe.training.averaging import averaged, load_average, start_average, update_average
+from m1pipe.training.averaging import (
+    averaged,
+    load_average,
+    moving_values,
+    start_average,
+    update_average,
+)
 from m1pipe.training.best import judge, ran_out
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision
@@ -67,6 +73,11 @@ class Loop:
     state: FitState
     saved_at: float = 0.0
     leaves: bool = False
+
+    @cached_property
+    def moving(self) -> dict[str, Tensor]:
+        """What the steps change, looked up once."""
+        return moving_values(self.module)
 
     @property
     def device(self) -> torch.device:
@@ -240,7 +251,7 @@ def take_step(loop: Loop, batch: Batch, sums: dict[str, float], loss: Tensor) ->
     state.step += 1
     if state.average is not None:
         done = state.epoch * loop.batches.n_steps + state.step
-        update_average(state.average, loop.module, decay=loop.config.ema, n_steps=done)
+        update_average(state.average, loop.moving, decay=loop.config.ema, n_steps=done)
     state.count += n_rows
     state.sums = added(state.sums, sums)
     if loop.observer.on_step is not None:

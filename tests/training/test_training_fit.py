@@ -15,6 +15,7 @@ from m1pipe.data.batches import MemoryBatches
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.training import loop as loop_module
+from m1pipe.training.averaging import moving_values, start_average, update_average
 from m1pipe.training.faults import explain_rows
 from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit import fit
@@ -391,3 +392,14 @@ def test_gradient_is_clipped_to_its_norm_or_left_alone(most: float) -> None:
     factor = min(1.0, most / length) if most else 1.0
     for p, gradient in zip(module.parameters(), before, strict=True):
         torch.testing.assert_close(p.grad, factor * gradient)
+
+
+def test_values_looked_up_once_follow_the_module() -> None:
+    """Modules that are trained together get new storage for the same parameters."""
+    module = _linear()
+    values, average = moving_values(module), start_average(module)
+    for p in module.parameters():
+        p.data = torch.full_like(p, 7.0)
+    update_average(average, values, decay=0.0, n_steps=1)
+    assert set(average) == {"weight", "bias"}
+    assert all(bool((value == 7.0).all()) for value in average.values())
