@@ -140,13 +140,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
             labels = _read_labels(file["labels"]) if "labels" in file else None
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
-    scores = pd.read_csv(
-        path / "scores.csv",
-        dtype={"model": str, "metric": str},
-        keep_default_na=False,
-        na_values=["NaN"],
-        float_precision="round_trip",
-    )
+    scores = _read_scores(path / "scores.csv")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
     repeat, fold, n_train = key
     return Share(
@@ -162,6 +156,17 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         facts.get("chosen", {}),
         facts.get("added", {}),
         labels,
+    )
+
+
+def _read_scores(path: Path) -> pd.DataFrame:
+    """Scores of a share, bit for bit."""
+    return pd.read_csv(
+        path,
+        dtype={"model": str, "metric": str},
+        keep_default_na=False,
+        na_values=["NaN"],
+        float_precision="round_trip",
     )
 
 
