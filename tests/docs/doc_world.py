@@ -27,6 +27,7 @@ SETTINGS = {
     "ae.toml": "beta = 0.0\n",
     "ae50.toml": "beta = 0.0\nn_latent = 50\n",
     "vae50.toml": "n_latent = 50\n",
+    "relu.toml": "beta = 0.0\nlatent_activation = 'relu'\nlinear_skip = false\n",
     "sg_ae.toml": "beta = 0.0\nn_latent = 10\n",
     "sg_vae.toml": "n_latent = 10\n",
     "space.toml": "lr = {low = 1e-4, high = 1e-2, log = true}\nhidden = [[], [16]]\n",
@@ -54,7 +55,7 @@ def make_sources(folder: Path, study: Path) -> None:
     _counts(isoforms).to_csv(folder / "isoforms.tsv.gz", sep="\t", index_label="sample")
     unlabelled = _counts(parts["unlabelled"])
     unlabelled.to_csv(folder / "genes_unlabeled.tsv.gz", sep="\t", index_label="sample")
-    for name in ("labels", "alike", "tcga_labels"):
+    for name in ("labels", "alike", "same", "tcga_labels"):
         genes.obs.to_csv(folder / f"{name}.tsv", sep="\t", index_label="sample")
     tissues = pd.DataFrame(index=unlabelled.index)
     tissues["tissue"] = tissues["cell_type"] = np.resize(TISSUES, len(unlabelled))
@@ -86,6 +87,7 @@ def labels(obs: pd.DataFrame) -> pd.DataFrame:
         "source": np.array(["tcga_rnaseq", "ovary", "colon", "bladder"])[np.arange(len(code)) % 4],
         "individual": donor,
         "alike": donor,
+        "signature": donor,
         "study": np.array(["Cheung", "Montgomery", "Pickrell"])[pd.factorize(donor)[0] % 3],
         "population": np.where(pd.factorize(donor)[0] % 3 == 2, "YRI", "CEU"),
         "status": np.where((code + rng.integers(0, 2, len(code))) % 2, "case", "control"),
@@ -112,6 +114,7 @@ def _log_share(data: anndata.AnnData) -> pd.DataFrame:
 def _write_matrices(folder: Path, genes: anndata.AnnData, isoforms: anndata.AnnData) -> None:
     """Log levels of a cohort; of an outside set counts, and the levels that they go with."""
     genes.write_h5ad(folder / "cohort.h5ad")
+    genes.write_h5ad(folder / "pbmc3000.h5ad")
     gtex = genes.copy()
     gtex.obs_names = [f"GTEX-{donor}-{i}" for i, donor in enumerate(genes.obs["donor"])]
     gtex.write_h5ad(folder / "gtex.h5ad")

@@ -83,6 +83,10 @@ SMALLER = {
     "simulate expression": "simulate expression --n-training 100 --n-held-out 100 --n-genes 60",
     "-n 6000": "-n 60",
     "--repeats 3": "--repeats 1",
+    "--neurons 50,200,1000": "--neurons 3",
+    "--neurons 10,50": "--neurons 3",
+    "--neurons 1,10,50,200,500,1000,2000 --layers 1,2,3,4,5,6,8,10": "--neurons 1,3 --layers 1,2",
+    "--total 2000": "--total 20",
     "--method umap": "--method pca",
     "--trials 30": "--trials 3",
     "--train-sizes 20,50,100,300": "--train-sizes 20,50",
@@ -101,6 +105,7 @@ APART = ("docs/results.md",)
 AFTER = {
     "## Synthetic samples among the training rows: tcga_rnaseq_6cancers": "## Cancer type",
     "### tcga_rnaseq_6cancers, conditional by cancer": "## Cancer type",
+    "### Loss against neurons and against layers": "## Compression: autoencoder",
     "### sc_pbmc_kang12k, conditional by cell_type": "## Cell types",
     "## Own genes, and few labels: paired_scmixology": "## Isoform levels",
 }
