@@ -22,8 +22,9 @@ from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.data.writer import MatrixWriter
+from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.labelled import Labelled, load_labelled, own_genes
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
@@ -232,7 +233,8 @@ class Predictor:
             predicted = np.exp2(predicted) - 1
         elif have not in ENDS_AT_ZERO:
             return predicted
-        return np.maximum(predicted, 0, dtype=np.float32)
+        found: np.ndarray = np.maximum(predicted, 0, dtype=np.float32)
+        return found
 
     def _annotated(self, obs: pd.DataFrame, X: np.ndarray) -> pd.DataFrame:
         """Copy of obs with the likeliest class of each sample, where there are classes."""

@@ -156,7 +156,7 @@ class Aligned:
         """Library size of each row over the recipe's genes, where counts are normalised."""
         if not self.matrix.units.is_counts:
             return None
-        totals = X.sum(axis=1, dtype=np.float64)
+        totals: np.ndarray = X.sum(axis=1, dtype=np.float64)
         unknown = np.flatnonzero(np.isnan(totals))
         if unknown.size:
             raise InputError(

@@ -79,7 +79,8 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dictionary of a configuration, ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return found
 
 
 def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config") -> Config:
@@ -106,7 +107,8 @@ def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config")
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(kind, merged, layer, where)
-    return _construct(kind, merged, where)
+    found: Config = _construct(kind, merged, where)
+    return found
 
 
 def _parts(kind: type) -> dict[str, type]:

@@ -125,8 +125,12 @@ def test_objects_say_what_they_are(
     x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
 ) -> None:
     found = repr(encoder)
-    assert found.startswith("Encoder(20 genes in log2_normalized1 (target sum 10000); 3 latents, ")
-    assert f"{encoder.summary['active_units']} active; gaussian, beta 1; R2 " in found
+    r2, active = encoder.summary["r2"], encoder.summary["active_units"]
+    assert found.startswith(
+        "Encoder(20 genes in log2_normalized1 (target sum 10000), 3 latents, gaussian, beta 1; "
+        f"held-out R2 {r2:.3f} (PCA "
+    )
+    assert found.endswith(f"{active} of 3 units active)")
     predictor = fit_predictor(x, FitConfig(head=HEAD), y=y, encoder=encoder)
     assert repr(predictor) == f"Predictor(6 targets (T0, T1, T2, ...) from {found})"
     result = m1pipe.cross_validate(x, y, config=CONFIG)

@@ -7,7 +7,7 @@ import click
 from m1pipe.config import CrossvalConfig
 
 
-class Widths(click.ParamType):
+class Widths(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
     """Layer widths such as "512" or "512,256"; "none" for no hidden layer."""
 
     name = "widths"

@@ -73,7 +73,7 @@ def row_digests(X: ArrayLike) -> list[str]:
     return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in rows]
 
 
-def near_radius(signatures: NDArray) -> float:
+def near_radius(signatures: np.ndarray) -> float:
     """Distance of signatures within which rows count as near-identical."""
     distance = np.linalg.norm(signatures - np.median(signatures, axis=0), axis=1)
     return max(NEAR_IDENTICAL * float(np.median(distance)), 1e-12)

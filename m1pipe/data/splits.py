@@ -248,7 +248,8 @@ def _linked(entries: np.ndarray) -> np.ndarray:
     )
     _, component = connected_components(links, directed=False)
     first = pd.Series(names).groupby(component[n:]).first()
-    return first.loc[component[:n]].to_numpy(dtype=object)
+    found: np.ndarray = first.loc[component[:n]].to_numpy(dtype=object)
+    return found
 
 
 def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
@@ -381,7 +382,10 @@ def _draw_groups(
     """Mask of whole groups that hold about n_val rows, never all of them."""
     n_groups = int(groups.max()) + 1
     if strata is not None and 2 <= round(groups.size / n_val) <= n_groups:
-        return _deal(groups.size, round(groups.size / n_val), _state(seed, 0), strata, groups) == 0
+        found: np.ndarray = (
+            _deal(groups.size, round(groups.size / n_val), _state(seed, 0), strata, groups) == 0
+        )
+        return found
     order = _generator(seed).permutation(n_groups)
     reached = np.cumsum(np.bincount(groups)[order])
     n_chosen = int(np.argmin(np.abs(reached - n_val))) + 1

@@ -52,7 +52,7 @@ class GeneTransform:
         self._check_width(X)
         if self.levels is not None:
             return normal_scores.to_scores(X, self.levels)
-        out = np.subtract(X, self.location, dtype=np.float32)
+        out: np.ndarray = np.subtract(X, self.location, dtype=np.float32)
         out /= self.scale
         return out
 
@@ -72,7 +72,7 @@ class GeneTransform:
         self._check_width(X)
         if self.levels is not None:
             return normal_scores.from_scores(X, self.levels)
-        out = np.multiply(X, self.scale, dtype=np.float32)
+        out: np.ndarray = np.multiply(X, self.scale, dtype=np.float32)
         out += self.location
         return out
 
@@ -262,7 +262,8 @@ def floored_scale(spread: np.ndarray) -> np.ndarray:
     varying = spread[spread > 0]
     if varying.size == 0:
         return np.ones_like(spread)
-    return np.maximum(spread, FLOOR_SHARE * np.median(varying))
+    floored: np.ndarray = np.maximum(spread, FLOOR_SHARE * np.median(varying))
+    return floored
 
 
 def _accumulate(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> _Moments:

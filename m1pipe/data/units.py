@@ -185,7 +185,8 @@ def scale_rows(X: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarr
     """
     totals = np.asarray(totals, dtype=np.float64)
     factors = np.divide(target_sum, totals, out=np.ones_like(totals), where=totals != 0)
-    return np.asarray(X, dtype=np.float64) * factors[:, None]
+    found: np.ndarray = np.asarray(X, dtype=np.float64) * factors[:, None]
+    return found
 
 
 def convert_units(

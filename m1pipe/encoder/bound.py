@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.impute import impute_array
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.encoder.trained import Encoder
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, known_only
 from m1pipe.recipe import MIN_COVERAGE

@@ -52,4 +52,5 @@ def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray
     if isinstance(module.inputs, CountInputs):
         means: np.ndarray = module.inputs.mean_counts.cpu().numpy()
         return means
-    return scaler.invert(pca.mean[None])[0]
+    found: np.ndarray = scaler.invert(pca.mean[None])[0]
+    return found

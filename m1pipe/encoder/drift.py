@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.summary import gene_scale, measured_rows
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.encoder.trained import Encoder
 from m1pipe.recipe import MIN_COVERAGE, Aligned
 
 GAP_SAMPLES = 512
@@ -168,7 +169,8 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
     full, part = (encoder.encode_array(encoder.scaler.invert(X), codes) for X in (whole, gapped))
     spread = full.std(axis=0, dtype=np.float64)
     moved = np.sqrt(np.mean((part - full).astype(np.float64) ** 2, axis=0))
-    return np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
+    found: np.ndarray = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
+    return found
 
 
 def _drift(

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.units import Units
+from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, OfRows
+from m1pipe.encoder.trained import Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE
 
@@ -203,7 +204,8 @@ def _active(encoder: Encoder) -> np.ndarray:
 
 def _spread(encoder: Encoder) -> np.ndarray:
     """Standard deviation of each unit over the samples of the summary, shape (n_latent,)."""
-    return np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
+    found: np.ndarray = np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
+    return found
 
 
 def _mean_samples(encoder: Encoder) -> np.ndarray:

@@ -30,7 +30,7 @@ error_q99, error_beyond
     standardised genes), and the share of validation rows that lie beyond it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -319,3 +319,14 @@ def _watching(module: VAEModule) -> Iterator[_Spans]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def health(summary: Mapping[str, Any]) -> str:
+    """In words: how well the genes come back, beside PCA, and how many units carry anything."""
+    rows = "held-out" if summary["r2_rows"] == "validation" else "training"
+    r2, pca = (
+        "undefined" if value is None else f"{value:.3f}"
+        for value in (summary["r2"], summary["pca_r2"])
+    )
+    n_latent = len(summary["mu_variance"])
+    return f"{rows} R2 {r2} (PCA {pca}), {summary['active_units']} of {n_latent} units active"

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
+from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
 from m1pipe.encoder.condition import Condition
 from m1pipe.encoder.counting import seen_by
 from m1pipe.encoder.missing import class_means, fill_missing
+from m1pipe.encoder.summary import health
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
@@ -28,7 +30,6 @@ from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align
 from m1pipe.settings import to_dict
 
 FORMAT_VERSION = 1
-CHUNK_ROWS = 1024
 OfRows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
 LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
@@ -73,18 +74,13 @@ class Encoder:
     condition: Condition | None = None
 
     def __repr__(self) -> str:
-        active, r2 = self.summary.get("active_units"), self.summary.get("r2")
-        parts = [
-            f"{len(self.genes):,} genes in {self.units}",
-            f"{self.n_latent} latents" + ("" if active is None else f", {active} active"),
-            f"{self.config.model.likelihood}, beta {self.config.model.beta:g}",
-        ]
-        if self.condition is not None:
-            parts.append(f"given {self.condition.column}")
-        if r2 is not None:
-            rows = "" if self.summary["r2_rows"] == "validation" else " of training rows"
-            parts.append(f"R2{rows} {r2:.3f}, PCA's {self.summary['pca_r2']:.3f}")
-        return f"Encoder({'; '.join(parts)})"
+        model = self.config.model
+        told = "" if self.condition is None else f", given {self.condition.column}"
+        trained = f"; {health(self.summary)}" if self.summary else ""
+        return (
+            f"Encoder({len(self.genes):,} genes in {self.units}, {self.n_latent} latents, "
+            f"{model.likelihood}, beta {model.beta:g}{told}{trained})"
+        )
 
     @property
     def genes(self) -> tuple[str, ...]:
@@ -177,10 +173,10 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_latent)
         """
         parts = [
-            encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), _tensor(c)).numpy()
-            for x, c in _chunks(X, codes)
+            encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), as_tensor(c)).numpy()
+            for x, c in chunks(X, codes)
         ]
-        return _joined(parts, self.n_latent)
+        return joined(parts, self.n_latent)
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Rows after the per-gene transform, as the network takes them, float32.
@@ -225,12 +221,12 @@ class Encoder:
         """
         mus, sds = [], []
         with evaluating(self.module), torch.no_grad():
-            for x, c in _chunks(X, codes):
+            for x, c in chunks(X, codes):
                 scaled = torch.from_numpy(self.scaled(x, c))
-                mu, logvar = self.module.encode(scaled, _tensor(c))
+                mu, logvar = self.module.encode(scaled, as_tensor(c))
                 mus.append(mu.numpy())
                 sds.append(torch.exp(0.5 * logvar).numpy())
-        return _joined(mus, self.n_latent), _joined(sds, self.n_latent)
+        return joined(mus, self.n_latent), joined(sds, self.n_latent)
 
     def decode(
         self,
@@ -254,14 +250,14 @@ class Encoder:
             In the units of training.
         """
         Z, start, parts = np.asarray(Z, dtype=np.float32), 0, []
-        for z, c in _chunks(Z, codes):
+        for z, c in chunks(Z, codes):
             depth = None
             if library is not None:
                 depth = torch.from_numpy(np.float32(library[start : start + len(z)]))[:, None]
             start += len(z)
-            levels = decode_mean(self.module, torch.from_numpy(z), _tensor(c), depth)
+            levels = decode_mean(self.module, torch.from_numpy(z), as_tensor(c), depth)
             parts.append(self.scaler.invert(levels.numpy()))
-        return _joined(parts, len(self.genes))
+        return joined(parts, len(self.genes))
 
     def reconstruct_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Expected levels of rows that are aligned already, from their latent means.
@@ -372,9 +368,9 @@ class Encoder:
         aligned = self._seen(data, min_coverage)
         codes = self.codes(aligned.matrix)
         parts = [
-            of_rows(X, _part(codes, start, stop)) for start, stop, X in aligned.blocks(CHUNK_ROWS)
+            of_rows(X, part_of(codes, start, stop)) for start, stop, X in aligned.blocks(CHUNK_ROWS)
         ]
-        return _joined(parts, width)
+        return joined(parts, width)
 
     def _seen(self, data: Any, min_coverage: float) -> Aligned:
         if isinstance(data, Aligned):
@@ -386,26 +382,3 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     packed = pack_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     with atomic_file(path) as temporary:
         temporary.write_bytes(packed)
-
-
-def _chunks(
-    X: np.ndarray, codes: np.ndarray | None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Some rows at a time, float32, and their classes."""
-    for start in range(0, len(X), CHUNK_ROWS):
-        stop = start + CHUNK_ROWS
-        yield np.asarray(X[start:stop], dtype=np.float32), _part(codes, start, stop)
-
-
-def _part(codes: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
-    return None if codes is None else codes[start:stop]
-
-
-def _tensor(codes: np.ndarray | None) -> torch.Tensor | None:
-    return None if codes is None else torch.from_numpy(codes)
-
-
-def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
-    if not parts:
-        return np.empty((0, width), dtype=np.float32)
-    return np.concatenate(parts).astype(np.float32, copy=False)

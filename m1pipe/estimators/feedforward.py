@@ -218,7 +218,8 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         ndarray, shape (n_samples,)
         """
         probabilities = _predict(self, X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        found: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
+        return found
 
 
 def _fit(

@@ -270,7 +270,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         noise = torch.randn(size, generator=generator, dtype=torch.float64)
         with torch.inference_mode():
             parts = [importance_bound(module, x, noise).numpy() for x in self._chunks(X)]
-        return np.concatenate(parts) + self.encoder_.scaler.log_slope(X).sum(axis=1)
+        found: np.ndarray = np.concatenate(parts) + self.encoder_.scaler.log_slope(X).sum(axis=1)
+        return found
 
     @available_if(_has_prior)
     def score(self, X: Any, y: Any = None) -> float:
@@ -338,7 +339,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _validated(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, settings.as_table(X), dtype=np.float32, reset=False)
+        found: np.ndarray = validate_data(self, settings.as_table(X), dtype=np.float32, reset=False)
+        return found
 
     def _module(self) -> VAEModule:
         """The network in double precision: a row's result then does not depend on its batch."""

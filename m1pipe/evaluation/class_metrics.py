@@ -12,7 +12,7 @@ confident mistake costs at most 16.1 nats. It is the resolution of float32 near 
 
 
 def check_probabilities(
-    prediction: NDArray, codes: NDArray, *, binary: bool
+    prediction: np.ndarray, codes: np.ndarray, *, binary: bool
 ) -> NDArray[np.float64]:
     """Class probabilities as columns.
 
@@ -44,13 +44,15 @@ def check_probabilities(
     return p
 
 
-def log_loss_per_sample(probabilities: NDArray, codes: NDArray) -> NDArray[np.float64]:
+def log_loss_per_sample(probabilities: np.ndarray, codes: np.ndarray) -> NDArray[np.float64]:
     """Minus the log of the true class's clipped probability, in nats, shape (n_samples,)."""
     own = probabilities[np.arange(len(codes)), codes.astype(np.intp)]
     return -np.log(clipped(own))
 
 
-def class_scores(probabilities: NDArray, codes: NDArray) -> tuple[dict[str, float], dict[str, str]]:
+def class_scores(
+    probabilities: np.ndarray, codes: np.ndarray
+) -> tuple[dict[str, float], dict[str, str]]:
     """Scores of class probabilities.
 
     Parameters
@@ -90,7 +92,7 @@ def class_scores(probabilities: NDArray, codes: NDArray) -> tuple[dict[str, floa
 
 
 def ranking_scores(
-    truth: NDArray, score: NDArray, *, what: str, suffix: str = ""
+    truth: np.ndarray, score: np.ndarray, *, what: str, suffix: str = ""
 ) -> tuple[dict[str, float], dict[str, str]]:
     """ROC-AUC and average precision, mean over the columns that have both outcomes."""
     varies = np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
@@ -105,7 +107,7 @@ def ranking_scores(
     return values, notes
 
 
-def left_out(metric: str, kept: NDArray, why: str) -> dict[str, str]:
+def left_out(metric: str, kept: np.ndarray, why: str) -> dict[str, str]:
     """Note on the columns that a metric leaves out, if it leaves out any."""
     if kept.all():
         return {}
@@ -114,16 +116,16 @@ def left_out(metric: str, kept: NDArray, why: str) -> dict[str, str]:
     return {metric: f"{lost} of {len(kept)} {why}{end}"}
 
 
-def mean(values: NDArray) -> float:
+def mean(values: np.ndarray) -> float:
     """Mean, or NaN of nothing (without numpy's warning)."""
     return float(values.mean()) if len(values) else np.nan
 
 
-def _f1(codes: NDArray, predicted: NDArray, labels: NDArray) -> float:
+def _f1(codes: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
     """Unweighted mean of the F1 scores of `labels`."""
     return float(f1_score(codes, predicted, labels=labels, average="macro", zero_division=0.0))
 
 
-def clipped(p: NDArray) -> NDArray[np.float64]:
+def clipped(p: np.ndarray) -> NDArray[np.float64]:
     """Probabilities kept off 0 and 1."""
     return np.clip(p.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

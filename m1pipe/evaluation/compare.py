@@ -79,8 +79,8 @@ def declared_family(
 
 
 def compare(
-    losses: Mapping[str, NDArray],
-    folds: NDArray,
+    losses: Mapping[str, np.ndarray],
+    folds: np.ndarray,
     *,
     pairs: Iterable[Pair] = (),
     family: Iterable[Pair] = (),
@@ -143,7 +143,7 @@ def compare(
 
 
 def fold_tests(
-    losses: Mapping[str, NDArray], folds: NDArray, *, pairs: Iterable[Pair]
+    losses: Mapping[str, np.ndarray], folds: np.ndarray, *, pairs: Iterable[Pair]
 ) -> pd.DataFrame:
     """Per-sample paired t-test inside each test fold: the published Table 1 layout.
 
@@ -169,7 +169,7 @@ def fold_tests(
 
 
 def effect_table(
-    losses: Mapping[str, NDArray], *, pairs: Iterable[Pair], yardstick: str | None = None
+    losses: Mapping[str, np.ndarray], *, pairs: Iterable[Pair], yardstick: str | None = None
 ) -> pd.DataFrame:
     """Effect sizes of every pair, on per-sample losses averaged over repeats.
 
@@ -234,7 +234,9 @@ def compare_tables(
     )
 
 
-def fold_differences(loss_a: NDArray, loss_b: NDArray, folds: NDArray) -> NDArray[np.float64]:
+def fold_differences(
+    loss_a: np.ndarray, loss_b: np.ndarray, folds: np.ndarray
+) -> NDArray[np.float64]:
     """Difference of the mean test losses of every fold, shape (n_repeats * n_folds,).
 
     Parameters
@@ -246,9 +248,9 @@ def fold_differences(loss_a: NDArray, loss_b: NDArray, folds: NDArray) -> NDArra
 
 
 def _pair_tests(
-    a: NDArray,
-    b: NDArray,
-    folds: NDArray,
+    a: np.ndarray,
+    b: np.ndarray,
+    folds: np.ndarray,
     *,
     groups: ArrayLike | None,
     seed: int,
@@ -279,14 +281,14 @@ def _pair_tests(
     yield "bootstrap", replace(flipped, ci_low=low, ci_high=high, statistic=np.nan, p=np.nan)
 
 
-def _each_fold(folds: NDArray) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+def _each_fold(folds: np.ndarray) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Repeat, fold and the mask of its test samples."""
     for r, row in enumerate(folds):
         for k in np.unique(row):
             yield r, int(k), row == k
 
 
-def _check(losses: Mapping[str, NDArray], folds: NDArray, pairs: Iterable[Pair]) -> None:
+def _check(losses: Mapping[str, np.ndarray], folds: np.ndarray, pairs: Iterable[Pair]) -> None:
     """Refuse unknown models, shapes that differ and losses that are not finite."""
     for name in dict.fromkeys(name for pair in pairs for name in pair):
         if name not in losses:
@@ -310,6 +312,6 @@ def _check_ids(expected: pd.Index, found: pd.Index, what: str) -> None:
         )
 
 
-def _by_repeat(table: pd.DataFrame | pd.Series) -> NDArray:
+def _by_repeat(table: pd.DataFrame | pd.Series) -> np.ndarray:
     """Values as (n_repeats, n_samples)."""
     return np.atleast_2d(table.to_numpy().T)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from m1pipe.data.copies import near_radius
@@ -15,7 +15,7 @@ ENOUGH_TO_REPEAT = 200  # samples; with fewer the corrected test over repeated f
 
 
 def groups_on_both_sides(
-    groups: ArrayLike, folds: NDArray, *, name: str = "donor", left_out: str | None = None
+    groups: ArrayLike, folds: np.ndarray, *, name: str = "donor", left_out: str | None = None
 ) -> list[Alarm]:
     """Donors whose samples are in training and test rows of the same split.
 
@@ -53,7 +53,7 @@ def groups_on_both_sides(
 
 
 def copies_on_both_sides(
-    signatures: NDArray, folds: NDArray, samples: Sequence[str] | NDArray
+    signatures: np.ndarray, folds: np.ndarray, samples: Sequence[str] | np.ndarray
 ) -> list[Alarm]:
     """Samples that are in the data twice, with a split between them.
 
@@ -237,7 +237,7 @@ def nothing_tuned(n_train: int) -> list[Alarm]:
     return [Alarm("nothing_tuned", "note", text)]
 
 
-def constant_targets(values: NDArray, names: Sequence[str]) -> list[Alarm]:
+def constant_targets(values: np.ndarray, names: Sequence[str]) -> list[Alarm]:
     """Targets that never vary: they cost nothing to predict and flatter every model.
 
     Parameters

@@ -38,7 +38,7 @@ def skill(loss: ArrayLike, yardstick: ArrayLike) -> float:
     return -relative_difference(loss, yardstick)
 
 
-def is_flat(d: NDArray) -> bool:
+def is_flat(d: np.ndarray) -> bool:
     """Whether differences are all equal, up to the rounding of a subtraction.
 
     Parameters

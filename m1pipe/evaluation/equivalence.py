@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import ArrayLike, NDArray
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from m1pipe.evaluation.compare import Pair, fold_differences
@@ -77,8 +78,8 @@ def correlated_t(differences: ArrayLike, n_folds: int, *, rope: float) -> Poster
 
 
 def equivalence(
-    losses: Mapping[str, NDArray],
-    folds: NDArray,
+    losses: Mapping[str, np.ndarray],
+    folds: np.ndarray,
     *,
     pairs: Iterable[Pair],
     rope_share: float = ROPE,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LOG_OF
@@ -13,7 +12,7 @@ SMALLEST_TOTAL = 1.0
 _BLOCK_CELLS = 2**21
 
 
-def fraction_r2(prediction: NDArray, targets: Targets, mean: NDArray) -> float | None:
+def fraction_r2(prediction: np.ndarray, targets: Targets, mean: np.ndarray) -> float | None:
     """R2 of the isoforms' fractions against those that the training means give.
 
     Parameters
@@ -45,7 +44,7 @@ def fraction_r2(prediction: NDArray, targets: Targets, mean: NDArray) -> float |
     return 1 - sse / base if base > 0 else None
 
 
-def gene_blocks(genes: tuple[str, ...], n: int) -> list[tuple[NDArray, NDArray]]:
+def gene_blocks(genes: tuple[str, ...], n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Targets of genes with several isoforms, gene by gene, some genes at a time.
 
     Returns
@@ -67,7 +66,9 @@ def gene_blocks(genes: tuple[str, ...], n: int) -> list[tuple[NDArray, NDArray]]
     return blocks
 
 
-def _fractions(levels: NDArray, starts: NDArray, logged: bool) -> tuple[NDArray, NDArray]:
+def _fractions(
+    levels: np.ndarray, starts: np.ndarray, logged: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Fractions of each gene's total, equal ones where that is 0, and the totals."""
     linear = np.maximum(np.exp2(levels.astype(np.float64)) - 1 if logged else levels, 0)
     total = np.add.reduceat(linear, starts, axis=1)

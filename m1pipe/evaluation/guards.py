@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from m1pipe.evaluation.result import Alarm, Severity
 
@@ -43,7 +43,7 @@ def collapsed_predictor(
 
 
 def below_yardstick(
-    losses: Mapping[str, NDArray], folds: NDArray, *, yardstick: str, metric: str = "loss"
+    losses: Mapping[str, np.ndarray], folds: np.ndarray, *, yardstick: str, metric: str = "loss"
 ) -> list[Alarm]:
     """Models that do not beat the training mean (or the prior), over all or in some folds.
 

@@ -15,15 +15,18 @@ BIN_EDGES = np.array([0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.
 _THRESHOLD = 0.5
 
 
-def multilabel_loss_per_sample(probabilities: NDArray, labels: NDArray) -> NDArray[np.float64]:
+def multilabel_loss_per_sample(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> NDArray[np.float64]:
     """Binary log loss in nats, mean over the labels, shape (n_samples,)."""
     p = np.asarray(probabilities, dtype=np.float64)
     own = np.where(labels > _THRESHOLD, p, 1 - p)
-    return -np.log(clipped(own)).mean(axis=1)
+    found: NDArray[np.float64] = -np.log(clipped(own)).mean(axis=1)
+    return found
 
 
 def label_scores(
-    probabilities: NDArray, labels: NDArray
+    probabilities: np.ndarray, labels: np.ndarray
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Scores of label probabilities, as means over labels (macro) and over all cells (micro).
 
@@ -71,7 +74,7 @@ def label_scores(
     return values, notes | macro_notes | micro_notes
 
 
-def calibration_bins(probabilities: NDArray, truth: NDArray) -> NDArray[np.float64]:
+def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> NDArray[np.float64]:
     """Cells by their probability: how many, their probabilities and true ones summed.
 
     Parameters
@@ -92,7 +95,7 @@ def calibration_bins(probabilities: NDArray, truth: NDArray) -> NDArray[np.float
     return np.stack([np.bincount(place, w, minlength=n_bins).astype(np.float64) for w in weights])
 
 
-def calibration_error(bins: NDArray) -> float:
+def calibration_error(bins: np.ndarray) -> float:
     """Expected calibration error: mean distance of probability and frequency, over cells.
 
     Parameters
@@ -107,7 +110,7 @@ def calibration_error(bins: NDArray) -> float:
     return float(np.abs(bins[1] - bins[2]).sum() / bins[0].sum())
 
 
-def _at_the_top(truth: NDArray, probabilities: NDArray) -> dict[str, float]:
+def _at_the_top(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Precision at each k that is below the number of labels."""
     known = [k for k in PRECISION_AT if k < truth.shape[1]]
     return {f"precision_at_{k}": mean(precisions_at(truth, probabilities, k)) for k in known}

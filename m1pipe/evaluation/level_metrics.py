@@ -13,17 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 _BLOCK_CELLS = 2**20
 
 
-def squared_error_per_sample(prediction: NDArray, targets: NDArray) -> NDArray[np.float64]:
+def squared_error_per_sample(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
     """Mean over targets of the squared error, shape (n_samples,)."""
     total = np.zeros(len(targets))
     for columns in _column_blocks(targets.shape):
         error = _error(prediction[:, columns], targets[:, columns])
         total += np.einsum("ij,ij->i", error, error)
-    return total / targets.shape[1]
+    found: NDArray[np.float64] = total / targets.shape[1]
+    return found
 
 
 def target_table(
-    prediction: NDArray, targets: NDArray, train_mean: ArrayLike | None = None
+    prediction: np.ndarray, targets: np.ndarray, train_mean: ArrayLike | None = None
 ) -> pd.DataFrame:
     """Errors of every target over the test rows.
 
@@ -61,7 +62,7 @@ def target_table(
     return table
 
 
-def correlation(prediction: NDArray, targets: NDArray) -> NDArray[np.float64]:
+def correlation(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
     """Pearson correlation of each column.
 
     Parameters
@@ -82,7 +83,7 @@ def correlation(prediction: NDArray, targets: NDArray) -> NDArray[np.float64]:
 
 
 def level_scores(
-    prediction: NDArray, targets: NDArray, train_mean: ArrayLike | None = None
+    prediction: np.ndarray, targets: np.ndarray, train_mean: ArrayLike | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Pooled errors, R2 against the training means, and the median correlation of a target.
 
@@ -125,12 +126,15 @@ def level_scores(
     return values, notes
 
 
-def _error(prediction: NDArray, targets: NDArray) -> NDArray[np.float64]:
+def _error(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
     """Difference in float64."""
-    return np.subtract(prediction, targets, dtype=np.float64)
+    found: NDArray[np.float64] = np.subtract(prediction, targets, dtype=np.float64)
+    return found
 
 
-def _as_baseline(train_mean: ArrayLike | None, prediction: NDArray, n_targets: int) -> NDArray:
+def _as_baseline(
+    train_mean: ArrayLike | None, prediction: np.ndarray, n_targets: int
+) -> np.ndarray:
     """Training means in the prediction's precision; NaN where they are not given."""
     if train_mean is None:
         return np.full(n_targets, np.nan)

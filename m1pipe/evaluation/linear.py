@@ -38,7 +38,7 @@ class LinearFit:
     """
 
     basis: NDArray[np.float64]
-    weights: NDArray
+    weights: np.ndarray
     intercept: NDArray[np.float64]
     alpha: float
     alphas: NDArray[np.float64]
@@ -47,12 +47,13 @@ class LinearFit:
     @property
     def coef(self) -> NDArray[np.float64]:
         """Coefficients of the features, shape (n_features, n_targets)."""
-        return self.basis @ self.weights
+        found: NDArray[np.float64] = self.basis @ self.weights
+        return found
 
-    def predict(self, X: ArrayLike) -> NDArray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Predicted levels, shape (n_samples, n_targets), in the precision of the targets."""
         scores = np.asarray(X, dtype=np.float64) @ self.basis
-        out = scores.astype(self.weights.dtype) @ self.weights
+        out: np.ndarray = scores.astype(self.weights.dtype) @ self.weights
         out += self.intercept
         return out
 
@@ -109,12 +110,13 @@ class _Products:
     ee: NDArray[np.float64]  # diagonal of E E', (n,)
 
 
-def _spans_all(U: NDArray) -> bool:
+def _spans_all(U: np.ndarray) -> bool:
     """Whether U and the constant vector span every vector, so that nothing is outside."""
-    return U.shape[1] >= len(U) - 1
+    found: bool = U.shape[1] >= len(U) - 1
+    return found
 
 
-def _project(U: NDArray, Y: NDArray, mean: NDArray) -> tuple[NDArray, _Products]:
+def _project(U: np.ndarray, Y: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, _Products]:
     """Z = U'(Y - mean) in Y's precision, and the products; one pass over blocks of targets."""
     n, rank = U.shape
     Z = np.empty((rank, Y.shape[1]), dtype=np.result_type(Y.dtype, np.float32))
@@ -132,7 +134,9 @@ def _project(U: NDArray, Y: NDArray, mean: NDArray) -> tuple[NDArray, _Products]
     return Z, products
 
 
-def _leave_one_out(rotation: Rotation, products: _Products, alphas: NDArray) -> NDArray[np.float64]:
+def _leave_one_out(
+    rotation: Rotation, products: _Products, alphas: np.ndarray
+) -> NDArray[np.float64]:
     """Sum over targets, mean over samples, of the squared leave-one-out residuals."""
     U = rotation.left
     free = np.zeros(len(U))
@@ -150,7 +154,7 @@ def _leave_one_out(rotation: Rotation, products: _Products, alphas: NDArray) -> 
 
 def _search(
     rotation: Rotation, products: _Products, alphas: ArrayLike | None
-) -> tuple[NDArray, NDArray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Penalties tried and their leave-one-out losses: those given, or a grid and a finer one."""
     if alphas is not None:
         grid = np.atleast_1d(np.asarray(alphas, dtype=np.float64))

@@ -149,15 +149,16 @@ def _output_columns(targets: ArrayLike, kind: str, n_classes: int | None) -> NDA
     return np.eye(width)[values.astype(np.intp)]
 
 
-def _probabilities(logits: NDArray, kind: str) -> NDArray[np.float64]:
+def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     """Class or label probabilities of the outputs on the last axis."""
     if kind == "multiclass":
-        return softmax(logits, axis=-1)
+        found: NDArray[np.float64] = softmax(logits, axis=-1)
+        return found
     p = expit(logits)
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 
 
-def _inner_folds(coded: NDArray, groups: ArrayLike | None, seed: int) -> NDArray[np.intp]:
+def _inner_folds(coded: np.ndarray, groups: ArrayLike | None, seed: int) -> NDArray[np.intp]:
     """Inner fold of each row: units (donors or rows) dealt out class by class, shuffled."""
     n = len(coded)
     codes = coded.argmax(axis=1) if coded.shape[1] > 1 else coded[:, 0].astype(np.intp)
@@ -172,7 +173,7 @@ def _inner_folds(coded: NDArray, groups: ArrayLike | None, seed: int) -> NDArray
 
 
 def _search(
-    problem: Problem, kind: str, folds: NDArray, grid: NDArray
+    problem: Problem, kind: str, folds: np.ndarray, grid: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None]:
     """Penalties tried, their log losses on the rows left out, the mean fit of the best one."""
     if len(grid) == 1 or folds.max() == 0:
@@ -193,7 +194,7 @@ def _search(
     return grid[: len(losses)], np.array(losses), None if best is None else best.mean()
 
 
-def _mean_loss(probabilities: NDArray, problem: Problem, kind: str) -> float:
+def _mean_loss(probabilities: np.ndarray, problem: Problem, kind: str) -> float:
     """Weighted log loss of the held-out rows, clipped as in every report."""
     coded = problem.targets
     if kind == "multilabel":

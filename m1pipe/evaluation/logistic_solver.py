@@ -131,14 +131,14 @@ def solve(
 
 
 def _objective(
-    theta: NDArray,
+    theta: np.ndarray,
     *,
-    scale: NDArray,
+    scale: np.ndarray,
     problem: Problem,
-    train: NDArray,
-    active: NDArray,
+    train: np.ndarray,
+    active: np.ndarray,
     alpha: float,
-) -> tuple[float, NDArray]:
+) -> tuple[float, np.ndarray]:
     """Penalised total log loss of all fits and its gradient, in scaled coordinates."""
     solution = theta.reshape(scale.shape) * scale
     weights = solution[:-1]
@@ -154,7 +154,9 @@ def _objective(
     return total, (gradient * scale).ravel()
 
 
-def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray, NDArray]:
+def _losses(
+    logits: np.ndarray, problem: Problem, active: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Log losses, (n_samples, n_fits, n_outputs or 1), and their derivatives by the logits."""
     targets = problem.targets[:, None, :]
     if problem.softmax:
@@ -171,13 +173,16 @@ def _losses(logits: NDArray, problem: Problem, active: NDArray) -> tuple[NDArray
     return loss, (expit(logits) - targets) * active
 
 
-def _linear(scores: NDArray, weights: NDArray) -> NDArray[np.float64]:
+def _linear(scores: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
     """Scores times the weights of all fits, (n_samples, n_fits, n_outputs)."""
-    return (scores @ weights.reshape(len(weights), -1)).reshape(len(scores), *weights.shape[1:])
+    found: NDArray[np.float64] = (scores @ weights.reshape(len(weights), -1)).reshape(
+        len(scores), *weights.shape[1:]
+    )
+    return found
 
 
 def _preconditioner(
-    problem: Problem, train: NDArray, active: NDArray, alpha: float, solution: NDArray
+    problem: Problem, train: np.ndarray, active: np.ndarray, alpha: float, solution: np.ndarray
 ) -> NDArray[np.float64]:
     """Inverse root of the Hessian's diagonal at a solution, (rank + 1, n_fits, n_outputs)."""
     logits = _linear(problem.scores, solution[:-1]) + solution[-1]
@@ -190,11 +195,12 @@ def _preconditioner(
         rows = slice(start, start + _ROWS_A_BLOCK)
         hessian[:-1] += _linear(problem.scores[rows].T ** 2, spread[rows].reshape(-1, *p.shape[1:]))
     hessian[-1] = spread.sum(axis=0).reshape(p.shape[1:])
-    return 1 / np.sqrt(np.maximum(hessian, 1e-8))
+    found: NDArray[np.float64] = 1 / np.sqrt(np.maximum(hessian, 1e-8))
+    return found
 
 
 def _initial(
-    problem: Problem, share: NDArray, active: NDArray, start: Fits | None
+    problem: Problem, share: np.ndarray, active: np.ndarray, start: Fits | None
 ) -> NDArray[np.float64]:
     """Coefficients to start from: those given, else no weights and the prior's log-odds."""
     theta = np.zeros((problem.scores.shape[1] + 1, *share.shape))

@@ -118,7 +118,7 @@ def scores(
     return explained_scores(kind, prediction, targets, train_mean).values
 
 
-def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[NDArray, NDArray]:
+def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Prediction and targets as arrays of matching shapes; two classes as two columns."""
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}; found {kind!r}")
@@ -136,7 +136,7 @@ def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[NDAr
     return predicted, true
 
 
-def _check_finite(values: NDArray, what: str) -> None:
+def _check_finite(values: np.ndarray, what: str) -> None:
     """Refuse NaN and infinity, naming the first row (row sums show them without a mask)."""
     sums = values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
     if not np.isfinite(sums).all():

@@ -29,12 +29,15 @@ class _Smoother:
     kept: NDArray[np.float64]
     spans_all: bool
 
-    def residual(self, V: NDArray) -> NDArray[np.float64]:
+    def residual(self, V: np.ndarray) -> NDArray[np.float64]:
         """M V, as sums of what is kept, so that nothing cancels; V of shape (n, k)."""
         centred = V - V.mean(axis=0, dtype=np.float64)
         scores = self.left.T @ centred
         inside = self.left @ (self.kept[:, None] * scores)
-        return inside if self.spans_all else inside + (centred - self.left @ scores)
+        found: NDArray[np.float64] = (
+            inside if self.spans_all else inside + (centred - self.left @ scores)
+        )
+        return found
 
     def free(self) -> NDArray[np.float64]:
         """Diagonal of M, 1 minus the leverages, shape (n,)."""
@@ -45,8 +48,8 @@ class _Smoother:
 
 
 def predict_own_gene(
-    Y: NDArray, own: OwnGenes, test: OwnGenes, *, X: NDArray | None = None, X_test: NDArray
-) -> NDArray:
+    Y: np.ndarray, own: OwnGenes, test: OwnGenes, *, X: np.ndarray | None = None, X_test: np.ndarray
+) -> np.ndarray:
     """Fit every target on its own gene (and, with X, on all genes) and predict test rows.
 
     Parameters
@@ -85,7 +88,7 @@ def predict_own_gene(
     return out
 
 
-def _slopes(x: NDArray, mine: NDArray, y: NDArray, penalty: float) -> NDArray[np.float64]:
+def _slopes(x: np.ndarray, mine: np.ndarray, y: np.ndarray, penalty: float) -> NDArray[np.float64]:
     """Multiple of each target's own gene, 0 where nothing of the gene is its own."""
     spread = np.einsum("ij,ij->j", x, mine)
     usable = spread > _NO_SPREAD * len(x)
@@ -94,7 +97,7 @@ def _slopes(x: NDArray, mine: NDArray, y: NDArray, penalty: float) -> NDArray[np
 
 
 def _penalty_losses(
-    Y: NDArray, own: OwnGenes, smoother: _Smoother, train: NDArray, mine: NDArray
+    Y: np.ndarray, own: OwnGenes, smoother: _Smoother, train: np.ndarray, mine: np.ndarray
 ) -> NDArray[np.float64]:
     """Leave-one-out squared error of every penalty, over all targets that have a gene."""
     n, free = len(Y), smoother.free()[:, None]
@@ -113,7 +116,7 @@ def _penalty_losses(
     return losses
 
 
-def _standardised(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
+def _standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both by the training rows; a gene that is constant there becomes 0 in both."""
     mean, sd = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     constant = np.ptp(train, axis=0) == 0
@@ -126,7 +129,7 @@ def _no_ridge(n: int) -> Rotation:
     return Rotation(np.zeros(0), np.zeros((0, 0)), np.zeros((n, 0)), np.zeros(0))
 
 
-def _base(Y: NDArray, ridge: LinearFit | None, X_test: NDArray) -> NDArray:
+def _base(Y: np.ndarray, ridge: LinearFit | None, X_test: np.ndarray) -> np.ndarray:
     """What is predicted before the own genes: the ridge, or the training means."""
     if ridge is not None:
         return ridge.predict(X_test)
@@ -135,17 +138,17 @@ def _base(Y: NDArray, ridge: LinearFit | None, X_test: NDArray) -> NDArray:
 
 
 def _smooth(
-    rotation: Rotation, kept: NDArray, train: NDArray, X_test: NDArray | None
-) -> NDArray | float:
+    rotation: Rotation, kept: np.ndarray, train: np.ndarray, X_test: np.ndarray | None
+) -> np.ndarray | float:
     """What the same ridge predicts of the own genes in the test rows; 0 without a ridge."""
     if X_test is None:
         return 0.0
     weights = ((1 - kept) / rotation.singular)[:, None] * (rotation.left.T @ train)
-    predicted: NDArray = rotation.transform(X_test) @ weights
+    predicted: np.ndarray = rotation.transform(X_test) @ weights
     return predicted
 
 
-def _blocks(own: OwnGenes, n: int) -> Iterator[tuple[NDArray, NDArray]]:
+def _blocks(own: OwnGenes, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Targets that have a gene, some at a time, and the column of it."""
     step = max(1, _BLOCK_CELLS // n)
     has = own.has

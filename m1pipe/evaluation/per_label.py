@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from m1pipe.evaluation.label_metrics import BIN_EDGES, calibration_bins
@@ -45,12 +44,12 @@ class LabelSums:
     """
 
     n: int
-    positive: NDArray
-    pairs: NDArray
-    positive_units: NDArray
-    negative_units: NDArray
-    rows: Mapping[str, NDArray] = field(default_factory=dict)
-    bins: Mapping[str, NDArray] = field(default_factory=dict)
+    positive: np.ndarray
+    pairs: np.ndarray
+    positive_units: np.ndarray
+    negative_units: np.ndarray
+    rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+    bins: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class LabelTally:
@@ -64,13 +63,13 @@ class LabelTally:
         Of which samples are not independent.
     """
 
-    def __init__(self, labels: NDArray, groups: NDArray | None) -> None:
+    def __init__(self, labels: np.ndarray, groups: np.ndarray | None) -> None:
         self.truth = labels > 0.5
         self.unit = np.arange(len(labels)) if groups is None else pd.factorize(groups)[0]
-        self.rows: dict[str, NDArray] = {}
-        self.bins: dict[str, NDArray] = {}
+        self.rows: dict[str, np.ndarray] = {}
+        self.bins: dict[str, np.ndarray] = {}
 
-    def add(self, row: str, predictions: Sequence[NDArray]) -> None:
+    def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
         """Take a row's label probabilities of the test samples, one array a seed."""
         each = [self._statistics(np.asarray(p, dtype=np.float64)) for p in predictions]
         self.rows[row] = np.mean(each, axis=0)
@@ -90,7 +89,7 @@ class LabelTally:
             bins=self.bins,
         )
 
-    def _statistics(self, score: NDArray) -> NDArray:
+    def _statistics(self, score: np.ndarray) -> np.ndarray:
         """`STATISTICS` of one seed, shape (len(STATISTICS), n_labels)."""
         truth, n = self.truth, len(self.truth)
         positive = truth.sum(axis=0, dtype=np.float64)
@@ -191,22 +190,23 @@ def unlearned_labels(table: pd.DataFrame) -> list[Alarm]:
     return found
 
 
-def _p_value(sums: LabelSums, found: NDArray) -> NDArray:
+def _p_value(sums: LabelSums, found: np.ndarray) -> np.ndarray:
     """One-sided p of more pairs ranked right than half of them; NaN where all scores tie."""
     wins, variance, shared = found[:3]
     total = variance + np.maximum(shared, 0)
     z = _ratio(wins - sums.pairs / 2, np.sqrt(total))
-    p: NDArray = norm.sf(z)
+    p: np.ndarray = norm.sf(z)
     return p
 
 
-def _sums(values: NDArray, unit: NDArray) -> NDArray:
+def _sums(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Sums of rows by their unit, shape (n_units, n_columns)."""
     out = np.zeros((int(unit.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(out, unit, values)
     return out
 
 
-def _ratio(a: NDArray, b: NDArray) -> NDArray:
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Quotient; NaN where b is 0."""
-    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
+    found: np.ndarray = np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
+    return found

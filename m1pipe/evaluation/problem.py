@@ -91,7 +91,8 @@ class Problem:
     @property
     def samples(self) -> np.ndarray:
         """Sample ids, shape (n_samples,)."""
-        return self.matrix.samples[self.rows]
+        found: np.ndarray = self.matrix.samples[self.rows]
+        return found
 
     @property
     def obs(self) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 
-def roc_aucs(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
+def roc_aucs(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     """Area under the ROC curve of each column.
 
     Parameters
@@ -23,10 +23,13 @@ def roc_aucs(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
     ranks = rankdata(score, axis=0)
     wins = (ranks * truth).sum(axis=0) - n_true * (n_true + 1) / 2
     pairs = n_true * (len(truth) - n_true)
-    return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    found: NDArray[np.float64] = np.divide(
+        wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0
+    )
+    return found
 
 
-def precision_sums(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
+def precision_sums(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     """Sum over the true samples of the precision down to their score, for each column.
 
     Divided by the number of true samples it is the average precision without interpolation
@@ -49,7 +52,7 @@ def precision_sums(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
     return found
 
 
-def average_precisions(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
+def average_precisions(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     """Average precision of each column; NaN for one without both outcomes.
 
     Parameters
@@ -60,10 +63,13 @@ def average_precisions(truth: NDArray, score: NDArray) -> NDArray[np.float64]:
     n_true = truth.sum(axis=0)
     varies = (n_true > 0) & (n_true < len(truth))
     sums = precision_sums(truth, score)
-    return np.divide(sums, n_true, out=np.full(len(sums), np.nan), where=varies)
+    found: NDArray[np.float64] = np.divide(
+        sums, n_true, out=np.full(len(sums), np.nan), where=varies
+    )
+    return found
 
 
-def precisions_at(truth: NDArray, score: NDArray, k: int) -> NDArray[np.float64]:
+def precisions_at(truth: np.ndarray, score: np.ndarray, k: int) -> NDArray[np.float64]:
     """Share of each sample's k highest-scored columns that are true, shape (n_samples,).
 
     Columns that tie for the last places count by the share of them that is true: the mean over

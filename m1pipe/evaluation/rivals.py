@@ -151,7 +151,10 @@ def load_rivals(folder: str | os.PathLike[str]) -> Rivals:
 
 def _frequencies(targets: Targets) -> np.ndarray:
     """Share of the samples in each class, or with each label."""
+    shares: np.ndarray
     if targets.kind == "multilabel":
-        return targets.values.mean(axis=0, dtype=np.float64)
-    counts = np.bincount(targets.values, minlength=len(targets.names))
-    return counts / counts.sum()
+        shares = targets.values.mean(axis=0, dtype=np.float64)
+    else:
+        counts = np.bincount(targets.values, minlength=len(targets.names))
+        shares = counts / counts.sum()
+    return shares

@@ -252,7 +252,8 @@ def train_mean(fold: Fold) -> np.ndarray:
     values, train = fold.targets.values, fold.train
     if fold.targets.is_classes:
         counts = np.bincount(values[train], minlength=len(fold.targets.names))
-        return counts / counts.sum()
+        found: np.ndarray = counts / counts.sum()
+        return found
     width = max(1, _BLOCK_CELLS // max(train.size, 1))  # nothing of their size is held twice
     starts = range(0, values.shape[1], width)
     parts = [values[:, s : s + width][train].mean(axis=0, dtype=np.float64) for s in starts]
@@ -314,7 +315,8 @@ def class_weights(targets: Targets) -> np.ndarray:
         raise ValueError(f"class weights: expected classes or labels; found {targets.kind}")
     if targets.kind == "multilabel":
         return np.where(values > 0.5, weight[1].numpy(), weight[0].numpy())
-    return weight.numpy()[values][:, None]
+    found: np.ndarray = weight.numpy()[values][:, None]
+    return found
 
 
 def dead_share(head: FittedHead, X: np.ndarray) -> float:

@@ -232,7 +232,7 @@ def group_means(differences: ArrayLike, groups: ArrayLike) -> NDArray[np.float64
     return np.asarray(means, dtype=np.float64)
 
 
-def holm(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
+def holm(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
     """Holm's adjusted p values of a declared family.
 
     Parameters
@@ -247,7 +247,7 @@ def holm(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
-def benjamini_hochberg(p_values: Sequence[float] | NDArray) -> NDArray[np.float64]:
+def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
     """Benjamini and Hochberg's adjusted p values of a declared family.
 
     Parameters
@@ -262,7 +262,7 @@ def benjamini_hochberg(p_values: Sequence[float] | NDArray) -> NDArray[np.float6
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
-def _t_result(d: NDArray, *, variance_of_mean: float) -> TestResult:
+def _t_result(d: np.ndarray, *, variance_of_mean: float) -> TestResult:
     """t-test of the mean of d whose variance is `variance_of_mean` times the sample variance."""
     mean, n = float(d.mean()), len(d)
     if n < 2 or (is_flat(d) and d.any()):
@@ -275,7 +275,7 @@ def _t_result(d: NDArray, *, variance_of_mean: float) -> TestResult:
     return TestResult(mean, mean - half, mean + half, mean / error, p, cohen_dz(d), n)
 
 
-def _drawn_sums(d: NDArray, rng: np.random.Generator, n_draws: int) -> NDArray[np.float64]:
+def _drawn_sums(d: np.ndarray, rng: np.random.Generator, n_draws: int) -> NDArray[np.float64]:
     """Sums of d under random signs: a random byte looks up the signed sum of eight units."""
     eights = np.pad(d, (0, -len(d) % 8)).reshape(-1, 8)
     signs = 1.0 - 2.0 * (np.arange(256)[:, None] >> np.arange(8) & 1)

@@ -155,7 +155,8 @@ def summary_dict(result: CrossvalResult) -> dict[str, Any]:
         ],
         "info": result.info,
     }
-    return to_plain(summary)
+    found: dict[str, Any] = to_plain(summary)
+    return found
 
 
 def to_plain(value: Any) -> Any:

@@ -183,7 +183,8 @@ def _classes(matrix: Matrix, rows: np.ndarray, label: str) -> np.ndarray:
     if is_number(column):
         text = f"label: {label!r} is a number: taken as classes, one for each of its values"
         warnings.warn(text, M1Warning, stacklevel=2)
-    return as_classes(column, label)[rows]
+    found: np.ndarray = as_classes(column, label)[rows]
+    return found
 
 
 def _unit(units: Units, is_log: bool) -> str:

@@ -36,7 +36,8 @@ class NegativeBinomial(nn.Module):
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log probability (nats) of each count."""
-        return self._law(eta).log_prob(x)
+        found: Tensor = self._law(eta).log_prob(x)
+        return found
 
     def mean(self, eta: Tensor) -> Tensor:
         """Expected count."""
@@ -49,7 +50,8 @@ class NegativeBinomial(nn.Module):
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One draw, a whole number, of each count."""
         with _seeded(generator, eta.device):
-            return self._law(eta).sample()
+            found: Tensor = self._law(eta).sample()
+            return found
 
     def _law(self, eta: Tensor) -> TorchNegativeBinomial:
         log_theta = self.log_theta.clamp(*LOG_THETA_BOUNDS)

@@ -172,7 +172,8 @@ class VAEModule(nn.Module):
         mu = self.mu_head(h).to(seen.dtype)
         if self.skip_encoder is not None:
             mu = mu + self.skip_encoder(seen)
-        return self.latent_activation(mu).to(seen.dtype)
+        found: Tensor = self.latent_activation(mu).to(seen.dtype)
+        return found
 
 
 def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

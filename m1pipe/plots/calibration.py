@@ -66,9 +66,11 @@ def plot_calibration(
 
 def _root(values: np.ndarray) -> np.ndarray:
     """Square root, with its sign."""
-    return np.sign(values) * np.sqrt(np.abs(values))
+    found: np.ndarray = np.sign(values) * np.sqrt(np.abs(values))
+    return found
 
 
 def _square(values: np.ndarray) -> np.ndarray:
     """The inverse of `_root`."""
-    return np.sign(values) * np.square(values)
+    found: np.ndarray = np.sign(values) * np.square(values)
+    return found

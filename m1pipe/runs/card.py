@@ -150,7 +150,8 @@ def _cautions(encoder: Encoder) -> str:
 
 
 def _depth_r(found: Mapping[str, Any]) -> float:
-    return max(abs(r) for r in found["depth_r"])
+    result: float = max(abs(r) for r in found["depth_r"])
+    return result
 
 
 def _limits(encoder: Encoder) -> str:

@@ -95,7 +95,8 @@ def _weighed(part: Latents, config: ClusterConfig) -> np.ndarray:
     """Latents as distances are taken of them."""
     if part.encoder is None or config.distance == "latent":
         return part.Z
-    return part.Z * unit_weights(part.encoder)
+    found: np.ndarray = part.Z * unit_weights(part.encoder)
+    return found
 
 
 def _check(parts: Sequence[Latents], label: str | None) -> None:

@@ -14,7 +14,8 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.data.obsm import PREFIX
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
-from m1pipe.evaluation.crossval import make_plan, run_plan
+from m1pipe.evaluation.crossval import run_plan
+from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.passes import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult

@@ -329,7 +329,7 @@ def _check_data(reference: Any, data: Mapping[str, DataSet], where: str) -> None
 
 def _named_tables(tables: Table, kind: str, path: Path) -> dict[str, Table]:
     """Sub-tables of [kind], their names checked."""
-    found = tables.get(kind, {})
+    found: dict[str, Table] = tables.get(kind, {})
     for name in found:
         if not _NAME.fullmatch(name):
             raise InputError(

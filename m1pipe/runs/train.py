@@ -15,6 +15,7 @@ from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import TrainingPlan, plan_training
+from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
@@ -261,13 +262,7 @@ def dry_run_text(plan: TrainingPlan) -> str:
 def summary_line(path: PathLike, encoder: Encoder) -> str:
     """One line about a trained encoder: where, how long, how good beside PCA, how alive."""
     found = encoder.summary
-    rows = "held-out" if found["r2_rows"] == "validation" else "training"
     return (
-        f"{path}: {found['epochs']} epochs (best {found['best_epoch']}), {rows} R2 "
-        f"{_number(found['r2'])} (PCA {_number(found['pca_r2'])}), "
-        f"{found['active_units']} of {encoder.n_latent} units active, {found['seconds']:.0f} s"
+        f"{path}: {found['epochs']} epochs (best {found['best_epoch']}), {health(found)}, "
+        f"{found['seconds']:.0f} s"
     )
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"

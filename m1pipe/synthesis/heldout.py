@@ -149,7 +149,8 @@ def _bound(
             eta = module.decode(z, codes, module.library(x)).double()
             ratio = 0.5 * (noise.square() - z.square() + logvar).sum(1)
             weights.append(_log_mass(module.likelihood, low, high, eta).sum(1) + ratio)
-    return (torch.stack(weights).logsumexp(0) - np.log(draws)).numpy()
+    found: np.ndarray = (torch.stack(weights).logsumexp(0) - np.log(draws)).numpy()
+    return found
 
 
 def _scaled(encoder: Encoder, ends: np.ndarray) -> np.ndarray:
@@ -182,4 +183,5 @@ def _normal_mass(low: Tensor, high: Tensor, mean: Tensor, law: Gaussian) -> Tens
     flip = a + b > 0
     a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
     top, bottom = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
-    return top + torch.log1p(-torch.exp(torch.clamp(bottom - top, max=-1e-12)))
+    found: Tensor = top + torch.log1p(-torch.exp(torch.clamp(bottom - top, max=-1e-12)))
+    return found

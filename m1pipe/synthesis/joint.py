@@ -113,7 +113,7 @@ def _kernel(rows: np.ndarray, sigma: float) -> np.ndarray:
     """Kernel of all pairs, 0 on the diagonal."""
     if not sigma > 0:
         raise ValueError("the held-out samples do not differ: the kernel has no width")
-    kernel = cdist(rows, rows, "sqeuclidean")
+    kernel: np.ndarray = cdist(rows, rows, "sqeuclidean")
     kernel *= -1 / (2 * sigma**2)
     np.exp(kernel, out=kernel)
     np.fill_diagonal(kernel, 0.0)

@@ -127,7 +127,8 @@ def from_normal_scores(Z: np.ndarray, X: np.ndarray) -> np.ndarray:
 
 def _rank(train: np.ndarray) -> int:
     """Factors: N_FACTORS, fewer for small sets."""
-    return max(1, min(N_FACTORS, len(train) // 5, train.shape[1] // 2))
+    found: int = max(1, min(N_FACTORS, len(train) // 5, train.shape[1] // 2))
+    return found
 
 
 def _best_mixture(scores: np.ndarray, seed: int) -> GaussianMixture:

@@ -63,7 +63,7 @@ def allot(encoder: Encoder, n: int | None, wanted: Mapping[str, int] | None) -> 
 def deal(n: int, shares: np.ndarray) -> np.ndarray:
     """Whole numbers in proportion to shares, by largest remainder; int64, they sum to n."""
     exact = n * shares / shares.sum()
-    dealt = np.floor(exact).astype(np.int64)
+    dealt: np.ndarray = np.floor(exact).astype(np.int64)
     dealt[np.argsort(dealt - exact, kind="stable")[: n - dealt.sum()]] += 1
     return dealt
 
@@ -155,7 +155,8 @@ def totals(X: np.ndarray, units: Units) -> np.ndarray:
     units : Units
     """
     if units.is_linear:
-        return X.sum(axis=1, dtype=np.float64)
+        found: np.ndarray = X.sum(axis=1, dtype=np.float64)
+        return found
     if units.is_log and units.name != "log_fold_change":
         linear: np.ndarray = (np.exp2(X.astype(np.float64)) - 1).sum(axis=1)
         return linear

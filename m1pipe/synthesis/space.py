@@ -54,7 +54,8 @@ class Space:
         for start in range(0, X.shape[1], _BLOCK):
             part = rng.permuted(X[:, start : start + _BLOCK], axis=0)
             scores += part @ weights[:, start : start + _BLOCK].T
-        return (scores - offset).astype(np.float32)
+        found: np.ndarray = (scores - offset).astype(np.float32)
+        return found
 
 
 def fit_space(X: np.ndarray, config: QualityConfig) -> Space:

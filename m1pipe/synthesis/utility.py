@@ -180,7 +180,8 @@ def _predict(train: Labelled, X: np.ndarray) -> np.ndarray:
     classes = np.unique(train.codes)
     if classes.size < 2:
         raise ValueError("a draw of training samples has one class only: too few samples")
-    return classes[logistic_scores(train.X, train.codes, X).argmax(axis=1)]
+    found: np.ndarray = classes[logistic_scores(train.X, train.codes, X).argmax(axis=1)]
+    return found
 
 
 def class_gaussian(rows: Labelled, n: int, rng: np.random.Generator) -> Labelled:

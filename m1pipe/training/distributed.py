@@ -54,7 +54,8 @@ class World:
             return decide()
         box: list[Any] = [decide() if self.leads else None]
         dist.broadcast_object_list(box, src=0)
-        return box[0]
+        found: T = box[0]
+        return found
 
     def total(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
         """Sum of each value over the processes, the same bits in all of them."""

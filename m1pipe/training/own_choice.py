@@ -105,13 +105,15 @@ class _Judged:
 
     def change(self, slope: np.ndarray) -> np.ndarray:
         """Change of each target's sum of squared errors."""
-        return slope**2 * self.square - 2 * slope * self.cross
+        found: np.ndarray = slope**2 * self.square - 2 * slope * self.cross
+        return found
 
     def error_of_change(self, slope: np.ndarray) -> np.ndarray:
         """Standard error of that sum over rows."""
         squared = slope**4 * self.fourth - 4 * slope**3 * self.third + 4 * slope**2 * self.second
         spread = squared - self.change(slope) ** 2 / self.n
-        return np.sqrt(np.maximum(spread, 0))
+        found: np.ndarray = np.sqrt(np.maximum(spread, 0))
+        return found
 
 
 @dataclass(frozen=True, eq=False)

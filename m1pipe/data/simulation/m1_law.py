@@ -89,14 +89,15 @@ def modules(world: World, latent: np.ndarray) -> np.ndarray:
     -------
     ndarray of float32, shape (n_modules,)
     """
-    activities = np.tanh(1.8 * (latent @ world.mixing) + world.thresholds)
+    activities: np.ndarray = np.tanh(1.8 * (latent @ world.mixing) + world.thresholds)
     activities[::3] = 1.5 * np.maximum(activities[::3], 0)
     return activities
 
 
 def draw_latent(mean: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Latent factors of one sample around those of its tissue and donor, shape (n_factors,)."""
-    return mean + WITHIN_SD * generator.standard_normal(mean.size, dtype=np.float32)
+    found: np.ndarray = mean + WITHIN_SD * generator.standard_normal(mean.size, dtype=np.float32)
+    return found
 
 
 def gene_tpm(
@@ -182,7 +183,8 @@ def gene_levels(
 ) -> np.ndarray:
     """Levels of all genes before detection, on no particular scale, shape (n_genes,)."""
     noise = world.gene_noise * generator.standard_normal(world.gene_noise.size, dtype=np.float32)
-    return np.exp2(world.gene_base + _drive(world, latent) + noise + shift)
+    found: np.ndarray = np.exp2(world.gene_base + _drive(world, latent) + noise + shift)
+    return found
 
 
 def isoform_levels(
@@ -200,21 +202,27 @@ def isoform_levels(
 def tissue_expression(world: World, latent: np.ndarray) -> np.ndarray:
     """TPM of all genes without noise, detection or batch, shape (n_genes,)."""
     levels = np.exp2(world.gene_base + _drive(world, latent))
-    return levels * np.float32(world.total / levels.sum(dtype=np.float64))
+    found: np.ndarray = levels * np.float32(world.total / levels.sum(dtype=np.float64))
+    return found
 
 
 def share_among_isoforms(world: World, weights: np.ndarray, genes: np.ndarray) -> np.ndarray:
     """Divide each gene's value among its isoforms in proportion to their weights."""
     totals = np.add.reduceat(weights, world.first_isoform)
     factors = np.divide(genes, totals, out=np.zeros_like(genes), where=totals > 0)
-    return weights * factors[world.gene_of]
+    found: np.ndarray = weights * factors[world.gene_of]
+    return found
 
 
 def strongest_isoforms(world: World, levels: np.ndarray) -> np.ndarray:
     """Mask of each gene's largest isoform."""
-    return levels == np.maximum.reduceat(levels, world.first_isoform)[world.gene_of]
+    found: np.ndarray = levels == np.maximum.reduceat(levels, world.first_isoform)[world.gene_of]
+    return found
 
 
 def _drive(world: World, latent: np.ndarray) -> np.ndarray:
     """What the modules add to each gene, log2."""
-    return (modules(world, latent)[world.gene_modules] * world.gene_weights).sum(axis=0)
+    found: np.ndarray = (modules(world, latent)[world.gene_modules] * world.gene_weights).sum(
+        axis=0
+    )
+    return found

@@ -27,10 +27,12 @@ _SLACK = 2.0**-51
 def _compiled(signature: str) -> Callable[..., Any]:
     """Compiled on import, and kept beside the module where that can be written."""
     options = {"nogil": True, "error_model": "numpy"}
+    compiler: Callable[..., Any]
     try:
-        return numba.njit(signature, cache=True, **options)
+        compiler = numba.njit(signature, cache=True, **options)
     except RuntimeError:  # there is no folder to keep it in
-        return numba.njit(signature, **options)
+        compiler = numba.njit(signature, **options)
+    return compiler
 
 
 @numba.njit(inline="always", error_model="numpy")

@@ -26,7 +26,8 @@ def compiled_scan() -> Scan | None:
         from m1pipe.data.sources.compiled import scan
     except ImportError:
         return None
-    return scan
+    compiled: Scan = scan
+    return compiled
 
 
 def parse_piece(
