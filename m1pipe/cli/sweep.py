@@ -34,7 +34,7 @@ from m1pipe.settings import read_config_file
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Trials of one shape in one pass: pays for small networks.",
+    help="Trials of one shape in one pass: a little faster for small networks.",
 )
 @click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes.")
 @click.option("--force", is_flag=True, help="Overwrite a sweep of other settings.")
