@@ -257,7 +257,7 @@ def _update(
         list(first.unbind(0)),
         list(second.unbind(0)),
         [],
-        [torch.tensor(float(step - 1), device=tensor.device) for _ in tensor],
+        list(torch.full((len(tensor),), step - 1.0, device=tensor.device).unbind(0)),
         fused=True,
         amsgrad=False,
         beta1=0.9,
