@@ -143,7 +143,11 @@ def unpack_state(
     torch.set_rng_state(packed["cpu_generator"])
     if packed["cuda_generator"] is not None and generator.device.type == "cuda":
         torch.cuda.set_rng_state(packed["cuda_generator"], generator.device)
-    return FitState(**{**packed["fit"], "plateau": Plateau(**packed["fit"]["plateau"])})
+    state = FitState(**{**packed["fit"], "plateau": Plateau(**packed["fit"]["plateau"])})
+    if state.average is not None:
+        device = next(module.parameters()).device  # a checkpoint is read onto the CPU
+        state.average = {name: value.to(device) for name, value in state.average.items()}
+    return state
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:

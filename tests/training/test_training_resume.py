@@ -16,12 +16,14 @@ from m1pipe.data.batches import MemoryBatches, StreamedBatches
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError, M1Warning, StoppedBySignalError
 from m1pipe.models.vae import VAEModule
+from m1pipe.training.averaging import start_average
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.feed import ResidentFeed, StreamedFeed
 from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
 from m1pipe.training.objectives import vae_objective
 from m1pipe.training.signals import StopFlag
+from m1pipe.training.state import FitState, pack_state, unpack_state
 
 X = np.random.default_rng(0).normal(size=(83, 12)).astype(np.float32)
 N_STEPS = 6  # of an epoch: 83 rows in batches of 16, the last of 3
@@ -129,6 +131,43 @@ def test_broken_off_by_an_exception_and_resumed(
         _run(path, observer=Observer(on_step=on_step), config=config)
     assert path.exists() == (minutes == 0 or step > N_STEPS)
     _same(_run(path, resume=path.exists(), config=config), unbroken["memory"])
+
+
+def test_the_average_goes_to_the_device_of_the_module() -> None:
+    here, there = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, device="meta")
+    optimizers = [torch.optim.AdamW(module.parameters()) for module in (here, there)]
+    generator, state = torch.Generator(), FitState(average=start_average(here))
+    packed = pack_state(state, here, optimizers[0], generator, {})
+    with pytest.warns(UserWarning, match="meta"):
+        found = unpack_state(packed, there, optimizers[1], generator, {})
+    assert found.average is not None
+    assert {value.device.type for value in found.average.values()} == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_stopped_and_resumed_on_a_card(tmp_path: Path) -> None:
+    """Single precision; one of the two runs is left in its third epoch and resumed."""
+
+    def trained(**options: object) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        module = VAEModule(12, ModelConfig(n_latent=3, hidden=(8,))).to("cuda")
+        rows = torch.from_numpy(X).to("cuda")
+        feed = ResidentFeed((rows,), np.arange(len(X)), MemoryBatches((rows,), 16, 5))
+        fit(module, feed, vae_objective, _config(precision="fp32"), beta=1.0, **options)
+        return {name: value.cpu() for name, value in module.state_dict().items()}
+
+    wanted, stop = trained(), StopFlag()
+
+    def leave(place: dict[str, object]) -> None:
+        if place["epoch"] == 3:
+            stop.set("test")
+
+    with pytest.raises(StoppedBySignalError):
+        trained(checkpoint=tmp_path / "c.pt", stop=stop, observer=Observer(on_step=leave))
+    found = trained(checkpoint=tmp_path / "c.pt", resume=True)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_finished_run_resumes_to_itself(unbroken: dict[str, tuple], tmp_path: Path) -> None:
