@@ -5,8 +5,10 @@ Every side trains the same network in a process of its own, and the sides take t
 - original: the published loop: an HDF5 file read row by row through Dataset and DataLoader, fp32,
   the logarithm, densities and diagnostics of every step as written there, Adam;
 - tuned: the same with the allocator told to keep its memory;
-- pythae: its VAE, data set and DataLoader, with Adam (0.1.2; `--rivals` names the folder that
-  holds it), the allocator told as well;
+- pythae: its VAE, data set and DataLoader, with Adam (0.1.2; `--rivals` names the folders that
+  hold rivals, separated by colons), the allocator told as well;
+- scvi: scvi-tools' SCVI of standard size (1.4.2: one hidden layer of 128, zero-inflated counts),
+  its data loader and trainer: another and smaller model, for `--small` only;
 - fp32, default: `m1pipe.training.fit.fit` on a matrix in memory, in strict fp32 and with the
   precision that it chooses;
 - limits: what the machine does at that moment: bf16 and fp32 products, and a copy.
@@ -53,7 +55,8 @@ from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
 from m1pipe.training.objectives import vae_objective
 
-SIDES = ("original", "tuned", "pythae", "fp32", "default", "limits")
+SIDES = ("original", "tuned", "pythae", "scvi", "fp32", "default", "limits")
+RIVALS = ("pythae", "scvi")
 WARM = 3
 
 
@@ -158,7 +161,7 @@ def train_published(path: Path, shape: Shape, options: argparse.Namespace, clock
 
 
 def train_pythae(path: Path, shape: Shape, options: argparse.Namespace, clock: Clock) -> None:
-    sys.path.append(options.rivals)
+    sys.path.extend(options.rivals.split(os.pathsep))
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
@@ -197,6 +200,32 @@ def train_pythae(path: Path, shape: Shape, options: argparse.Namespace, clock: C
         optimizer.step()
         loss.item()
         clock.tick()
+
+
+def train_scvi(path: Path, shape: Shape, options: argparse.Namespace, clock: Clock) -> None:
+    sys.path.extend(options.rivals.split(os.pathsep))
+    import anndata
+    import scvi
+    from lightning.pytorch.callbacks import Callback
+
+    class Ticks(Callback):  # type: ignore[misc,unused-ignore]
+        def on_train_batch_end(self, *_: Any) -> None:
+            clock.tick()
+
+    with h5py.File(path) as file:
+        counts = np.rint(np.exp2(file["expressions"][:]) - 1)
+    samples = anndata.AnnData(counts)
+    scvi.model.SCVI.setup_anndata(samples)
+    model = scvi.model.SCVI(samples, n_latent=shape.n_latent)
+    model.train(
+        max_epochs=math.ceil((WARM + options.steps) * options.batch_size / len(counts)),
+        batch_size=options.batch_size,
+        train_size=1.0,
+        accelerator="cpu",
+        callbacks=[Ticks()],
+        logger=False,
+        enable_progress_bar=False,
+    )
 
 
 def endless(loader: DataLoader[Any], n_steps: int) -> Iterator[Any]:
@@ -283,10 +312,11 @@ def side(options: argparse.Namespace) -> None:
     if options.side == "limits":
         print(json.dumps(measure_limits()))
         return
-    if options.side in ("tuned", "pythae"):
+    if options.side in ("tuned", "pythae", "scvi"):
         tune_allocator()
     clock = Clock(WARM)
     trains = {"fp32": train_ours, "default": train_ours, "pythae": train_pythae}
+    trains["scvi"] = train_scvi
     trains.get(options.side, train_published)(options.file, shape, options, clock)
     found = clock.result(options.batch_size)
     gflops = found["samples_per_cpu_s"] * shape.flop() / 1e9
@@ -324,7 +354,7 @@ def main() -> None:
         passed = ["--file", str(path), *(["--small"] if options.small else [])]
         passed += ["--rivals", options.rivals]
         passed += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
-        sides = [name for name in options.sides if name != "pythae" or options.rivals]
+        sides = [name for name in options.sides if name not in RIVALS or options.rivals]
         runs = take_turns(__file__, sides, passed, options.repeats)
     keep(options, {"ratios": ratios_of(runs), "runs": runs})
 
@@ -336,7 +366,7 @@ def ratios_of(runs: dict[str, list[Run]]) -> list[Run]:
     pairs = [
         (ours, rival, key)
         for ours in ("fp32", "default")
-        for rival in ("original", "tuned", "pythae")
+        for rival in ("original", "tuned", *RIVALS)
         for key in ("samples_per_s", "samples_per_cpu_s")
     ]
     pairs.append(("default", "limits", "gflops_a_cpu_s"))
