@@ -36,9 +36,9 @@ def model_card(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str
     """
     sections = (
         _head(encoder, run, provenance),
-        "## Data\n\n" + _table(_data(encoder, provenance)),
-        "## Training\n\n" + _table(_training(encoder, provenance)) + "\n" + _settings(encoder),
-        "## Latent health\n\n" + _table(_health(encoder)) + _cautions(encoder),
+        "## Data\n\n" + as_table(_data(encoder, provenance)),
+        "## Training\n\n" + as_table(_training(encoder, provenance)) + "\n" + _settings(encoder),
+        "## Latent health\n\n" + as_table(_health(encoder)) + _cautions(encoder),
         "## Intended use and limits\n\n" + _limits(encoder),
         "## How to use it\n\n" + _usage(encoder, run),
     )
@@ -61,8 +61,7 @@ def _head(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str:
 
 def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Files with their hashes, samples, genes, units."""
-    for role, known in (provenance.get("inputs") or {}).items():
-        yield role, f"`{Path(known['path']).name}`, SHA-256 `{known['sha256']}`"
+    yield from input_rows(provenance)
     found, selection = encoder.summary, encoder.config.selection
     yield (
         "samples",
@@ -73,7 +72,7 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
         yield "rows", f"`{selection.rows}`"
     named = ", ".join(encoder.genes[:_NAMED])
     yield "genes", f"{len(encoder.genes):,}: {named}, ... (`model.json`)"
-    yield "units", _units(encoder.units)
+    yield "units", units_text(encoder.units)
     if found["n_missing"]:
         yield "missing levels", f"{found['n_missing']:,}"
     if encoder.condition is not None:
@@ -81,7 +80,13 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
         yield "classes", ", ".join(f"{name} ({count:,})" for name, count in pairs)
 
 
-def _units(units: Units) -> str:
+def input_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and hashes of the files that a run read."""
+    for role, known in (provenance.get("inputs") or {}).items():
+        yield role, f"`{Path(known['path']).name}`, SHA-256 `{known['sha256']}`"
+
+
+def units_text(units: Units) -> str:
     """Name of the units, with the total where it is not the obvious one."""
     if units.target_sum is None or units.target_sum == MILLION:
         return units.name
@@ -93,7 +98,7 @@ def _training(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple
     found = encoder.summary
     early = ", stopped early" if found["stopped_early"] else ""
     yield "epochs", f"{found['epochs']} (weights of epoch {found['best_epoch']}{early})"
-    yield "validation loss", f"{_number(found['val_loss'])} nats a sample"
+    yield "validation loss", f"{number(found['val_loss'])} nats a sample"
     yield "parameters", f"{found['n_parameters']:,} trained, {found['n_held']:,} held at the PCA"
     yield "precision", f"{found['precision']} on {found['device']}"
     if "seconds" in found:
@@ -124,7 +129,7 @@ def _health(encoder: Encoder) -> Iterator[tuple[str, str]]:
     rows = "held-out" if found["r2_rows"] == "validation" else "training"
     yield (
         f"R2 on {rows} rows",
-        f"{_number(found['r2'])} (PCA of the same width {_number(found['pca_r2'])})",
+        f"{number(found['r2'])} (PCA of the same width {number(found['pca_r2'])})",
     )
     yield "active units", f"{found['active_units']} of {encoder.n_latent}"
     kl = [value for value in found["kl_per_unit"] or [] if value is not None]
@@ -157,7 +162,7 @@ def _depth_r(found: Mapping[str, Any]) -> float:
 def _limits(encoder: Encoder) -> str:
     """What goes in, and what the model is not for."""
     units, lines = encoder.units, []
-    wanted = f"Samples in {_units(units)}"
+    wanted = f"Samples in {units_text(units)}"
     if units.name in ("cpm", "log2_cpm1", "normalized", "log2_normalized1"):
         wanted += ", or raw counts, which are brought to them"
     lines.append(
@@ -199,7 +204,8 @@ def _usage(encoder: Encoder, run: str) -> str:
     return "".join(f"    {line}\n" for line in lines)
 
 
-def _table(rows: Iterator[tuple[str, str]]) -> str:
+def as_table(rows: Iterator[tuple[str, str]]) -> str:
+    """Lines of two cells, in Markdown."""
     cells = "".join(f"| {name} | {value} |\n" for name, value in rows)
     return "| | |\n|---|---|\n" + cells
 
@@ -211,5 +217,6 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three decimals."""
     return "undefined" if value is None else f"{value:.3f}"

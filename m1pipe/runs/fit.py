@@ -15,6 +15,8 @@ from m1pipe.labelled import load_labelled
 from m1pipe.predictor import Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.augment import added_to_fit
+from m1pipe.runs.card import CARD_FILE
+from m1pipe.runs.head_card import head_card
 from m1pipe.runs.provenance import make_provenance
 
 SAMPLES = "samples.csv"
@@ -83,6 +85,8 @@ def run_fit(
         pd.DataFrame({"sample": samples}).to_csv(temporary / SAMPLES, index=False)
         write_json(temporary / "provenance.json", provenance)
         write_text(temporary / MISSING_FILE, missing)
+        card = head_card(predictor, str(out), provenance, n_samples=len(samples))
+        write_text(temporary / CARD_FILE, card)
     return predictor, _line(out, predictor, time.perf_counter() - begun)
 
 

@@ -53,7 +53,7 @@ def test_levels_from_fit_to_predictions(
     assert captured.out.count("\n") == 1
     assert "20 samples of X without Y" in captured.err
     assert {path.name for path in out.iterdir()} == {
-        "config.json", "provenance.json", "model.json", "head.safetensors", "encoder",
+        "config.json", "provenance.json", "model.json", "model.md", "head.safetensors", "encoder",
         "missing_genes.csv", "rivals.json", "rivals.safetensors", "samples.csv",
     }  # fmt: skip
     stored = json.loads((out / "config.json").read_text())
