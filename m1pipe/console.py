@@ -3,12 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+Block = TypeVar("Block", bound=tuple[Any, ...])
+PATIENCE = 2.0  # seconds without a sign of life
 log = logging.getLogger("m1pipe")
 
 
@@ -39,12 +41,27 @@ def progress(
     total: float | None = None,
     label: str = "",
     unit: str = "it",
+    delay: float = 0.0,
 ) -> "tqdm[T]":
-    """Progress bar over `items`, drawn only on a terminal.
+    """Progress bar over `items`, drawn only on a terminal, and only after `delay` seconds.
 
     Without `items` the bar is moved by its `update`; use it as a context manager then.
     """
     options: dict[str, Any] = {"unit_scale": total is not None and total > 1e5, "leave": False}
+    options["delay"] = delay
     if items is None:
         return tqdm(total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
     return tqdm(items, total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
+
+
+def over_rows(blocks: Iterable[Block], total: int) -> Iterator[Block]:
+    """Blocks of rows as they come, the first entry of each being its start.
+
+    What takes longer than `PATIENCE` seconds shows a bar of `total` samples.
+    """
+    bar: Any = progress(total=total, label="samples", unit=" samples", delay=PATIENCE)
+    with bar:
+        for block in blocks:
+            bar.update(block[0] - bar.n)
+            yield block
+        bar.update(total - bar.n)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.console import log
+from m1pipe.console import log, over_rows
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.names import NAME_COLUMNS, GeneMatch, match_genes, require_coverage
 from m1pipe.data.units import Units, convert_units
@@ -134,8 +134,9 @@ class Aligned:
 
     def blocks(self, n_rows: int = 1024) -> Iterator[tuple[int, int, np.ndarray]]:
         """All rows in order: start, stop and an array of shape (stop - start, n_genes)."""
-        for start in range(0, self.matrix.n_samples, n_rows):
-            stop = min(start + n_rows, self.matrix.n_samples)
+        n = self.matrix.n_samples
+        spans = ((start, min(start + n_rows, n)) for start in range(0, n, n_rows))
+        for start, stop in over_rows(spans, n):
             yield start, stop, self.take(np.arange(start, stop))
 
     def _check(self, X: np.ndarray, indices: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 The packages that m1pipe depends on are those of the environment that runs the tests.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -74,6 +75,21 @@ def test_the_wheel_is_complete_and_nothing_else(wheel: Path) -> None:
     wanted |= {p.relative_to(CHECKOUT).as_posix() for p in (package / "reports").rglob("*.html")}
     assert wanted | {"m1pipe/py.typed"} <= names
     assert all(name.startswith(("m1pipe/", "m1pipe-")) for name in names)
+
+
+def test_all_extras_come_without_a_compiler(wheel: Path, tmp_path: Path) -> None:
+    """Every package of `[all]`, new and old ones of the environment alike, has a wheel."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "index", "versions", "numpy"], capture_output=True).returncode:
+        pytest.skip("no package index can be reached")
+    report = tmp_path / "report.json"
+    flags = ["--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", report]
+    constraints = CHECKOUT / "constraints.txt"
+    _run([*pip, "install", "--quiet", *flags, "-c", constraints, f"{wheel}[all]"], tmp_path)
+    found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    names = {entry["metadata"]["name"].lower().replace("_", "-") for entry in found}
+    assert {"m1pipe", "numba", "umap-learn", "pydeseq2", "optuna", "onnxruntime"} <= names
+    assert {"scikit-network", "gseapy"} <= names and "inmoose" not in names
 
 
 def test_demo_runs_from_the_wheel(home: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from m1pipe.console import over_rows
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
 from m1pipe.data.survey import Survey, binary_genes, survey
@@ -134,7 +135,7 @@ def inspect_matrix(matrix: Matrix) -> Inspection:
     -------
     Inspection
     """
-    found = survey(matrix.blocks(), matrix.n_samples, matrix.n_genes)
+    found = survey(over_rows(matrix.blocks(), matrix.n_samples), matrix.n_samples, matrix.n_genes)
     looks_like = guess_scale(found)
     return Inspection(
         name=str(matrix.path or "memory"),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.atomic import refuse_existing
-from m1pipe.console import log
+from m1pipe.console import log, over_rows
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder import Encoder, load_encoder
@@ -89,7 +89,7 @@ def run_generate(
         uns={"synthetic": made},
     ) as writer:
         sums = []
-        for start, X in blocks:
+        for start, X in over_rows(blocks, codes.size):
             writer.write(start, X)
             sums.append(totals(X, encoder.units))
     found = closure(np.concatenate(sums), encoder.units)
