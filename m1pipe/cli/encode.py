@@ -24,17 +24,13 @@ def encode(
     \b
     m1pipe encode runs/vae1 x.h5ad --out z.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    import pandas as pd
-
     from m1pipe.atomic import refuse_existing
     from m1pipe.console import log
     from m1pipe.data.matrix import open_matrix
-    from m1pipe.data.units import Units
-    from m1pipe.data.writer import write_matrix
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.drift import encode_with_drift
     from m1pipe.recipe import missing_uns
-    from m1pipe.runs.latents import DIGEST
+    from m1pipe.runs.latents import write_latents
 
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
@@ -42,15 +38,12 @@ def encode(
         Z, drift = encode_with_drift(encoder, matrix, min_coverage=min_coverage)
         for line in drift.lines():
             log.info("%s", line)
-        var = pd.DataFrame(index=[f"z{j + 1}" for j in range(encoder.n_latent)])
-        made = {DIGEST: encoder.digest(), **missing_uns(drift.missing).get("m1pipe", {})}
-        write_matrix(
+        write_latents(
             out,
             Z,
             obs=matrix.obs,
-            var=var,
-            units=Units("latent"),
-            uns={"m1pipe": made},
+            digest=encoder.digest(),
+            record=missing_uns(drift.missing).get("m1pipe"),
             force=force,
         )
     click.echo(

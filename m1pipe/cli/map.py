@@ -4,13 +4,16 @@ import click
 
 from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 from m1pipe.cli.plot import method_option
+from m1pipe.clustering.config import MapConfig
+
+_DEFAULTS = MapConfig()
 
 
 @click.command()
 @click.argument("source", type=click.Path(), metavar="RUN|Z.h5ad")
 @click.argument("data", type=click.Path(), required=False)
 @click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@method_option("tsne")
+@method_option(_DEFAULTS.method)
 @click.option(
     "--onto", metavar="OLD.h5ad", type=click.Path(), help="Place the samples on this file's map."
 )
@@ -18,11 +21,11 @@ from m1pipe.cli.plot import method_option
 @click.option(
     "--neighbors",
     type=click.IntRange(1),
-    default=15,
+    default=_DEFAULTS.neighbors,
     show_default=True,
     help="Old samples that a new one is placed by.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True)
 @MIN_COVERAGE
 @ALIASES
 @click.option("--force", is_flag=True, help="Overwrite the file.")
@@ -51,7 +54,7 @@ def map(
     m1pipe map runs/vae1 x.h5ad --method umap --out atlas.h5ad
     m1pipe map runs/vae1 new.h5ad --onto atlas.h5ad --out placed.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.map import MapConfig, run_map
+    from m1pipe.runs.map import run_map
 
     line = run_map(
         source,

@@ -1,4 +1,4 @@
-"""Settings of `m1pipe cluster`."""
+"""Settings of `m1pipe cluster` and `m1pipe map`."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,6 +7,7 @@ from m1pipe.errors import InputError
 
 ClusterMethod = Literal["kmeans", "leiden"]
 Distance = Literal["levels", "latent"]
+NEIGHBORS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class ClusterConfig:
     k: int | None = None
     max_k: int = 12
     resolution: float = 1.0
-    neighbors: int = 15
+    neighbors: int = NEIGHBORS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,3 +53,21 @@ class ClusterConfig:
             raise InputError(f"resolution: expected above 0; found {self.resolution}")
         if self.k is not None and self.method != "kmeans":
             raise InputError("k: expected with kmeans; found with leiden, which has --resolution")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapConfig:
+    """How samples are laid out, or placed.
+
+    Attributes
+    ----------
+    method : str
+        Key of `m1pipe.plots.embedding.METHODS`; of a new map.
+    neighbors : int
+        Old samples that a new one is placed by.
+    seed : int
+    """
+
+    method: str = "tsne"
+    neighbors: int = NEIGHBORS
+    seed: int = 0

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from m1pipe.clustering.config import NEIGHBORS
 from m1pipe.errors import InputError
 
-NEIGHBORS = 15
 BEYOND = 99  # percentile of the old samples' own distances
 
 

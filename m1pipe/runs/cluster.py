@@ -12,11 +12,9 @@ from m1pipe.atomic import refuse_existing
 from m1pipe.clustering.config import ClusterConfig
 from m1pipe.clustering.find import Clusters, agreement, find_clusters, stability
 from m1pipe.console import log
-from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.encoder.loadings import unit_weights
 from m1pipe.errors import InputError
-from m1pipe.runs.latents import DIGEST, Latents, read_latents
+from m1pipe.runs.latents import Latents, read_latents, write_latents
 from m1pipe.settings import to_dict
 
 PathLike = str | os.PathLike[str]
@@ -79,10 +77,7 @@ def run_cluster(
         config = replace(config, distance="latent")
     record |= _settings(config, parts)
     obs = first.obs.assign(**{COLUMN: found.labels.astype(str)})
-    var = pd.DataFrame(index=[f"z{j + 1}" for j in range(first.Z.shape[1])])
-    write_matrix(
-        out, first.Z, obs=obs, var=var, units=Units("latent"), uns={"m1pipe": record}, force=force
-    )
+    write_latents(out, first.Z, obs=obs, digest=first.digest, record=record, force=force)
     how = "k-means" if config.method == "kmeans" else "Leiden"
     chosen = ", k by silhouette" if found.by_k else ""
     if found.by_k and found.k == max(found.by_k):
@@ -147,7 +142,6 @@ def _settings(config: ClusterConfig, parts: Sequence[Latents]) -> dict[str, Any]
     known = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
     return {
         "command": "cluster",
-        **({DIGEST: parts[0].digest} if parts[0].digest else {}),
         "settings": np.array(known, dtype=object),
         "sources": np.array([part.source for part in parts], dtype=object),
     }

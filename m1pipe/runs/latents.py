@@ -1,8 +1,10 @@
-"""Latent means that commands start from: of a run's encoder over data, or of a file."""
+"""Latent means that commands start from, of a run's encoder or of a file, and that they write."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ from anndata.io import read_elem
 
 from m1pipe.data.hdf5 import open_hdf5
 from m1pipe.data.matrix import check_finite, open_matrix
+from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE
@@ -85,6 +89,37 @@ def read_latents(
         Z = matrix.take(rows)
         check_finite(Z, matrix, rows)
         return Latents(Z, matrix.obs, str(source), digest_in(source))
+
+
+def write_latents(
+    out: PathLike,
+    Z: np.ndarray,
+    *,
+    obs: pd.DataFrame,
+    digest: str,
+    record: Mapping[str, Any] | None = None,
+    obsm: Mapping[str, np.ndarray] | None = None,
+    force: bool = False,
+) -> None:
+    """Write latents as h5ad, as `m1pipe encode` does: units z1, z2, ..., and who made them.
+
+    Parameters
+    ----------
+    out : path
+    Z : ndarray, shape (n_samples, n_latent)
+    obs : DataFrame, shape (n_samples, n_columns)
+    digest : str
+        Of the encoder's weights; "" where it is not known.
+    record : mapping, optional
+        More entries of `uns["m1pipe"]`.
+    obsm : dict of str to ndarray of shape (n_samples, n_columns), optional
+    force : bool
+        Replace a file of that name.
+    """
+    var = pd.DataFrame(index=[f"z{j + 1}" for j in range(Z.shape[1])])
+    made = ({DIGEST: digest} if digest else {}) | dict(record or {})
+    uns = {"m1pipe": made} if made else None
+    write_matrix(out, Z, obs=obs, var=var, units=Units("latent"), uns=uns, obsm=obsm, force=force)
 
 
 def digest_in(path: PathLike) -> str:

@@ -1,41 +1,20 @@
 """What `m1pipe map` does: latents in, the same with places on a map out."""
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from m1pipe.atomic import refuse_existing
+from m1pipe.clustering.config import MapConfig
 from m1pipe.clustering.place import place
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.obsm import choose_obsm, read_obsm
-from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
 from m1pipe.plots.embedding import METHODS, embed
-from m1pipe.runs.latents import DIGEST, Latents, read_latents
+from m1pipe.runs.latents import Latents, read_latents, write_latents
 
 PathLike = str | os.PathLike[str]
 KEYS = {method: f"X_{method}" for method in METHODS} | {"diffusion": "X_diffmap"}  # as scanpy's
-
-
-@dataclass(frozen=True)
-class MapConfig:
-    """How samples are laid out, or placed.
-
-    Attributes
-    ----------
-    method : str
-        Key of `m1pipe.plots.embedding.METHODS`; of a new map.
-    neighbors : int
-        Old samples that a new one is placed by.
-    seed : int
-    """
-
-    method: str = "tsne"
-    neighbors: int = 15
-    seed: int = 0
 
 
 def run_map(
@@ -95,7 +74,8 @@ def run_map(
             f"{len(new.Z):,} samples placed among {len(old.Z):,} of {onto}; "
             f"{found.beyond.mean():.1%} lie further from them than 99 % of theirs"
         )
-    _write(out, new, obs, key, places, force=force)
+    obsm = {key: places.astype(np.float32)}
+    write_latents(out, new.Z, obs=obs, digest=new.digest, obsm=obsm, force=force)
     return f"{out}: {said}; obsm {key}"
 
 
@@ -112,19 +92,3 @@ def _read_map(path: PathLike, key: str | None) -> tuple[str, np.ndarray]:
     with open_matrix(path) as matrix:
         key = choose_obsm(matrix, key)
         return key, read_obsm(matrix, key).to_numpy()
-
-
-def _write(
-    out: PathLike, new: Latents, obs: pd.DataFrame, key: str, places: np.ndarray, *, force: bool
-) -> None:
-    var = pd.DataFrame(index=[f"z{j + 1}" for j in range(new.Z.shape[1])])
-    write_matrix(
-        out,
-        new.Z,
-        obs=obs,
-        var=var,
-        units=Units("latent"),
-        uns={"m1pipe": {DIGEST: new.digest}} if new.digest else None,
-        obsm={key: places.astype(np.float32)},
-        force=force,
-    )
