@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from m1pipe.evaluation.ranking import ratio
 from m1pipe.evaluation.significance import (
     benjamini_hochberg,
     bootstrap_interval,
@@ -68,9 +69,7 @@ def r2_of(residuals: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     -------
     ndarray of float64, shape (n,)
     """
-    shares = np.full(residuals.shape, np.nan)
-    np.divide(residuals, deviations, out=shares, where=deviations > 0)
-    return 1.0 - shares
+    return 1.0 - ratio(residuals, deviations)
 
 
 def fold_table(scores: Sequence[FoldScores]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from scipy.stats import norm, rankdata
 from m1pipe.evaluation.label_metrics import BIN_EDGES, calibration_bins
 from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.per_target import ALPHA, adjust_bh
-from m1pipe.evaluation.ranking import precision_sums
+from m1pipe.evaluation.ranking import precision_sums, ratio
 from m1pipe.evaluation.result import Alarm
 
 FEWEST = 5  # groups (or samples) with a label, and without, for it to be tested
@@ -153,8 +153,8 @@ def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.D
     table["verdict"], table["learned_by"] = np.where(enough, verdict, TOO_FEW), by
     for row, found in every.rows.items():
         sums = dict(zip(STATISTICS, found, strict=True))
-        table[f"average_precision_{row}"] = _ratio(sums["precision"], every.positive)
-        table[f"roc_auc_{row}"] = _ratio(sums["wins"], every.pairs)
+        table[f"average_precision_{row}"] = ratio(sums["precision"], every.positive)
+        table[f"roc_auc_{row}"] = ratio(sums["wins"], every.pairs)
         table[f"brier_{row}"] = sums["squared"] / every.n
     for row, p_row, q_row in zip(tested, p, q, strict=True):
         table[f"p_{row}"], table[f"q_{row}"] = np.where(enough, p_row, np.nan), q_row
@@ -194,7 +194,7 @@ def _p_value(sums: LabelSums, found: np.ndarray) -> np.ndarray:
     """One-sided p of more pairs ranked right than half of them; NaN where all scores tie."""
     wins, variance, shared = found[:3]
     total = variance + np.maximum(shared, 0)
-    z = _ratio(wins - sums.pairs / 2, np.sqrt(total))
+    z = ratio(wins - sums.pairs / 2, np.sqrt(total))
     p: np.ndarray = norm.sf(z)
     return p
 
@@ -204,9 +204,3 @@ def _sums(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     out = np.zeros((int(unit.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(out, unit, values)
     return out
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Quotient; NaN where b is 0."""
-    found: np.ndarray = np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0)
-    return found

@@ -5,6 +5,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 
+def ratio(a: np.ndarray, b: np.ndarray) -> NDArray[np.float64]:
+    """Quotient of arrays of one shape, in float64; NaN where b is 0."""
+    found: NDArray[np.float64] = np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)
+    return found
+
+
 def roc_aucs(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     """Area under the ROC curve of each column.
 
@@ -23,10 +29,7 @@ def roc_aucs(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     ranks = rankdata(score, axis=0)
     wins = (ranks * truth).sum(axis=0) - n_true * (n_true + 1) / 2
     pairs = n_true * (len(truth) - n_true)
-    found: NDArray[np.float64] = np.divide(
-        wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0
-    )
-    return found
+    return ratio(wins, pairs)
 
 
 def precision_sums(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
@@ -62,11 +65,7 @@ def average_precisions(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float
     """
     n_true = truth.sum(axis=0)
     varies = (n_true > 0) & (n_true < len(truth))
-    sums = precision_sums(truth, score)
-    found: NDArray[np.float64] = np.divide(
-        sums, n_true, out=np.full(len(sums), np.nan), where=varies
-    )
-    return found
+    return ratio(precision_sums(truth, score), np.where(varies, n_true, 0))
 
 
 def precisions_at(truth: np.ndarray, score: np.ndarray, k: int) -> NDArray[np.float64]:

@@ -240,11 +240,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
     p_values : sequence of float
         A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not len(p):
-        return p
-    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
-    return np.where(np.isnan(p), np.nan, adjusted)
+    return _adjusted(p_values, "holm")
 
 
 def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
@@ -255,10 +251,14 @@ def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> NDArray[np.flo
     p_values : sequence of float
         A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
     """
+    return _adjusted(p_values, "fdr_bh")
+
+
+def _adjusted(p_values: Sequence[float] | np.ndarray, method: str) -> NDArray[np.float64]:
     p = np.asarray(p_values, dtype=np.float64)
     if not len(p):
         return p
-    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="fdr_bh")[1]
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method=method)[1]
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
