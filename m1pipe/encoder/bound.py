@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m1pipe.console import over_rows
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.trained import Encoder
@@ -119,8 +120,9 @@ def bounds(
     generator = torch.Generator().manual_seed(encoder.config.training.seed)
     noise = torch.randn((draws, 1, encoder.n_latent), generator=generator)
     found, n_known = np.empty(rows.size), np.empty(rows.size, dtype=np.int64)
-    for start in range(0, rows.size, CHUNK_ROWS):
-        here = slice(start, start + CHUNK_ROWS)
+    spans = ((start, start + CHUNK_ROWS) for start in range(0, rows.size, CHUNK_ROWS))
+    for start, stop in over_rows(spans, rows.size):
+        here = slice(start, stop)
         X = aligned.take(rows[here])
         known, place = ~np.isnan(X), None if codes is None else codes[here]
         X = X if known.all() else impute_array(encoder, X, place)
