@@ -9,13 +9,18 @@ import pytest
 import torch
 from scipy import stats
 from sklearn.base import clone
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from m1pipe import VAE, FeedForwardClassifier, FeedForwardRegressor, load_encoder
-from m1pipe.config import HeadConfig, ModelConfig, TrainingConfig
+from m1pipe.config import EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
+from m1pipe.encoder import train_encoder
+from m1pipe.encoder.bound import bounds
+from m1pipe.errors import InputError
+from m1pipe.settings import build
 
 QUICK: dict[str, Any] = {"n_latent": 2, "hidden": (8,), "epochs": 3, "kl_warmup": 0.0}
 
@@ -125,6 +130,16 @@ def test_score_is_the_log_likelihood_of_a_model_where_it_is_known(X: np.ndarray)
     """A linear Gaussian VAE at its exact posterior: the bound is tight, whatever the noise."""
     vae = VAE(n_latent=1, hidden=(), decoder_hidden=(), epochs=1, likelihood="gaussian_unit")
     vae.fit(X)
+    covariance = _set_factor_model(vae)
+    scaler = vae.encoder_.scaler
+    density = stats.multivariate_normal(np.zeros(9), covariance)
+    expected = density.logpdf(scaler.apply(X)) - np.log(scaler.scale.astype(float)).sum()
+    np.testing.assert_allclose(vae.score_samples(X), expected, rtol=1e-4)
+    assert vae.score(X) == pytest.approx(expected.mean(), rel=1e-4)
+
+
+def _set_factor_model(vae: VAE) -> np.ndarray:
+    """One factor at its exact posterior; the covariance of the scaled levels."""
     module = vae.encoder_.module
     W = torch.linspace(-1, 1, 9)[:, None]
     M = 1 + float((W**2).sum())
@@ -137,12 +152,76 @@ def test_score_is_the_log_likelihood_of_a_model_where_it_is_known(X: np.ndarray)
         module.skip_decoder.weight.copy_(W)
         module.skip_decoder.bias.zero_()
         module.logvar_head.bias.fill_(-np.log(M))
-    scaler = vae.encoder_.scaler
-    covariance = (W @ W.T).numpy() + np.eye(9)
-    density = stats.multivariate_normal(np.zeros(9), covariance)
-    expected = density.logpdf(scaler.apply(X)) - np.log(scaler.scale.astype(float)).sum()
-    np.testing.assert_allclose(vae.score_samples(X), expected, rtol=1e-4)
-    assert vae.score(X) == pytest.approx(expected.mean(), rel=1e-4)
+    covariance: np.ndarray = (W @ W.T).numpy() + np.eye(9)
+    return covariance
+
+
+def test_score_of_rows_with_gaps_is_the_law_of_the_levels_that_are_there(X: np.ndarray) -> None:
+    vae = VAE(n_latent=1, hidden=(), decoder_hidden=(), epochs=1, likelihood="gaussian_unit")
+    gaps = _with_gaps(X)
+    vae.fit(gaps)
+    covariance, scaler = _set_factor_model(vae), vae.encoder_.scaler
+    Z, expected = scaler.apply(gaps), []
+    for z in Z:
+        known = ~np.isnan(z)
+        law = stats.multivariate_normal(np.zeros(known.sum()), covariance[np.ix_(known, known)])
+        expected.append(law.logpdf(z[known]) - np.log(scaler.scale[known].astype(float)).sum())
+    np.testing.assert_allclose(vae.score_samples(gaps), expected, atol=0.3)
+
+
+def _with_gaps(X: np.ndarray) -> np.ndarray:
+    gaps = X.copy()
+    gaps[np.random.default_rng(1).random(X.shape) < 0.2] = np.nan
+    assert 0 < np.isnan(gaps).sum() and not np.isnan(gaps).all(axis=1).any()
+    return gaps
+
+
+def test_vae_takes_gaps_as_the_command_does(X: np.ndarray) -> None:
+    """The same encoder as `train` makes of the file, and the same latents, levels and scores."""
+    genes = [f"g{j}" for j in range(9)]
+    frame = pd.DataFrame(_with_gaps(X), columns=genes)
+    vae = VAE(**QUICK, device="cpu").fit(frame)
+    settings = {**QUICK, "device": "cpu"}
+    encoder = train_encoder((frame.to_numpy(), genes), build(EncoderConfig, settings))
+    assert vae.encoder_.summary["n_missing"] == frame.isna().to_numpy().sum()
+    for name, weights in encoder.module.state_dict().items():
+        torch.testing.assert_close(vae.encoder_.module.state_dict()[name], weights)
+    Z = vae.transform(frame)
+    np.testing.assert_allclose(Z, encoder.transform(frame), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(vae.inverse_transform(Z), encoder.reconstruct(frame), rtol=1e-4)
+    np.testing.assert_allclose(vae.score_samples(frame), bounds(encoder, frame)[0], atol=0.5)
+    assert np.isfinite(vae.sample(5, random_state=0)).all()
+
+
+def test_a_gap_is_encoded_as_the_mean_of_the_levels_that_are_there(X: np.ndarray) -> None:
+    gaps = _with_gaps(X)
+    vae = VAE(**QUICK, validation=0.0).fit(gaps)
+    filled = np.where(np.isnan(gaps), np.nanmean(gaps, axis=0), gaps)
+    np.testing.assert_allclose(vae.transform(gaps), vae.transform(filled), atol=1e-4)
+
+
+def test_what_has_no_level_at_all_is_refused_and_so_are_gaps_among_counts(X: np.ndarray) -> None:
+    gaps = _with_gaps(X)
+    vae = VAE(**QUICK).fit(gaps)
+    gaps[3] = np.nan
+    with pytest.raises(InputError, match=r"found none in row 3 \(1 such rows\): leave them out"):
+        vae.transform(gaps)
+    with pytest.raises(InputError, match="expected a level of at least one"):
+        VAE(**QUICK).fit(gaps)
+    counts = np.floor(X)
+    counts[0, 0] = np.nan
+    law = VAE(**QUICK, likelihood="negative_binomial", input_transform="none")
+    with pytest.raises(ValueError, match="NaN"):
+        law.fit(counts)
+    assert not law.__sklearn_tags__().input_tags.allow_nan
+    infinite = np.where(np.isnan(_with_gaps(X)), np.inf, X)
+    with pytest.raises(ValueError, match="infinity"):
+        VAE(**QUICK).fit(infinite)
+
+
+def test_vae_with_gaps_needs_no_imputer_in_a_pipeline(X: np.ndarray) -> None:
+    pipeline = make_pipeline(VAE(**QUICK), Ridge())
+    assert np.isfinite(cross_val_score(pipeline, _with_gaps(X), X[:, 0], cv=3)).all()
 
 
 def test_rows_are_scored_the_same_alone_and_together(X: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from m1pipe import config
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.encoder.bound import DRAWS, importance_bound
+from m1pipe.encoder.impute import impute_array
+from m1pipe.encoder.plan import OF_COUNTS
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
@@ -136,10 +138,22 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ----------
         X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
             Expression levels on the scale of the likelihood: log levels for the Gaussian ones.
+            NaN where a level is missing: it has no part in the likelihood.
         y : None
             Not used.
+
+        Raises
+        ------
+        InputError
+            If the values do not suit the likelihood, or a gene or a sample has no level at all.
         """
-        X = validate_data(self, settings.as_table(X), dtype=np.float32, ensure_min_samples=2)
+        X = validate_data(
+            self,
+            settings.as_table(X),
+            dtype=np.float32,
+            ensure_min_samples=2,
+            ensure_all_finite=self._finite(),
+        )
         seed = settings.draw_seed(self.random_state)
         chosen = config.EncoderConfig(
             model=settings.collect(self, config.ModelConfig, {}),
@@ -157,11 +171,17 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
-            On the scale of the training data.
+            On the scale of the training data. NaN where a level is missing: it stands at its
+            gene's training mean.
 
         Returns
         -------
         ndarray of float32, shape (n_samples, n_latent)
+
+        Raises
+        ------
+        InputError
+            If a sample has no level at all.
         """
         X = self._validated(X)
         module = self._module()
@@ -253,24 +273,38 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
+            NaN where a level is missing: the likelihood is that of the others.
 
         Returns
         -------
         ndarray of float64, shape (n_samples,)
             In nats, as a density of the data's own units (the Jacobian of the transform is in).
 
+        Raises
+        ------
+        InputError
+            If a sample has no level at all.
+
         References
         ----------
-        Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8.
+        Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8; with missing levels
+        Mattei & Frellsen 2019, arXiv:1812.02633, equation 4.
         """
         X = self._validated(X)
+        known = ~np.isnan(X)
+        X = X if known.all() else impute_array(self.encoder_, X)
         module = self._module()
         generator = torch.Generator().manual_seed(self.encoder_.config.training.seed)
         size = (DRAWS, 1, self._n_features_out)
         noise = torch.randn(size, generator=generator, dtype=torch.float64)
+        masks = torch.from_numpy(known).split(CHUNK_ROWS)
         with torch.inference_mode():
-            parts = [importance_bound(module, x, noise).numpy() for x in self._chunks(X)]
-        found: np.ndarray = np.concatenate(parts) + self.encoder_.scaler.log_slope(X).sum(axis=1)
+            parts = [
+                importance_bound(module, x, noise, known=mask).numpy()
+                for x, mask in zip(self._chunks(X), masks, strict=True)
+            ]
+        slope = np.where(known, self.encoder_.scaler.log_slope(X), 0).sum(axis=1)
+        found: np.ndarray = np.concatenate(parts) + slope
         return found
 
     @available_if(_has_prior)
@@ -338,25 +372,43 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return [f"x{j}" for j in range(self.n_features_in_)]
 
     def _validated(self, X: Any) -> np.ndarray:
+        """Rows as they were given, float32; NaN where a level is missing."""
         check_is_fitted(self)
-        found: np.ndarray = validate_data(self, settings.as_table(X), dtype=np.float32, reset=False)
+        found: np.ndarray = validate_data(
+            self,
+            settings.as_table(X),
+            dtype=np.float32,
+            reset=False,
+            ensure_all_finite=self._finite(),
+        )
+        empty = np.flatnonzero(np.isnan(found).all(axis=1))
+        if empty.size:
+            raise InputError(
+                "X: expected a level of at least one gene in every sample; found none in row "
+                f"{empty[0]} ({empty.size} such rows): leave them out"
+            )
         return found
+
+    def _finite(self) -> Literal[True, "allow-nan"]:
+        """What scikit-learn checks of X: a law of counts needs the total of every sample."""
+        return True if self.likelihood in OF_COUNTS else "allow-nan"
 
     def _module(self) -> VAEModule:
         """The network in double precision: a row's result then does not depend on its batch."""
         return copy.deepcopy(self.encoder_.module).cpu().double().eval()
 
     def _chunks(self, X: np.ndarray) -> list[torch.Tensor]:
-        """Transformed rows, some at a time."""
-        apply = self.encoder_.scaler.apply
+        """Transformed rows without gaps, some at a time."""
+        scaled = self.encoder_.scaled
         return [
-            torch.from_numpy(apply(X[i : i + CHUNK_ROWS])).double()
+            torch.from_numpy(scaled(X[i : i + CHUNK_ROWS])).double()
             for i in range(0, len(X), CHUNK_ROWS)
         ]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.allow_nan = self._finite() == "allow-nan"
         return tags
 
 
