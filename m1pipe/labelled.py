@@ -44,8 +44,8 @@ class Labelled:
     encoder: Encoder | None
 
     def genes(self) -> np.ndarray:
-        """Levels of the recipe's genes, shape (n_samples, n_genes)."""
-        return self.aligned.take(self.rows)
+        """Levels of the recipe's genes, missing ones at their mean, shape (n_samples, n_genes)."""
+        return self.aligned.take_filled(self.rows)
 
 
 def load_labelled(
@@ -70,8 +70,10 @@ def load_labelled(
         log.info("left out: %d %s", n, reason)
     recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe
     groups = resolve_groups(matrix.obs, config.group)
+    aligned = align(matrix, recipe, min_coverage=config.min_coverage)
+    aligned.keep_missing = encoder is None or not encoder.module.of_counts
     return Labelled(
-        aligned=align(matrix, recipe, min_coverage=config.min_coverage),
+        aligned=aligned,
         rows=rows,
         targets=targets,
         strata=_strata(matrix.obs.iloc[rows], targets, config),
@@ -114,11 +116,13 @@ def own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
 
 
 def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
-    """Recipe of a model that takes the genes as they are."""
+    """Recipe of a model that takes the genes as they are; a gene without a level has mean 0."""
+    X = matrix.take(rows)
+    known = np.maximum((~np.isnan(X)).sum(axis=0), 1)
     return Recipe(
         genes=tuple(matrix.genes.tolist()),
         units=matrix.units,
-        gene_means=matrix.take(rows).mean(axis=0, dtype=np.float64).astype(np.float32),
+        gene_means=(np.nansum(X, axis=0, dtype=np.float64) / known).astype(np.float32),
         gene_names=name_columns(matrix.var),
     )
 

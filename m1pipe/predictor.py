@@ -24,6 +24,7 @@ from m1pipe.data.units import LOG_OF, Units
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
+from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.labelled import Labelled, load_labelled, own_genes
@@ -197,10 +198,12 @@ class Predictor:
         )
 
     def _align(self, data: Any, min_coverage: float) -> Aligned:
-        """Data in the model's genes; NaN is kept where the encoder alone sees levels."""
-        if self.encoder is None or self.own_genes is not None:
-            return align(data, self.recipe, min_coverage=min_coverage)
-        return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
+        """Data in the model's genes, with NaN where levels are missing."""
+        if self.encoder is not None:
+            return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
+        aligned = align(data, self.recipe, min_coverage=min_coverage)
+        aligned.keep_missing = True
+        return aligned
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.
@@ -220,8 +223,9 @@ class Predictor:
         codes = None if self.encoder is None else self.encoder.codes(aligned.matrix)
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
             here = None if codes is None else codes[start:stop]
-            features = X if self.encoder is None else self.encoder.encode_array(X, here)
-            own = None if self.own_genes is None else X[:, self.own_genes]
+            filled = fill_missing(X, self.recipe.gene_means)
+            features = filled if self.encoder is None else self.encoder.encode_array(X, here)
+            own = None if self.own_genes is None else filled[:, self.own_genes]
             yield start, self._levels(self.head.predict(features, own), linear)
 
     def _levels(self, predicted: np.ndarray, linear: bool) -> np.ndarray:

@@ -132,6 +132,21 @@ class Aligned:
         filled[:, self.present] = X
         return filled
 
+    def take_filled(self, indices: np.ndarray) -> np.ndarray:
+        """Rows by index as `take` gives them, missing levels at their training mean.
+
+        Parameters
+        ----------
+        indices : ndarray of int, shape (n,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_genes)
+        """
+        X = self.take(indices)
+        missing = np.isnan(X)
+        return np.where(missing, self.recipe.gene_means, X) if missing.any() else X
+
     def blocks(self, n_rows: int = 1024) -> Iterator[tuple[int, int, np.ndarray]]:
         """All rows in order: start, stop and an array of shape (stop - start, n_genes)."""
         n = self.matrix.n_samples

@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.impute import SimpleImputer
 
 from m1pipe.config import EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder, train_encoder
@@ -200,3 +201,46 @@ def test_folders_that_are_no_model_are_refused(
     (tmp_path / "model" / "model.json").write_text(json.dumps({**stored, "format_version": 2}))
     with pytest.raises(InputError, match="expected format version 1; found 2"):
         load_predictor(tmp_path / "model")
+
+
+def _with_gaps(x: anndata.AnnData, seed: int) -> anndata.AnnData:
+    made = x.copy()
+    made.X[np.random.default_rng(seed).random(x.shape) < 0.1] = np.nan
+    assert np.isnan(made.X).any()
+    return made
+
+
+def test_a_head_on_genes_has_what_is_missing_at_the_training_means(
+    x: anndata.AnnData, y: anndata.AnnData, expression: Make
+) -> None:
+    """As if scikit-learn had imputed both tables by the rows that are fitted to."""
+    gaps, new = _with_gaps(x, 2), _with_gaps(expression(50, 30, seed=6), 3)
+    labelled = np.isin(x.obs_names, y.obs_names)
+    imputer = SimpleImputer().fit(np.asarray(gaps.X)[labelled])
+    whole, new_whole = gaps.copy(), new.copy()
+    whole.X, new_whole.X = (imputer.transform(a.X).astype(np.float32) for a in (gaps, new))
+    found = fit_predictor(gaps, FitConfig(head=HEAD), y=y)
+    expected = fit_predictor(whole, FitConfig(head=HEAD), y=y).predict(new_whole).X
+    np.testing.assert_allclose(found.predict(new).X, expected, atol=1e-3)
+
+
+def test_a_head_on_latents_sees_what_the_encoder_makes_of_gaps(
+    x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder, expression: Make
+) -> None:
+    gaps, new = _with_gaps(x, 2), _with_gaps(expression(50, 30, seed=6), 3)
+    model = fit_predictor(gaps, FitConfig(head=HEAD), y=y, encoder=encoder)
+    expected = np.maximum(model.head.predict(encoder.transform(new)), 0)
+    np.testing.assert_allclose(model.predict(new).X, expected, atol=1e-6)
+
+
+def test_own_genes_that_are_missing_stand_at_the_mean_of_training(
+    x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
+) -> None:
+    known = y.copy()
+    known.var["gene_id"] = [*x.var_names[:10], *x.var_names[:2]]
+    head = HeadConfig(hidden=(16,), epochs=60, lr=0.01, own_gene=True)
+    model = fit_predictor(_with_gaps(x, 2), FitConfig(head=head), y=known, encoder=encoder)
+    new = _with_gaps(x, 3)
+    filled = new.copy()
+    filled.X = np.where(np.isnan(new.X), encoder.recipe.gene_means, new.X)
+    np.testing.assert_allclose(model.predict(new).X, model.predict(filled).X, atol=1e-3)

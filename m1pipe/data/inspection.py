@@ -232,7 +232,8 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
             doubts.append(f"{len(twice):,} {what} come more than once, such as {twice[0]!r}")
     if found.n_missing:
         doubts.append(
-            f"{found.n_missing:,} values are missing: train takes that, crossval and fit do not"
+            f"{found.n_missing:,} values are missing: train, crossval and fit take that, but not "
+            "in counts"
         )
     n_zero = int((found.totals == 0).sum())
     if n_zero and not found.n_negative:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
 
 _NO_GENE = frozenset({"", "?", "nan", "None", "NA", "missing"})
@@ -19,7 +19,7 @@ class OwnGenes:
     Attributes
     ----------
     values : ndarray of float32, shape (n_samples, n_own)
-        Levels of those genes that X has, in X's units.
+        Levels of those genes that X has, in X's units; NaN where one is missing.
     column : ndarray of int64, shape (n_targets,)
         Column of `values` that holds each target's own gene; -1 where X lacks it.
     """
@@ -72,16 +72,9 @@ def read_own_genes(columns: np.ndarray, matrix: Matrix, rows: np.ndarray) -> Own
         From `own_columns`.
     matrix : Matrix
     rows : ndarray of int, shape (n_samples,)
-        Rows of X that are wanted.
-
-    Raises
-    ------
-    InputError
-        If a level is not finite.
+        Rows of X that are wanted; none of their levels is infinite.
     """
     used, place = np.unique(columns[columns >= 0], return_inverse=True)
     column = np.full(columns.size, -1, dtype=np.int64)
     column[columns >= 0] = place
-    values = matrix.take(rows, used)
-    check_finite(values, matrix, rows, columns=used)
-    return OwnGenes(values, column)
+    return OwnGenes(matrix.take(rows, used), column)

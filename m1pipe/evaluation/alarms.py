@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.data.copies import find_copies, row_digests, row_signatures
-from m1pipe.data.matrix import check_finite, open_matrix
+from m1pipe.data.matrix import open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
 from m1pipe.evaluation import confounding, design, guards
 from m1pipe.evaluation.origin import FOLD_CHANGES, label_origin, same_samples
@@ -35,6 +35,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         name = problem.config.group or DONOR_COLUMN
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
     found += design.liberal_test(len(samples), problem.config.repeats)
+    found += design.missing_levels(problem.n_missing, len(samples) * problem.matrix.n_genes)
     if problem.config.tune and not can_tune(problem):
         found += design.nothing_tuned(problem.least_train)
     if problem.strata is not None and not targets.is_classes:
@@ -120,13 +121,10 @@ def row_alarms(
 
 
 def _signatures(problem: Problem) -> np.ndarray:
-    """Signatures of the samples' genes, read block by block; what is not finite is refused."""
-    parts = []
-    for block in np.array_split(problem.rows, max(1, len(problem.rows) // 1024)):
-        X = problem.matrix.take(block)
-        check_finite(X, problem.matrix, block)
-        parts.append(row_signatures(X))
-    return np.concatenate(parts)
+    """Signatures of the samples' genes, read block by block; a missing level counts as 0."""
+    blocks = np.array_split(problem.rows, max(1, len(problem.rows) // 1024))
+    taken = (problem.matrix.take(block) for block in blocks)
+    return np.concatenate([row_signatures(np.nan_to_num(X, copy=False)) for X in taken])
 
 
 def _different_widths(problem: Problem) -> Sequence[Alarm]:

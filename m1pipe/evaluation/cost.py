@@ -77,9 +77,12 @@ def n_parameters(problem: Problem, row: str) -> int:
 def fold_bytes(problem: Problem) -> int:
     """Weights of all heads of one fold, with their Adam state and the best so far.
 
-    A row with own genes shares the head of the row without them.
+    A row with own genes shares the head of the row without them. Where levels are missing, the
+    genes as well: what they are filled in with is the fold's.
     """
-    return sum(16 * problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
+    heads = sum(16 * problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
+    filled = 4 * problem.targets.n * problem.matrix.n_genes if problem.n_missing else 0
+    return heads + filled
 
 
 def memory_bytes(problem: Problem) -> int:

@@ -20,6 +20,7 @@ from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
+from m1pipe.evaluation.missing import fill_own
 from m1pipe.evaluation.passes import OpenShare, fit_opened, pass_file, passes
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
@@ -362,7 +363,7 @@ def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
         order=folds,
         seed=int(seed),
         order_seed=int(order_seed),
-        own=problem.own,
+        own=fill_own(problem.own, train),
     )
 
 

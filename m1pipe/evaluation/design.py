@@ -222,6 +222,25 @@ def liberal_test(n: int, n_repeats: int) -> list[Alarm]:
     return [Alarm("liberal_test", "warning", text)]
 
 
+def missing_levels(n_missing: int, n_levels: int) -> list[Alarm]:
+    """Levels of X that are missing, and what stands in their place.
+
+    Parameters
+    ----------
+    n_missing, n_levels : int
+        Of the samples, over all genes.
+    """
+    if not n_missing:
+        return []
+    text = (
+        f"{n_missing:,} of {n_levels:,} levels of X ({n_missing / n_levels:.1%}) are missing. "
+        "Encoders, and their PCA, take them at the means of the rows that they were trained on; "
+        "for rows on the genes, and for own genes, they were imputed inside each fold, with the "
+        "means of its training rows."
+    )
+    return [Alarm("missing_levels", "note", text)]
+
+
 def nothing_tuned(n_train: int) -> list[Alarm]:
     """Settings were to be chosen, and a fold has no inner validation rows to choose by.
 

@@ -93,6 +93,7 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "units": str(problem.matrix.units),
         "target_units": str(targets.units) if targets.kind == "regression" else None,
         "dropped": problem.dropped,
+        "n_missing": problem.n_missing,
         "n_x": problem.matrix.n_samples,
         "n_y": problem.n_y,
     }
@@ -182,6 +183,10 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
         facts["encoder"] = _encoder_seen(problem, encoders[row])
     elif row in PCA_ROWS:
         facts["pca"] = _pca_seen(problem, row)
+    if problem.n_missing:
+        of_encoder = row in encoders or facts.get("pca", train) != train
+        seen = "the rows that the encoder was trained on" if of_encoder else train
+        facts["missing levels"] = f"means of {seen}"
     if row in LINEAR_ROWS:
         choice = "leave-one-out" if problem.targets.kind == "regression" else "inner folds"
         scaler = {"scaler": train} if row in GENE_ROWS else {}

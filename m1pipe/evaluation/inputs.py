@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.stored import in_memory
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
@@ -19,6 +19,7 @@ from m1pipe.evaluation.ladder import (
     base_row,
     head_config,
 )
+from m1pipe.evaluation.missing import fill_fold
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import (
     encoder_facts,
@@ -39,7 +40,10 @@ FoldInputs = dict[str, Sequence[np.ndarray | None]]
 
 
 def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
-    """What no fold changes, by row: the genes, the latents of frozen encoders, their PCA."""
+    """What no fold changes, by row: the genes, the latents of frozen encoders, their PCA.
+
+    Missing levels are NaN among the genes still: what they are filled in with is the fold's.
+    """
     inputs: dict[str, Sequence[np.ndarray]] = {}
     min_coverage = problem.config.min_coverage
     inputs |= frozen_inputs(
@@ -49,9 +53,7 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
     bases = {base_row(row) for row in problem.ladder}
     augments = problem.config.augment is not None
     if in_fold or augments or set(GENE_ROWS) & bases or needs_fold_pca(problem):
-        X = problem.matrix.take(problem.rows)
-        check_finite(X, problem.matrix, problem.rows)
-        inputs["genes"] = [X]
+        inputs["genes"] = [problem.matrix.take(problem.rows)]
     return inputs
 
 
@@ -77,6 +79,7 @@ def fold_inputs(
         Of the rows that are trained on more than the training rows, one a seed.
     """
     found: FoldInputs = dict(inputs)
+    genes = inputs.get("genes", [None])[0]
     opened = {row.name: list(row.frozen) for row in problem.encoders}
     facts = {}
     usable = encoder_rows(problem, split)
@@ -96,14 +99,16 @@ def fold_inputs(
             ]
             found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
             facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
+    if "genes" in inputs:
+        found["genes"] = [fill_fold(inputs["genes"][0], split.train)]
     if needs_fold_pca(problem) and "pca_fold" not in found:
-        found["pca_fold"] = [_fit_fold_pca(inputs["genes"][0], split.train)]
+        found["pca_fold"] = [_fit_fold_pca(found["genes"][0], split.train)]
     stored = found.get("pca", found.get("pca_fold", ()))
     found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
     found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
     found |= {row: [None] for row in (*CONSTANT_ROWS, OWN_GENE)}
     found |= {row: found[base_row(row)] for row in problem.ladder if row not in found}
-    return found, facts, _added_rows(problem, split, found, opened)
+    return found, facts, _added_rows(problem, split, found, opened, genes)
 
 
 def _added_rows(
@@ -111,13 +116,14 @@ def _added_rows(
     split: Fold,
     found: Mapping[str, Sequence[np.ndarray | None]],
     encoders: Mapping[str, Sequence[Encoder]],
+    genes: np.ndarray | None,
 ) -> dict[str, list[AddedRows]]:
     """Synthetic samples, and as many training rows drawn again, as every row sees them.
 
     Both come from the rows that heads take their steps on; the rows that decide when to stop and
-    the test rows are not looked at.
+    the test rows are not looked at. The generator takes the genes with their gaps.
     """
-    config, codes, genes = problem.config, split.targets.values, found.get("genes", [None])[0]
+    config, codes = problem.config, split.targets.values
     if config.augment is None or problem.generator is None or genes is None:
         return {}
     validation = head_config("raw", config).validation

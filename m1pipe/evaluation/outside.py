@@ -84,7 +84,9 @@ def evaluate_outside(
     """
     matrix = open_matrix(x)
     rows, targets, columns, dropped = _outside_targets(predictor, matrix, y, label)
-    X = align(matrix, predictor.recipe, min_coverage=min_coverage).take(rows)
+    aligned = align(matrix, predictor.recipe, min_coverage=min_coverage)
+    aligned.keep_missing = True
+    X = aligned.take_filled(rows)
     constant = "mean" if targets.kind == "regression" else "prior"
     predictions = {
         constant: rivals.predict_constant(rows.size),

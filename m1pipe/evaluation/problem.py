@@ -24,6 +24,7 @@ from m1pipe.evaluation.ladder import (
     ladder,
     linear_rival,
 )
+from m1pipe.evaluation.missing import count_missing
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
 
 
@@ -68,6 +69,8 @@ class Problem:
         Makes the samples that are added to training rows.
     label_obs : DataFrame or None
         Annotations of the labels' own file, of the samples.
+    n_missing : int
+        Levels of the samples that X lacks (NaN).
     """
 
     matrix: Matrix
@@ -87,6 +90,7 @@ class Problem:
     own_columns: np.ndarray | None = None
     generator: Generator | None = None
     label_obs: pd.DataFrame | None = None
+    n_missing: int = 0
 
     @property
     def samples(self) -> np.ndarray:
@@ -195,6 +199,7 @@ def make_problem(
         own_columns=columns,
         generator=generator,
         label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
+        n_missing=count_missing(matrix, rows),
     )
 
 

@@ -187,7 +187,7 @@ def frozen_inputs(
     inputs: dict[str, list[np.ndarray]] = {}
     for row in encoders:
         for encoder in row.frozen:
-            seen = encoder.align(matrix, min_coverage=min_coverage)
+            seen = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
             inputs.setdefault(row.name, []).append(encoder.transform(seen)[rows])
             if "pca" not in inputs:
                 inputs["pca"] = [encoder.pca_scores(seen)[rows]]

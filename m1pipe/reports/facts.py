@@ -31,6 +31,7 @@ def data(result: CrossvalResult, inputs: Mapping[str, Mapping[str, Any]]) -> Tab
         ("samples", _samples_text(result)),
         ("left out", _counts_text(info.get("dropped"))),
         ("inputs (X)", _with_units(count(info.get("n_features"), "gene"), info.get("units"))),
+        ("missing levels", _missing_text(result)),
         ("targets (Y)", _targets_text(info)),
         ("classes", _counts_text(info.get("classes"))),
         ("added to a training fold", _added_text(info.get("added") or [])),
@@ -49,6 +50,12 @@ def _samples_text(result: CrossvalResult) -> str:
     if n_x and n_y:
         return f"{n} paired by sample id ({n_x:,} in X, {n_y:,} in Y)"
     return n + (f" with a label, of {n_x:,} in X" if n_x else "")
+
+
+def _missing_text(result: CrossvalResult) -> str:
+    """How many levels of X were imputed, as `fitted on` says of each row; empty for none."""
+    n, n_levels = result.info.get("n_missing"), result.info.get("n_features", 0)
+    return f"{n:,} of {n_levels * len(result.samples):,} levels of X" if n else ""
 
 
 def _with_units(text: str, units: Any) -> str:

@@ -19,6 +19,7 @@ GUARDS = {
     "few_groups": "too few donors to learn from their differences",
     "liberal_test": "repeats that make the test too bold for so few samples",
     "constant_targets": "targets that never change",
+    "missing_levels": "levels of X that are missing, and had to be imputed",
     "nothing_tuned": "settings asked to be chosen on too few rows",
     "collapsed_predictor": "predictions that are the same for all samples",
     "dead_units": "hidden units that never change",

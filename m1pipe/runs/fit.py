@@ -4,14 +4,16 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.config import FitConfig
+from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.rivals import fit_rivals
-from m1pipe.labelled import load_labelled
+from m1pipe.labelled import Labelled, load_labelled
 from m1pipe.predictor import Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.augment import added_to_fit
@@ -66,6 +68,7 @@ def run_fit(
     with open_matrix(x, aliases=aliases) as matrix:
         data = load_labelled(matrix, config, y=y, encoder=encoder)
         predictor = fit_labelled(data, config, added=added_to_fit(data, config))
+        _tell_missing(data)
         rivals = fit_rivals(data.genes(), data.targets, groups=data.groups, seed=config.seed)
         samples = matrix.samples[data.rows]
         missing = missing_table(
@@ -98,6 +101,13 @@ def _refuse_folder(out: Path, force: bool) -> None:
         raise InputError(f"{out} exists already and is no model: choose another name")
     if not force:
         raise InputError(f"{out} holds a model: choose another name, or overwrite with --force")
+
+
+def _tell_missing(data: Labelled) -> None:
+    """Say how many levels are missing, where some are."""
+    n_missing = int(np.isnan(data.aligned.take(data.rows)).sum())
+    if n_missing:
+        log.info("%s levels are missing: they stand at their training means", f"{n_missing:,}")
 
 
 def _line(out: Path, predictor: Predictor, seconds: float) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from scipy import stats
+from sklearn.impute import SimpleImputer
 
 from m1pipe.cli.main import cli
 from m1pipe.config import FitConfig, HeadConfig
@@ -175,3 +176,29 @@ def test_conformal_coverage_over_many_draws() -> None:
         covered = (np.abs(errors[n]) <= width).mean()
         slack = 4 * np.sqrt(level * (1 - level) / draws)
         assert level - slack <= covered <= level + 1 / (n + 1) + slack
+
+
+def test_gaps_go_through_fit_and_evaluate(
+    worlds: dict[str, Pair], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The linear row has them at the means of the labelled rows, as scikit-learn's imputer has."""
+    X, Y = {}, {name: np.asarray(pair["y"].X) for name, pair in worlds.items()}
+    for name, pair in worlds.items():
+        x = pair["x"].copy()
+        x.X[np.random.default_rng(5).random(x.shape) < 0.1] = np.nan
+        X[name] = np.asarray(x.X)
+        x.write_h5ad(tmp_path / f"{name}_x.h5ad")
+        pair["y"].write_h5ad(tmp_path / f"{name}_y.h5ad")
+    at = f"--x {tmp_path}/train_x.h5ad --y {tmp_path}/train_y.h5ad --out {tmp_path}/m"
+    done = CliRunner().invoke(cli, f"fit {at} --group none --head-epochs 5".split())
+    assert done.exit_code == 0
+    assert f"{np.isnan(X['train']).sum():,} levels are missing" in done.stderr
+    done = outside(tmp_path, "--y", f"{tmp_path}/outside_y.h5ad", "--out", f"{tmp_path}/e")
+    assert done.exit_code == 0
+    losses = pd.read_csv(tmp_path / "e" / "losses.csv", index_col="sample")
+    imputer = SimpleImputer().fit(X["train"])
+    whole, new = (imputer.transform(X[name]).astype(np.float32) for name in ("train", "outside"))
+    levels = Targets("regression", Y["train"], tuple(worlds["train"]["y"].var_names))
+    predicted = fit_rivals(whole, levels).predict(new)
+    expected = ((predicted - Y["outside"]) ** 2).mean(axis=1)
+    np.testing.assert_allclose(losses["linear"], expected, rtol=1e-2)
