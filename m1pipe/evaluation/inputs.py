@@ -99,10 +99,11 @@ def fold_inputs(
             ]
             found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
             facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
-    if "genes" in inputs:
-        found["genes"] = [fill_fold(inputs["genes"][0], split.train)]
-    if needs_fold_pca(problem) and "pca_fold" not in found:
-        found["pca_fold"] = [_fit_fold_pca(found["genes"][0], split.train)]
+    if genes is not None:
+        filled = fill_fold(genes, split.train)
+        found["genes"] = [filled]
+        if needs_fold_pca(problem) and "pca_fold" not in found:
+            found["pca_fold"] = [_fit_fold_pca(filled, split.train)]
     stored = found.get("pca", found.get("pca_fold", ()))
     found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
     found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
