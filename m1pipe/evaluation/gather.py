@@ -19,6 +19,7 @@ from m1pipe.evaluation.per_target import (
     add_sums,
     isoform_classes,
     pair_summary,
+    r2_summary,
     target_table,
 )
 from m1pipe.evaluation.significance import nadeau_bengio, sign_flip_interval
@@ -135,6 +136,7 @@ def gather_targets(
     table : DataFrame
         From `m1pipe.evaluation.per_target.target_table`; empty where there is none.
     info : dict
+        `r2_by_target` (from `r2_summary`, of all rows but the first, the training mean),
         `per_target` (pairs) and `isoforms` (R2 by the number of isoforms), where there are any.
     """
     sums = [(repeat, part) for repeat, part in parts if part is not None]
@@ -143,7 +145,10 @@ def gather_targets(
     every = add_sums([part for _, part in sums])
     once = add_sums([part for repeat, part in sums if repeat == 0])
     table = target_table(names, genes, every, once)
-    info: dict[str, Any] = {"per_target": pair_summary(table, list(once.pairs))}
+    info: dict[str, Any] = {
+        "r2_by_target": r2_summary(table, list(every.sse)[1:]),
+        "per_target": pair_summary(table, list(once.pairs)),
+    }
     by_kind = isoform_classes(table, every)
     return table, {**info, "isoforms": by_kind} if by_kind else info
 

@@ -18,6 +18,7 @@ from m1pipe.evaluation.rows import Fold, train_mean
 Pair = tuple[str, str]
 _BLOCK_CELLS = 2**21
 ALPHA = 0.05
+HARDLY_VARIES = 1e-4  # of the mean over targets: a hundredth of the usual standard deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,9 +146,11 @@ def target_table(
     Returns
     -------
     DataFrame
-        target, gene, n_isoforms (of that gene among the targets), sst, r2_ROW = 1 - sse / sst
-        (NaN where the target never varies), and for each pair difference_A_B, p_A_B (t-test over
-        donors, or samples) and q_A_B (Benjamini and Hochberg over all targets).
+        target, gene, n_isoforms (of that gene among the targets), sst, varies ("yes", "hardly": sst
+        at most `HARDLY_VARIES` of the mean over targets, "no": sst is 0), r2_ROW = 1 - sse / sst
+        (NaN but for "yes": an error of any size is boundless beside next to nothing), and for each
+        pair difference_A_B, p_A_B (t-test over donors, or samples; NaN for "no") and q_A_B
+        (Benjamini and Hochberg over all targets).
     """
     table = pd.DataFrame({"target": list(names)})
     if genes is not None:
@@ -155,8 +158,10 @@ def target_table(
         table["n_isoforms"] = table.groupby("gene")["target"].transform("size")
     table["sst"] = every.sst
     varies = every.sst > 0
+    clearly = every.sst > HARDLY_VARIES * every.sst.mean()
+    table["varies"] = np.select([clearly, varies], ["yes", "hardly"], "no")
     for row, sse in every.sse.items():
-        table[f"r2_{row}"] = np.where(varies, 1 - sse / np.where(varies, every.sst, 1), np.nan)
+        table[f"r2_{row}"] = np.where(clearly, 1 - sse / np.where(clearly, every.sst, 1), np.nan)
     for (a, b), sums in once.pairs.items():
         mean, p = _t_tests(sums[0], sums[1], once.n_units)
         p[~varies] = np.nan
@@ -172,6 +177,34 @@ def adjust_bh(p: np.ndarray) -> np.ndarray:
     if known.any():
         q[known] = stats.false_discovery_control(p[known])
     return q
+
+
+def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:
+    """R2 by target in short, by numbers that no single target can carry away.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `target_table`.
+    rows : sequence of str
+
+    Returns
+    -------
+    dict
+        n_targets, and of these n_hardly_vary and n_constant, which have no R2; models, a list of
+        dict with model, median and above_zero (share of the targets with an R2).
+    """
+    models = []
+    for row in rows:
+        r2 = table[f"r2_{row}"].dropna()
+        above = float((r2 > 0).mean()) if len(r2) else np.nan
+        models.append({"model": row, "median": float(r2.median()), "above_zero": above})
+    return {
+        "n_targets": len(table),
+        "n_hardly_vary": int((table["varies"] == "hardly").sum()),
+        "n_constant": int((table["varies"] == "no").sum()),
+        "models": models,
+    }
 
 
 def pair_summary(table: pd.DataFrame, pairs: Sequence[Pair]) -> list[dict[str, object]]:

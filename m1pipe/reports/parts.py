@@ -1,6 +1,7 @@
 """Views beside the ladder: by number of labels, within strata, target by target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,10 +53,12 @@ def within_strata(result: CrossvalResult) -> list[Part]:
 
 
 def by_target(result: CrossvalResult) -> list[Part]:
-    """Histogram of the targets' R2, pairs target by target, and isoforms by their gene's number."""
+    """R2 of the targets, pairs target by target, and isoforms by their gene's number."""
     if not len(result.targets):
         return []
     found: list[Part] = [_histogram(result)]
+    if result.info.get("r2_by_target"):
+        found.append(_medians(result.info["r2_by_target"]))
     if result.info.get("per_target"):
         found.append(_pairs(result))
     if result.info.get("isoforms"):
@@ -126,14 +129,32 @@ def _histogram(result: CrossvalResult) -> Picture:
     with style.styled():
         breakdown.plot_r2_histogram(axes[0, 0], r2, colours=style.colours(list(r2)))
     known = np.isfinite(next(iter(r2.values())))
-    n_below = {m: percent(float((v[known] < 0).mean())) for m, v in r2.items()}
     return Picture(
         caption=f"R2 of every target ({count(int(known.sum()), 'target')} that vary), against its "
-        "training means, test samples of all folds. Values below -0.5 are counted there. Below 0: "
-        + ", ".join(f"{m} {share}" for m, share in n_below.items())
-        + ".",
+        "training means, test samples of all folds. Values below -0.5 are counted there.",
         alt="Histogram of R2 by target",
         source=style.data_uri(figure),
+    )
+
+
+def _medians(found: Mapping[str, Any]) -> Table:
+    rows = [
+        [line["model"], number(line["median"], 3), percent(line["above_zero"], 1)]
+        for line in found["models"]
+    ]
+    n_without = found["n_hardly_vary"] + found["n_constant"]
+    note = "Above 0: share of the targets that a model predicts better than their training mean."
+    if n_without:
+        note += (
+            f" {n_without:,} of {found['n_targets']:,} targets have no R2 and are left out: "
+            f"{found['n_constant']:,} are the same in all test samples, {found['n_hardly_vary']:,} "
+            "hardly vary (squares about the training mean at most 1e-4 of the usual target's)."
+        )
+    return Table(
+        caption="R2 by target: the middle one, and how many are above 0.",
+        head=["model", "median R2", "R2 above 0"],
+        rows=rows,
+        note=note,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import r2_score
 
 from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig, HeadConfig
@@ -19,9 +20,10 @@ from m1pipe.errors import InputError
 from m1pipe.evaluation.crossval import make_fold, run_plan
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2, gene_blocks
-from m1pipe.evaluation.per_target import TargetTally, adjust_bh, target_table
+from m1pipe.evaluation.per_target import TargetTally, adjust_bh, r2_summary, target_table
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.evaluation.rows import Fold
+from m1pipe.reports.parts import by_target
 
 N, P = 90, 8
 ROWS = ("mean", "ridge", "gene", "ridge_gene")
@@ -191,6 +193,45 @@ def test_tallies_are_the_t_tests_of_donor_means(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(table["p_a_b"][:4], oracle.pvalue[:4], rtol=1e-3)
     assert np.isnan(table["p_a_b"][4])
     assert sums.n_units == 10
+
+
+def test_a_target_that_hardly_varies_has_no_r2_and_is_counted() -> None:
+    """Its R2 by scikit-learn is far below -1,000, which would be the mean of all."""
+    rng = np.random.default_rng(3)
+    split = make_split(rng)
+    split.targets.values[:, 3] = 2 + 1e-4 * rng.normal(size=40)
+    tested = split.targets.values[split.test]
+    predicted = (tested + 0.5 * rng.normal(size=tested.shape)).astype(np.float32)
+    tally = TargetTally(split, tested, [("a", "b")])
+    for row in ("a", "b"):
+        tally.add(row, [predicted])
+    sums = tally.close()
+    table = target_table(split.targets.names, None, sums, sums)
+    assert r2_score(tested[:, 3], predicted[:, 3]) < -1000
+    assert table["varies"].tolist() == ["yes", "yes", "yes", "hardly", "no"]
+    assert table["r2_a"].isna().tolist() == [False, False, False, True, True]
+    assert np.isfinite(table["difference_a_b"][:4]).all() and len(table) == 5
+    found = r2_summary(table, ["a", "b"])
+    assert (found["n_targets"], found["n_hardly_vary"], found["n_constant"]) == (5, 1, 1)
+    expected = np.median([1 - sums.sse["a"][j] / sums.sst[j] for j in range(3)])
+    assert found["models"] == [
+        {"model": row, "median": pytest.approx(expected), "above_zero": 1.0} for row in ("a", "b")
+    ]
+
+
+def test_the_report_gives_medians_and_the_number_without_r2(data: dict[str, Any]) -> None:
+    y = data["y"].copy()
+    y.X[:, 0] = 1e-5 * y.X[:, 0] + 1
+    y.X[:, 1] = 3
+    config = replace(QUICK, models=("mean", "ridge", "raw"), group="none")
+    result = cross_validate(data["x"], y, config=config)
+    r2 = result.targets["r2_raw"].to_numpy(float)
+    assert np.isnan(r2[:2]).all() and np.isfinite(r2[2:]).all()
+    (table,) = [part for part in by_target(result) if part.caption.startswith("R2 by target")]
+    (row,) = [row for row in table.rows if row[0] == "raw"]
+    assert row[1:] == [f"{np.median(r2[2:]):.3f}", f"{100 * (r2[2:] > 0).mean():.1f} %"]
+    assert f"2 of {len(r2)} targets have no R2" in table.note
+    assert "1 are the same in all test samples, 1 hardly vary" in table.note
 
 
 def test_bh_leaves_out_what_was_not_tested() -> None:
