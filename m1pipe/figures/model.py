@@ -40,7 +40,8 @@ PathLike = str | os.PathLike[str]
 def history(runs: Sequence[PathLike]) -> Figure:
     """Training curves of runs, a row of panels each; also of runs that are not finished.
 
-    The folder of a sweep has the losses of all its trials in one row.
+    The folder of a sweep has the losses of all its trials in one row; with folds a colour stands
+    for the same settings in every fold.
 
     Raises
     ------
@@ -203,16 +204,21 @@ def interpolation(
 
 
 def _read_trials(sweep: Path) -> dict[str, pd.DataFrame]:
-    """Losses of the trials of a sweep by epoch, named by their settings."""
-    found = {}
+    """Losses of the trials of a sweep by epoch, named by their settings.
+
+    Folds of the same settings are one table, with an empty row between them that breaks the line.
+    """
+    found: dict[str, list[pd.DataFrame]] = {}
     for file in sorted((sweep / TRIALS).glob("[0-9]*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
         if record.get("history"):
             settings = ", ".join(f"{k} {v}" for k, v in record["settings"].items())
-            found[f"{record['trial']}: {settings}"] = pd.DataFrame(record["history"])
+            name = settings if "fold" in record else f"{record['trial']}: {settings}"
+            table = pd.DataFrame(record["history"])
+            found.setdefault(name, []).append(table.reindex(range(len(table) + 1)))
     if not found:
         raise InputError(f"{sweep}: expected losses of a sweep's trials; found none: run it again")
-    return found
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
 def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:

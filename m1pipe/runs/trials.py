@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,16 @@ def trial_file(folder: Path, number: int) -> Path:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """What the trials found, in their order."""
+    """What the trials found, in their order; each file is read once, and kept in memory."""
     files = sorted(folder.glob("[0-9]*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [_read_record(file, file.stat().st_mtime_ns, file.stat().st_ino) for file in files]
+
+
+@lru_cache(maxsize=2**16)
+def _read_record(file: Path, _changed: int, _inode: int) -> dict[str, Any]:
+    """A record, which stays as it is once it is there, until its file is another one."""
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return record
 
 
 def keep_if_best(folder: Path, record: Mapping[str, Any], encoder: Encoder | None) -> None:

@@ -22,6 +22,7 @@ from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.trials import Split, measure_rows, run_trial, seen_by
 
 PCA_ROW, PCA_FOLD_ROW = "pca", "pca_fold"
+KEPT_FACTS = ("epochs", "best_epoch", "n_parameters", "seconds", "history")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class Reconstruction:
     n_components : dict of str to int
         Units of each model: PCA has no more than the rows that it is fitted to, less one.
     facts : dict
-        Epochs and times of the network.
+        Epochs and times of the network, and its losses by epoch (`history`).
     """
 
     errors: dict[str, np.ndarray]
@@ -151,7 +152,7 @@ def run_fold(
             PCA_ROW: len(encoder.pca.components),
             PCA_FOLD_ROW: len(wide.components),
         },
-        facts={key: facts[key] for key in ("epochs", "best_epoch", "n_parameters", "seconds")},
+        facts={key: facts[key] for key in KEPT_FACTS},
     )
 
 

@@ -4,14 +4,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import m1pipe.sweep.trials
 from m1pipe import load_encoder
+from m1pipe.atomic import write_json
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.figures.model import history as curves
+from m1pipe.runs.trials import keep_if_best, read_records
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,27 @@ def test_trials_in_any_order_keep_the_best(data: Path, tmp_path: Path, trained: 
     assert _run(*arguments) == 0 and trained == []
 
 
+def test_every_record_is_read_once_and_those_of_other_tasks_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    text = Path.read_text
+
+    def spy(path: Path, **more: str) -> str:
+        read.append(path.name)
+        return text(path, **more)
+
+    monkeypatch.setattr(Path, "read_text", spy)
+    for number in range(1, 9):
+        keep_if_best(tmp_path, {"trial": number, "unexplained": 1 / number}, None)
+    write_json(tmp_path / "0009.json", {"trial": 9, "unexplained": 0.01})  # by another task
+    keep_if_best(tmp_path, {"trial": 10, "unexplained": 0.5}, None)
+    assert [r["trial"] for r in read_records(tmp_path)] == list(range(1, 11))
+    assert sorted(read) == sorted(f"{n:04d}.json" for n in range(1, 11))
+    write_json(tmp_path / "0003.json", {"trial": 3, "unexplained": 0.7})  # a sweep made anew
+    assert read_records(tmp_path)[2]["unexplained"] == 0.7
+
+
 def test_trials_in_one_pass_find_what_they_find_alone(
     data: Path, tmp_path: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +183,15 @@ def test_folds_leave_tables_and_go_on(
     assert set(table["model"]) == {"ae", "vae", "pca", "pca_fold"}
     assert len(pd.read_csv(out / "contrasts.csv.gz")) == 80 * 2 * 4
     assert len(pd.read_csv(out / "genes.csv.gz")) == 20 * 2 * 4
+    axes = curves([out]).axes
+    names = [text.get_text() for text in axes[2].get_legend().get_texts()]
+    assert names == [f"n_latent {n}, beta {b}" for n in (1, 3) for b in ("0.0", "1.0")]
+    record = json.loads((out / "trials/0005.json").read_text())
+    assert (record["fold"], record["settings"]) == (1, {"n_latent": 1, "beta": 0.0})
+    drawn = axes[0].get_lines()[0].get_xydata()
+    np.testing.assert_array_equal(drawn[3:5, 0], record["history"]["epoch"])
+    np.testing.assert_array_equal(drawn[3:5, 1], record["history"]["val_loss"])
+    assert np.isnan(drawn[2]).all()
     before = (out / "comparisons.csv").read_bytes()
     trained.clear()
     assert _run(*arguments) == 0 and trained == []
