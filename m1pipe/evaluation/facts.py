@@ -1,9 +1,7 @@
 """What is known of a comparison before its first fit: counts, design, what each row will see."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from m1pipe.evaluation.ladder import (
 )
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import EncoderRow, encoder_facts
+from m1pipe.evaluation.representations import EncoderRow, encoder_facts, training_paths
 from m1pipe.evaluation.shares import Plan
 from m1pipe.evaluation.tuning import can_tune, encoder_settings
 from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
@@ -241,9 +239,5 @@ def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
 
 def trained_on(run: str) -> str | None:
     """The file that a run's encoder was trained on, as its folder recorded it; None if unknown."""
-    recorded = Path(run) / "provenance.json"
-    if not recorded.is_file():
-        return None
-    inputs = json.loads(recorded.read_text(encoding="utf-8")).get("inputs", {})
-    path = inputs.get("data", {}).get("path")
-    return None if path is None else str(path)
+    paths = training_paths(run)
+    return str(paths[0]) if paths else None

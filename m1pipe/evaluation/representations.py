@@ -270,12 +270,39 @@ def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
 
 def training_file(source: str) -> Path | None:
     """File that a run was trained on, as its provenance has it; None where it is not there."""
+    there = [path for path in training_paths(source) if path.is_file()]
+    return there[0].resolve() if there else None
+
+
+def training_paths(source: str) -> list[Path]:
+    """Where the file that a run was trained on may lie by its provenance; empty if unknown.
+
+    Parameters
+    ----------
+    source : str
+        Folder of the run.
+    """
     record = Path(source) / "provenance.json"
     if not record.is_file():
-        return None
+        return []
     inputs = read_config_file(record).get("inputs") or {}
-    path = Path(str((inputs.get("data") or {}).get("path", "")))
-    return path.resolve() if path.is_file() else None
+    return recorded_paths(inputs.get("data") or {}, source)
+
+
+def recorded_paths(known: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
+    """Where a recorded input may lie: as it lay to the folder, which may be moved, and absolutely.
+
+    Parameters
+    ----------
+    known : mapping
+        From `inputs` of `provenance.json`.
+    folder : path
+        That this file is in.
+    """
+    found = []
+    if "relative" in known:
+        found.append(Path(os.path.normpath(Path(folder) / known["relative"])))
+    return [*found, Path(known["path"])] if "path" in known else found
 
 
 def _resolve_row(name: str, items: list[Item]) -> EncoderRow:

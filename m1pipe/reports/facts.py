@@ -39,7 +39,7 @@ def data(result: CrossvalResult, inputs: Mapping[str, Mapping[str, Any]]) -> Tab
         ("donors", _donors_text(info)),
         ("folds", _folds_text(result)),
     ]
-    lines += [(f"file: {role}", str(file.get("path", ""))) for role, file in inputs.items()]
+    lines += [(f"file: {role}", shown_path(file)) for role, file in inputs.items()]
     rows = [[name, text] for name, text in lines if text]
     return Table(caption="The data and the folds.", head=[], rows=rows, n_text=2)
 
@@ -257,7 +257,12 @@ def provenance(facts: Mapping[str, Any]) -> Table:
 
 
 def _input_text(file: Mapping[str, Any]) -> str:
-    return f"{file.get('path')}, {size(file.get('size'))}, SHA-256 {file.get('sha256')}"
+    return f"{shown_path(file)}, {size(file.get('size'))}, SHA-256 {file.get('sha256')}"
+
+
+def shown_path(file: Mapping[str, Any]) -> str:
+    """An input's path from the result's folder, where it is of the same tree; else absolute."""
+    return str(file.get("relative") or file.get("path", ""))
 
 
 def _plain_text(value: Any) -> str:

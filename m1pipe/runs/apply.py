@@ -221,7 +221,8 @@ def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
         if stored["model"] == encoder.digest() and QUANTILES in stored:
             return np.asarray(stored[QUANTILES])
     log.info("scoring the training samples, once for this model")
-    with open_matrix(training_data(run, None, "to compare with")) as matrix:
+    advice = "put it back, or let m1pipe score run once where it is"
+    with open_matrix(training_data(run, None, "to compare with", advice)) as matrix:
         place = {name: i for i, name in enumerate(matrix.samples)}
         rows = np.array([place[name] for name in encoder.samples if name in place])
         if rows.size > MOST_TRAINING:

@@ -200,7 +200,7 @@ def _start_folder(
     """Write config, provenance and plan, or check that those there are of the same run."""
     missing = _missing(problem)
     provenance = make_provenance(
-        _inputs(run, problem), seed=config.seed, threads=_n_threads(problem)
+        _inputs(run, problem), folder=out, seed=config.seed, threads=_n_threads(problem)
     )
     hashes = {role: str(file["sha256"]) for role, file in provenance["inputs"].items()}
     marks = fingerprint(_deciding(run, config, problem), hashes, plan)

@@ -82,7 +82,7 @@ def run_evaluate(
     inputs = {role: path for role, path in named.items() if path is not None}
     with atomic_folder(out, force=force) as part:
         _write(result, part)
-        provenance = make_provenance(inputs, seed=0, threads=1)
+        provenance = make_provenance(inputs, folder=out, seed=0, threads=1)
         write_json(part / "provenance.json", provenance)
         config = to_dict(predictor.config)
         page = evaluation_html(result, provenance=provenance, config=config)

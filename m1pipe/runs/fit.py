@@ -81,7 +81,7 @@ def run_fit(
     head = predictor.head
     n_outputs = head.module.output.out_features
     n_threads = head_threads(head.scaler.location.size, n_outputs, config)
-    provenance = make_provenance(inputs, seed=config.seed, threads=n_threads)
+    provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
     with atomic_folder(out, force=force) as temporary:
         predictor.save(temporary)
         rivals.save(temporary)

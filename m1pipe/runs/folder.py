@@ -128,7 +128,8 @@ class RunFolder:
                 )
         elif state is None and not force:
             self._refuse_other_files()
-        self._start_again(config, make_provenance(inputs, seed=seed, threads=threads))
+        provenance = make_provenance(inputs, folder=self.path, seed=seed, threads=threads)
+        self._start_again(config, provenance)
         return "fresh"
 
     def update(self, **fields: Any) -> None:

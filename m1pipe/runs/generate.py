@@ -135,7 +135,9 @@ def _law(
 
 def _training_posterior(encoder: Encoder, run: Path, data: PathLike | None) -> latents.Posterior:
     """Posterior of the training samples, from the file that the run began with."""
-    with open_matrix(training_data(run, data, "for the law of its latents")) as matrix:
+    what_for = "for the law of its latents"
+    advice = "say where it is with --data, or take --sampler prior"
+    with open_matrix(training_data(run, data, what_for, advice)) as matrix:
         return latents.find_posterior(encoder, matrix)
 
 

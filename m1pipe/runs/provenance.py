@@ -68,8 +68,17 @@ def libraries() -> dict[str, str]:
     return found
 
 
-def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
+def describe_input(
+    path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
     """Absolute path, size in bytes, time of change and SHA-256 of an input file.
+
+    Parameters
+    ----------
+    path : path
+    folder : path, optional
+        Of the result. Where both lie under the working directory, or the file lies beside the
+        folder, `relative` is the way from the folder to the file, which holds when all is moved.
 
     Raises
     ------
@@ -85,10 +94,36 @@ def describe_input(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path}: expected a readable file; {error.strerror}") from None
     return {
         "path": str(path.resolve()),
+        **({} if folder is None else _relative(path.resolve(), Path(folder).resolve())),
         "size": stat.st_size,
         "modified_ns": stat.st_mtime_ns,
         "sha256": digest,
     }
+
+
+def _relative(path: Path, folder: Path) -> dict[str, str]:
+    """The way from a folder to a file of the same tree; empty where they are of two."""
+    tree = Path.cwd() if folder.is_relative_to(Path.cwd()) else folder.parent
+    return {"relative": os.path.relpath(path, folder)} if path.is_relative_to(tree) else {}
+
+
+def seen_from(
+    provenance: Mapping[str, Any], folder: str | os.PathLike[str], old: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """A provenance for another folder: its relative paths lead from there.
+
+    Parameters
+    ----------
+    provenance : mapping
+    folder, old : path
+        The folder that it goes into, and the one that it was made for.
+    """
+    inputs = {}
+    for role, known in (provenance.get("inputs") or {}).items():
+        inputs[role] = dict(known)
+        if "relative" in known:
+            inputs[role]["relative"] = os.path.relpath(Path(old) / known["relative"], folder)
+    return {**provenance, "inputs": inputs}
 
 
 def same_input(known: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
@@ -110,6 +145,7 @@ def same_input(known: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
 def make_provenance(
     inputs: Mapping[str, str | os.PathLike[str]],
     *,
+    folder: str | os.PathLike[str],
     seed: int | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
@@ -119,6 +155,8 @@ def make_provenance(
     ----------
     inputs : mapping
         Role ("data", "x", "y", ...) to the file that plays it.
+    folder : path
+        That it goes into.
     seed, threads : int, optional
         Seed of the run; number of threads, which decides the last bits of its numbers.
 
@@ -138,5 +176,5 @@ def make_provenance(
         "started": now(),
         "seed": seed,
         "threads": threads,
-        "inputs": {role: describe_input(path) for role, path in inputs.items()},
+        "inputs": {role: describe_input(path, folder) for role, path in inputs.items()},
     }

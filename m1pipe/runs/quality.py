@@ -55,7 +55,7 @@ def run_quality(
     inputs = {"real": real, "synthetic": synthetic, "holdout": holdout}
     if config.aliases is not None:
         inputs["aliases"] = config.aliases
-    provenance = make_provenance(inputs, seed=config.seed)
+    provenance = make_provenance(inputs, folder=out, seed=config.seed)
     report = quality(real, synthetic, holdout, config=config)
     with atomic_folder(out, force=True) as temporary:
         write_json(temporary / "config.json", to_dict(config))

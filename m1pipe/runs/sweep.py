@@ -22,7 +22,7 @@ from m1pipe.errors import InputError
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.runs.compression import gather_folds, save_fold
-from m1pipe.runs.provenance import make_provenance
+from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
 from m1pipe.runs.trials import drop_weights, keep_if_best, read_records, settle_best, trial_file
 from m1pipe.settings import to_dict
 from m1pipe.sweep.config import SweepConfig
@@ -84,7 +84,7 @@ class Sweep:
             "base": dict(self.base),
             "space": self.space_table,
             "group": self.group,
-            "data": make_provenance({"data": self.data})["inputs"],
+            "data": describe_input(self.data)["sha256"],
         }
         return dict(json.loads(json.dumps(record)))
 
@@ -172,7 +172,8 @@ def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
             )
         shutil.rmtree(out)
     (out / TRIALS).mkdir(parents=True, exist_ok=True)
-    write_json(out / PROVENANCE_FILE, make_provenance({"data": sweep.data}, seed=sweep.config.seed))
+    provenance = make_provenance({"data": sweep.data}, folder=out, seed=sweep.config.seed)
+    write_json(out / PROVENANCE_FILE, provenance)
     write_json(known, plain)
 
 
@@ -293,11 +294,12 @@ def _test_best(
     with open_matrix(sweep.data) as matrix:
         split = _split(sweep, matrix)
         settings = _with_tuples(best["settings"])
+        provenance = json.loads((out / PROVENANCE_FILE).read_text(encoding="utf-8"))
         encoder = settle_best(
             out / TRIALS,
             int(best["trial"]),
             out / BEST_RUN,
-            provenance=json.loads((out / PROVENANCE_FILE).read_text(encoding="utf-8")),
+            provenance=seen_from(provenance, out / BEST_RUN, out),
             again=lambda: run_trial(matrix, sweep.base, settings, split)[0],
         )
         left, linear = unexplained(encoder, matrix, split.test)

@@ -115,7 +115,8 @@ class FittedHead:
             "units": asdict(self.units),
             "hidden": [m.out_features for m in self.module.hidden if isinstance(m, nn.Linear)],
             "scaler": self.scaler.kind,
-            "history": asdict(self.history),
+            # without held-out rows there is no best loss: the default, which JSON has no word for
+            "history": {k: v for k, v in asdict(self.history).items() if v != float("inf")},
             "n_epochs": self.n_epochs,
             "own": own,
         }

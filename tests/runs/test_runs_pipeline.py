@@ -1,6 +1,7 @@
 """`m1pipe run`: every stage once, again only what is out of date."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_a_second_run_has_nothing_to_do(done: Path) -> None:
     assert report.stat().st_mtime_ns == made
     (done.parent / "x.tsv").touch()
     assert plan_lines(read_study(done), choose_tasks(read_study(done)))[2].endswith("up to date")
+
+
+def test_a_study_that_is_moved_is_up_to_date(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done.parent, tmp_path / "moved")
+    file = tmp_path / "moved" / done.name
+    assert _run(file) == [f"{name}: up to date" for name in NAMES]
+    lines = {line.name: line for line in run_lines(file.parent / "runs", None)}
+    assert {name: lines[name].state for name in NAMES} == dict.fromkeys(NAMES, "done")
 
 
 def test_the_status_tells_of_every_task(done: Path) -> None:
