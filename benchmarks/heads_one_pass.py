@@ -7,7 +7,8 @@ Three ways in one process, in turn, over the same rows:
 - alone: m1pipe's `fit_head`, one fold and model after the other (batches of indices, fused AdamW);
 - together: m1pipe's `fit_heads`, all in one pass.
 
-The last two make the same steps; their losses are compared. Wall and CPU seconds are medians.
+The last two make the same steps; their losses are compared. A batch of theirs holds as many rows
+of all folds as leave each head the 64 that the loop gives it. Wall and CPU seconds are medians.
 
     OMP_NUM_THREADS=2 python benchmarks/heads_one_pass.py --targets 50000 --hidden 32 --models 3
 """
@@ -41,8 +42,8 @@ PUBLISHED = HeadConfig(
     validation=0.0,
     standardize=False,
     initialize_bias=False,
-    batch_size=64,
 )
+ROWS = 64  # a step of a head
 
 
 class Rows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -68,7 +69,7 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
         rows = Rows(job.X, design.targets.values)
         order = SubsetRandomSampler(job.rows.tolist())
-        batches = DataLoader(rows, batch_size=64, sampler=order)
+        batches = DataLoader(rows, batch_size=ROWS, sampler=order)
         for x, y in chain.from_iterable(batches for _ in range(job.config.epochs)):
             loss = nn.functional.mse_loss(module(x.float()), y.float())
             optimizer.zero_grad()
@@ -100,12 +101,12 @@ def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
     Y = np.log2(1 + rng.gamma(0.3, 60, (n, t))).astype(np.float32)
     targets = Targets("regression", Y, tuple(map(str, range(t))))
     folds = rng.permutation(n) % arguments.folds
-    width = arguments.hidden
+    width, batch = arguments.hidden, round(ROWS * arguments.folds / (arguments.folds - 1))
     models = [(genes, (256, width)), (latents[0], (width,)), (latents[1], (width,))]
     jobs = [
         HeadJob(
             X,
-            replace(PUBLISHED, hidden=hidden, epochs=arguments.epochs),
+            replace(PUBLISHED, hidden=hidden, epochs=arguments.epochs, batch_size=batch),
             np.flatnonzero(folds != k),
             k,
         )

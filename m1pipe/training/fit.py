@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import nn
 
 from m1pipe.config import TrainingConfig
-from m1pipe.training.device import seeded
+from m1pipe.training.device import float32_products, seeded
 from m1pipe.training.distributed import ALONE, Objective, World
 from m1pipe.training.faults import Explain
 from m1pipe.training.feed import Batches
@@ -15,6 +15,7 @@ from m1pipe.training.loop import begin, close, close_epoch, open_loop, train_epo
 from m1pipe.training.signals import StopFlag
 
 
+@float32_products()
 def fit(
     module: nn.Module,
     batches: Batches,

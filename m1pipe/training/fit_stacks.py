@@ -17,6 +17,7 @@ import torch
 from m1pipe.config import HeadConfig
 from m1pipe.errors import InputError
 from m1pipe.training.best import judge
+from m1pipe.training.device import float32_products
 from m1pipe.training.fit_heads import FEW_ROWS, VALIDATION_ROWS, fit_head
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_feed import row_order
@@ -64,6 +65,7 @@ class PassFile:
             path.unlink()
 
 
+@float32_products()
 def fit_heads(
     jobs: Sequence[HeadJob],
     design: Design,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from m1pipe.errors import InputError
-from m1pipe.training.device import seeded
+from m1pipe.training.device import float32_products, seeded
 from m1pipe.training.distributed import Draw, Losses
 from m1pipe.training.feed import Batch
 from m1pipe.training.gradients import ROWS, STOP, row_sums
@@ -39,6 +39,7 @@ class Stack:
     buffers: dict[str, Tensor]
 
 
+@float32_products()
 def fit_together(loops: Sequence[Loop], n_latent: int) -> list[History | InputError]:
     """Train modules of one shape, with batches of equal sizes, in place.
 

@@ -1,8 +1,9 @@
 """Heads of one shape while they are trained together: their inputs, steps and validation.
 
-For levels the output layer is gone through by blocks of targets: predictions, gradient and update
-of a block are done before the next is touched, so that no gradient of the whole layer and no
-matrix of predictions ever exists, and the weights travel through the cache once a step.
+For levels the output layer is gone through by blocks of targets, and in a block head by head:
+predictions, gradient and update of a block are done before the next is touched, so that no
+gradient of the whole layer and no matrix of predictions ever exists, and the weights travel
+through the cache once a step.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from m1pipe.config import HeadConfig
 from m1pipe.models.stacked import StackedHeads, stacked_loss
 from m1pipe.training.head_start import HeadStart, HeadTask
 
-BLOCK_BYTES = 2**20  # of predictions of all heads on the CPU
-GPU_BLOCK_BYTES = 2**31
+BLOCK_BYTES = 2**20  # of a head's predictions on the CPU
+GPU_BLOCK_BYTES = 2**28
 WHOLE_INPUT_BYTES = 2**28
 
 
@@ -38,8 +39,10 @@ class Stack:
         Features of every head, not standardised; several may be one tensor.
     location, scale : Tensor, shape (n_heads, n_in)
         Of the features.
-    mean_y, scale_y : Tensor, shapes (n_heads, n_out) and (n_heads,), or None
-        Of levels.
+    mean_y : Tensor, shape (n_heads, n_out), or None
+        Mean levels.
+    scale_y : list of float
+        Scale of every head's levels; 1 where they are not standardised.
     class_weight : Tensor or None
         Of every head, stacked.
     moments : list of pair of Tensor
@@ -54,7 +57,7 @@ class Stack:
     location: Tensor
     scale: Tensor
     mean_y: Tensor | None
-    scale_y: Tensor | None
+    scale_y: list[float]
     class_weight: Tensor | None
     moments: list[tuple[Tensor, Tensor]]
     whole: Tensor | None = field(default=None)
@@ -73,7 +76,7 @@ class Stack:
         self.xs = [self.xs[k] for k in heads.tolist()]
         self.location, self.scale = self.location[heads], self.scale[heads]
         self.mean_y = None if self.mean_y is None else self.mean_y[heads]
-        self.scale_y = None if self.scale_y is None else self.scale_y[heads]
+        self.scale_y = [self.scale_y[k] for k in heads.tolist()]
         self.class_weight = None if self.class_weight is None else self.class_weight[heads]
         self.moments = [(m[heads], v[heads]) for m, v in self.moments]
         self.whole = None if self.whole is None else self.whole[heads]
@@ -104,7 +107,7 @@ def make_stack(
         location=_to_device([start.scaler.location for start in starts], device),
         scale=_to_device([start.scaler.scale for start in starts], device),
         mean_y=torch.stack([mean for mean, _ in scales_y]) if scales_y else None,
-        scale_y=torch.stack([scale for _, scale in scales_y]) if scales_y else None,
+        scale_y=[float(scale) for _, scale in scales_y] or [1.0] * len(tasks),
         class_weight=torch.stack(weights) if weights else None,
         moments=[(torch.zeros_like(t), torch.zeros_like(t)) for t in heads.tensors],
     )
@@ -188,22 +191,22 @@ def _step_by_blocks(
     """As `train_step`, for levels: the output layer by blocks of targets."""
     x, places, weight = batch
     hidden = stack.heads.hidden(x)
-    h = hidden.detach()
+    h, rows = hidden.detach(), piece.rows[places]
     matrix, bias = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
     n_out = matrix.shape[1]
     slope, bias_slope = torch.zeros_like(h), torch.empty_like(bias)
-    total = torch.zeros(len(h), dtype=torch.float64, device=h.device)
+    total = torch.zeros(weight.shape, dtype=torch.float64, device=h.device)
     at = len(stack.heads.matrices) - 1
     factor = (weight * (2 / n_out))[:, :, None]
-    for start in range(0, n_out, block := block_width(h, n_out)):
-        columns = slice(start, start + block)
-        target = _targets(y[:, columns], piece, places)
-        gap = block_gaps(stack, h, target, columns)
-        total += (gap.square().sum(2) * weight).sum(1, dtype=torch.float64)
-        gap.mul_(factor)
-        slope.baddbmm_(gap, matrix[:, columns])
-        bias_slope[:, columns] = gap.sum(1)
-        _update(stack, at, matrix[:, columns], gap.transpose(1, 2) @ h, step, columns=columns)
+    for columns in target_blocks(h, n_out):
+        y_block = y[:, columns]
+        for k in range(len(h)):
+            gap = head_gaps(stack, k, h[k], y_block.index_select(0, rows[k]), columns)
+            total[k] += torch.linalg.vector_norm(gap, dim=1).square_()
+            gap.mul_(factor[k])
+            slope[k].addmm_(gap, matrix[k, columns])
+            torch.sum(gap, 0, out=bias_slope[k, columns])
+            _update_part(stack, at, (k, columns), gap.t() @ h[k], step)
     _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
     if hidden.requires_grad:
         hidden.backward(slope)
@@ -211,58 +214,68 @@ def _step_by_blocks(
         if tensor.grad is not None:
             _update(stack, k, tensor.detach(), tensor.grad, step)
             tensor.grad = None
-    return total / n_out
+    return (total * weight).sum(1) / n_out
 
 
-def _targets(y: Tensor, piece: Piece, places: Tensor) -> Tensor:
-    """Targets of every head's rows, (n_heads, n_taken, n_columns).
-
-    Rows are selected twice: indexing by `places` takes five times as long.
-    """
-    chosen = y.index_select(0, piece.rows).index_select(0, places.flatten())
-    return chosen.view(*places.shape, y.shape[1])
-
-
-def block_width(hidden: Tensor, n_out: int) -> int:
-    """Targets a block, so that the predictions of all heads stay in the cache."""
+def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
+    """Blocks of targets, so that a head's predictions of one stay in the cache."""
     most = BLOCK_BYTES if hidden.device.type == "cpu" else GPU_BLOCK_BYTES
-    width = most // (4 * hidden.shape[0] * hidden.shape[1])
-    return min(n_out, max(64, width // 64 * 64))
+    width = max(64, most // (4 * hidden.shape[1]) // 64 * 64)
+    return [slice(start, start + width) for start in range(0, n_out, width)]
 
 
-def block_gaps(stack: Stack, hidden: Tensor, target: Tensor, columns: slice) -> Tensor:
-    """Standardised predictions minus targets of some columns, (n_heads, n_rows, n_columns).
+def head_gaps(stack: Stack, k: int, hidden: Tensor, target: Tensor, columns: slice) -> Tensor:
+    """Standardised predictions of a head minus its targets in some columns, (n_rows, n_columns).
 
-    `target` is overwritten.
+    Parameters
+    ----------
+    stack : Stack
+    k : int
+        Number of the head.
+    hidden : Tensor, shape (n_rows, width)
+        Its last hidden layer.
+    target : Tensor, shape (n_rows, n_columns)
+        Levels; overwritten by what is returned.
+    columns : slice
+        Which targets these are.
     """
-    if stack.mean_y is not None and stack.scale_y is not None:
-        target.sub_(stack.mean_y[:, None, columns]).div_(stack.scale_y[:, None, None])
-    matrix, bias = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
-    return torch.baddbmm(bias[:, None, columns], hidden, matrix[:, columns].transpose(1, 2)).sub_(
-        target
-    )
+    matrix = stack.heads.matrices[-1].detach()[k, columns]
+    bias = stack.heads.biases[-1].detach()[k, columns]
+    scale = stack.scale_y[k]
+    if stack.mean_y is not None:
+        bias = torch.add(stack.mean_y[k, columns], bias, alpha=scale)
+    return target.sub_(bias).addmm_(hidden, matrix.t(), beta=-1 / scale)
 
 
-def _update(
-    stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int, *, columns: slice | None = None
-) -> None:
-    """AdamW on the k-th tensor, or on some columns of targets of it; no decay of biases."""
-    first, second = stack.moments[k]
-    if columns is not None:
-        first, second = first[:, columns], second[:, columns]
+def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
+    """AdamW on the k-th tensor of all heads."""
+    tensors = (tensor, slope, *stack.moments[k])
+    _adamw([list(t.unbind(0)) for t in tensors], stack.config, step)
+
+
+def _update_part(stack: Stack, k: int, part: tuple[int, slice], slope: Tensor, step: int) -> None:
+    """AdamW on some targets of a head in the k-th tensor."""
+    own, first, second = (t[part] for t in (stack.heads.tensors[k].detach(), *stack.moments[k]))
+    _adamw([[own], [slope], [first], [second]], stack.config, step)
+
+
+def _adamw(tensors: Sequence[list[Tensor]], config: HeadConfig, step: int) -> None:
+    """AdamW on heads' tensors with their gradients and two moments; no decay of biases."""
+    own, slopes, first, second = tensors
+    done = torch.full((len(own),), step - 1.0, device=own[0].device)
     adamw(
-        list(tensor.unbind(0)),
-        list(slope.unbind(0)),
-        list(first.unbind(0)),
-        list(second.unbind(0)),
+        own,
+        slopes,
+        first,
+        second,
         [],
-        list(torch.full((len(tensor),), step - 1.0, device=tensor.device).unbind(0)),
+        list(done.unbind(0)),
         fused=True,
         amsgrad=False,
         beta1=0.9,
         beta2=0.999,
-        lr=stack.config.lr,
-        weight_decay=stack.config.weight_decay if tensor.ndim > 2 else 0.0,
+        lr=config.lr,
+        weight_decay=config.weight_decay if own[0].ndim > 1 else 0.0,
         eps=1e-8,
         maximize=False,
     )
@@ -279,10 +292,10 @@ def validation_losses(stack: Stack, piece: Piece, y: Tensor) -> Tensor:
         losses = stacked_loss(stack.kind, output, target, stack.class_weight)
         return (losses * weight).sum(1, dtype=torch.float64)
     n_out = stack.heads.biases[-1].shape[1]
-    total = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
-    for start in range(0, n_out, block := block_width(hidden, n_out)):
-        columns = slice(start, start + block)
-        target = _targets(y[:, columns], piece, places)
-        gap = block_gaps(stack, hidden, target, columns)
-        total += (gap.square_().sum(2) * weight).sum(1, dtype=torch.float64)
-    return total / n_out
+    rows = piece.rows[places]
+    total = torch.zeros(weight.shape, dtype=torch.float64, device=hidden.device)
+    for columns in target_blocks(hidden, n_out):
+        for k in range(len(hidden)):
+            gap = head_gaps(stack, k, hidden[k], y[:, columns].index_select(0, rows[k]), columns)
+            total[k] += torch.linalg.vector_norm(gap, dim=1).square_()
+    return (total * weight).sum(1) / n_out
