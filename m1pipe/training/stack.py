@@ -194,19 +194,21 @@ def _step_by_blocks(
     h, rows = hidden.detach(), piece.rows[places]
     matrix, bias = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
     n_out = matrix.shape[1]
-    slope, bias_slope = torch.zeros_like(h), torch.empty_like(bias)
-    total = torch.zeros(weight.shape, dtype=torch.float64, device=h.device)
-    at = len(stack.heads.matrices) - 1
+    slope, bias_slope, total = torch.zeros_like(h), torch.empty_like(bias), torch.zeros_like(weight)
     factor = (weight * (2 / n_out))[:, :, None]
+    moving = (matrix, *stack.moments[len(stack.heads.matrices) - 1])
+    layers = list(zip(*(tensor.unbind(0) for tensor in moving), strict=True))
     for columns in target_blocks(h, n_out):
         y_block = y[:, columns]
-        for k in range(len(h)):
+        for k, layer in enumerate(layers):
+            own, first, second = (tensor[columns] for tensor in layer)
             gap = head_gaps(stack, k, h[k], y_block.index_select(0, rows[k]), columns)
-            total[k] += torch.linalg.vector_norm(gap, dim=1).square_()
+            norm = torch.linalg.vector_norm(gap, dim=1)
+            total[k].addcmul_(norm, norm)
             gap.mul_(factor[k])
-            slope[k].addmm_(gap, matrix[k, columns])
+            slope[k].addmm_(gap, own)
             torch.sum(gap, 0, out=bias_slope[k, columns])
-            _update_part(stack, at, (k, columns), gap.t() @ h[k], step)
+            _adamw(([own], [gap.t() @ h[k]], [first], [second]), stack.config, step)
     _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
     if hidden.requires_grad:
         hidden.backward(slope)
@@ -214,7 +216,7 @@ def _step_by_blocks(
         if tensor.grad is not None:
             _update(stack, k, tensor.detach(), tensor.grad, step)
             tensor.grad = None
-    return (total * weight).sum(1) / n_out
+    return (total * weight).sum(1, dtype=torch.float64) / n_out
 
 
 def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
@@ -253,12 +255,6 @@ def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> N
     _adamw([list(t.unbind(0)) for t in tensors], stack.config, step)
 
 
-def _update_part(stack: Stack, k: int, part: tuple[int, slice], slope: Tensor, step: int) -> None:
-    """AdamW on some targets of a head in the k-th tensor."""
-    own, first, second = (t[part] for t in (stack.heads.tensors[k].detach(), *stack.moments[k]))
-    _adamw([[own], [slope], [first], [second]], stack.config, step)
-
-
 def _adamw(tensors: Sequence[list[Tensor]], config: HeadConfig, step: int) -> None:
     """AdamW on heads' tensors with their gradients and two moments; no decay of biases."""
     own, slopes, first, second = tensors
@@ -293,9 +289,10 @@ def validation_losses(stack: Stack, piece: Piece, y: Tensor) -> Tensor:
         return (losses * weight).sum(1, dtype=torch.float64)
     n_out = stack.heads.biases[-1].shape[1]
     rows = piece.rows[places]
-    total = torch.zeros(weight.shape, dtype=torch.float64, device=hidden.device)
+    total = torch.zeros_like(weight)
     for columns in target_blocks(hidden, n_out):
         for k in range(len(hidden)):
             gap = head_gaps(stack, k, hidden[k], y[:, columns].index_select(0, rows[k]), columns)
-            total[k] += torch.linalg.vector_norm(gap, dim=1).square_()
-    return (total * weight).sum(1) / n_out
+            norm = torch.linalg.vector_norm(gap, dim=1)
+            total[k].addcmul_(norm, norm)
+    return (total * weight).sum(1, dtype=torch.float64) / n_out
