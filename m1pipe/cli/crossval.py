@@ -153,6 +153,7 @@ def crossval(
     encoders: tuple[str, ...],
     fold: int | None,
     repeat: int | None,
+    *,
     file: str | None,
     dry_run: bool,
     force: bool,

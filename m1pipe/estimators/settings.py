@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
 
 from m1pipe import config, settings
 from m1pipe.data.matrix import open_matrix
+from m1pipe.errors import InputError
 
 MODEL = config.ModelConfig()
 TRAINING = config.TrainingConfig()
@@ -69,6 +71,48 @@ def as_table(X: Any) -> Any:
     finally:
         if is_file:
             matrix.close()
+
+
+def checked_levels(
+    estimator: BaseEstimator, X: Any, *, gaps: bool, fitting: bool = False
+) -> np.ndarray:
+    """Levels as scikit-learn checks them, by name where they have names.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+    X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
+    gaps : bool
+        NaN may stand for a missing level.
+    fitting : bool
+        Keep the names of X, and ask for two samples; else compare with those of fitting.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes)
+
+    Raises
+    ------
+    ValueError
+        If scikit-learn does not accept X.
+    InputError
+        If a sample has no level at all.
+    """
+    found: np.ndarray = validate_data(
+        estimator,
+        as_table(X),
+        dtype=np.float32,
+        reset=fitting,
+        ensure_min_samples=2 if fitting else 1,
+        ensure_all_finite="allow-nan" if gaps else True,
+    )
+    empty = np.flatnonzero(np.isnan(found).all(axis=1))
+    if empty.size:
+        raise InputError(
+            "X: expected a level of at least one gene in every sample; found none in row "
+            f"{empty[0]} ({empty.size} such rows): leave them out"
+        )
+    return found
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

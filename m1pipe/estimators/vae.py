@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from m1pipe import config
 from m1pipe.data.matrix import open_matrix
@@ -147,13 +147,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         InputError
             If the values do not suit the likelihood, or a gene or a sample has no level at all.
         """
-        X = validate_data(
-            self,
-            settings.as_table(X),
-            dtype=np.float32,
-            ensure_min_samples=2,
-            ensure_all_finite=self._finite(),
-        )
+        X = settings.checked_levels(self, X, gaps=self._takes_gaps(), fitting=True)
         seed = settings.draw_seed(self.random_state)
         chosen = config.EncoderConfig(
             model=settings.collect(self, config.ModelConfig, {}),
@@ -374,24 +368,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _validated(self, X: Any) -> np.ndarray:
         """Rows as they were given, float32; NaN where a level is missing."""
         check_is_fitted(self)
-        found: np.ndarray = validate_data(
-            self,
-            settings.as_table(X),
-            dtype=np.float32,
-            reset=False,
-            ensure_all_finite=self._finite(),
-        )
-        empty = np.flatnonzero(np.isnan(found).all(axis=1))
-        if empty.size:
-            raise InputError(
-                "X: expected a level of at least one gene in every sample; found none in row "
-                f"{empty[0]} ({empty.size} such rows): leave them out"
-            )
-        return found
+        return settings.checked_levels(self, X, gaps=self._takes_gaps())
 
-    def _finite(self) -> Literal[True, "allow-nan"]:
-        """What scikit-learn checks of X: a law of counts needs the total of every sample."""
-        return True if self.likelihood in OF_COUNTS else "allow-nan"
+    def _takes_gaps(self) -> bool:
+        """Whether levels may be missing: a law of counts needs the total of every sample."""
+        return self.likelihood not in OF_COUNTS
 
     def _module(self) -> VAEModule:
         """The network in double precision: a row's result then does not depend on its batch."""
@@ -408,7 +389,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
-        tags.input_tags.allow_nan = self._finite() == "allow-nan"
+        tags.input_tags.allow_nan = self._takes_gaps()
         return tags
 
 

@@ -160,8 +160,7 @@ def make_problem(
     InputError
         If the data, the folds or the rows asked for cannot be had.
     """
-    matrix = open_matrix(x)
-    levels, marks = _open_answers(matrix, y, multilabel)
+    levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from m1pipe.data.hdf5 import open_hdf5
-from m1pipe.data.matrix import check_finite, open_matrix
+from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import Encoder, load_encoder
@@ -80,15 +80,34 @@ def read_latents(
             f"{source}: a run needs the samples to {command}: m1pipe {command} RUN DATA"
         )
     with open_matrix(source) as matrix:
-        if matrix.units.name != "latent":
-            raise InputError(
-                f"{source}: expected latents, as m1pipe encode writes them; found {matrix.units}: "
-                f"encode it first, or give m1pipe {command} RUN DATA"
-            )
-        rows = np.arange(matrix.n_samples)
-        Z = matrix.take(rows)
-        check_finite(Z, matrix, rows)
-        return Latents(Z, matrix.obs, str(source), digest_in(source))
+        return latents_of(matrix, command=command)
+
+
+def latents_of(matrix: Matrix, *, command: str) -> Latents:
+    """Latents of an open file.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Of h5ad as `m1pipe encode` writes it.
+    command : str
+        Who asks, for what is said of a wrong file.
+
+    Raises
+    ------
+    InputError
+        If it holds none, or a latent is not finite.
+    """
+    if matrix.units.name != "latent":
+        raise InputError(
+            f"{matrix.path}: expected latents, as m1pipe encode writes them; found {matrix.units}: "
+            f"encode it first, or give m1pipe {command} RUN DATA"
+        )
+    rows = np.arange(matrix.n_samples)
+    Z = matrix.take(rows)
+    check_finite(Z, matrix, rows)
+    digest = "" if matrix.path is None else digest_in(matrix.path)
+    return Latents(Z, matrix.obs, str(matrix.path), digest)
 
 
 def write_latents(

@@ -11,7 +11,7 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.data.obsm import choose_obsm, read_obsm
 from m1pipe.errors import InputError
 from m1pipe.plots.embedding import METHODS, embed
-from m1pipe.runs.latents import Latents, read_latents, write_latents
+from m1pipe.runs.latents import Latents, latents_of, read_latents, write_latents
 
 PathLike = str | os.PathLike[str]
 KEYS = {method: f"X_{method}" for method in METHODS} | {"diffusion": "X_diffmap"}  # as scanpy's
@@ -64,9 +64,11 @@ def run_map(
         key, obs = KEYS[config.method], new.obs
         said = f"{len(new.Z):,} samples, {METHODS[config.method]} of {new.Z.shape[1]} latents"
     else:
-        old = read_latents(onto, command="map")
-        _same_encoder(new, old)
-        key, known = _read_map(onto, key)
+        with open_matrix(onto) as matrix:
+            old = latents_of(matrix, command="map")
+            _same_encoder(new, old)
+            key = choose_obsm(matrix, key)
+            known = read_obsm(matrix, key).to_numpy()
         found = place(new.Z, old.Z, known, n_neighbors=config.neighbors)
         places = found.places
         obs = new.obs.assign(map_distance=found.distance, map_beyond=found.beyond)
@@ -85,10 +87,3 @@ def _same_encoder(new: Latents, old: Latents) -> None:
             f"{new.source}: expected latents of the encoder that made those of {old.source}; found "
             "another's: encode both with the same run"
         )
-
-
-def _read_map(path: PathLike, key: str | None) -> tuple[str, np.ndarray]:
-    """Name and places of the map in a file."""
-    with open_matrix(path) as matrix:
-        key = choose_obsm(matrix, key)
-        return key, read_obsm(matrix, key).to_numpy()

@@ -84,6 +84,7 @@ def sum_samples(data: Loaded, groups: pd.Series, units: Units, *, where: str) ->
     obs = obs[~obs.index.duplicated()].iloc[np.argsort(last)]
 
     def blocks() -> Iterator[Block]:
+        """Sums in the order of the groups' last samples, each held until that one is read."""
         held: dict[int, np.ndarray] = {}
         done = 0
         for start, _, X in data.blocks():

@@ -43,7 +43,7 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
         column = np.full(len(features), -1)
         column[kept] = np.arange(len(kept))
         values = _zeros(spool, len(barcodes) * len(kept), folder)
-        found = _scatter(rest, pieces, values, column, matrix, line)
+        found = _scatter(rest, pieces, values, column, path=matrix, line=line)
     if found != n_entries:
         raise InputError(
             f"{matrix}: expected {n_entries} entries; found {found}: was it cut short?"
@@ -125,6 +125,7 @@ def _scatter(
     pieces: Iterator[bytes],
     values: np.ndarray,
     column: np.ndarray,
+    *,
     path: Path,
     line: int,
 ) -> int:
