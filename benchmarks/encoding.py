@@ -28,6 +28,7 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.models.products import float32_products
 from m1pipe.presets import preset_options
 from m1pipe.runs.train import run_training
 from m1pipe.settings import build
@@ -48,6 +49,7 @@ def products(encoder: Encoder, n_rows: int) -> Callable[[], object]:
     layers = [m for m in encoder.module.encoder if isinstance(m, torch.nn.Linear)]
     sizes = [min(CHUNK_ROWS, n_rows - start) for start in range(0, n_rows, CHUNK_ROWS)]
 
+    @float32_products()
     @torch.no_grad()
     def run() -> None:
         for n in sizes:

@@ -28,7 +28,6 @@ from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align
 from m1pipe.settings import to_dict
-from m1pipe.training.device import float32_products
 
 FORMAT_VERSION = 1
 OfRows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -206,7 +205,6 @@ class Encoder:
         scaled = self.scaled(X, codes)
         return seen_by(self.module, scaled) if self.module.of_counts else scaled
 
-    @float32_products()
     def posterior_array(
         self, X: np.ndarray, codes: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +228,6 @@ class Encoder:
                 sds.append(torch.exp(0.5 * logvar).numpy())
         return joined(mus, self.n_latent), joined(sds, self.n_latent)
 
-    @float32_products()
     def decode(
         self,
         Z: np.ndarray,

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m1pipe.models.products import float32_products
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "relu": nn.ReLU,
@@ -93,10 +95,14 @@ class MLP(nn.Sequential):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` in evaluation mode for a block and give it its mode back afterwards."""
+    """Put `module` in evaluation mode for a block, with products at full width (`products.py`).
+
+    It is given its mode back afterwards.
+    """
     was_training = module.training
     module.eval()
     try:
-        yield
+        with float32_products():
+            yield
     finally:
         module.train(was_training)

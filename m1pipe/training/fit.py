@@ -6,7 +6,8 @@ from typing import Any, Literal
 from torch import nn
 
 from m1pipe.config import TrainingConfig
-from m1pipe.training.device import float32_products, seeded
+from m1pipe.models.products import float32_products
+from m1pipe.training.device import seeded
 from m1pipe.training.distributed import ALONE, Objective, World
 from m1pipe.training.faults import Explain
 from m1pipe.training.feed import Batches

@@ -16,8 +16,8 @@ import torch
 
 from m1pipe.config import HeadConfig
 from m1pipe.errors import InputError
+from m1pipe.models.products import float32_products
 from m1pipe.training.best import judge
-from m1pipe.training.device import float32_products
 from m1pipe.training.fit_heads import FEW_ROWS, VALIDATION_ROWS, fit_head
 from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.head_feed import row_order

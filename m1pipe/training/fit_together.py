@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from m1pipe.errors import InputError
-from m1pipe.training.device import float32_products, seeded
+from m1pipe.models.products import float32_products
+from m1pipe.training.device import seeded
 from m1pipe.training.distributed import Draw, Losses
 from m1pipe.training.feed import Batch
 from m1pipe.training.gradients import ROWS, STOP, row_sums

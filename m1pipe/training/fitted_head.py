@@ -14,7 +14,6 @@ from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.models.heads import Head, head_probabilities
 from m1pipe.models.mlp import evaluating
-from m1pipe.training.device import float32_products
 from m1pipe.training.history import History
 from m1pipe.training.own_choice import choose_term
 from m1pipe.training.own_term import Choice, OwnTerm, Residuals, fit_term
@@ -60,7 +59,6 @@ class FittedHead:
         """What its epochs took; of a pass over several heads an equal share."""
         return float(sum(row["seconds"] for row in self.history.rows))
 
-    @float32_products()
     def predict(self, X: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
         """Levels, or probabilities.
 
@@ -93,7 +91,6 @@ class FittedHead:
         assert found is not None
         return found
 
-    @float32_products()
     def activations(self, X: np.ndarray) -> np.ndarray:
         """What the last hidden layer puts out, shape (n_samples, n_hidden)."""
         with evaluating(self.module), torch.no_grad():
