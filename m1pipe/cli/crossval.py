@@ -5,7 +5,7 @@ from typing import Any, get_args
 import click
 
 from m1pipe.cli.options import ALIASES, WIDTHS, is_own_gene
-from m1pipe.config import CrossvalConfig, HeadConfig, Recipe
+from m1pipe.config import CrossvalConfig, HeadConfig, Recipe, Sampler
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.settings import build, read_config_file
@@ -119,6 +119,12 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="balance|RATIO",
     help="Networks also with synthetic samples of each training fold, beside class weights and "
     "bootstrap: classes filled up to the largest, or to RATIO times their size.",
+)
+@click.option(
+    "--augment-sampler",
+    type=click.Choice(get_args(Sampler)),
+    show_default=CrossvalConfig.augment_sampler,
+    help="Where their latents come from, as of generate.",
 )
 @click.option(
     "--class-weight", type=click.Choice(["balanced"]), help="Weight classes alike in the heads."

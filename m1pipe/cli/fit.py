@@ -1,12 +1,12 @@
 """`m1pipe fit`: fit the final head on an encoder."""
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from m1pipe import settings
 from m1pipe.cli.options import ALIASES, WIDTHS, is_own_gene
-from m1pipe.config import FitConfig, HeadConfig
+from m1pipe.config import FitConfig, HeadConfig, Sampler
 
 
 @click.command()
@@ -57,6 +57,12 @@ from m1pipe.config import FitConfig, HeadConfig
     "--augment",
     metavar="balance|RATIO",
     help="Add synthetic samples: classes filled up to the largest, or to RATIO times their size.",
+)
+@click.option(
+    "--augment-sampler",
+    type=click.Choice(get_args(Sampler)),
+    show_default=FitConfig.augment_sampler,
+    help="Where their latents come from, as of generate.",
 )
 @click.option("--class-weight", type=click.Choice(["balanced"]), help="Weight classes inversely.")
 @click.option(

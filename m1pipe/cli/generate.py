@@ -4,8 +4,9 @@ from typing import get_args
 
 import click
 
+from m1pipe.config import Sampler
 from m1pipe.errors import InputError
-from m1pipe.synthesis.config import GenerateConfig, Sampler
+from m1pipe.synthesis.config import GenerateConfig
 
 
 @click.command()

@@ -14,7 +14,7 @@ from m1pipe.config.encoder import (
     TrainingConfig,
     Transform,
 )
-from m1pipe.config.heads import CrossvalConfig, FitConfig, HeadConfig, Recipe
+from m1pipe.config.heads import CrossvalConfig, FitConfig, HeadConfig, Recipe, Sampler
 
 __all__ = [
     "Activation",
@@ -26,6 +26,7 @@ __all__ = [
     "ModelConfig",
     "Precision",
     "Recipe",
+    "Sampler",
     "Schedule",
     "SelectionConfig",
     "TrainingConfig",

@@ -8,6 +8,7 @@ from m1pipe.errors import InputError
 from m1pipe.settings import parse_bytes, parse_ratio
 
 Recipe = Literal["best", "published"]
+Sampler = Literal["gmm", "prior", "posterior"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,8 @@ class CrossvalConfig:
     augment : "balance", float or None
         Every network also with synthetic samples among its training rows: each class filled up
         to the largest, or to so many times its own size. Controls stand beside it.
+    augment_sampler : str
+        Law of the latents of these, as of `m1pipe generate`: "gmm", "prior" or "posterior".
     head : HeadConfig
         Settings of every feed-forward row.
     """
@@ -135,6 +138,7 @@ class CrossvalConfig:
     tune_latents: tuple[int, ...] = (16, 32, 64)
     tune_betas: tuple[float, ...] = (0.1, 1.0)
     augment: str | float | None = None
+    augment_sampler: Sampler = "gmm"
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
@@ -155,6 +159,7 @@ class CrossvalConfig:
                 f"found {self.repeats}"
             )
         _check_augment(self.augment, self.head)
+        check_choice("augment-sampler", self.augment_sampler, Sampler)
         check_choice("recipe", self.recipe, Recipe)
         check_range("min-coverage", self.min_coverage, 0, 1)
         check_range("seed", self.seed, 0, 2**63 - 1)
@@ -179,6 +184,8 @@ class FitConfig:
     augment : "balance", float or None
         Synthetic samples are added to the training rows of a head for classes, as in a
         cross-validation.
+    augment_sampler : str
+        As there.
     seed : int
         Of the head, the inner split and the generator.
     head : HeadConfig
@@ -192,6 +199,7 @@ class FitConfig:
     min_coverage: float = 0.8
     conformal: float = 0.0
     augment: str | float | None = None
+    augment_sampler: Sampler = "gmm"
     seed: int = 0
     head: HeadConfig = field(default_factory=HeadConfig)
 
@@ -199,4 +207,5 @@ class FitConfig:
         check_range("min-coverage", self.min_coverage, 0, 1)
         check_range("conformal", self.conformal, 0, 0.5)
         _check_augment(self.augment, self.head)
+        check_choice("augment-sampler", self.augment_sampler, Sampler)
         check_range("seed", self.seed, 0, 2**63 - 1)

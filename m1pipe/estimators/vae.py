@@ -28,7 +28,7 @@ from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.calibration import calibrated_samples
-from m1pipe.synthesis.config import GenerateConfig, Sampler
+from m1pipe.synthesis.config import GenerateConfig
 
 CHUNK_ROWS = 1024
 
@@ -211,7 +211,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         n_samples: int = 1,
         random_state: int | np.random.RandomState | None = None,
         *,
-        sampler: Sampler = "gmm",
+        sampler: config.Sampler = "gmm",
         noise: bool = True,
     ) -> np.ndarray:
         """New profiles, as `m1pipe generate` makes them.

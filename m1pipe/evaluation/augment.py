@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from m1pipe.config import EncoderConfig
+from m1pipe.config import EncoderConfig, Sampler
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
@@ -37,6 +37,8 @@ class GeneratorRequest:
     seed : int
         Of everything drawn.
     device : str
+    sampler : str
+        Law of the latents of a generator that has them, as of `m1pipe generate`.
     """
 
     X: np.ndarray
@@ -47,6 +49,7 @@ class GeneratorRequest:
     wanted: np.ndarray
     seed: int
     device: str
+    sampler: Sampler = "gmm"
 
 
 class Generator(Protocol):
@@ -179,11 +182,14 @@ def make_request(
     units: Units,
     seed: int,
     device: str,
+    sampler: Sampler,
 ) -> GeneratorRequest:
     """What a generator is told of some rows of X, shape (n_samples, n_genes)."""
     codes = targets.values[rows]
     wanted = wanted_counts(codes, len(targets.names), augment)
-    return GeneratorRequest(X[rows], codes, targets.names, genes, units, wanted, seed, device)
+    return GeneratorRequest(
+        X[rows], codes, targets.names, genes, units, wanted, seed, device, sampler
+    )
 
 
 def synthesize(generator: Generator, request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:

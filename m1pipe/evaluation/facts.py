@@ -124,6 +124,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
     facts["leave_out"], facts["n_settings"] = config.leave_out, _n_head_settings(problem)
     facts["augment"] = config.augment
+    facts["augment_sampler"] = None if config.augment is None else config.augment_sampler
     facts["stratify"] = "the label" if by_label else config.stratify
     facts["linear_rival"] = problem.rival
     if problem.strata is not None:

@@ -140,6 +140,7 @@ def _added_rows(
         units=problem.matrix.units,
         seed=split.seed,
         device=config.head.device,
+        sampler=config.augment_sampler,
     )
     X, made = synthesize(problem.generator, request)
     again = draw_again(kept, codes[kept], request.wanted, split.seed)

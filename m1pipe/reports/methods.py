@@ -9,6 +9,11 @@ from m1pipe.reports.numbers import count, listing
 from m1pipe.reports.terms import metric_of, spoken
 from m1pipe.reports.words import n_seeds
 
+LAWS = {
+    "gmm": "latents drawn from a mixture of normal laws a class",
+    "prior": "latents drawn from the prior",
+    "posterior": "latents drawn about those of these rows themselves",
+}
 REFERENCES = {
     "m1": "Kingma DP, Mohamed S, Rezende DJ, Welling M. Semi-supervised learning with deep "
     "generative models. Advances in Neural Information Processing Systems 27, 2014. "
@@ -181,7 +186,8 @@ def _augmentation(info: Mapping[str, Any]) -> str:
     return (
         "Rows named _augmented were trained on synthetic samples as well, of a conditional "
         "generator that was trained inside each training fold on the rows that the networks take "
-        f"steps on; classes were {to}{'' if augment == 'balance' else ' their size'}. As controls "
+        f"steps on ({LAWS[info.get('augment_sampler', 'gmm')]}); classes were {to}"
+        f"{'' if augment == 'balance' else ' their size'}. As controls "
         "as many of these rows were drawn again with replacement (_bootstrap), or classes weighed "
         "alike in the loss (_weighted). Early stopping and scaling saw real training rows only."
     )

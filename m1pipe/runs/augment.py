@@ -1,5 +1,9 @@
 """The generator of `--augment`: a conditional autoencoder of the rows of one training fold."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,7 +11,7 @@ import pandas as pd
 from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
-from m1pipe.encoder import train_encoder
+from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.evaluation.augment import (
     GeneratorRequest,
     make_request,
@@ -26,7 +30,9 @@ MOST_LATENT = 16
 EPOCHS = 20
 
 
-def generator_config(n_genes: int, n_rows: int, seed: int, device: str) -> EncoderConfig:
+def generator_config(
+    n_genes: int, n_rows: int, seed: int, device: str, *, counts: bool = False
+) -> EncoderConfig:
     """Settings of the generator: normal scores, told the class, a few epochs from its PCA.
 
     Parameters
@@ -35,9 +41,13 @@ def generator_config(n_genes: int, n_rows: int, seed: int, device: str) -> Encod
         Shape of what it is trained on; the latents are fewer than either.
     seed : int
     device : str
+    counts : bool
+        The levels are counts: a negative binomial law of them as they are.
     """
     n_latent = max(1, min(MOST_LATENT, n_genes // 4, n_rows // 8))
     model = ModelConfig(n_latent=n_latent, transform="normal_score", condition=COLUMN)
+    if counts:
+        model = replace(model, transform="none", likelihood="negative_binomial")
     return EncoderConfig(
         model=model, training=TrainingConfig(epochs=EPOCHS, seed=seed, device=device)
     )
@@ -46,7 +56,8 @@ def generator_config(n_genes: int, n_rows: int, seed: int, device: str) -> Encod
 def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     """Train a conditional autoencoder on the rows of a request, and sample from it.
 
-    Latents come from a mixture a class, levels with the model's noise, as of `m1pipe generate`.
+    Latents come from the law that is asked for (a mixture a class, N(0, I), or those of the rows
+    themselves), levels with the model's noise, as of `m1pipe generate`.
     Its own early stopping holds out a tenth of each class, donors or not, so that every class with
     two rows is trained on.
 
@@ -64,7 +75,7 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     InputError
-        If the levels do not suit a normal law (counts), or there is one class only.
+        If there is one class only, or counts in units that are not known to be counts.
     """
     names = np.asarray(request.classes, dtype=object)
     matrix = open_matrix(
@@ -76,20 +87,20 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
         )
     )
     n_rows, n_genes = request.X.shape
-    config = generator_config(n_genes, n_rows, request.seed, request.device)
+    counts = request.units.is_counts
+    config = generator_config(n_genes, n_rows, request.seed, request.device, counts=counts)
     encoder = train_encoder(matrix, config)
     if encoder.condition is None:
         raise ValueError("generator: expected a conditional model")
-    posterior = latents.find_posterior(encoder, matrix)
-    law = latents.fit_law(posterior, encoder.condition.n_classes, seed=request.seed)
+    draw = _latent_law(encoder, latents.find_posterior(encoder, matrix), request)
     rng = np.random.default_rng([request.seed, 32])
     codes = np.repeat(np.arange(request.wanted.size), request.wanted)
     told = encoder.condition.codes(pd.DataFrame({COLUMN: names[codes]}), "augment")
     blocks = calibrated_samples(
         encoder,
-        latents.draw_law(law, told, rng),
+        draw(told, rng),
         told,
-        lambda classes: latents.draw_law(law, classes, rng),
+        lambda classes: draw(classes, rng),
         noise=True,
         seed=request.seed,
     )
@@ -101,6 +112,19 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
         codes.size,
     )
     return X, codes
+
+
+def _latent_law(
+    encoder: Encoder, posterior: latents.Posterior, request: GeneratorRequest
+) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """What draws latents of given classes."""
+    if request.sampler == "posterior":
+        return partial(latents.draw_posterior, posterior)
+    if request.sampler == "prior":
+        return partial(latents.draw_law, latents.prior_law(encoder))
+    n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
+    law = latents.fit_law(posterior, n_classes, seed=request.seed)
+    return partial(latents.draw_law, law)
 
 
 def _samples(n: int) -> list[str]:
@@ -142,6 +166,7 @@ def added_to_fit(data: Labelled, config: FitConfig) -> AddedRows | None:
         units=recipe.units,
         seed=config.seed,
         device=config.head.device,
+        sampler=config.augment_sampler,
     )
     X, codes = synthesize(train_generator, request)
     return AddedRows(X if data.encoder is None else data.encoder.encode_array(X), codes)

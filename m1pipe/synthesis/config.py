@@ -1,11 +1,10 @@
 """Settings of synthetic samples and of their quality report."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from m1pipe.config import Sampler
 from m1pipe.errors import InputError
-
-Sampler = Literal["gmm", "prior", "posterior"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 
 from m1pipe import load_predictor, train_encoder
 from m1pipe.cli.main import run
-from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig
+from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig, Sampler
 from m1pipe.data.splits import inner_split
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
@@ -143,3 +143,38 @@ def test_fit_refuses_levels_and_a_face_without_a_generator(
     assert "expected classes to predict (--label); found levels" in capsys.readouterr().err
     with pytest.raises(InputError, match="run_fit"):
         fit_predictor(x, FitConfig(label="kind", augment="balance"))
+
+
+@pytest.mark.parametrize("sampler", ["gmm", "prior", "posterior"])
+@pytest.mark.parametrize("counts", [False, True])
+def test_every_sampler_makes_samples_of_their_class(sampler: Sampler, counts: bool) -> None:
+    """Of counts whole numbers, whose totals are those of the rows."""
+    rng = np.random.default_rng(1)
+    codes = np.repeat(np.arange(3), (90, 60, 30))
+    X = levels(rng, codes)
+    if counts:
+        X = rng.poisson(np.exp2(X) * rng.uniform(0.5, 2, (codes.size, 1))).astype(np.float32)
+    units = Units("counts" if counts else "log2_tpm1")
+    wanted = np.array([0, 30, 60])
+    genes = tuple(f"g{j}" for j in range(P))
+    request = GeneratorRequest(X, codes, ("c", "a", "b"), genes, units, wanted, 0, "cpu", sampler)
+    made, of = train_generator(request)
+    assert np.bincount(of).tolist() == [0, 30, 60] and np.isfinite(made).all()
+    scale = np.log2(1 + made) if counts else made
+    for k in (1, 2):
+        raised = scale[of == k].mean(axis=0).reshape(3, 4).mean(axis=1)
+        assert raised.argmax() == k
+    if counts:
+        np.testing.assert_array_equal(made, np.round(made))
+        assert 0.5 < np.median(made.sum(axis=1)) / np.median(X.sum(axis=1)) < 2
+    again = train_generator(replace(request, sampler="posterior"))[0]
+    assert np.array_equal(again, made) == (sampler == "posterior")
+
+
+def test_the_sampler_is_said_in_the_methods(x: str, tmp_path: Path) -> None:
+    config = replace(QUICK, augment_sampler="prior")
+    result = run_crossval(CrossvalRun(x=x, label="kind"), config, tmp_path / "cv")
+    assert result is not None and result.info["augment_sampler"] == "prior"
+    assert "latents drawn from the prior" in (tmp_path / "cv/report.html").read_text()
+    with pytest.raises(InputError, match="augment-sampler: expected one of gmm, prior, posterior"):
+        replace(QUICK, augment_sampler="other")
