@@ -6,12 +6,13 @@ batches it has had, and goes on with the very same rows.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from m1pipe.errors import InputError
 
+Values = TypeVar("Values", bound=Any)  # ndarray or Tensor
 WHOLE = (0, 1)
 # A run of neighbours is as long as a disk needs it to be fast, where the buffer holds many such.
 RUN_ROWS = 16
@@ -97,11 +98,18 @@ class MemoryBatches:
         ------
         ndarray of int64, shape (at most batch_size,)
         """
-        order = (
+        yield from self.parts(self.order(epoch), skip)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Order in which all rows are visited, an ndarray of int64, shape (n_rows,)."""
+        return (
             epoch_order(self.n_rows, self.seed, epoch) if self.shuffle else np.arange(self.n_rows)
         )
+
+    def parts(self, values: Values, skip: int = 0) -> Iterator[Values]:
+        """What each batch takes of values that stand in the order of the rows, from `skip` on."""
         for start in range(skip * self.batch_size, self.n_rows, self.batch_size):
-            yield own_part(order[start : start + self.batch_size], self.part)
+            yield own_part(values[start : start + self.batch_size], self.part)
 
 
 class StreamedBatches:
@@ -244,7 +252,8 @@ def count_steps(n_rows: int, batch_size: int) -> int:
     return -(-n_rows // batch_size)
 
 
-def own_part(rows: np.ndarray, part: tuple[int, int]) -> np.ndarray:
+def own_part(rows: Values, part: tuple[int, int]) -> Values:
     """The r-th of n parts of a batch's rows, in order; sizes differ by one at most."""
     r, n = part
-    return rows[len(rows) * r // n : len(rows) * (r + 1) // n]
+    own: Values = rows[len(rows) * r // n : len(rows) * (r + 1) // n]
+    return own

@@ -15,7 +15,7 @@ from m1pipe.errors import InputError
 from m1pipe.training.device import resolve_device, resolve_precision
 from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit_together import fit_together
-from m1pipe.training.loop import open_loop
+from m1pipe.training.opened import open_loop
 
 # What trials of one pass may differ in.
 FREE = ("lr", "weight_decay", "schedule", "plateau_factor", "plateau_patience", "clip", "ema",

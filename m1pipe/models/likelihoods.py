@@ -5,7 +5,7 @@ sees (after the per-gene transform); sums over genes are taken by the loss.
 """
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,14 @@ class Gaussian(nn.Module):
         log_scale = self.log_scale()
         return -0.5 * ((x - eta) * torch.exp(-log_scale)).square() - log_scale - _HALF_LOG_TWO_PI
 
+    def minus_total(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Minus the log density of each sample, shape (n_samples,): of all its genes together."""
+        if self.raw_scale is None or torch._C._are_functorch_transforms_active():
+            return -self.log_prob(x, eta).sum(1)
+        log_scale = self.log_scale().expand(x.shape[1])
+        found: Tensor = GaussianMinusTotal.apply(x, eta, log_scale)  # type: ignore[no-untyped-call]
+        return found
+
     def mean(self, eta: Tensor) -> Tensor:
         """Expected level: `eta` itself."""
         return eta
@@ -87,6 +95,32 @@ class Gaussian(nn.Module):
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One draw of each level."""
         return eta + self.log_scale().to(eta).exp() * _noise(eta, generator)
+
+
+class GaussianMinusTotal(torch.autograd.Function):
+    """Minus the log density under the normal law, summed over genes, with closed gradients.
+
+    A step of training passes over the levels less often than by one operation after another, and
+    keeps nothing of their size. In the form that `vmap` takes a call would cost 25 microseconds
+    more, or a hundredth of a small network's step: there `Gaussian` goes without.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eta: Tensor, log_scale: Tensor) -> Tensor:
+        """Sums, shape (n_samples,), from levels, means and log scales, shape (n_genes,)."""
+        ctx.save_for_backward(x, eta, log_scale)
+        squares = ((x - eta) * torch.exp(-log_scale)).square_().sum(1)
+        return 0.5 * squares + (log_scale.sum() + len(log_scale) * _HALF_LOG_TWO_PI)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of levels (where needed), means and log scales."""
+        x, eta, log_scale = ctx.saved_tensors
+        inverse = torch.exp(-log_scale)
+        scaled = (eta - x) * inverse
+        of_scale = slope.sum() - slope @ scaled.square()
+        of_mean = scaled.mul_(inverse).mul_(slope[:, None])
+        return -of_mean if ctx.needs_input_grad[0] else None, of_mean, of_scale
 
 
 class LogNormal(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from m1pipe.config import ModelConfig
 from m1pipe.models.counts import CountInputs, library_size
 from m1pipe.models.laws import OF_COUNTS, make_likelihood
+from m1pipe.models.likelihoods import Gaussian
 from m1pipe.models.mlp import MLP, activation_layer, evaluating
 
 LOGVAR_BOUNDS = (-12.0, 4.0)
@@ -321,10 +322,10 @@ def vae_loss(
     z = mu + torch.exp(0.5 * logvar) * noise
     reconstruction = _reconstruction(module, x, z, codes, known)
     units = kl_per_unit(mu, logvar)
+    kl = units.sum(1)
     free_bits = module.config.free_bits
-    penalty = units.clamp_min(free_bits).sum(1) if free_bits else units.sum(1)
-    loss = reconstruction + beta * penalty
-    return {"loss": loss, "reconstruction": reconstruction, "kl": units.sum(1)}
+    penalty = units.clamp_min(free_bits).sum(1) if free_bits else kl
+    return {"loss": reconstruction + beta * penalty, "reconstruction": reconstruction, "kl": kl}
 
 
 def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
@@ -342,6 +343,8 @@ def _reconstruction(
 ) -> Tensor:
     """Minus the log-likelihood of each sample, summed over the genes whose levels are known."""
     eta = module.decode(z, codes, module.library(x))
+    if known is None and isinstance(module.likelihood, Gaussian):
+        return module.likelihood.minus_total(x, eta)
     return -known_only(module.likelihood.log_prob(x, eta), known).sum(1)
 
 

@@ -8,7 +8,7 @@ is that of one process up to rounding, whatever the number of processes is.
 import atexit
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,13 +57,11 @@ class World:
         found: T = box[0]
         return found
 
-    def total(self, values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-        """Sum of each value over the processes, the same bits in all of them."""
-        if self.size == 1:
-            return dict(values)
-        summed = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-        dist.all_reduce(summed)
-        return dict(zip(values, summed.tolist(), strict=True))
+    def total(self, values: Tensor) -> Tensor:
+        """Sum of each value over the processes, in place, the same bits in all of them."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
 
     def align_buffers(self, module: nn.Module) -> None:
         """Give every process the running means of the first."""
@@ -145,6 +143,12 @@ class Draw:
     generator: torch.Generator
     part: tuple[int, int] | None = None
     noise: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the whole batch."""
+        assert self.part is not None
+        return self.part[1]
 
 
 Objective = Callable[[nn.Module, tuple[Tensor, ...], float, Draw], dict[str, Tensor]]

@@ -66,11 +66,13 @@ class ResidentFeed:
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of an epoch: one slice of every tensor, then the row numbers (on the CPU)."""
-        device = self.tensors[0].device
-        for indices in self.batches.epoch(epoch, skip):
-            chosen = torch.from_numpy(indices).to(device)
-            picked = (tensor.index_select(0, chosen) for tensor in self.tensors)
-            yield (*picked, torch.from_numpy(self.rows[indices]))
+        order = self.batches.order(epoch)
+        # One copy to the device an epoch. Row numbers only name samples, so they stay behind.
+        places = torch.from_numpy(order).to(self.tensors[0].device)
+        numbers = torch.from_numpy(self.rows[order])
+        both = zip(*(self.batches.parts(values, skip) for values in (places, numbers)), strict=True)
+        for chosen, rows in both:
+            yield (*(tensor.index_select(0, chosen) for tensor in self.tensors), rows)
 
 
 @dataclass(frozen=True)

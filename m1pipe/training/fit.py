@@ -12,7 +12,8 @@ from m1pipe.training.distributed import ALONE, Objective, World
 from m1pipe.training.faults import Explain
 from m1pipe.training.feed import Batches
 from m1pipe.training.history import History, Observer
-from m1pipe.training.loop import begin, close, close_epoch, open_loop, train_epoch
+from m1pipe.training.loop import begin, close, close_epoch, train_epoch
+from m1pipe.training.opened import open_loop
 from m1pipe.training.signals import StopFlag
 
 
@@ -90,7 +91,8 @@ def fit(
     ------
     InputError
         If a loss or gradient is not finite. The weights are then those of the best epoch so far,
-        or those before the step if no epoch is finished; a checkpoint on disk stays.
+        or those before the step if no epoch is finished (running means of batch normalisation
+        have then seen its batch); a checkpoint on disk stays.
     StoppedBySignalError, KeyboardInterrupt
         If `stop` was raised; the checkpoint, if any, is written.
     """

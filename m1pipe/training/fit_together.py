@@ -19,9 +19,10 @@ from m1pipe.models.products import float32_products
 from m1pipe.training.device import seeded
 from m1pipe.training.distributed import Draw, Losses
 from m1pipe.training.feed import Batch
-from m1pipe.training.gradients import ROWS, STOP, row_sums
+from m1pipe.training.gradients import summed
 from m1pipe.training.history import History
-from m1pipe.training.loop import Loop, begin, close, close_epoch, take_step
+from m1pipe.training.loop import begin, close, close_epoch, take_step
+from m1pipe.training.opened import Loop
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +105,7 @@ def _train_epoch(
 
 
 def _own_step(loop: Loop, batch: Batch, terms: dict[str, Tensor]) -> None:
-    sums = {ROWS: float(len(batch[-1])), STOP: 0.0, **row_sums(terms)}
-    take_step(loop, batch, sums, terms["loss"])
+    take_step(loop, summed(terms, stop=False), len(batch[-1]))
 
 
 def _stacked(loops: Sequence[Loop]) -> Stack:

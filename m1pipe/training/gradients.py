@@ -1,15 +1,39 @@
 """The gradient of one batch: taken in parts, added up, and shared by the processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.training.distributed import Draw, World, row_parts, unshared
 from m1pipe.training.precision import autocast
 
-ROWS, STOP = "rows", "stop"
+
+@dataclass(frozen=True)
+class Found:
+    """What the forward pass of a batch found, where it was computed: nothing of it is read.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Terms of the objective.
+    sums : Tensor of float64, shape (n_terms + 1,)
+        Over the rows of all processes: each term, then how many processes are asked to stop.
+    loss : Tensor, shape (n_own_rows,)
+        Of each row at hand.
+    """
+
+    names: tuple[str, ...]
+    sums: Tensor
+    loss: Tensor
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """What is minimised, summed over the rows of all processes, shape ()."""
+        return self.sums[self.names.index("loss")]
 
 
 def place_in_batch(
@@ -43,7 +67,7 @@ def add_gradient(
     precision: str,
     most: int | None,
     stop: bool,
-) -> tuple[dict[str, float], Tensor]:
+) -> Found:
     """Gradient of the mean loss over the batch of all processes, added up part by part.
 
     Parameters
@@ -65,43 +89,38 @@ def add_gradient(
 
     Returns
     -------
-    sums : dict
-        Over the rows of all processes: each term; "rows", their number; "stop", above 0 where any
-        process is asked to stop.
-    loss : Tensor, shape (n_own_rows,)
+    Found
     """
     assert draw.part is not None
     (first, n_total), device = draw.part, draw.generator.device
     parts, found = row_parts(batch, most), []
     begun = draw.generator.get_state() if len(parts) > 1 else None
-    sums = {ROWS: float(len(batch[-1])), STOP: float(stop)}
     for i, part in enumerate(parts, start=1):
         if begun is not None:
             draw.generator.set_state(begun)
         with nullcontext() if i == len(parts) else unshared(losses):
             with autocast(precision, device):
                 terms = losses(part, beta, Draw(draw.generator, (first, n_total)))
-            (terms["loss"].sum() * (world.size / n_total)).backward()
+            loss = terms["loss"]
+            loss.backward(torch.full_like(loss, world.size / n_total))
         first += len(part[-1])
-        sums = added(sums, row_sums(terms))
-        found.append(terms["loss"].detach())
-    return world.total(sums, device), torch.cat(found)
+        found.append(summed(terms, stop=stop and i == 1))
+    whole = found[0]
+    for more in found[1:]:
+        whole = replace(whole, sums=whole.sums + more.sums, loss=torch.cat([whole.loss, more.loss]))
+    return replace(whole, sums=world.total(whole.sums))
 
 
-def clip_gradient(module: nn.Module, most: float) -> float:
-    """Norm of a module's gradient, which is then clipped to `most`; left alone where that is 0."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+def summed(terms: Mapping[str, Tensor], *, stop: bool) -> Found:
+    """Terms of a batch, each of shape (n_rows,), summed over the rows."""
+    sums = torch.stack([values.detach() for values in terms.values()]).sum(1, dtype=torch.float64)
+    return Found(tuple(terms), F.pad(sums, (0, 1), value=float(stop)), terms["loss"].detach())
+
+
+def clip_gradient(parameters: Sequence[Tensor], most: float) -> Tensor:
+    """Norm of the gradient, which is then clipped to `most`; left alone where that is 0."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if most:
-        nn.utils.clip_grads_with_norm_(module.parameters(), most, norm)
-    return float(norm)
-
-
-def row_sums(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Sum of each term over the rows, in float64."""
-    return {name: float(values.detach().sum(dtype=torch.float64)) for name, values in terms.items()}
-
-
-def added(totals: Mapping[str, float], more: Mapping[str, float]) -> dict[str, float]:
-    """Sums of both, entry by entry."""
-    return {name: totals.get(name, 0.0) + more.get(name, 0.0) for name in {**totals, **more}}
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm

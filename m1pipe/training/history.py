@@ -50,8 +50,9 @@ class Observer:
     Attributes
     ----------
     on_step : callable, optional
-        Called after every step with a dict: epoch and step (from 1), rows, lr, beta and the
-        means over the batch of the loss and its terms.
+        Called for every step, in order, with a dict: epoch and step (from 1), rows, lr, beta and
+        the means over the batch of the loss and its terms. On a GPU, which is read now and then
+        only, for several steps at once.
     on_epoch : callable, optional
         Called after every epoch with the row that `History.rows` got.
     """

@@ -2,141 +2,41 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from dataclasses import replace
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
+from m1pipe.training.adamw import adamw_step
 from m1pipe.training.averaging import (
     averaged,
     load_average,
-    moving_values,
     start_average,
     update_average,
 )
 from m1pipe.training.best import judge, ran_out
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision
-from m1pipe.training.distributed import ALONE, Draw, Losses, Objective, World, share_gradients
-from m1pipe.training.faults import Explain
+from m1pipe.training.distributed import Draw
 from m1pipe.training.feed import Batch, Batches
 from m1pipe.training.gradients import (
-    ROWS,
-    STOP,
+    Found,
     add_gradient,
-    added,
     clip_gradient,
     place_in_batch,
-    row_sums,
+    summed,
 )
-from m1pipe.training.history import History, Observer
+from m1pipe.training.history import History
+from m1pipe.training.opened import Loop, Unread
 from m1pipe.training.precision import autocast, judge_bf16
 from m1pipe.training.schedule import (
-    beta_at,
     cosine_factor,
-    decay_groups,
-    resolve_epochs,
-    warmup_epochs,
 )
-from m1pipe.training.signals import StopFlag
-from m1pipe.training.state import FitState, pack_state, result_settings, unpack_state
-
-
-@dataclass
-class Loop:
-    """What the steps of one run share; see `m1pipe.training.fit.fit` for its settings."""
-
-    module: nn.Module
-    objective: Objective
-    losses: nn.Module
-    world: World
-    batches: Batches
-    config: TrainingConfig
-    n_epochs: int
-    n_warmup: int
-    beta: float
-    validation: Batches | None
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    checkpoint: Path | None
-    stop: StopFlag
-    observer: Observer
-    explain: Explain | None
-    keep_best: bool
-    start_counts: bool
-    state: FitState
-    saved_at: float = 0.0
-    leaves: bool = False
-
-    @cached_property
-    def moving(self) -> dict[str, Tensor]:
-        """What the steps change, looked up once."""
-        return moving_values(self.module)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is trained."""
-        return self.generator.device
-
-    @property
-    def beta_now(self) -> float:
-        """KL weight of the present epoch."""
-        return beta_at(self.beta, self.state.epoch, self.n_warmup)
-
-
-def open_loop(
-    module: nn.Module,
-    batches: Batches,
-    objective: Objective,
-    config: TrainingConfig,
-    *,
-    beta: float = 0.0,
-    validation: Batches | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-    checkpoint: Path | None = None,
-    stop: StopFlag | None = None,
-    observer: Observer | None = None,
-    explain: Explain | None = None,
-    keep: Literal["best", "last"] = "best",
-    start_counts: bool = False,
-    world: World = ALONE,
-) -> Loop:
-    """What `fit` goes through, before its first step; parameters are those of `fit`."""
-    device = next(module.parameters()).device
-    n_epochs = resolve_epochs(config, batches.n_steps)
-    groups = decay_groups(module, config.weight_decay or 0.0) if parameters is None else parameters
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    n_warmup = warmup_epochs(config, n_epochs, beta)
-    some_unused = beta == 0 or n_warmup > 0
-    return Loop(
-        module=module,
-        objective=objective,
-        losses=share_gradients(Losses(module, objective), world, some_unused=some_unused),
-        world=world,
-        batches=batches,
-        config=config,
-        n_epochs=n_epochs,
-        n_warmup=n_warmup,
-        beta=beta,
-        validation=validation,
-        optimizer=optimizer,
-        generator=make_generator(config.seed, device),
-        checkpoint=checkpoint,
-        stop=stop or StopFlag(),
-        observer=observer or Observer(),
-        explain=explain,
-        keep_best=keep == "best",
-        start_counts=start_counts,
-        state=FitState(),
-    )
+from m1pipe.training.state import pack_state, result_settings, unpack_state
 
 
 def close(loop: Loop) -> History:
@@ -191,8 +91,9 @@ def _choose_bf16(loop: Loop) -> None:
             draw = _draw(loop, batch, loop.batches, 0, seed=loop.config.seed)
             with autocast(precision, loop.device):
                 losses = loop.objective(loop.module, batch, loop.beta, draw)
-            sums = loop.world.total({**row_sums(losses), ROWS: len(batch[-1])}, loop.device)
-            means[precision] = sums["loss"] / sums[ROWS]
+            found = summed(losses, stop=False)
+            loop.world.total(found.sums)
+            means[precision] = float(found.loss_sum) / draw.n_rows
     loop.state.precision_gap, loop.state.precision = judge_bf16(means, loop.config.precision)
 
 
@@ -213,51 +114,73 @@ def train_epoch(loop: Loop) -> None:
 
 def _step(loop: Loop, batch: Batch) -> None:
     """One descent step."""
-    loop.optimizer.zero_grad(set_to_none=True)
-    sums, loss = add_gradient(
+    for parameter in loop.parameters:
+        parameter.grad = None
+    draw = _draw(loop, batch, loop.batches, loop.state.step)
+    found = add_gradient(
         loop.losses,
         batch,
         loop.world,
         beta=loop.beta_now,
-        draw=_draw(loop, batch, loop.batches, loop.state.step),
+        draw=draw,
         precision=loop.state.precision,
         most=loop.config.micro_batch,
         stop=loop.stop.is_set,
     )
-    take_step(loop, batch, sums, loss)
+    take_step(loop, found, draw.n_rows)
 
 
-def take_step(loop: Loop, batch: Batch, sums: dict[str, float], loss: Tensor) -> None:
-    """Go down a gradient; nothing is changed if it or the loss is not finite.
+def take_step(loop: Loop, found: Found, n_rows: int) -> None:
+    """Go down a gradient; from the first that is not finite on, no weight is changed.
 
     Parameters
     ----------
     loop : Loop
         Its parameters hold the gradient.
-    batch : tuple of Tensor
-    sums : dict
-        As `add_gradient` returns them.
-    loss : Tensor, shape (n_rows,)
+    found : Found
+        By the batch, of all processes.
+    n_rows : int
+        Its rows, of all processes.
     """
     state = loop.state
     _set_rate(loop)
-    norm = clip_gradient(loop.module, loop.config.clip)
-    n_rows = int(sums.pop(ROWS))
-    loop.leaves = sums.pop(STOP) > 0
-    if not math.isfinite(sums["loss"] + norm):
-        what = "gradient" if math.isfinite(sums["loss"]) else "loss"
-        _fail(loop, batch, loss, f"{what} at step {state.step + 1}")
-    loop.optimizer.step()
+    norm = clip_gradient(loop.parameters, loop.config.clip)
+    loop.bad = torch.maximum(loop.bad, (~torch.isfinite(found.loss_sum + norm)).float())
+    adamw_step(loop.optimizer, loop.bad)
     state.step += 1
     if state.average is not None:
         done = state.epoch * loop.batches.n_steps + state.step
         update_average(state.average, loop.moving, decay=loop.config.ema, n_steps=done)
-    state.count += n_rows
-    state.sums = added(state.sums, sums)
+    loop.unread.append(Unread(state.step, n_rows, _rate(loop), found, norm))
+    if len(loop.unread) >= loop.steps_a_reading:
+        read_steps(loop)
+
+
+def read_steps(loop: Loop) -> None:
+    """Take what the steps since the last reading found into the epoch's record, in one copy."""
+    unread, loop.unread = loop.unread, []
+    if not unread:
+        return
+    table = torch.stack([torch.cat([one.found.sums, one.norm[None]]) for one in unread])
+    for one, (*values, stop, norm) in zip(unread, table.tolist(), strict=True):
+        sums = dict(zip(one.found.names, values, strict=True))
+        if not math.isfinite(sums["loss"] + norm):
+            what = "gradient" if math.isfinite(sums["loss"]) else "loss"
+            batch = next(iter(loop.batches.epoch(loop.state.epoch, one.step - 1)))
+            _fail(loop, batch, one.found.loss, f"{what} at step {one.step}")
+        loop.leaves = loop.leaves or stop > 0
+        _record(loop, one, sums)
+
+
+def _record(loop: Loop, one: Unread, sums: dict[str, float]) -> None:
+    """Add a step to the record of the epoch, and tell of it."""
+    state = loop.state
+    state.count += one.n_rows
+    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
     if loop.observer.on_step is not None:
-        means = {name: value / n_rows for name, value in sums.items()}
-        place = {"epoch": state.epoch + 1, "step": state.step, "rows": n_rows}
-        loop.observer.on_step({**place, "lr": _rate(loop), "beta": loop.beta_now, **means})
+        means = {name: value / one.n_rows for name, value in sums.items()}
+        place = {"epoch": state.epoch + 1, "step": one.step, "rows": one.n_rows}
+        loop.observer.on_step({**place, "lr": one.lr, "beta": loop.beta_now, **means})
 
 
 def _draw(loop: Loop, batch: Batch, batches: Batches, step: int, seed: int | None = None) -> Draw:
@@ -286,24 +209,25 @@ def _rate(loop: Loop) -> float:
 
 def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
     """Mean loss and terms over the validation rows, in evaluation mode."""
-    totals: dict[str, float] = {}
+    found: list[Found] = []
     noise = make_generator(loop.config.seed, loop.device)
     loop.world.align_buffers(loop.module)
     with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
         for step, batch in enumerate(validation.epoch(0)):
             draw = replace(_draw(loop, batch, validation, step), generator=noise)
-            losses = loop.objective(loop.module, batch, loop.beta, draw)
-            sums = row_sums(losses)
-            if not math.isfinite(sums["loss"]):
-                _fail(loop, batch, losses["loss"], "validation loss")
-            totals = added(totals, sums)
-    totals = loop.world.total(totals, loop.device)
-    return {name: total / validation.n_rows for name, total in totals.items()}
+            found.append(summed(loop.objective(loop.module, batch, loop.beta, draw), stop=False))
+    for step, loss_sum in enumerate(torch.stack([one.loss_sum for one in found]).tolist()):
+        if not math.isfinite(loss_sum):
+            batch = next(iter(validation.epoch(0, step)))
+            _fail(loop, batch, found[step].loss, "validation loss")
+    totals = loop.world.total(torch.stack([one.sums for one in found]).sum(0)).tolist()
+    return dict(zip(found[0].names, (total / validation.n_rows for total in totals), strict=False))
 
 
 def close_epoch(loop: Loop) -> None:
     """Record the epoch, keep the weights if they are the best, decide whether to go on."""
     state, begun = loop.state, time.perf_counter()
+    read_steps(loop)
     row: dict[str, Any] = {"epoch": state.epoch + 1, "lr": _rate(loop), "beta": loop.beta_now}
     row |= {f"train_{name}": total / state.count for name, total in state.sums.items()}
     loss = row["train_loss"]
@@ -342,6 +266,7 @@ def _restore_best(loop: Loop) -> None:
 
 
 def _save(loop: Loop) -> None:
+    read_steps(loop)
     loop.saved_at = time.monotonic()
     if loop.checkpoint is not None and loop.world.leads:
         moving = (loop.module, loop.optimizer, loop.generator)

@@ -10,7 +10,7 @@ from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import Normal
 
 from m1pipe.models.laws import make_likelihood
-from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian, LogNormal
+from m1pipe.models.likelihoods import SIGMA_BOUNDS, Gaussian, GaussianMinusTotal, LogNormal
 
 N, P = 40, 7
 NAMES = ["gaussian", "gaussian_shared", "gaussian_unit", "log_normal", "bernoulli"]
@@ -39,6 +39,35 @@ def test_gaussian_matches_torch(name: str, n_scales: int, eta: Tensor) -> None:
     expected = Normal(eta, scale).log_prob(x)
     torch.testing.assert_close(law.log_prob(x, eta), expected, rtol=1e-10, atol=1e-10)
     assert sum(p.numel() for p in law.parameters()) == n_scales
+
+
+@pytest.mark.parametrize("name", ["gaussian", "gaussian_shared", "gaussian_unit"])
+def test_gaussian_of_a_sample_is_the_sum_over_its_genes(name: str, eta: Tensor) -> None:
+    law, x = make_likelihood(name, P).double(), _levels(name)
+    law.set_scale(torch.linspace(0.4, 2.5, P if name == "gaussian" else 1).double())
+    found, expected = law.minus_total(x, eta), -law.log_prob(x, eta).sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("n_scales", [P, 1])
+def test_closed_gradients_of_the_gaussian_are_those_of_its_density(
+    n_scales: int, eta: Tensor
+) -> None:
+    x = _levels("gaussian").requires_grad_()
+    scale = torch.linspace(-0.9, 0.9, n_scales, dtype=torch.float64, requires_grad=True)
+    mean = eta.clone().requires_grad_()
+
+    def found(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        return GaussianMinusTotal.apply(x, mean, scale.expand(P))
+
+    assert torch.autograd.gradcheck(found, (x, mean, scale))
+
+
+def test_several_gaussians_at_once_equal_each_alone(eta: Tensor) -> None:
+    law, x = make_likelihood("gaussian", P).double(), _levels("gaussian")
+    found = torch.vmap(law.minus_total)(torch.stack([x, 2 * x]), torch.stack([eta, eta]))
+    expected = torch.stack([law.minus_total(x, eta), law.minus_total(2 * x, eta)])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_unit_gaussian_matches_torch_and_learns_nothing(eta: Tensor) -> None:
