@@ -60,7 +60,7 @@ def plan_studies(
     ----------
     matrix : Matrix
         Counts.
-    design : DataFrame or None
+    design : DataFrame, shape (n_samples, n_columns), or None
         Indexed by sample; samples that it lacks take no part. None: the matrix's `obs` is it.
     config : ContrastsConfig
     half : int, optional

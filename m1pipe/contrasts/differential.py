@@ -69,7 +69,7 @@ def compute_contrasts(
     ----------
     matrix : Matrix
         Raw counts.
-    design : DataFrame or None
+    design : DataFrame, shape (n_samples, n_columns), or None
         As for `plan_studies`.
     config : ContrastsConfig
     half : int, optional

@@ -87,7 +87,7 @@ def names_in_sets(var: pd.DataFrame, sets: GeneSets) -> list[str]:
 
     Parameters
     ----------
-    var : DataFrame
+    var : DataFrame, shape (n_genes, n_columns)
         Indexed by gene; columns symbol, gene_id and gene_name and both halves of names such as
         ``TP53|7157`` are tried as well.
 

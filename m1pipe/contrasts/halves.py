@@ -16,8 +16,11 @@ def compute_halves(
 
     Parameters
     ----------
-    matrix, design, config
+    matrix : Matrix
+        Raw counts.
+    design : DataFrame, shape (n_samples, n_columns), or None
         As for `compute_contrasts`.
+    config : ContrastsConfig
 
     Returns
     -------

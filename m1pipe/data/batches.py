@@ -253,7 +253,18 @@ def count_steps(n_rows: int, batch_size: int) -> int:
 
 
 def own_part(rows: Values, part: tuple[int, int]) -> Values:
-    """The r-th of n parts of a batch's rows, in order; sizes differ by one at most."""
+    """The r-th of n parts of a batch's rows, in order; sizes differ by one at most.
+
+    Parameters
+    ----------
+    rows : ndarray or Tensor, shape (n_rows, ...)
+    part : (int, int)
+        r, from 0, and n.
+
+    Returns
+    -------
+    ndarray or Tensor, shape (n_own, ...)
+    """
     r, n = part
     own: Values = rows[len(rows) * r // n : len(rows) * (r + 1) // n]
     return own

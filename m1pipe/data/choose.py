@@ -54,6 +54,15 @@ def matching_samples(obs: pd.DataFrame, where: str) -> np.ndarray:
 def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
     """Samples of GEO series, by the column `series_id`, which may name several to a sample.
 
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    series : sequence of str
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
     Raises
     ------
     InputError
@@ -71,6 +80,15 @@ def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
 def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
     """Samples that ARCHS4 holds for single cells with a probability below a bound.
 
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : float
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
     Raises
     ------
     InputError
@@ -85,6 +103,15 @@ def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
 
 def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
     """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : {"pass", "warn"}
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
 
     Raises
     ------

@@ -74,7 +74,13 @@ def row_digests(X: ArrayLike) -> list[str]:
 
 
 def near_radius(signatures: np.ndarray) -> float:
-    """Distance of signatures within which rows count as near-identical."""
+    """Distance of signatures within which rows count as near-identical.
+
+    Parameters
+    ----------
+    signatures : ndarray, shape (n_samples, 16)
+        From `row_signatures`.
+    """
     distance = np.linalg.norm(signatures - np.median(signatures, axis=0), axis=1)
     return max(NEAR_IDENTICAL * float(np.median(distance)), 1e-12)
 
@@ -87,7 +93,7 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
     matrix, other : Matrix
         Rows are compared on the genes that both have, in one unit; with other units, or fewer
         than 50 shared genes, only ids are.
-    rows : ndarray of int, optional
+    rows : ndarray of int, shape (n_rows,), optional
         Rows of `matrix` that are looked at. Left out: all.
     """
     rows = np.arange(matrix.n_samples) if rows is None else np.asarray(rows, dtype=np.int64)

@@ -213,7 +213,16 @@ class Matrix:
         return [part for part in np.split(np.asarray(rows), cuts) if len(part)]
 
     def read(self, columns: np.ndarray | None = None) -> np.ndarray:
-        """The whole matrix, or the columns wanted of it, as a float32 array."""
+        """The whole matrix, or the columns wanted of it.
+
+        Parameters
+        ----------
+        columns : ndarray of int, shape (n_columns,), optional
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes or n_columns)
+        """
         width = self.n_genes if columns is None else len(columns)
         out = np.empty((self.n_samples, width), dtype=np.float32)
         for start, stop, X in self.blocks(columns=columns):

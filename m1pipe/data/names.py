@@ -90,7 +90,7 @@ def match_genes(
     ----------
     wanted, available : sequence of str
         Gene names, unique in each.
-    available_var, wanted_var : DataFrame, optional
+    available_var, wanted_var : DataFrame, shape (n_genes, n_columns), optional
         Annotations, one row a gene in the same order.
     aliases : mapping of str to str, optional
         Other names of genes and the names that they stand for, on either side.

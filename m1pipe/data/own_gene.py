@@ -33,7 +33,12 @@ class OwnGenes:
         return np.flatnonzero(self.column >= 0)
 
     def take(self, rows: np.ndarray) -> "OwnGenes":
-        """The same for some samples, in the order given."""
+        """The same for some samples, in the order given.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_rows,)
+        """
         return OwnGenes(self.values[rows], self.column)
 
 

@@ -12,7 +12,7 @@ def read_at(descriptor: int, out: np.ndarray, offset: int) -> None:
     ----------
     descriptor : int
         Of a file open for reading; its own position does not matter and is left alone.
-    out : ndarray, C-contiguous
+    out : ndarray of any shape, C-contiguous
     offset : int
         In bytes.
 

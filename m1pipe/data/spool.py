@@ -299,7 +299,14 @@ def transposed_blocks(
 
 
 def append(spool: BinaryIO, X: np.ndarray) -> None:
-    """Write an array at the end of a raw file; a full disk becomes an InputError."""
+    """Write an array at the end of a raw file; a full disk becomes an InputError.
+
+    Parameters
+    ----------
+    spool : file open for writing
+    X : ndarray of any shape
+        In C order.
+    """
     view = np.ascontiguousarray(X).data.cast("B")
     while view:
         try:

@@ -103,7 +103,16 @@ def check_dense(X: h5py.Dataset, where: str) -> None:
 def dense_rows(
     layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
 ) -> Stored:
-    """Rows of a dense dataset, past HDF5 where they lie in the file as they are wanted."""
+    """Rows of a dense dataset, past HDF5 where they lie in the file as they are wanted.
+
+    Parameters
+    ----------
+    layout : str
+    X : h5py.Dataset, shape (n_samples, n_genes)
+    obs : DataFrame, shape (n_samples, n_columns)
+    var : DataFrame, shape (n_genes, n_columns)
+    units : Units
+    """
     offset = X.id.get_offset()
     if offset is None or X.dtype != np.dtype("<f4") or sys.byteorder != "little":
         band = int(X.chunks[0]) if X.chunks else 1
@@ -151,7 +160,22 @@ def transposed_rows(
 def csr_reader(
     group: h5py.Group, n_genes: int, kept: np.ndarray | None = None
 ) -> Callable[[int, np.ndarray], None]:
-    """Row reader of a CSR group, of some of its columns; only the row pointers are held."""
+    """Row reader of a CSR group, of some of its columns; only the row pointers are held.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        With data, indices and indptr.
+    n_genes : int
+        Columns that it has.
+    kept : ndarray of int, shape (n_kept,), optional
+        Those that are wanted.
+
+    Returns
+    -------
+    callable
+        Fills an array of shape (n_rows, n_kept) from a first row on.
+    """
     indptr = group["indptr"][:]
 
     def read(start: int, out: np.ndarray) -> None:
@@ -180,6 +204,12 @@ def check_sparse(
     values: np.ndarray, indices: np.ndarray, pointers: np.ndarray, n_columns: int
 ) -> None:
     """Refuse pointers and indices that lead outside: scipy would follow them without a look.
+
+    Parameters
+    ----------
+    values, indices : ndarray, shape (n_values,)
+    pointers : ndarray of int, shape (n_rows + 1,)
+    n_columns : int
 
     Raises
     ------

@@ -61,7 +61,12 @@ class Targets:
         return 1 if self.kind == "binary" else len(self.names)
 
     def take(self, indices: np.ndarray) -> "Targets":
-        """Targets of the samples with these indices; names and units stay."""
+        """Targets of the samples with these indices; names and units stay.
+
+        Parameters
+        ----------
+        indices : ndarray of int, shape (n,)
+        """
         return replace(self, values=self.values[indices])
 
 

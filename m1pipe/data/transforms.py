@@ -117,6 +117,12 @@ class GeneTransform:
     ) -> "GeneTransform":
         """Transform stored by `to_dict`, with its levels where it has some.
 
+        Parameters
+        ----------
+        stored : mapping
+        levels : ndarray of float32, shape (n_knots, n_genes), optional
+            Quantiles, for normal scores.
+
         Raises
         ------
         InputError
@@ -159,7 +165,12 @@ class _Moments:
     high: np.ndarray
 
     def add(self, X: np.ndarray) -> None:
-        """Merge a block by the pairwise update of Chan, Golub and LeVeque (1979)."""
+        """Merge a block by the pairwise update of Chan, Golub and LeVeque (1979).
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_rows, n_genes)
+        """
         n = np.full(X.shape[1], X.shape[0])
         mean = X.mean(axis=0, dtype=np.float64)
         deviations = X - mean

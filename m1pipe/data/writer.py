@@ -197,6 +197,16 @@ def plain_frame(frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
     A slash in a column's name, which HDF5 cannot hold, becomes an underscore, with a warning.
 
+    Parameters
+    ----------
+    frame : DataFrame, shape (n_rows, n_columns)
+    where : str
+        Named in messages.
+
+    Returns
+    -------
+    DataFrame, shape (n_rows, n_columns)
+
     Raises
     ------
     InputError

@@ -203,7 +203,22 @@ def scaled_blocks(
     batches: Batches | None,
     chosen: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Transformed rows in order, or chosen ones, from memory where the batches are held there."""
+    """Transformed rows in order, or chosen ones, from memory where the batches are held there.
+
+    Parameters
+    ----------
+    source : Aligned
+    rows : ndarray of int, shape (n_rows,)
+    scaler : GeneTransform
+    batches : Batches or None
+        Those of the rows.
+    chosen : ndarray of int, shape (n_chosen,), optional
+        Places among `rows`. Left out: all.
+
+    Yields
+    ------
+    ndarray of float32, shape (n_block, n_genes)
+    """
     if isinstance(batches, ResidentFeed):
         held = batches.tensors[0]
         step = block_rows(held.shape[1])

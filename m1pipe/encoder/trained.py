@@ -179,10 +179,17 @@ class Encoder:
         return joined(parts, self.n_latent)
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
-        """Rows after the per-gene transform, as the network takes them, float32.
+        """Rows after the per-gene transform, as the network takes them.
 
-        Parameters are those of `encode_array`; missing levels are at their training mean, of the
-        sample's class where it has one.
+        Parameters
+        ----------
+        X, codes
+            As for `encode_array`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+            Missing levels are at their training mean, of the sample's class where it has one.
         """
         means = class_means(self.pca.mean, None if codes is None else self.condition)
         return fill_missing(self.scaler.apply(X), means[0] if codes is None else means[codes])

@@ -114,14 +114,15 @@ def stepped_rows(
 
     Parameters
     ----------
-    rows, seed, strata, groups
+    rows : ndarray of int, shape (n_rows,)
+    seed, strata, groups
         Those of `m1pipe.training.fit_heads.fit_head`, which splits in the same way.
     validation : float
         Share of the rows for early stopping.
 
     Returns
     -------
-    ndarray of int64
+    ndarray of int64, shape (n_stepped,)
     """
     if validation == 0:
         return rows

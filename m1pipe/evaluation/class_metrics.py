@@ -94,7 +94,23 @@ def class_scores(
 def ranking_scores(
     truth: np.ndarray, score: np.ndarray, *, what: str, suffix: str = ""
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """ROC-AUC and average precision, mean over the columns that have both outcomes."""
+    """ROC-AUC and average precision, mean over the columns that have both outcomes.
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (n_samples, n_columns)
+    score : ndarray, shape (n_samples, n_columns)
+        The higher, the likelier.
+    what : str
+        What a column is, for the note.
+    suffix : str
+        Of the metrics' names.
+
+    Returns
+    -------
+    values, notes : dict
+        By metric; a note where columns were left out.
+    """
     varies = np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
     truth, score = truth[:, varies], score[:, varies]
     values = {
@@ -108,7 +124,14 @@ def ranking_scores(
 
 
 def left_out(metric: str, kept: np.ndarray, why: str) -> dict[str, str]:
-    """Note on the columns that a metric leaves out, if it leaves out any."""
+    """Note on the columns that a metric leaves out, if it leaves out any.
+
+    Parameters
+    ----------
+    metric : str
+    kept : ndarray of bool, shape (n_columns,)
+    why : str
+    """
     if kept.all():
         return {}
     lost = int((~kept).sum())
@@ -117,7 +140,12 @@ def left_out(metric: str, kept: np.ndarray, why: str) -> dict[str, str]:
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean, or NaN of nothing (without numpy's warning)."""
+    """Mean, or NaN of nothing (without numpy's warning).
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+    """
     return float(values.mean()) if len(values) else np.nan
 
 
@@ -127,5 +155,14 @@ def _f1(codes: np.ndarray, predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def clipped(p: np.ndarray) -> NDArray[np.float64]:
-    """Probabilities kept off 0 and 1."""
+    """Probabilities kept off 0 and 1.
+
+    Parameters
+    ----------
+    p : ndarray of any shape
+
+    Returns
+    -------
+    ndarray of float64, of the same shape
+    """
     return np.clip(p.astype(np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)

@@ -147,6 +147,12 @@ def fold_tests(
 ) -> pd.DataFrame:
     """Per-sample paired t-test inside each test fold: the published Table 1 layout.
 
+    Parameters
+    ----------
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    pairs : iterable of (str, str)
+
     Returns
     -------
     DataFrame
@@ -172,6 +178,13 @@ def effect_table(
     losses: Mapping[str, np.ndarray], *, pairs: Iterable[Pair], yardstick: str | None = None
 ) -> pd.DataFrame:
     """Effect sizes of every pair, on per-sample losses averaged over repeats.
+
+    Parameters
+    ----------
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+    pairs : iterable of (str, str)
+    yardstick : str, optional
+        Model that skill is measured by.
 
     Returns
     -------
@@ -202,15 +215,15 @@ def compare_tables(
 
     Parameters
     ----------
-    losses : mapping of str to DataFrame or Series
+    losses : mapping of str to DataFrame, shape (n_samples, n_repeats), or Series
         Per-sample losses of each model, indexed by sample id, one column a repeat.
-    folds : DataFrame or Series
+    folds : DataFrame, shape (n_samples, n_repeats), or Series
         The test fold of each sample, likewise.
     pairs : iterable of (str, str), optional
         All pairs where None.
     family, metric
         As for `compare`.
-    groups : Series, optional
+    groups : Series, shape (n_samples,), optional
         Donor by sample id.
 
     Raises

@@ -99,7 +99,7 @@ def summary_table(folds: pd.DataFrame, n_folds: int) -> pd.DataFrame:
 
     Parameters
     ----------
-    folds : DataFrame
+    folds : DataFrame, shape (n_rows, n_columns)
         From `fold_table`.
     n_folds : int
         Of a repeat.

@@ -5,7 +5,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def cohen_dz(differences: ArrayLike) -> float:
-    """Mean over standard deviation of paired differences; 0 where all are 0, else NaN if flat."""
+    """Mean over standard deviation of paired differences; 0 where all are 0, else NaN if flat.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n,)
+    """
     d = as_losses(differences)
     if is_flat(d):
         return 0.0 if not d.any() else np.nan
@@ -14,6 +19,11 @@ def cohen_dz(differences: ArrayLike) -> float:
 
 def hedges_gav(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
     """Mean difference over the mean of both standard deviations, corrected for small samples.
+
+    Parameters
+    ----------
+    loss_a, loss_b : array_like, shape (n,)
+        Of the same samples.
 
     Returns
     -------
@@ -28,13 +38,23 @@ def hedges_gav(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
 
 
 def relative_difference(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
-    """Mean difference as a share of b's mean loss: -0.1 is a reduction by a tenth."""
+    """Mean difference as a share of b's mean loss: -0.1 is a reduction by a tenth.
+
+    Parameters
+    ----------
+    loss_a, loss_b : array_like, shape (n,)
+    """
     a, b = as_losses(loss_a), as_losses(loss_b)
     return float((a - b).mean() / b.mean()) if b.mean() else np.nan
 
 
 def skill(loss: ArrayLike, yardstick: ArrayLike) -> float:
-    """1 - loss / loss of the yardstick (the training mean or the prior): 0 is no better."""
+    """1 - loss / loss of the yardstick (the training mean or the prior): 0 is no better.
+
+    Parameters
+    ----------
+    loss, yardstick : array_like, shape (n,)
+    """
     return -relative_difference(loss, yardstick)
 
 

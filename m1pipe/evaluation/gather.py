@@ -63,7 +63,7 @@ def label_curve(parts: Sequence[tuple[int, pd.DataFrame]]) -> pd.DataFrame:
     Parameters
     ----------
     parts : sequence of (int, DataFrame)
-        Number of training rows of a fold, and its scores by seed.
+        Number of training rows of a fold, and its scores by seed, shape (n_scores, n_columns).
 
     Returns
     -------
@@ -84,7 +84,7 @@ def curve_tests(
 
     Parameters
     ----------
-    curve : DataFrame
+    curve : DataFrame, shape (n_scores, 6)
         From `label_curve`.
     pairs : sequence of (str, str)
     metric : str

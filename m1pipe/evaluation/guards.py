@@ -164,7 +164,7 @@ def untested_pairs(comparisons: pd.DataFrame, headline: str = "nadeau_bengio") -
 
     Parameters
     ----------
-    comparisons : DataFrame
+    comparisons : DataFrame, shape (n_tests, n_columns)
         As returned by `m1pipe.evaluation.compare.compare`.
     headline : str
         Name of the test.

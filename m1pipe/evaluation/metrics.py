@@ -114,7 +114,13 @@ def scores(
     targets: ArrayLike,
     train_mean: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """Values of `explained_scores`, by metric."""
+    """Values of `explained_scores`, by metric.
+
+    Parameters
+    ----------
+    kind, prediction, targets, train_mean
+        As for `explained_scores`: shapes (n_samples, n_outputs), and (n_targets,) of the mean.
+    """
     return explained_scores(kind, prediction, targets, train_mean).values
 
 

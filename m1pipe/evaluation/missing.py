@@ -72,5 +72,11 @@ def fill_fold(X: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 
 def fill_own(own: OwnGenes | None, train: np.ndarray) -> OwnGenes | None:
-    """The targets' own genes as `fill_fold` leaves genes; None where there are none."""
+    """The targets' own genes as `fill_fold` leaves genes; None where there are none.
+
+    Parameters
+    ----------
+    own : OwnGenes or None
+    train : ndarray of int, shape (n_train,)
+    """
     return None if own is None else replace(own, values=fill_fold(own.values, train))

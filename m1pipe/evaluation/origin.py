@@ -18,9 +18,9 @@ def label_origin(
 
     Parameters
     ----------
-    obs : DataFrame
+    obs : DataFrame, shape (n_contrasts, n_columns)
         Annotations of the predicting fold changes; `samples`, where `m1pipe contrasts` made them.
-    label_obs : DataFrame
+    label_obs : DataFrame, shape (n_contrasts, n_columns)
         Annotations of the labels in the same order: `fold_changes` and `samples`, as
         `m1pipe enrich` writes them.
     digests : sequence of str

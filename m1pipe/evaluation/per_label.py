@@ -70,7 +70,13 @@ class LabelTally:
         self.bins: dict[str, np.ndarray] = {}
 
     def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
-        """Take a row's label probabilities of the test samples, one array a seed."""
+        """Take a row's label probabilities of the test samples, one array a seed.
+
+        Parameters
+        ----------
+        row : str
+        predictions : sequence of ndarray, each of shape (n_test, n_labels)
+        """
         each = [self._statistics(np.asarray(p, dtype=np.float64)) for p in predictions]
         self.rows[row] = np.mean(each, axis=0)
         self.bins[row] = np.mean([calibration_bins(p, self.truth) for p in predictions], axis=0)
@@ -173,7 +179,13 @@ def calibration_table(every: LabelSums) -> pd.DataFrame:
 
 
 def unlearned_labels(table: pd.DataFrame) -> list[Alarm]:
-    """The labels that no row learned, and those that were not tested, by name."""
+    """The labels that no row learned, and those that were not tested, by name.
+
+    Parameters
+    ----------
+    table : DataFrame, shape (n_labels, n_columns)
+        From `label_table`.
+    """
     found = []
     tails = {
         NOT_LEARNED: f"were not learned by any row (rank-sum test by folds, q >= {ALPHA:g})",

@@ -75,7 +75,13 @@ class TargetTally:
         )
 
     def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
-        """Take a row's predictions of the test samples, one array a seed."""
+        """Take a row's predictions of the test samples, one array a seed.
+
+        Parameters
+        ----------
+        row : str
+        predictions : sequence of ndarray, each of shape (n_test, n_targets)
+        """
         total = np.empty(self.values.shape[1])
         for columns in self._cuts():
             true = self.values[:, columns]
@@ -171,7 +177,16 @@ def target_table(
 
 
 def adjust_bh(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's adjusted p values; NaN stays and is not counted."""
+    """Benjamini and Hochberg's adjusted p values; NaN stays and is not counted.
+
+    Parameters
+    ----------
+    p : ndarray, shape (n_targets,)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_targets,)
+    """
     q = np.full(p.size, np.nan)
     known = np.isfinite(p)
     if known.any():
@@ -184,7 +199,7 @@ def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:
 
     Parameters
     ----------
-    table : DataFrame
+    table : DataFrame, shape (n_targets, n_columns)
         From `target_table`.
     rows : sequence of str
 
@@ -209,6 +224,12 @@ def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:
 
 def pair_summary(table: pd.DataFrame, pairs: Sequence[Pair]) -> list[dict[str, object]]:
     """For each pair: targets tested, share that the first predicts better, and how many clearly.
+
+    Parameters
+    ----------
+    table : DataFrame, shape (n_targets, n_columns)
+        From `target_table`.
+    pairs : sequence of (str, str)
 
     Returns
     -------
@@ -236,6 +257,13 @@ def pair_summary(table: pd.DataFrame, pairs: Sequence[Pair]) -> list[dict[str, o
 
 def isoform_classes(table: pd.DataFrame, every: TargetSums) -> list[dict[str, object]]:
     """Pooled R2 of every row over isoforms of genes with several, and of genes with one.
+
+    Parameters
+    ----------
+    table : DataFrame, shape (n_targets, n_columns)
+        From `target_table`.
+    every : TargetSums
+        Over all folds and repeats.
 
     Returns
     -------

@@ -354,6 +354,18 @@ def find_strata(
 ) -> tuple[np.ndarray | None, bool]:
     """What the folds are stratified by, and whether that is the label itself.
 
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    targets : Targets
+    column, label : str or None
+        Of the strata, and of what is predicted.
+
+    Returns
+    -------
+    strata : ndarray of object, shape (n_samples,), or None
+    is_label : bool
+
     Raises
     ------
     InputError

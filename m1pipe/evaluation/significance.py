@@ -237,7 +237,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    p_values : sequence of float
+    p_values : sequence of float, shape (n_tests,)
         A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
     """
     return _adjusted(p_values, "holm")
@@ -248,7 +248,7 @@ def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> NDArray[np.flo
 
     Parameters
     ----------
-    p_values : sequence of float
+    p_values : sequence of float, shape (n_tests,)
         A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
     """
     return _adjusted(p_values, "fdr_bh")

@@ -110,7 +110,18 @@ def draw_rows(n: int, most: int, seed: int) -> np.ndarray:
 
 
 def read_rows(matrix: Matrix, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-    """Rows of a matrix, all values finite."""
+    """Rows of a matrix, all values finite.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    rows : ndarray of int, shape (n_rows,)
+    columns : ndarray of int, shape (n_columns,), optional
+
+    Returns
+    -------
+    ndarray of float32, shape (n_rows, n_genes or n_columns)
+    """
     if not rows.size:
         raise InputError(f"{matrix.path or 'matrix'}: expected samples; found none")
     X = matrix.take(rows, columns)
@@ -163,6 +174,15 @@ def as_classes(column: pd.Series, label: str) -> np.ndarray:
 
 def choose_genes(genes: np.ndarray, wanted: Sequence[str]) -> np.ndarray:
     """Places of genes by their names.
+
+    Parameters
+    ----------
+    genes : ndarray of str, shape (n_genes,)
+    wanted : sequence of str
+
+    Returns
+    -------
+    ndarray of int64, shape (n_wanted,)
 
     Raises
     ------

@@ -35,20 +35,20 @@ class NegativeBinomial(nn.Module):
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log probability (nats) of each count."""
+        """Log probability (nats) of each count, shape (n_samples, n_genes)."""
         found: Tensor = self._law(eta).log_prob(x)
         return found
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected count."""
+        """Expected count, shape (n_samples, n_genes)."""
         return torch.exp(eta)
 
     def link(self, mean: Tensor) -> Tensor:
-        """The `eta` that has this mean."""
+        """The `eta` that has this mean, shape (n_samples, n_genes)."""
         return torch.log(mean.clamp_min(1e-6))
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw, a whole number, of each count."""
+        """One draw, a whole number, of each count, shape (n_samples, n_genes)."""
         with _seeded(generator, eta.device):
             found: Tensor = self._law(eta).sample()
             return found
@@ -68,22 +68,34 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         self.counts = NegativeBinomial(n_genes)
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log probability (nats) of each count."""
+        """Log probability (nats) of each count.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         log_mean, lost = eta.chunk(2, 1)
         kept = F.logsigmoid(-lost) + self.counts.log_prob(x, log_mean)
         return torch.where(x == 0, torch.logaddexp(F.logsigmoid(lost), kept), kept)
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected count."""
+        """Expected count.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         log_mean, lost = eta.chunk(2, 1)
         return torch.sigmoid(-lost) * torch.exp(log_mean)
 
     def link(self, mean: Tensor) -> Tensor:
-        """An `eta` that has about this mean: one count in twenty is lost."""
+        """An `eta` that has about this mean: one count in twenty is lost.
+
+        Shape (n_samples, 2 * n_genes) for a mean of (n_samples, n_genes).
+        """
         return torch.cat([self.counts.link(mean), torch.full_like(mean, -3.0)], -1)
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw, a whole number, of each count."""
+        """One draw, a whole number, of each count.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         log_mean, lost = eta.chunk(2, 1)
         drawn = self.counts.sample(log_mean, generator)
         uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)

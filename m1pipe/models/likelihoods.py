@@ -22,16 +22,55 @@ class Likelihood(Protocol):
     n_outputs: int
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density (nats) of each level."""
+        """Log density (nats) of each level.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n_samples, n_genes)
+            Transformed levels.
+        eta : Tensor, shape (n_samples, n_outputs * n_genes)
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes)
+        """
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected level."""
+        """Expected level.
+
+        Parameters
+        ----------
+        eta : Tensor, shape (n_samples, n_outputs * n_genes)
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes)
+        """
 
     def link(self, mean: Tensor) -> Tensor:
-        """The `eta` that has this mean."""
+        """The `eta` that has this mean.
+
+        Parameters
+        ----------
+        mean : Tensor, shape (n_genes,) or (n_samples, n_genes)
+
+        Returns
+        -------
+        Tensor, shape (n_outputs * n_genes,) or (n_samples, n_outputs * n_genes)
+        """
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of each level."""
+        """One draw of each level.
+
+        Parameters
+        ----------
+        eta : Tensor, shape (n_samples, n_outputs * n_genes)
+        generator : torch.Generator, optional
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes)
+        """
 
 
 class Gaussian(nn.Module):
@@ -70,7 +109,7 @@ class Gaussian(nn.Module):
             self.raw_scale.copy_(torch.logit(share.clamp(0.01, 0.99)))
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density (nats) of each level."""
+        """Log density (nats) of each level, shape (n_samples, n_genes)."""
         if self.raw_scale is None:
             return -0.5 * (x - eta).square() - _HALF_LOG_TWO_PI
         log_scale = self.log_scale()
@@ -85,15 +124,15 @@ class Gaussian(nn.Module):
         return found
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected level: `eta` itself."""
+        """Expected level: `eta` itself, shape (n_samples, n_genes)."""
         return eta
 
     def link(self, mean: Tensor) -> Tensor:
-        """The `eta` that has this mean: the mean itself."""
+        """The `eta` that has this mean: the mean itself, shape (n_samples, n_genes)."""
         return mean
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of each level."""
+        """One draw of each level, shape (n_samples, n_genes)."""
         return eta + self.log_scale().to(eta).exp() * _noise(eta, generator)
 
 
@@ -137,20 +176,23 @@ class LogNormal(nn.Module):
         self.pseudocount = pseudocount
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density (nats) of each level, the Jacobian of the logarithm included."""
+        """Log density (nats) of each level, the Jacobian of the logarithm included.
+
+        Shape (n_samples, n_genes).
+        """
         log_x = torch.log(x + self.pseudocount)
         return -0.5 * (log_x - eta).square() - _HALF_LOG_TWO_PI - log_x
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected level."""
+        """Expected level, shape (n_samples, n_genes)."""
         return torch.exp(eta + 0.5) - self.pseudocount
 
     def link(self, mean: Tensor) -> Tensor:
-        """The `eta` that has this mean."""
+        """The `eta` that has this mean, shape (n_samples, n_genes)."""
         return torch.log(mean + self.pseudocount) - 0.5
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of each level."""
+        """One draw of each level, shape (n_samples, n_genes)."""
         return torch.exp(eta + _noise(eta, generator)) - self.pseudocount
 
 
@@ -160,19 +202,19 @@ class Bernoulli(nn.Module):
     n_outputs = 1
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Minus the cross-entropy (nats) of each level."""
+        """Minus the cross-entropy (nats) of each level, shape (n_samples, n_genes)."""
         return x * eta - F.softplus(eta)
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected level."""
+        """Expected level, shape (n_samples, n_genes)."""
         return torch.sigmoid(eta)
 
     def link(self, mean: Tensor) -> Tensor:
-        """The log-odds of this mean, kept finite at 0 and 1."""
+        """The log-odds of this mean, kept finite at 0 and 1, shape (n_samples, n_genes)."""
         return torch.logit(mean, eps=1e-3)
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw, 0 or 1, of each level."""
+        """One draw, 0 or 1, of each level, shape (n_samples, n_genes)."""
         uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return (uniform < torch.sigmoid(eta)).to(eta.dtype)
 

@@ -42,24 +42,36 @@ class HurdleGaussian(nn.Module):
         self.scale.copy_(scale)
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log probability of absence, or log density (nats) of each level that is present."""
+        """Log probability of absence, or log density (nats) of each level that is present.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         where, present = eta.chunk(2, 1)
         level = F.logsigmoid(present) + self._log_density(x, where)
         return torch.where(self._absent(x), F.logsigmoid(-present), level)
 
     def mean(self, eta: Tensor) -> Tensor:
-        """Expected level."""
+        """Expected level.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         where, present = eta.chunk(2, 1)
         share = torch.sigmoid(present)
         return share * self._expected(where) + (1 - share) * self._zero
 
     def link(self, mean: Tensor) -> Tensor:
-        """An `eta` for this mean: present half of the time, at twice its distance from zero."""
+        """An `eta` for this mean: present half of the time, at twice its distance from zero.
+
+        Shape (n_samples, 2 * n_genes) for a mean of (n_samples, n_genes).
+        """
         where = self._zero + 2 * (mean - self._zero)
         return torch.cat([self._located(where), torch.zeros_like(mean)], -1)
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of each level."""
+        """One draw of each level.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
         where, present = eta.chunk(2, 1)
         uniform = torch.rand(present.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         drawn = self._level(self.positive.sample(where, generator))
@@ -111,6 +123,15 @@ class ZeroInflatedLogNormal(HurdleGaussian):
         return (F.softplus(drawn) / math.log(2) - self.location) / self.scale
 
     def to_log(self, x: Tensor) -> Tensor:
-        """Natural log of v at transformed levels x; minus infinity from zero down."""
+        """Natural log of v at transformed levels x; minus infinity from zero down.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n_samples, n_genes)
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes)
+        """
         u = x * self.scale + self.location
         return torch.log(torch.expm1(u.clamp_min(0) * math.log(2)))

@@ -28,7 +28,7 @@ def plot_label_efficiency(
     ----------
     ax : Axes
         Where to draw.
-    curve : DataFrame
+    curve : DataFrame, shape (n_scores, n_columns)
         Columns model, n_train, value; one row a model, number and fold.
     order : sequence of str
         Models; those of one colour differ by their dashes and marks.
@@ -76,7 +76,7 @@ def plot_r2_histogram(
     ----------
     ax : Axes
         Where to draw.
-    r2 : mapping of str to ndarray
+    r2 : mapping of str to ndarray, shape (n_targets,)
         R2 of every target; NaN is left out, values below `LOWEST_R2` are counted there.
     colours : mapping of str to str
         Colour of each model.

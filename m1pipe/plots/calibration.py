@@ -23,7 +23,7 @@ def plot_calibration(
     ----------
     ax : Axes
         Where to draw.
-    bins : DataFrame
+    bins : DataFrame, shape (n_bins, n_columns)
         Columns model, n, predicted and observed; bins of fewer than `FEWEST_CELLS` are left out.
     order : sequence of str
         Models; those of one colour differ by their dashes and marks.

@@ -24,7 +24,7 @@ def plot_ladder(
     ----------
     ax : Axes
         Where to draw.
-    folds : DataFrame
+    folds : DataFrame, shape (n_models * n_folds, n_columns)
         Columns model and loss, one row a model and fold.
     order : sequence of str
         Models from top to bottom.
@@ -63,7 +63,7 @@ def plot_fold_pairs(
     ----------
     ax : Axes
         Where to draw.
-    folds : DataFrame
+    folds : DataFrame, shape (n_models * n_folds, n_columns)
         Columns model, repeat, fold, loss.
     order : sequence of str
         Models from left to right.
@@ -103,11 +103,11 @@ def plot_differences(
     ----------
     ax : Axes
         Where to draw.
-    table : DataFrame
+    table : DataFrame, shape (n_comparisons, 4)
         Columns name, difference, ci_low, ci_high.
     label : str
         What the horizontal axis shows, with its direction and unit.
-    points : sequence of ndarray
+    points : sequence of ndarray, each of shape (n_points,)
         For each row the differences behind its mean, drawn as small dots.
     colours : sequence of str, optional
         One a row.

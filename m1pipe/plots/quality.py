@@ -21,7 +21,7 @@ def plot_calibrated(
     ----------
     ax : Axes
         Where to draw.
-    table : DataFrame
+    table : DataFrame, shape (n_models * n_scores, n_columns)
         Columns model, title, calibrated; values beyond the panel are drawn at its edge, hollow.
     models : sequence of str
         The first is drawn largest.

@@ -96,7 +96,12 @@ def plot_background(ax: Axes, places: np.ndarray, name: str) -> Axes:
 
 
 def legend_width(labels: Sequence[str] | np.ndarray) -> float:
-    """Inches that the names of the classes take beside a panel, for the width of a figure."""
+    """Inches that the names of the classes take beside a panel, for the width of a figure.
+
+    Parameters
+    ----------
+    labels : sequence of str, shape (n_samples,)
+    """
     names = set(labels)
     if len(names) > _MOST_NAMED:
         return 1.0

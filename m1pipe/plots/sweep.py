@@ -14,7 +14,7 @@ def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool =
     Parameters
     ----------
     ax : Axes
-    table : DataFrame
+    table : DataFrame, shape (n_trials, n_columns)
         One row a trial, with the columns `x`, unexplained and pca_unexplained.
     x : str
         Column of the setting.
@@ -58,10 +58,10 @@ def plot_compression(
     Parameters
     ----------
     ax : Axes
-    summary : DataFrame
+    summary : DataFrame, shape (n_models * n_sizes, n_columns)
         Columns model, n_latent and the metric; where there are ci_low and ci_high and the metric
         is r2, its interval is drawn.
-    folds : DataFrame
+    folds : DataFrame, shape (n_models * n_sizes * n_folds, n_columns)
         Columns model, n_latent and the metric, one row a fold.
     metric : str
     label : str
@@ -102,7 +102,7 @@ def plot_trials(ax: Axes, table: pd.DataFrame) -> Axes:
     Parameters
     ----------
     ax : Axes
-    table : DataFrame
+    table : DataFrame, shape (n_trials, n_columns)
         One row a trial, in order, with the column unexplained.
 
     Returns

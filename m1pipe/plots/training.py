@@ -39,7 +39,7 @@ def plot_term(
     ----------
     ax : Axes
         Where to draw.
-    histories : sequence of DataFrame
+    histories : sequence of DataFrame, each of shape (n_epochs, n_columns)
         One a run: column `epoch` and any of `train_TERM` and `val_TERM`.
     term : str
         Such as "loss", "reconstruction", "kl".
@@ -78,7 +78,7 @@ def plot_history(
     ----------
     axes : sequence of Axes
         Three, where to draw.
-    histories : sequence of DataFrame
+    histories : sequence of DataFrame, each of shape (n_epochs, n_columns)
         One a run, as `plot_term` takes them.
     name : str
         Of the encoder, for the heading.
@@ -120,7 +120,7 @@ def plot_trials(
     ----------
     axes : sequence of Axes
         Three: the two losses, and room for the names.
-    histories : mapping of str to DataFrame
+    histories : mapping of str to DataFrame, shape (n_epochs, 3)
         Trials by name, in order, dark to light: columns epoch, val_loss, train_loss.
     name : str
         Of the sweep, for the heading.
@@ -180,7 +180,23 @@ def clip_start(
     *,
     parts: Sequence[str] = ("train", "val"),
 ) -> Axes:
-    """Let the first tenth of the epochs leave the panel, where it would flatten the rest."""
+    """Let the first tenth of the epochs leave the panel, where it would flatten the rest.
+
+    Parameters
+    ----------
+    ax : Axes
+    histories : sequence of DataFrame, each of shape (n_epochs, n_columns)
+        Those that are drawn.
+    term : str
+        As for `plot_term`.
+    parts : sequence of str
+        Of "train" and "val", those that are drawn.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
     columns = [f"{part}_{term}" for part in parts]
     late = [h[h["epoch"] >= h["epoch"].max() / 10].filter(columns) for h in histories if len(h)]
     values = [float(v) for h in late for v in h.to_numpy().ravel() if pd.notna(v)]

@@ -25,7 +25,7 @@ def ladder(result: CrossvalResult, table: pd.DataFrame) -> Table:
     ----------
     result : CrossvalResult
         The result.
-    table : DataFrame
+    table : DataFrame, shape (n_models, n_columns)
         Indexed by model, best first; columns as of `ladder_table`.
     """
     metric, means = metric_of(result.metric), result.to_frame().astype(float)

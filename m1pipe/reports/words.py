@@ -161,7 +161,7 @@ def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:
     ----------
     result : CrossvalResult
         The result.
-    ladder : DataFrame
+    ladder : DataFrame, shape (n_models, n_columns)
         Columns loss and share, indexed by model, best first.
     """
     best = ladder.iloc[0]

@@ -30,7 +30,9 @@ def calibrated_samples(
 
     Parameters
     ----------
-    encoder, Z, codes, noise, seed
+    encoder : Encoder
+    Z : ndarray, shape (n_samples, n_latent)
+    codes, noise, seed
         As for `decode_samples`.
     draw : callable
         More latents, of samples of given classes, from the law that Z is drawn from.

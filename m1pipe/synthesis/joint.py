@@ -90,8 +90,10 @@ def mmd_p_value(
 
     Parameters
     ----------
-    H, A, sigma
+    H, A : ndarray, shape (n_samples, n_components)
+    sigma
         As for `mmd_score`.
+    n_permutations, seed : int
 
     Returns
     -------

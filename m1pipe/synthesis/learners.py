@@ -52,7 +52,18 @@ def logistic_scores(
 def forest_scores(
     train: np.ndarray, codes: np.ndarray, test: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """Class probabilities by a random forest; the parameters are those of `logistic_scores`."""
+    """Class probabilities by a random forest.
+
+    Parameters
+    ----------
+    train, test, codes
+        As for `logistic_scores`.
+    seed : int
+
+    Returns
+    -------
+    ndarray, shape (n_test, n_classes)
+    """
     model = RandomForestClassifier(N_TREES, min_samples_leaf=2, random_state=seed, n_jobs=1)
     model.fit(train, codes)
     found: np.ndarray = model.predict_proba(test)
@@ -102,7 +113,12 @@ def auc_error(
 
 
 def balanced_accuracy(true: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean over the classes that occur in `true` of the share of their samples that is found."""
+    """Mean over the classes that occur in `true` of the share of their samples that is found.
+
+    Parameters
+    ----------
+    true, predicted : ndarray of int, shape (n_samples,)
+    """
     classes, codes = np.unique(true, return_inverse=True)
     found = np.bincount(codes, weights=true == predicted, minlength=classes.size)
     return float((found / np.bincount(codes)).mean())

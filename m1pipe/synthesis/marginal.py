@@ -141,7 +141,13 @@ class Trend:
     log_variance: np.ndarray
 
     def rmse(self, mean: np.ndarray, variance: np.ndarray) -> float:
-        """Root mean square distance of the genes from the trend; constant genes left out."""
+        """Root mean square distance of the genes from the trend; constant genes left out.
+
+        Parameters
+        ----------
+        mean, variance : ndarray, shape (n_genes,)
+            Linear.
+        """
         usable = (mean > 0) & (variance > 0)
         if not usable.any():
             return float("nan")

@@ -36,7 +36,16 @@ class Scale:
     is_log: bool
 
     def raw(self, X: np.ndarray) -> np.ndarray:
-        """Linear levels, float64; `is_log` has to hold."""
+        """Linear levels; `is_log` has to hold.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_genes)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_genes)
+        """
         linear: np.ndarray = np.exp2(X.astype(np.float64)) - 1.0
         return linear
 
@@ -216,7 +225,15 @@ def _read(matrix: Matrix, columns: np.ndarray) -> np.ndarray:
 
 
 def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
-    """Bring linear levels to log2(1 + x), in place; everything else stays as it is."""
+    """Bring linear levels to log2(1 + x), in place; everything else stays as it is.
+
+    Parameters
+    ----------
+    values : dict of str to ndarray of float32, shape (n_samples, n_genes)
+        By role.
+    units : Units
+        Of all of them.
+    """
     if units.is_log and units.name != "log_fold_change":
         return Scale(f"{units.name}, as stored", is_log=True)
     if not units.is_linear:

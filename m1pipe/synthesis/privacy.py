@@ -99,7 +99,13 @@ class Distances:
     h_x: np.ndarray
 
     def part(self, s: np.ndarray, x: np.ndarray, h: np.ndarray) -> "Distances":
-        """Those of some of the rows."""
+        """Those of some of the rows.
+
+        Parameters
+        ----------
+        s, x, h : ndarray of int, shape (n_rows,)
+            Synthetic, training and held-out ones.
+        """
         return Distances(self.s_x[np.ix_(s, x)], self.s_h[np.ix_(s, h)], self.h_x[np.ix_(h, x)])
 
 

@@ -40,8 +40,8 @@ def gaussian_copula(train: np.ndarray, n: int, seed: int) -> np.ndarray:
 def factor_analysis(train: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Samples of a normal law with low-rank plus diagonal covariance, on the scale of `train`.
 
-    Parameters and result are those of `gaussian_copula`; values are not negative where those of
-    `train` are not.
+    Parameters and result, shape (n, n_genes), are those of `gaussian_copula`; values are not
+    negative where those of `train` are not.
     """
     rng = np.random.default_rng([seed, 12])
     k = _rank(train)
@@ -60,8 +60,8 @@ def factor_analysis(train: np.ndarray, n: int, seed: int) -> np.ndarray:
 def pca_mixture(train: np.ndarray, n: int, seed: int) -> np.ndarray:
     """Mixture of normals on principal components of normal scores, plus each gene's residual.
 
-    The number of clusters and the kind of covariance are chosen by BIC. Parameters and result are
-    those of `gaussian_copula`.
+    The number of clusters and the kind of covariance are chosen by BIC. Parameters and result,
+    shape (n, n_genes), are those of `gaussian_copula`.
     """
     rng = np.random.default_rng([seed, 13])
     Z = normal_scores(train)

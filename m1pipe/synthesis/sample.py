@@ -61,7 +61,19 @@ def allot(encoder: Encoder, n: int | None, wanted: Mapping[str, int] | None) -> 
 
 
 def deal(n: int, shares: np.ndarray) -> np.ndarray:
-    """Whole numbers in proportion to shares, by largest remainder; int64, they sum to n."""
+    """Whole numbers in proportion to shares, by largest remainder.
+
+    Parameters
+    ----------
+    n : int
+    shares : ndarray, shape (n_parts,)
+        Of any sum.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_parts,)
+        Their sum is n.
+    """
     exact = n * shares / shares.sum()
     dealt: np.ndarray = np.floor(exact).astype(np.int64)
     dealt[np.argsort(dealt - exact, kind="stable")[: n - dealt.sum()]] += 1
@@ -119,7 +131,18 @@ def draw_scaled(
     seed: int,
     factor: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """What `decode_samples` yields, on the scale after the per-gene transform."""
+    """What `decode_samples` yields, on the scale after the per-gene transform.
+
+    Parameters
+    ----------
+    encoder, Z, codes, noise, seed, factor
+        As for `decode_samples`.
+
+    Yields
+    ------
+    start : int
+    X : ndarray of float32, shape (n_block, n_genes)
+    """
     generator = torch.Generator().manual_seed(seed)
     module, law = encoder.module, encoder.module.likelihood
     for start in range(0, len(Z), CHUNK_ROWS):

@@ -44,7 +44,17 @@ class Space:
         return np.concatenate(parts)
 
     def shuffled_components(self, X: np.ndarray, seed: int) -> np.ndarray:
-        """Scores of X with every gene shuffled on its own, a block of genes at a time."""
+        """Scores of X with every gene shuffled on its own, a block of genes at a time.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_genes)
+        seed : int
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_components)
+        """
         rng = np.random.default_rng([seed, 8])
         weights = self.pca.components / self.transform.scale
         offset = (self.transform.location / self.transform.scale + self.pca.mean) @ (

@@ -85,7 +85,12 @@ class Labelled:
     codes: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Labelled":
-        """Some of the rows."""
+        """Some of the rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_rows,)
+        """
         return Labelled(self.X[rows], self.codes[rows])
 
     def with_more(self, other: "Labelled") -> "Labelled":

@@ -219,7 +219,14 @@ def common_batch_norm(module: nn.Module, world: World) -> Iterator[None]:
 
 
 def row_parts(batch: tuple[Tensor, ...], most: int | None) -> list[tuple[Tensor, ...]]:
-    """A batch in parts of at most so many rows; a batch without rows is one part."""
+    """A batch in parts of at most so many rows; a batch without rows is one part.
+
+    Parameters
+    ----------
+    batch : tuple of Tensor, each of shape (n_rows, ...)
+    most : int or None
+        None: the batch as it is.
+    """
     n = len(batch[-1])
     if most is None or n <= most:
         return [batch]

@@ -146,7 +146,9 @@ def with_own_genes(
 
     Parameters
     ----------
-    head, X, targets, own, rows, seed, strata, groups
+    head : FittedHead
+    X : ndarray of float32, shape (n_samples, n_features)
+    targets, own, rows, seed, strata, groups
         Those of `fit_head`; at least `FEW_ROWS` rows.
     validation : float
         Share of the rows that decided when to stop: they decide about the term as well.

@@ -125,6 +125,12 @@ class FittedHead:
     def from_state(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> "FittedHead":
         """Head stored by `to_state`, on the CPU.
 
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            Of the shapes that the values in `meta` give.
+        meta : dict
+
         Raises
         ------
         InputError
@@ -189,7 +195,9 @@ def add_own_term(
 
     Parameters
     ----------
-    head, X, targets, own, rows
+    head : FittedHead
+    X : ndarray of float32, shape (n_samples, n_features)
+    targets, own, rows
         As for `choose_own_term`.
     choice : Choice
         What held-out rows decided.
@@ -200,7 +208,16 @@ def add_own_term(
 
 
 def head_residuals(head: FittedHead, targets: Targets, hidden: np.ndarray) -> Residuals:
-    """Levels less those of the head."""
+    """Levels less those of the head.
+
+    Parameters
+    ----------
+    head : FittedHead
+    targets : Targets
+        Levels of all samples.
+    hidden : ndarray of float32, shape (n_samples, n_hidden)
+        Activations of the head's last hidden layer.
+    """
     output = head.module.output
     weight, bias = (p.detach().cpu().numpy() for p in (output.weight, output.bias))
     return Residuals(targets.values, hidden, weight, bias)

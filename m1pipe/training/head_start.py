@@ -84,7 +84,19 @@ def make_task(
     class_weight: np.ndarray | None = None,
     folds: np.ndarray | None = None,
 ) -> HeadTask:
-    """Features and targets on the device; on the CPU they are not copied."""
+    """Features and targets on the device; on the CPU they are not copied.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_samples, n_features)
+    targets : Targets
+    config : HeadConfig
+    seed, order_seed : int
+        Of the start, and of the order of rows; the same where the second is not given.
+    class_weight : ndarray, shape (n_classes,), optional
+    folds : ndarray of int, shape (n_samples,), optional
+        Fold of every sample, over which the order is spread.
+    """
     device = resolve_device(config.device)
     X = np.ascontiguousarray(X, dtype=np.float32)
     x = torch.from_numpy(X).to(device)
@@ -97,6 +109,12 @@ def start_head(task: HeadTask, rows: np.ndarray) -> HeadStart:
     """Scales and class weights of these rows, and a network that starts at their mean.
 
     With standardisation a feature that is constant in the rows is not listened to.
+
+    Parameters
+    ----------
+    task : HeadTask
+    rows : ndarray of int, shape (n_rows,)
+        Training rows.
     """
     config, kind, names = task.config, task.targets.kind, task.targets.names
     scaler, module = _fit_scaler(task, rows), _seeded_head(task)

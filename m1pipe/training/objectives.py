@@ -44,5 +44,22 @@ def head_objective(
     kind: str,
     class_weight: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Loss of a batch of features, targets and row numbers; `partial` fills in the keywords."""
+    """Loss of a batch of features, targets and row numbers; `partial` fills in the keywords.
+
+    Parameters
+    ----------
+    module : Module
+    batch : tuple of Tensor, shapes (n_rows, n_features), (n_rows, n_targets) and (n_rows,)
+    beta, draw
+        Not looked at.
+    kind : str
+        Of the targets.
+    class_weight : Tensor or None
+        As for `head_loss`.
+
+    Returns
+    -------
+    dict
+        loss, shape (n_rows,).
+    """
     return {"loss": head_loss(kind, module(batch[0]), batch[1], class_weight)}

@@ -104,12 +104,30 @@ class _Judged:
     n: int
 
     def change(self, slope: np.ndarray) -> np.ndarray:
-        """Change of each target's sum of squared errors."""
+        """Change of each target's sum of squared errors.
+
+        Parameters
+        ----------
+        slope : ndarray, shape (n_targets,)
+
+        Returns
+        -------
+        ndarray, shape (n_targets,)
+        """
         found: np.ndarray = slope**2 * self.square - 2 * slope * self.cross
         return found
 
     def error_of_change(self, slope: np.ndarray) -> np.ndarray:
-        """Standard error of that sum over rows."""
+        """Standard error of that sum over rows.
+
+        Parameters
+        ----------
+        slope : ndarray, shape (n_targets,)
+
+        Returns
+        -------
+        ndarray, shape (n_targets,)
+        """
         squared = slope**4 * self.fourth - 4 * slope**3 * self.third + 4 * slope**2 * self.second
         spread = squared - self.change(slope) ** 2 / self.n
         found: np.ndarray = np.sqrt(np.maximum(spread, 0))

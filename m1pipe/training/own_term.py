@@ -88,7 +88,14 @@ class OwnTerm:
 
     @classmethod
     def from_state(cls, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> "OwnTerm":
-        """Term stored by `to_state`."""
+        """Term stored by `to_state`.
+
+        Parameters
+        ----------
+        arrays : dict of str to ndarray
+            Of the shapes that `to_state` stored.
+        meta : dict
+        """
         values = {k.removeprefix("own."): v for k, v in arrays.items() if k.startswith("own.")}
         penalty = np.inf if meta["penalty"] is None else float(meta["penalty"])
         return cls(**values, ridge=float(meta["ridge"]), penalty=penalty)
@@ -120,7 +127,8 @@ def fit_term(
 
     Parameters
     ----------
-    hidden, residuals, own, rows
+    hidden : ndarray, shape (n_samples, n_hidden)
+    residuals, own, rows
         As for `choose_term`.
     choice : Choice
     """
@@ -151,7 +159,17 @@ class Residuals:
     bias: np.ndarray
 
     def block(self, rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Residuals of some rows and targets."""
+        """Residuals of some rows and targets.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_rows,)
+        targets : ndarray of int, shape (n_block,)
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_block)
+        """
         fitted = self.hidden[rows] @ self.weight[targets].T + self.bias[targets]
         out: np.ndarray = self.levels[np.ix_(rows, targets)] - fitted
         return out
@@ -207,11 +225,12 @@ def start_term(
 
     Parameters
     ----------
-    hidden, own, rows
+    hidden : ndarray, shape (n_samples, n_hidden)
+    own, rows
         As for `fit_term`.
     ridge : float
         Its strength.
-    scale_rows : ndarray of int, optional
+    scale_rows : ndarray of int, shape (n_scale_rows,), optional
         Rows that standardise the genes; `rows` where not given.
     """
     values = own.values[rows if scale_rows is None else scale_rows]
@@ -247,7 +266,17 @@ def free_genes(term: OwnTerm, hidden: np.ndarray, values: np.ndarray) -> np.ndar
 
 
 def by_target(values: np.ndarray, own: OwnGenes) -> np.ndarray:
-    """A number of every gene at each of its targets; 0 where the gene is missing."""
+    """A number of every gene at each of its targets; 0 where the gene is missing.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_own,)
+    own : OwnGenes
+
+    Returns
+    -------
+    ndarray of float64, shape (n_targets,)
+    """
     found = np.zeros(own.column.size)
     found[own.has] = values[own.column[own.has]]
     return found

@@ -174,6 +174,14 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
 def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
     """What a table says of the runs, in `obs`; runs without a row are left out, with a warning.
 
+    Parameters
+    ----------
+    data : Loaded
+    runs : DataFrame, shape (n_runs, n_columns)
+        Indexed by run.
+    where : str
+        Named in messages.
+
     Raises
     ------
     InputError

@@ -131,6 +131,14 @@ def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
 
     `SMTSD` of the sample attributes becomes `tissue`; ids such as GTEX-1117F-0226-SM-5GZZ7, if
     all samples have them, give the `donor` GTEX-1117F.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+
+    Returns
+    -------
+    DataFrame, shape (n_samples, n_columns + at most 2)
     """
     if "SMTSD" in obs and "tissue" not in obs:
         obs = obs.assign(tissue=obs["SMTSD"])
@@ -141,7 +149,19 @@ def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_totals(obs: pd.DataFrame, found: Survey, steps: Steps) -> pd.DataFrame:
-    """`obs` with `total_counts` before normalisation, unless it has those of the raw counts."""
+    """`obs` with `total_counts` before normalisation, unless it has those of the raw counts.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    found : Survey
+        Of the values before the steps.
+    steps : Steps
+
+    Returns
+    -------
+    DataFrame, shape (n_samples, n_columns or one more)
+    """
     if steps.normalize is None or ("total_counts" in obs.columns and not steps.units.is_counts):
         return obs
     return obs.assign(total_counts=found.totals)

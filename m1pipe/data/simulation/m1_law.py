@@ -207,7 +207,19 @@ def tissue_expression(world: World, latent: np.ndarray) -> np.ndarray:
 
 
 def share_among_isoforms(world: World, weights: np.ndarray, genes: np.ndarray) -> np.ndarray:
-    """Divide each gene's value among its isoforms in proportion to their weights."""
+    """Divide each gene's value among its isoforms in proportion to their weights.
+
+    Parameters
+    ----------
+    world : World
+    weights : ndarray, shape (n_isoforms,)
+    genes : ndarray, shape (n_genes,)
+
+    Returns
+    -------
+    ndarray, shape (n_isoforms,)
+        0 where all weights of a gene are.
+    """
     totals = np.add.reduceat(weights, world.first_isoform)
     factors = np.divide(genes, totals, out=np.zeros_like(genes), where=totals > 0)
     found: np.ndarray = weights * factors[world.gene_of]
@@ -215,7 +227,17 @@ def share_among_isoforms(world: World, weights: np.ndarray, genes: np.ndarray) -
 
 
 def strongest_isoforms(world: World, levels: np.ndarray) -> np.ndarray:
-    """Mask of each gene's largest isoform."""
+    """Mask of each gene's largest isoform.
+
+    Parameters
+    ----------
+    world : World
+    levels : ndarray, shape (n_isoforms,)
+
+    Returns
+    -------
+    ndarray of bool, shape (n_isoforms,)
+    """
     found: np.ndarray = levels == np.maximum.reduceat(levels, world.first_isoform)[world.gene_of]
     return found
 

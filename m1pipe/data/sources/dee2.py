@@ -55,7 +55,12 @@ def dee2_stored(handle: h5py.File, path: Path) -> Stored:
 
 
 def quality_column(table: pd.DataFrame) -> str | None:
-    """Column of the verdict of DEE2's quality control, in upper or lower case; None without."""
+    """Column of the verdict of DEE2's quality control, in upper or lower case; None without.
+
+    Parameters
+    ----------
+    table : DataFrame, shape (n_runs, n_columns)
+    """
     return next((str(name) for name in table if str(name).lower() == QUALITY.lower()), None)
 
 
@@ -106,6 +111,16 @@ def read_quality(path: Path) -> pd.Series:
 
 def experiments(obs: pd.DataFrame, where: str) -> pd.Series:
     """Experiment of every run, by a column such as DEE2's `SRX_accession`.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_runs, n_columns)
+    where : str
+        Named in messages.
+
+    Returns
+    -------
+    Series of str, shape (n_runs,)
 
     Raises
     ------

@@ -83,6 +83,16 @@ def _features(group: h5py.Group, path: Path) -> tuple[np.ndarray, np.ndarray, np
 def gene_rows(kinds: np.ndarray, where: str) -> np.ndarray:
     """Positions of the features that are gene expression.
 
+    Parameters
+    ----------
+    kinds : ndarray of str, shape (n_features,)
+    where : str
+        Named in messages.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_genes,)
+
     Raises
     ------
     InputError
