@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m1pipe.models.linear import Linear
 from m1pipe.models.mlp import MLP
 
 
@@ -31,7 +32,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden = MLP(n_in, widths, activation="relu", dropout=dropout)
-        self.output = nn.Linear(self.hidden.n_out, n_out)
+        self.output = Linear(self.hidden.n_out, n_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels or logits, shape (n_samples, n_out), of inputs of shape (n_samples, n_in)."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m1pipe.models.linear import Linear
 from m1pipe.models.products import float32_products
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -82,7 +83,7 @@ class MLP(nn.Sequential):
     ) -> None:
         layers: list[nn.Module] = []
         for width in widths:
-            layers.append(nn.Linear(n_in, width))
+            layers.append(Linear(n_in, width))
             if batch_norm:
                 layers.append(BatchNorm(width))
             layers.append(activation_layer(activation))

@@ -17,12 +17,18 @@ def float32_products() -> Iterator[None]:
     (oneDNN developer guide, "Floating-point Math Mode"); a product that shows it is looked at
     first. Elsewhere nothing is changed.
     """
-    with _asking_onednn() if _mkl_is_narrow() and _onednn_is_exact() else nullcontext():
+    with asking_onednn() if full_width_pays() else nullcontext():
         yield
 
 
+def full_width_pays() -> bool:
+    """Whether oneDNN's float32 products are the faster ones here, and float32."""
+    return _mkl_is_narrow() and _onednn_is_exact()
+
+
 @contextmanager
-def _asking_onednn() -> Iterator[None]:
+def asking_onednn() -> Iterator[None]:
+    """Take the float32 products of a block by oneDNN; only where `full_width_pays`."""
     backend = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009
     before = backend.fp32_precision
     backend.fp32_precision = "bf16"
@@ -47,5 +53,5 @@ def _mkl_is_narrow() -> bool:
 def _onednn_is_exact() -> bool:
     """Whether oneDNN keeps digits of a float32 that bf16 has not."""
     x = torch.full((64, 64), 1 + 2**-12)
-    with _asking_onednn():
+    with asking_onednn():
         return bool((x @ x).sub_(64 * (1 + 2**-12) ** 2).abs().max() < 64 * 2**-14)

@@ -10,6 +10,7 @@ from m1pipe.config import ModelConfig
 from m1pipe.models.counts import CountInputs, library_size
 from m1pipe.models.laws import OF_COUNTS, make_likelihood
 from m1pipe.models.likelihoods import Gaussian
+from m1pipe.models.linear import Linear
 from m1pipe.models.mlp import MLP, activation_layer, evaluating
 
 LOGVAR_BOUNDS = (-12.0, 4.0)
@@ -63,18 +64,18 @@ class VAEModule(nn.Module):
         self.n_classes = n_classes
         n_in, n_back = n_genes + n_classes, config.n_latent + n_classes
         self.encoder = _trunk(n_in, widths, config)
-        self.mu_head = nn.Linear(self.encoder.n_out, config.n_latent)
-        self.logvar_head = nn.Linear(self.encoder.n_out, config.n_latent)
+        self.mu_head = Linear(self.encoder.n_out, config.n_latent)
+        self.logvar_head = Linear(self.encoder.n_out, config.n_latent)
         self.latent_activation = activation_layer(config.latent_activation)
         self.decoder = _trunk(n_back, back, config)
         self.likelihood = make_likelihood(config.likelihood, n_genes)
         n_out = n_genes * self.likelihood.n_outputs
-        self.output = nn.Linear(self.decoder.n_out, n_out)
+        self.output = Linear(self.decoder.n_out, n_out)
         self.output_activation = activation_layer(config.output_activation)
         self.of_counts = isinstance(self.likelihood, OF_COUNTS)
         self.inputs = CountInputs(n_genes) if self.of_counts else nn.Identity()
-        self.skip_encoder = nn.Linear(n_in, config.n_latent) if config.linear_skip else None
-        self.skip_decoder = nn.Linear(n_back, n_out) if config.linear_skip else None
+        self.skip_encoder = Linear(n_in, config.n_latent) if config.linear_skip else None
+        self.skip_decoder = Linear(n_back, n_out) if config.linear_skip else None
         if config.linear_skip:
             zero_layer(self.mu_head)
             zero_layer(self.output)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from torch import nn
 
 from m1pipe.config import TrainingConfig
-from m1pipe.models.products import float32_products
 from m1pipe.training.device import seeded
 from m1pipe.training.distributed import ALONE, Objective, World
 from m1pipe.training.faults import Explain
@@ -17,7 +16,6 @@ from m1pipe.training.opened import open_loop
 from m1pipe.training.signals import StopFlag
 
 
-@float32_products()
 def fit(
     module: nn.Module,
     batches: Batches,

@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch import nn
 
+from m1pipe.models.linear import Linear
 from m1pipe.models.mlp import ACTIVATIONS, MLP, BatchNorm, activation_layer, evaluating
 
 
 def test_layers_are_linear_norm_activation_dropout_for_each_width() -> None:
     mlp = MLP(5, (4, 3), activation="relu", batch_norm=True, dropout=0.5)
     kinds = [type(layer) for layer in mlp]
-    assert kinds == [nn.Linear, BatchNorm, nn.ReLU, nn.Dropout] * 2
+    assert kinds == [Linear, BatchNorm, nn.ReLU, nn.Dropout] * 2
     assert mlp.n_out == 3
     assert mlp(torch.randn(7, 5)).shape == (7, 3)
 

@@ -1,16 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
-from m1pipe.config import TrainingConfig
-from m1pipe.data.batches import MemoryBatches
 from m1pipe.models import products
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.products import float32_products
 from m1pipe.training.device import make_generator
-from m1pipe.training.distributed import Draw
-from m1pipe.training.feed import Batch, ResidentFeed
-from m1pipe.training.fit import fit
 
 HAS_SETTING = hasattr(torch.backends.mkldnn, "matmul")
 
@@ -57,30 +51,6 @@ def test_float32_products_have_float32_errors(shape: tuple[int, int, int]) -> No
         found = x @ y.t()
     bound = k * 2**-24 * (x.double().abs() @ y.double().abs().t())
     assert bool(((found - x.double() @ y.double().t()).abs() <= bound).all())
-
-
-def test_training_takes_its_products_at_full_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not HAS_SETTING:
-        pytest.skip("torch before 2.9 has no setting for oneDNN's products")
-    monkeypatch.setattr(products, "_mkl_is_narrow", lambda: True)
-    monkeypatch.setattr(products, "_onednn_is_exact", lambda: True)
-    seen = []
-
-    class Watched(torch.nn.Linear):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
-            return super().forward(x)
-
-    X = torch.randn(8, 3)
-    feed = ResidentFeed((X,), np.arange(8), MemoryBatches((X,), 4, 0))
-
-    def objective(
-        module: torch.nn.Module, batch: Batch, beta: float, draw: Draw
-    ) -> dict[str, torch.Tensor]:
-        return {"loss": module(batch[0]).square().mean(1)}
-
-    fit(Watched(3, 2), feed, objective, TrainingConfig(epochs=1))
-    assert seen and set(seen) == {"bf16"}
 
 
 def test_evaluation_takes_its_products_at_full_width(monkeypatch: pytest.MonkeyPatch) -> None:
