@@ -24,7 +24,7 @@ _QUERY_FAULTS = (
 )
 
 
-def matching_samples(obs: pd.DataFrame, where: str) -> np.ndarray:
+def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") -> np.ndarray:
     """Samples for which a condition holds.
 
     Parameters
@@ -34,6 +34,8 @@ def matching_samples(obs: pd.DataFrame, where: str) -> np.ndarray:
         ``COLUMN~REGEX``: the regular expression is found in the column, in upper or lower case;
         ``*~REGEX``: in any column of text. Anything else is a pandas query, such as
         ``tissue == "Liver" and age > 50``. A missing value never matches.
+    option : str
+        That the condition was given by, for messages.
 
     Returns
     -------
@@ -45,9 +47,13 @@ def matching_samples(obs: pd.DataFrame, where: str) -> np.ndarray:
         If the condition cannot be understood, or holds for no sample.
     """
     by_regex = _BY_REGEX.fullmatch(where)
-    chosen = _by_regex(obs, *by_regex.groups()) if by_regex else _by_query(obs, where)
+    if by_regex:
+        column, regex = by_regex.groups()
+        chosen = _by_regex(obs, column, regex, option)
+    else:
+        chosen = _by_query(obs, where, option)
     if not chosen.any():
-        raise InputError(f"where: {where!r} holds for none of the {len(obs):,} samples")
+        raise InputError(f"{option}: {where!r} holds for none of the {len(obs):,} samples")
     return chosen
 
 
@@ -135,13 +141,13 @@ def _need(obs: pd.DataFrame, column: str, option: str) -> None:
         )
 
 
-def _by_regex(obs: pd.DataFrame, column: str, regex: str) -> np.ndarray:
+def _by_regex(obs: pd.DataFrame, column: str, regex: str, option: str) -> np.ndarray:
     try:
         pattern = re.compile(regex, re.IGNORECASE)
     except re.error as error:
-        raise InputError(f"where: {regex!r} is no regular expression: {error}") from None
+        raise InputError(f"{option}: {regex!r} is no regular expression: {error}") from None
     if column != "*":
-        _need(obs, column, "where")
+        _need(obs, column, option)
         return _found(obs[column], pattern)
     chosen = np.zeros(len(obs), dtype=bool)
     for name in obs.columns:
@@ -156,17 +162,17 @@ def _found(column: pd.Series, pattern: re.Pattern[str]) -> np.ndarray:
     return hits[codes]
 
 
-def _by_query(obs: pd.DataFrame, query: str) -> np.ndarray:
+def _by_query(obs: pd.DataFrame, query: str, option: str) -> np.ndarray:
     try:
         chosen = obs.eval(query, engine="python")
     except _QUERY_FAULTS as error:
         raise InputError(
-            f"where: expected COLUMN~REGEX or a pandas query on the columns {_columns(obs)}; found "
-            f"{query!r}: {error}"
+            f"{option}: expected COLUMN~REGEX or a pandas query on the columns {_columns(obs)}; "
+            f"found {query!r}: {error}"
         ) from None
     if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
         raise InputError(
-            f"where: expected what is true or false for each sample; found {query!r} (columns: "
+            f"{option}: expected what is true or false for each sample; found {query!r} (columns: "
             f"{_columns(obs)})"
         )
     return chosen.to_numpy()

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
+from m1pipe.data.choose import matching_samples
 from m1pipe.data.copies import find_copies
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
@@ -30,7 +30,6 @@ from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 
 PathLike = str | os.PathLike[str]
-_QUERY_FAULTS = (NameError, SyntaxError, ValueError, TypeError, KeyError, AttributeError)
 
 
 def run_training(
@@ -201,7 +200,13 @@ def _validation(selection: SelectionConfig) -> Matrix | None:
 
 
 def select_rows(matrix: Matrix, query: str) -> np.ndarray:
-    """Rows of a matrix for which a pandas query on its obs holds.
+    """Rows of a matrix for which a condition on its obs holds.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    query : str
+        As `m1pipe.data.choose.matching_samples` takes it.
 
     Returns
     -------
@@ -213,23 +218,7 @@ def select_rows(matrix: Matrix, query: str) -> np.ndarray:
     InputError
         If the query cannot be evaluated, is not true or false for each sample, or never holds.
     """
-    obs = matrix.obs
-    columns = ", ".join(map(str, obs.columns)) or "none"
-    try:
-        chosen = obs.eval(query, engine="python")
-    except _QUERY_FAULTS as error:
-        raise InputError(
-            f"rows: expected a pandas query on the columns of obs ({columns}); found {query!r}: "
-            f"{error}"
-        ) from None
-    if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
-        raise InputError(
-            f"rows: expected a query that is true or false for each sample; found {query!r} "
-            f"(columns of obs: {columns})"
-        )
-    if not chosen.any():
-        raise InputError(f"rows: {query!r} holds for none of the {len(obs)} samples")
-    return np.flatnonzero(chosen.to_numpy())
+    return np.flatnonzero(matching_samples(matrix.obs, query, option="rows"))
 
 
 def plan_line(plan: TrainingPlan) -> str:

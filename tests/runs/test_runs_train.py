@@ -179,6 +179,7 @@ def test_queries_choose_rows(data: Path) -> None:
             ('tissue == "Liver"', obs["tissue"] == "Liver"),
             ("factor > 0.5 and donor != 'd1'", (obs["factor"] > 0.5) & (obs["donor"] != "d1")),
             ("tissue.notna()", obs["tissue"].notna()),
+            ("tissue~^liv", obs["tissue"] == "Liver"),
             ("index.str.endswith('7')", obs.index.str.endswith("7")),
         ):
             np.testing.assert_array_equal(select_rows(matrix, query), np.flatnonzero(mask))
@@ -187,7 +188,8 @@ def test_queries_choose_rows(data: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("tisue == 'Liver'", r"columns of obs \(tissue, donor, factor\).*tisue"),
+        ("tisue == 'Liver'", r"on the columns tissue, donor, factor; found .*tisue"),
+        ("factor if donor else 1", "pandas query"),
         ("tissue ==", "pandas query"),
         ("factor", "true or false for each sample"),
         ("tissue == 'Heart'", "holds for none of the 120 samples"),
