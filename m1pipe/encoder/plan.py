@@ -125,6 +125,7 @@ def plan_training(
     rows: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     validation: Any = None,
+    drop_unknown: bool = False,
 ) -> TrainingPlan:
     """Settle rows and settings, and look whether the values suit the likelihood.
 
@@ -136,6 +137,8 @@ def plan_training(
         As for `train_encoder`.
     rows : ndarray of int, shape (n_rows,), optional
     groups : ndarray, shape (n_samples,), optional
+    drop_unknown : bool
+        Leave genes out of which no training row has a level, in place of refusing them.
 
     Returns
     -------
@@ -164,8 +167,12 @@ def plan_training(
             f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
             "choose more with --rows"
         )
+    kept = None
     if config.model.min_variance is not None:
         kept = _varying(source, train_rows, config.model.min_variance)
+    elif drop_unknown:
+        kept = _known(source, train_rows)
+    if kept is not None:
         source, other = _with_genes(source, kept), held_out
         if other is not None:
             held_out = source if other.matrix is matrix else _with_genes(other, kept)
@@ -317,6 +324,19 @@ def _varying(source: Aligned, rows: np.ndarray, threshold: float) -> np.ndarray:
             f"rows; found none, the highest variance is {highest:g}: lower it"
         )
     return kept
+
+
+def _known(source: Aligned, rows: np.ndarray) -> np.ndarray | None:
+    """Which genes any of the rows has a level of; None for all of them."""
+    known = np.zeros(source.shape[1], dtype=bool)
+    for block in raw_blocks(source, rows):
+        known |= ~np.isnan(block).all(axis=0)
+    if known.all():
+        return None
+    log.info(
+        "%d of %d genes have no level in the training rows: left out", (~known).sum(), len(known)
+    )
+    return known
 
 
 def _with_genes(aligned: Aligned, kept: np.ndarray) -> Aligned:

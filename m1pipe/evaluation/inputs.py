@@ -88,7 +88,12 @@ def fold_inputs(
             X = inputs["genes"][0]
             row, won = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
             encoders = train_in_fold(
-                row, problem.matrix, usable, groups=problem.all_groups, stop=stop
+                row,
+                problem.matrix,
+                usable,
+                groups=problem.all_groups,
+                gaps=problem.n_missing > 0,
+                stop=stop,
             )
             opened[row.name], first = encoders, encoders[0]
             codes = first.codes(problem.matrix, problem.rows)

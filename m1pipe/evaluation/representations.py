@@ -200,6 +200,7 @@ def train_in_fold(
     rows: np.ndarray,
     *,
     groups: np.ndarray | None,
+    gaps: bool = False,
     stop: StopFlag | None = None,
 ) -> list[Encoder]:
     """Train every seed of an in-fold row.
@@ -213,12 +214,14 @@ def train_in_fold(
         Rows of it that may be used; no other is looked at.
     groups : ndarray, shape (matrix.n_samples,), or None
         Groups that the encoder's own validation split keeps together.
+    gaps : bool
+        Levels are missing: genes of which the rows have none are left out.
     stop : StopFlag, optional
         Looked at after every step.
     """
     trained = []
     for config in row.configs:
-        plan = plan_training(matrix, config, rows=rows, groups=groups)
+        plan = plan_training(matrix, config, rows=rows, groups=groups, drop_unknown=gaps)
         trained.append(train_planned(plan, stop=stop))
         log.info(
             "%s: encoder of seed %d trained on %d rows, %d epochs, %.1f s",

@@ -122,7 +122,10 @@ def _inner_loss(
     stop: StopFlag | None,
 ) -> float:
     """Inner validation loss of a head on an encoder that has not seen those rows."""
-    (encoder,) = train_in_fold(row, problem.matrix, seen, groups=problem.all_groups, stop=stop)
+    gaps = problem.n_missing > 0
+    (encoder,) = train_in_fold(
+        row, problem.matrix, seen, groups=problem.all_groups, gaps=gaps, stop=stop
+    )
     rows = split.train
     levels = own_columns_of(encoder, X[rows], problem.matrix)
     codes = _part(encoder.codes(problem.matrix, problem.rows), rows)

@@ -124,6 +124,24 @@ def test_encoders_take_the_gaps_themselves(world: dict[str, Any], encoder: Encod
     assert again.summary["n_missing"] > 0 and len(facts["own"]) == 1
 
 
+def test_a_gene_that_a_fold_knows_nothing_of_is_left_out_of_its_encoder(
+    world: dict[str, Any],
+) -> None:
+    config = replace(QUICK, models=("mean", "ridge", "own"))
+    folds = make_problem(world["x"], world["y"], encoders={"own": TINY}, config=config).folds
+    x = world["x"].copy()
+    x.iloc[folds[0] != 1, 4] = np.nan
+    assert x["g4"].notna().sum() > 10
+    problem = make_problem(x, world["y"], encoders={"own": TINY}, config=config)
+    found, _, _ = fold_inputs(problem, whole_inputs(problem), make_fold(problem, 0, 1))
+    without = train_encoder(x.drop(columns="g4"), TINY, rows=np.flatnonzero(problem.folds[0] != 1))
+    np.testing.assert_allclose(found["own"][0], without.transform(x.drop(columns="g4")), atol=1e-5)
+    result = cross_validate(x, world["y"], encoders={"own": TINY}, config=config)
+    assert all(np.isfinite(losses).all() for losses in result.losses.values())
+    with pytest.raises(InputError, match="found none of 1 genes"):
+        train_encoder(x.assign(g4=np.nan), TINY)
+
+
 def test_the_number_of_imputed_levels_is_said(world: dict[str, Any], encoder: Encoder) -> None:
     n = int(world["x"].isna().to_numpy().sum())
     config = replace(QUICK, models=("mean", "ridge", "vae"))
