@@ -184,15 +184,20 @@ def test_infinity_in_the_middle_is_named(job: Path, tmp_path: Path, refused) -> 
     assert names.obs_names[7] in line and names.var_names[3] in line
 
 
-def test_missing_levels_are_refused_where_they_have_no_meaning(
-    job: Path, tmp_path: Path, refused
+@pytest.mark.parametrize(("role", "value"), [("x", np.inf), ("y", np.nan)])
+def test_levels_are_refused_where_they_have_no_meaning(
+    job: Path, tmp_path: Path, refused, role: str, value: float
 ) -> None:
     def poison(data: anndata.AnnData) -> None:
-        data.X[7, 3] = np.nan
+        data.X[7, 3] = value
 
-    x = _edit(job / "data/genes.h5ad", tmp_path / "x.h5ad", poison)
-    line = refused("crossval", "--x", x, "--label", "tissue", "--out", tmp_path / "cv")
-    assert anndata.read_h5ad(x).var_names[3] in line
+    broken = _edit(job / "data/genes.h5ad", tmp_path / "broken.h5ad", poison)
+    files = {"x": job / "data/genes.h5ad", "y": job / "data/genes.h5ad", role: broken}
+    given = [f"--{name}={path}" for name, path in files.items()]
+    line = refused("crossval", *given, "--out", tmp_path / "cv")
+    names = anndata.read_h5ad(broken)
+    assert f"found {value}" in line and "broken.h5ad" in line
+    assert names.obs_names[7] in line and names.var_names[3] in line
 
 
 def test_a_run_that_is_none(tmp_path: Path, job: Path, refused) -> None:
