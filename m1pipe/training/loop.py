@@ -145,7 +145,7 @@ def take_step(loop: Loop, found: Found, n_rows: int) -> None:
     state = loop.state
     _set_rate(loop)
     norm = clip_gradient(loop.parameters, loop.config.clip)
-    loop.bad = torch.maximum(loop.bad, (~torch.isfinite(found.loss_sum + norm)).float())
+    loop.bad = loop.bad.masked_fill(~torch.isfinite(found.loss_sum + norm), 1.0)
     adamw_step(loop.optimizer, loop.bad)
     state.step += 1
     if state.average is not None:
