@@ -44,10 +44,14 @@ class StackedHeads:
         return self.biases[0].shape[0]
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Last hidden layer, (n_heads, n_rows, width), of inputs (n_heads, n_rows, n_in)."""
+        """Last hidden layer, (n_heads, n_rows, width), of inputs (n_heads, n_rows, n_in).
+
+        Rows are columns on the way, so that gradients of the matrices come as these lie.
+        """
+        x = x.transpose(1, 2)
         for matrix, bias in zip(self.matrices[:-1], self.biases[:-1], strict=True):
-            x = torch.baddbmm(bias[:, None], x, matrix.transpose(1, 2)).relu()
-        return x
+            x = torch.baddbmm(bias[:, :, None], matrix, x).relu()
+        return x.transpose(1, 2).contiguous()
 
     def output(self, hidden: Tensor) -> Tensor:
         """Levels or logits, shape (n_heads, n_rows, n_out)."""
@@ -58,13 +62,13 @@ class StackedHeads:
         return [tensor.detach()[k].clone() for tensor in self.tensors]
 
     def keep(self, heads: Tensor) -> None:
-        """Go on with these heads only."""
+        """Go on with these heads only: numbers, shape (n_left,)."""
         for tensors in (self.matrices, self.biases):
             tensors[:] = [t.detach()[heads].requires_grad_() for t in tensors]
 
 
 def set_weights(head: Head, weights: Sequence[Tensor]) -> None:
-    """Give a head the weights that `StackedHeads.weights_of` took."""
+    """Give a head the weights that `StackedHeads.weights_of` took: matrices, then biases."""
     layers = _linear_layers(head)
     with torch.no_grad():
         for layer, matrix, bias in zip(layers, weights, weights[len(layers) :], strict=False):

@@ -70,7 +70,7 @@ class Stack:
         return x.sub_(self.location[:, None]).div_(self.scale[:, None])
 
     def keep(self, heads: Tensor) -> None:
-        """Go on with these heads only."""
+        """Go on with these heads only: numbers, shape (n_left,)."""
         self.heads.keep(heads)
         self.mask_of = self.mask_of[heads]
         self.xs = [self.xs[k] for k in heads.tolist()]
@@ -160,7 +160,7 @@ def train_step(stack: Stack, piece: Piece, y: Tensor, step: int) -> Tensor:
     ----------
     stack : Stack
     piece : Piece
-    y : Tensor, of n rows
+    y : Tensor, shape (n,) or (n, n_outputs)
         Targets of all rows.
     step : int
         From 1.
