@@ -1,5 +1,6 @@
 """A trained head with the scaling of its inputs: what predicts."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -109,14 +110,16 @@ class FittedHead:
         arrays = {f"head.{k}": v.cpu().numpy() for k, v in self.module.state_dict().items()}
         arrays |= {"scaler.location": self.scaler.location, "scaler.scale": self.scaler.scale}
         own_arrays, own = ({}, None) if self.own is None else self.own.to_state()
+        history = asdict(self.history)
+        if math.isinf(self.history.best_loss):  # no row was held out; JSON has no word for it
+            del history["best_loss"]
         return arrays | own_arrays, {
             "kind": self.kind,
             "names": list(self.names),
             "units": asdict(self.units),
             "hidden": [m.out_features for m in self.module.hidden if isinstance(m, nn.Linear)],
             "scaler": self.scaler.kind,
-            # without held-out rows there is no best loss: the default, which JSON has no word for
-            "history": {k: v for k, v in asdict(self.history).items() if v != float("inf")},
+            "history": history,
             "n_epochs": self.n_epochs,
             "own": own,
         }

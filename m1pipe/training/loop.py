@@ -33,9 +33,7 @@ from m1pipe.training.gradients import (
 from m1pipe.training.history import History
 from m1pipe.training.opened import Loop, Unread
 from m1pipe.training.precision import autocast, judge_bf16
-from m1pipe.training.schedule import (
-    cosine_factor,
-)
+from m1pipe.training.schedule import cosine_factor
 from m1pipe.training.state import pack_state, result_settings, unpack_state
 
 

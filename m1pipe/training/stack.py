@@ -6,7 +6,7 @@ gradient of the whole layer and no matrix of predictions ever exists, and the we
 through the cache once a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -170,13 +170,12 @@ def train_step(stack: Stack, piece: Piece, y: Tensor, step: int) -> Tensor:
     Tensor of float64, shape (n_heads,)
         Mean loss of each head's rows before the step.
     """
-    places, weight = piece.places[stack.mask_of], piece.weight[stack.mask_of]
-    x = stack.inputs(piece.rows[places])
+    rows, weight = _own_rows(stack, piece)
+    x = stack.inputs(rows)
     if stack.kind == "regression":
-        return _step_by_blocks(stack, piece, (x, places, weight), y, step)
-    target = y[piece.rows[places]]
+        return _step_by_blocks(stack, (x, rows, weight), y, step)
     output = stack.heads.output(stack.heads.hidden(x))
-    losses = stacked_loss(stack.kind, output, target, stack.class_weight) * weight
+    losses = stacked_loss(stack.kind, output, y[rows], stack.class_weight) * weight
     losses.sum().backward()
     for k, tensor in enumerate(stack.heads.tensors):
         assert tensor.grad is not None
@@ -185,30 +184,30 @@ def train_step(stack: Stack, piece: Piece, y: Tensor, step: int) -> Tensor:
     return losses.detach().sum(1, dtype=torch.float64)
 
 
+def _own_rows(stack: Stack, piece: Piece) -> tuple[Tensor, Tensor]:
+    """Rows of a piece that each head takes, and their weights, of shape (n_heads, n_taken)."""
+    return piece.rows[piece.places[stack.mask_of]], piece.weight[stack.mask_of]
+
+
 def _step_by_blocks(
-    stack: Stack, piece: Piece, batch: tuple[Tensor, Tensor, Tensor], y: Tensor, step: int
+    stack: Stack, batch: tuple[Tensor, Tensor, Tensor], y: Tensor, step: int
 ) -> Tensor:
     """As `train_step`, for levels: the output layer by blocks of targets."""
-    x, places, weight = batch
+    x, rows, weight = batch
     hidden = stack.heads.hidden(x)
-    h, rows = hidden.detach(), piece.rows[places]
+    h = hidden.detach()
     matrix, bias = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
-    n_out = matrix.shape[1]
     slope, bias_slope, total = torch.zeros_like(h), torch.empty_like(bias), torch.zeros_like(weight)
-    factor = (weight * (2 / n_out))[:, :, None]
+    factor = (weight * (2 / matrix.shape[1]))[:, :, None]
     moving = (matrix, *stack.moments[len(stack.heads.matrices) - 1])
     layers = list(zip(*(tensor.unbind(0) for tensor in moving), strict=True))
-    for columns in target_blocks(h, n_out):
-        y_block = y[:, columns]
-        for k, layer in enumerate(layers):
-            own, first, second = (tensor[columns] for tensor in layer)
-            gap = head_gaps(stack, k, h[k], y_block.index_select(0, rows[k]), columns)
-            norm = torch.linalg.vector_norm(gap, dim=1)
-            total[k].addcmul_(norm, norm)
-            gap.mul_(factor[k])
-            slope[k].addmm_(gap, own)
-            torch.sum(gap, 0, out=bias_slope[k, columns])
-            _adamw(([own], [gap.t() @ h[k]], [first], [second]), stack.config, step)
+    for k, columns, gap in head_gaps(stack, h, rows, y):
+        own, first, second = (tensor[columns] for tensor in layers[k])
+        _add_squares(total[k], gap)
+        gap.mul_(factor[k])
+        slope[k].addmm_(gap, own)
+        torch.sum(gap, 0, out=bias_slope[k, columns])
+        _adamw(([own], [gap.t() @ h[k]], [first], [second]), stack.config, step)
     _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
     if hidden.requires_grad:
         hidden.backward(slope)
@@ -216,7 +215,7 @@ def _step_by_blocks(
         if tensor.grad is not None:
             _update(stack, k, tensor.detach(), tensor.grad, step)
             tensor.grad = None
-    return (total * weight).sum(1, dtype=torch.float64) / n_out
+    return _mean_over_targets(total, weight, matrix.shape[1])
 
 
 def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
@@ -226,27 +225,49 @@ def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
     return [slice(start, start + width) for start in range(0, n_out, width)]
 
 
-def head_gaps(stack: Stack, k: int, hidden: Tensor, target: Tensor, columns: slice) -> Tensor:
-    """Standardised predictions of a head minus its targets in some columns, (n_rows, n_columns).
+def head_gaps(
+    stack: Stack, hidden: Tensor, rows: Tensor, y: Tensor
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """Standardised predictions minus targets, block by block and in a block head by head.
 
     Parameters
     ----------
     stack : Stack
+    hidden : Tensor, shape (n_heads, n_taken, width)
+        Last hidden layer of every head.
+    rows : Tensor of int64, shape (n_heads, n_taken)
+    y : Tensor, shape (n, n_outputs)
+        Levels of all rows.
+
+    Yields
+    ------
     k : int
         Number of the head.
-    hidden : Tensor, shape (n_rows, width)
-        Its last hidden layer.
-    target : Tensor, shape (n_rows, n_columns)
-        Levels; overwritten by what is returned.
     columns : slice
-        Which targets these are.
+        Targets of the block.
+    gap : Tensor, shape (n_taken, n_columns)
+        The caller's own.
     """
-    matrix = stack.heads.matrices[-1].detach()[k, columns]
-    bias = stack.heads.biases[-1].detach()[k, columns]
-    scale = stack.scale_y[k]
-    if stack.mean_y is not None:
-        bias = torch.add(stack.mean_y[k, columns], bias, alpha=scale)
-    return target.sub_(bias).addmm_(hidden, matrix.t(), beta=-1 / scale)
+    matrices, biases = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
+    for columns in target_blocks(hidden, y.shape[1]):
+        levels = y[:, columns]
+        for k, scale in enumerate(stack.scale_y):
+            shift = biases[k, columns]
+            if stack.mean_y is not None:
+                shift = torch.add(stack.mean_y[k, columns], shift, alpha=scale)
+            gap = levels.index_select(0, rows[k]).sub_(shift)
+            yield k, columns, gap.addmm_(hidden[k], matrices[k, columns].t(), beta=-1 / scale)
+
+
+def _add_squares(total: Tensor, gap: Tensor) -> None:
+    """Add the sum of each row's squares, (n_taken, n_columns) -> (n_taken,), in place."""
+    norm = torch.linalg.vector_norm(gap, dim=1)
+    total.addcmul_(norm, norm)
+
+
+def _mean_over_targets(total: Tensor, weight: Tensor, n_out: int) -> Tensor:
+    """Weighted sums of each head's losses, (n_heads,) float64, of its rows' sums of squares."""
+    return (total * weight).sum(1, dtype=torch.float64) / n_out
 
 
 def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
@@ -280,19 +301,13 @@ def _adamw(tensors: Sequence[list[Tensor]], config: HeadConfig, step: int) -> No
 @torch.no_grad()
 def validation_losses(stack: Stack, piece: Piece, y: Tensor) -> Tensor:
     """Weighted sum of each head's losses over a piece of validation rows, (n_heads,) float64."""
-    places, weight = piece.places[stack.mask_of], piece.weight[stack.mask_of]
-    hidden = stack.heads.hidden(stack.inputs(piece.rows[places]))
+    rows, weight = _own_rows(stack, piece)
+    hidden = stack.heads.hidden(stack.inputs(rows))
     if stack.kind != "regression":
-        target = y[piece.rows[places]]
         output = stack.heads.output(hidden)
-        losses = stacked_loss(stack.kind, output, target, stack.class_weight)
+        losses = stacked_loss(stack.kind, output, y[rows], stack.class_weight)
         return (losses * weight).sum(1, dtype=torch.float64)
-    n_out = stack.heads.biases[-1].shape[1]
-    rows = piece.rows[places]
     total = torch.zeros_like(weight)
-    for columns in target_blocks(hidden, n_out):
-        for k in range(len(hidden)):
-            gap = head_gaps(stack, k, hidden[k], y[:, columns].index_select(0, rows[k]), columns)
-            norm = torch.linalg.vector_norm(gap, dim=1)
-            total[k].addcmul_(norm, norm)
-    return (total * weight).sum(1, dtype=torch.float64) / n_out
+    for k, _, gap in head_gaps(stack, hidden, rows, y):
+        _add_squares(total[k], gap)
+    return _mean_over_targets(total, weight, y.shape[1])
