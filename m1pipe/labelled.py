@@ -14,6 +14,7 @@ from m1pipe.data.own_gene import OwnGenes, own_columns
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.encoder.load import load_encoder
+from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.recipe import Aligned, Recipe, align, name_columns
@@ -45,7 +46,7 @@ class Labelled:
 
     def genes(self) -> np.ndarray:
         """Levels of the recipe's genes, missing ones at their mean, shape (n_samples, n_genes)."""
-        return self.aligned.take_filled(self.rows)
+        return fill_missing(self.aligned.take(self.rows), self.aligned.recipe.gene_means)
 
 
 def load_labelled(
@@ -70,10 +71,9 @@ def load_labelled(
         log.info("left out: %d %s", n, reason)
     recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe
     groups = resolve_groups(matrix.obs, config.group)
-    aligned = align(matrix, recipe, min_coverage=config.min_coverage)
-    aligned.keep_missing = encoder is None or not encoder.module.of_counts
+    keeps = encoder is None or not encoder.module.of_counts
     return Labelled(
-        aligned=aligned,
+        aligned=align(matrix, recipe, min_coverage=config.min_coverage, keep_missing=keeps),
         rows=rows,
         targets=targets,
         strata=_strata(matrix.obs.iloc[rows], targets, config),
@@ -117,12 +117,10 @@ def own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
 
 def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
     """Recipe of a model that takes the genes as they are; a gene without a level has mean 0."""
-    X = matrix.take(rows)
-    known = np.maximum((~np.isnan(X)).sum(axis=0), 1)
     return Recipe(
         genes=tuple(matrix.genes.tolist()),
         units=matrix.units,
-        gene_means=(np.nansum(X, axis=0, dtype=np.float64) / known).astype(np.float32),
+        gene_means=level_means(matrix.take(rows)),
         gene_names=name_columns(matrix.var),
     )
 

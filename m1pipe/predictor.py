@@ -201,9 +201,7 @@ class Predictor:
         """Data in the model's genes, with NaN where levels are missing."""
         if self.encoder is not None:
             return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
-        aligned = align(data, self.recipe, min_coverage=min_coverage)
-        aligned.keep_missing = True
-        return aligned
+        return align(data, self.recipe, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.

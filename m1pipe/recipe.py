@@ -132,21 +132,6 @@ class Aligned:
         filled[:, self.present] = X
         return filled
 
-    def take_filled(self, indices: np.ndarray) -> np.ndarray:
-        """Rows by index as `take` gives them, missing levels at their training mean.
-
-        Parameters
-        ----------
-        indices : ndarray of int, shape (n,)
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_genes)
-        """
-        X = self.take(indices)
-        missing = np.isnan(X)
-        return np.where(missing, self.recipe.gene_means, X) if missing.any() else X
-
     def blocks(self, n_rows: int = 1024) -> Iterator[tuple[int, int, np.ndarray]]:
         """All rows in order: start, stop and an array of shape (stop - start, n_genes)."""
         n = self.matrix.n_samples
@@ -190,7 +175,13 @@ class Aligned:
         return totals
 
 
-def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) -> Aligned:
+def align(
+    source: Any,
+    recipe: Recipe,
+    *,
+    min_coverage: float = MIN_COVERAGE,
+    keep_missing: bool = False,
+) -> Aligned:
     """See a file through a recipe.
 
     Parameters
@@ -201,6 +192,8 @@ def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) ->
         Of the model.
     min_coverage : float
         Smallest share of the recipe's genes that must be found.
+    keep_missing : bool
+        Leave NaN in place, in place of refusing it.
 
     Returns
     -------
@@ -214,7 +207,9 @@ def align(source: Any, recipe: Recipe, *, min_coverage: float = MIN_COVERAGE) ->
     matrix = open_matrix(source)
     match = match_recipe(matrix, recipe, min_coverage=min_coverage)
     _report(match, _where(matrix))
-    return Aligned(matrix, recipe, match)
+    aligned = Aligned(matrix, recipe, match)
+    aligned.keep_missing = keep_missing
+    return aligned
 
 
 def match_recipe(

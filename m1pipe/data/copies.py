@@ -108,8 +108,8 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
     none = Copies(rows[known], np.arange(0), {}, 0)
     if matrix.units != other.units or theirs.size < SMALLEST_OVERLAP or known.all():
         return none
-    ours = _signatures(matrix, rows[~known], match.columns[theirs])
-    reference = _signatures(other, np.arange(other.n_samples), theirs)
+    ours = file_signatures(matrix, rows[~known], match.columns[theirs])
+    reference = file_signatures(other, np.arange(other.n_samples), theirs)
     gap, near = cKDTree(reference).query(ours, distance_upper_bound=near_radius(reference))
     found = np.isfinite(gap)
     by_row = rows[~known][found]
@@ -118,7 +118,18 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
     return Copies(rows[known], by_row, partner, int(theirs.size))
 
 
-def _signatures(matrix: Matrix, rows: np.ndarray, columns: np.ndarray) -> NDArray[np.float64]:
+def file_signatures(
+    matrix: Matrix, rows: np.ndarray, columns: np.ndarray | None = None
+) -> NDArray[np.float64]:
+    """As `row_signatures`, of rows that are read block by block; a missing level counts as 0.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    rows : ndarray of int, shape (n_rows,)
+    columns : ndarray of int, shape (n_columns,), optional
+        Genes that are looked at. Left out: all.
+    """
     parts = [
         row_signatures(np.nan_to_num(matrix.take(block, columns)))
         for block in np.array_split(rows, max(1, rows.size // 1024))

@@ -147,13 +147,28 @@ def known_means(blocks: Blocks, n_known: np.ndarray) -> np.ndarray:
     return means
 
 
+def level_means(X: np.ndarray) -> np.ndarray:
+    """Mean of each gene's levels that are there, of rows in memory; 0 where there are none.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_rows, n_genes)
+        NaN where a level is missing.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_genes,)
+    """
+    return known_means(iter([X]), np.maximum((~np.isnan(X)).sum(axis=0), 1))
+
+
 def fill_missing(X: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Rows with their missing levels at these means.
 
     Parameters
     ----------
     X : ndarray of float32, shape (n_samples, n_genes)
-        Transformed; NaN where a level is missing.
+        NaN where a level is missing.
     means : ndarray of float32, shape (n_genes,) or (n_samples, n_genes)
 
     Returns

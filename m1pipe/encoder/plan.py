@@ -295,8 +295,7 @@ def _split(
         return np.sort(train_rows), source, np.sort(held_out)
     if isinstance(validation, np.ndarray):
         return np.setdiff1d(rows, validation), source, np.unique(validation)
-    other = align(validation, source.recipe, min_coverage=1.0)
-    other.keep_missing = True
+    other = align(validation, source.recipe, min_coverage=1.0, keep_missing=True)
     shared = set(other.matrix.samples) & set(source.matrix.samples[rows])
     if shared:
         raise InputError(

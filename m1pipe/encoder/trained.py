@@ -116,9 +116,8 @@ class Encoder:
         InputError
             If too few genes are found or the units do not fit.
         """
-        aligned = align(data, self.recipe, min_coverage=min_coverage)
-        aligned.keep_missing = keep_missing and not self.module.of_counts
-        return aligned
+        keeps = keep_missing and not self.module.of_counts
+        return align(data, self.recipe, min_coverage=min_coverage, keep_missing=keeps)
 
     def transform(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Latent means; what `m1pipe encode` writes.

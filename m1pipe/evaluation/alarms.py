@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.data.copies import find_copies, row_digests, row_signatures
+from m1pipe.data.copies import file_signatures, find_copies, row_digests
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
 from m1pipe.evaluation import confounding, design, guards
@@ -26,7 +26,8 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         The column that is predicted.
     """
     targets, samples = problem.targets, problem.samples
-    found = design.copies_on_both_sides(_signatures(problem), problem.folds, samples)
+    signatures = file_signatures(problem.matrix, problem.rows)
+    found = design.copies_on_both_sides(signatures, problem.folds, samples)
     if DONOR_COLUMN in problem.obs:
         found += design.groups_on_both_sides(
             problem.obs[DONOR_COLUMN], problem.folds, left_out=problem.config.leave_out
@@ -118,13 +119,6 @@ def row_alarms(
         *guards.collapsed_predictor(row, prediction, levels),
         *guards.dead_relus(f"the head of {row}", dead_share),
     ]
-
-
-def _signatures(problem: Problem) -> np.ndarray:
-    """Signatures of the samples' genes, read block by block; a missing level counts as 0."""
-    blocks = np.array_split(problem.rows, max(1, len(problem.rows) // 1024))
-    taken = (problem.matrix.take(block) for block in blocks)
-    return np.concatenate([row_signatures(np.nan_to_num(X, copy=False)) for X in taken])
 
 
 def _different_widths(problem: Problem) -> Sequence[Alarm]:

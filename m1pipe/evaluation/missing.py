@@ -10,6 +10,7 @@ import numpy as np
 
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.own_gene import OwnGenes
+from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.errors import InputError
 
 _BLOCK_ROWS = 1024
@@ -61,13 +62,11 @@ def fill_fold(X: np.ndarray, train: np.ndarray) -> np.ndarray:
         X itself where nothing is missing. A gene without a level in any training row is 0 in all
         rows: nothing can be learned of it.
     """
-    missing = np.isnan(X)
-    if not missing.any():
+    if not np.isnan(X).any():
         return X
-    known = train.size - missing[train].sum(axis=0)
-    means = np.nansum(X[train], axis=0, dtype=np.float64) / np.maximum(known, 1)
-    filled: np.ndarray = np.where(missing, means.astype(np.float32), X)
-    filled[:, known == 0] = 0
+    seen = X[train]
+    filled = fill_missing(X, level_means(seen))
+    filled[:, np.isnan(seen).all(axis=0)] = 0
     return filled
 
 

@@ -11,6 +11,7 @@ from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.data.units import convert_units
+from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
@@ -84,9 +85,9 @@ def evaluate_outside(
     """
     matrix = open_matrix(x)
     rows, targets, columns, dropped = _outside_targets(predictor, matrix, y, label)
-    aligned = align(matrix, predictor.recipe, min_coverage=min_coverage)
-    aligned.keep_missing = True
-    X = aligned.take_filled(rows)
+    recipe = predictor.recipe
+    aligned = align(matrix, recipe, min_coverage=min_coverage, keep_missing=True)
+    X = fill_missing(aligned.take(rows), recipe.gene_means)
     constant = "mean" if targets.kind == "regression" else "prior"
     predictions = {
         constant: rivals.predict_constant(rows.size),
