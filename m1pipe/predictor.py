@@ -27,14 +27,14 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
+from m1pipe.heads.added import AddedRows
+from m1pipe.heads.conformal import choose_half_width, half_widths
+from m1pipe.heads.fit import fit_head
+from m1pipe.heads.fitted import FittedHead
 from m1pipe.labelled import Labelled, load_labelled, own_genes
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
 from m1pipe.settings import build, to_dict
-from m1pipe.training.added import AddedRows
-from m1pipe.training.conformal import choose_half_width, half_widths
 from m1pipe.training.device import choose_threads, threads
-from m1pipe.training.fit_heads import fit_head
-from m1pipe.training.fitted_head import FittedHead
 
 FORMAT_VERSION = 1
 LINEAR = (*LOG_OF, "counts")
@@ -56,7 +56,7 @@ class Predictor:
     own_genes : ndarray of int64, shape (n_own,), or None
         The recipe's genes that the head's own-gene term takes.
     errors : ndarray of float32, shape (n_levels, n_targets), or None
-        Half widths of the prediction intervals at `m1pipe.training.conformal.LEVELS`.
+        Half widths of the prediction intervals at `m1pipe.heads.conformal.LEVELS`.
     added : dict of str to int, or None
         Synthetic samples of each class that the head was trained on as well.
     """
@@ -317,7 +317,7 @@ def fit_labelled(data: Labelled, config: FitConfig, *, added: AddedRows | None =
             config.head,
             rows=rows,
             seed=config.seed,
-            strata=data.strata,
+            scale="each" if encoder is None else "one",
             groups=data.groups,
             own=own,
             added=added,

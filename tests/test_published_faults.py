@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from m1pipe.training.fit_heads import fit_head
 from scipy import stats
 from torch.distributions import Normal
 
@@ -36,7 +37,6 @@ from m1pipe.synthesis import dependence, joint, marginal, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.material import load_material
 from m1pipe.synthesis.score import Definition
-from m1pipe.training.fit_heads import fit_head
 
 
 def _expression(n: int, n_genes: int, seed: int) -> np.ndarray:

@@ -18,23 +18,29 @@ class HeadConfig:
     Attributes
     ----------
     hidden : tuple of int
-        Widths of the hidden layers.
+        Widths of the hidden layers; () leaves the linear map alone.
     epochs : int
         Most passes over the training rows.
     lr, weight_decay : float
         Of AdamW.
     batch_size : int
-        Rows a step.
+        Rows a step; fewer where an epoch would have less than eight steps.
     dropout : float
         Dropout probability in the hidden layers.
     patience : int
-        Early stopping: epochs without a better inner-validation loss; 0 switches it off.
+        Early stopping: epochs without a lower loss on the held-out rows of inner folds; 0 switches
+        it off.
+    linear : bool
+        A linear map at its exact penalised solution (ridge, logistic) stands beside the network,
+        which starts at zero and is kept only as far as inner folds gain by it.
     validation : float
-        Share of the training rows used for early stopping.
+        Share of the training rows that an inner fold holds out to choose penalties and numbers of
+        epochs; 0: the network is trained for all epochs.
     standardize : bool
-        Inputs are standardised by the training rows (with a floored scale).
+        Inputs are scaled by the training rows: genes each by its own spread (with a floor),
+        latents and PCA scores all by one number.
     initialize_bias : bool
-        The output bias starts at the training mean (log-odds for classes).
+        A network alone starts at the training mean (log-odds for classes).
     class_weight : "balanced" or None
         Weight classes by their inverse frequency in the training rows.
     own_gene : bool
@@ -49,8 +55,9 @@ class HeadConfig:
     weight_decay: float = 1e-4
     batch_size: int = 64
     dropout: float = 0.0
-    patience: int = 20
-    validation: float = 0.15
+    patience: int = 8
+    linear: bool = True
+    validation: float = 0.2
     standardize: bool = True
     initialize_bias: bool = True
     class_weight: Literal["balanced"] | None = None
@@ -65,9 +72,11 @@ class HeadConfig:
         check_range("head-batch-size", self.batch_size, 1)
         check_range("head-dropout", self.dropout, 0, 0.99)
         check_range("head-patience", self.patience, 0)
-        check_range("head-validation", self.validation, 0, 0.9)
+        check_range("head-validation", self.validation, 0, 0.5)
         if self.class_weight not in (None, "balanced"):
             raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")
+        if not self.hidden and not self.linear:
+            raise InputError("head-hidden: expected hidden layers of a network alone; found none")
 
 
 def _check_augment(augment: str | float | None, head: HeadConfig) -> None:

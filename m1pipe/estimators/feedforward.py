@@ -16,21 +16,24 @@ from m1pipe import config
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import HEAD
+from m1pipe.heads.features import Scale
+from m1pipe.heads.fit import fit_head
+from m1pipe.heads.fitted import FittedHead
 from m1pipe.models.heads import head_probabilities
-from m1pipe.training.fit_heads import fit_head
-from m1pipe.training.fitted_head import FittedHead
 
 
 class FeedForwardRegressor(RegressorMixin, BaseEstimator):
-    """Feed-forward regression of one or many targets, with early stopping on an inner split.
+    """Ridge regression of one or many targets, and a network beside it where that pays.
 
-    The parameters are the fields of `m1pipe.config.HeadConfig`, described there, and
-    `random_state` (the seed of the start, the row order and the inner split; None draws one).
+    The parameters are the fields of `m1pipe.config.HeadConfig`, described there; `scale` ("each":
+    every feature is divided by its own spread; "one": all by one number, as latents and scores
+    should be); and `random_state` (the seed of the networks, the row order and the inner folds;
+    None draws one).
 
     Attributes
     ----------
     head_ : FittedHead
-        The network, its input scaler and its history.
+        The head with its scaling, and what inner folds chose.
     n_features_in_ : int
         Number of inputs.
 
@@ -55,7 +58,9 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
         dropout: float = HEAD.dropout,
         patience: int = HEAD.patience,
         validation: float = HEAD.validation,
+        linear: bool = HEAD.linear,
         standardize: bool = HEAD.standardize,
+        scale: Scale = "each",
         initialize_bias: bool = HEAD.initialize_bias,
         device: str = HEAD.device,
         random_state: int | np.random.RandomState | None = 0,
@@ -68,7 +73,9 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
         self.dropout = dropout
         self.patience = patience
         self.validation = validation
+        self.linear = linear
         self.standardize = standardize
+        self.scale = scale
         self.initialize_bias = initialize_bias
         self.device = device
         self.random_state = random_state
@@ -113,17 +120,17 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
 
 class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
-    """Feed-forward classification into two or more classes, with early stopping.
+    """Logistic regression of two or more classes, and a network beside it where that pays.
 
-    The parameters are the fields of `m1pipe.config.HeadConfig`, described there, and
-    `random_state`; `class_weight` may also be a dict from class to weight.
+    The parameters are those of `FeedForwardRegressor`; `class_weight` may be "balanced", or a dict
+    from class to weight.
 
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
         In the order of the columns of `predict_proba`.
     head_ : FittedHead
-        The network, its input scaler and its history.
+        The head with its scaling, and what inner folds chose.
     n_features_in_ : int
         Number of inputs.
 
@@ -149,7 +156,9 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         dropout: float = HEAD.dropout,
         patience: int = HEAD.patience,
         validation: float = HEAD.validation,
+        linear: bool = HEAD.linear,
         standardize: bool = HEAD.standardize,
+        scale: Scale = "each",
         initialize_bias: bool = HEAD.initialize_bias,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = HEAD.class_weight,
         device: str = HEAD.device,
@@ -163,7 +172,9 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         self.dropout = dropout
         self.patience = patience
         self.validation = validation
+        self.linear = linear
         self.standardize = standardize
+        self.scale = scale
         self.initialize_bias = initialize_bias
         self.class_weight = class_weight
         self.device = device
@@ -231,9 +242,8 @@ def _fit(
         np.require(X, requirements=("C", "W")),
         targets,
         settings.collect(estimator, config.HeadConfig, given),
-        rows=np.arange(targets.n),
         seed=settings.draw_seed(estimator.random_state),
-        strata=targets.values if targets.is_classes else None,
+        scale=estimator.scale,
         class_weight=weights,
     )
 
@@ -244,7 +254,8 @@ def _predict(estimator: BaseEstimator, X: Any) -> np.ndarray:
     X = validate_data(estimator, settings.as_table(X), dtype=np.float32, reset=False)
     head = estimator.head_
     module = copy.deepcopy(head.module).cpu().double().eval()
+    inputs = head.features.apply(X, dtype=np.float64)
     with torch.inference_mode():
-        output = module(torch.from_numpy(head.scaler.apply(X)).double())
+        output = module(torch.from_numpy(inputs))
         predicted: np.ndarray = head_probabilities(head.kind, output).numpy()
     return predicted

@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from m1pipe.config import EncoderConfig, Sampler
-from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.settings import parse_ratio
-from m1pipe.training.fit_heads import FEW_ROWS
+
+FEW_ROWS = 60
+"""Fewer training rows are not enough to make samples of and to choose settings by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,33 +101,6 @@ def refuse_conditional(name: str, config: EncoderConfig | None) -> None:
             f"augment: expected encoders that are not conditional; found {name}, told "
             f"{config.model.condition}: leave it or --augment out"
         )
-
-
-def stepped_rows(
-    rows: np.ndarray,
-    validation: float,
-    seed: int,
-    *,
-    strata: np.ndarray | None,
-    groups: np.ndarray | None,
-) -> np.ndarray:
-    """Training rows that a head takes its steps on: without those that decide when to stop.
-
-    Parameters
-    ----------
-    rows : ndarray of int, shape (n_rows,)
-    seed, strata, groups
-        Those of `m1pipe.training.fit_heads.fit_head`, which splits in the same way.
-    validation : float
-        Share of the rows for early stopping.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_stepped,)
-    """
-    if validation == 0:
-        return rows
-    return inner_split(rows, validation, seed, strata=strata, groups=groups)[0]
 
 
 def wanted_counts(codes: np.ndarray, n_classes: int, augment: str | float) -> np.ndarray:

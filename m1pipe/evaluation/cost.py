@@ -2,19 +2,13 @@
 
 from itertools import pairwise
 
-from m1pipe.evaluation.ladder import (
-    CONSTANT_ROWS,
-    GENE_ROWS,
-    LINEAR_ROWS,
-    OWN_GENE,
-    base_row,
-    head_config,
-    is_head,
-)
+from m1pipe.evaluation.ladder import GENES, NOTHING, head_config, is_head, model_of
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow
+from m1pipe.evaluation.rows import fitted_as
 from m1pipe.evaluation.tuning import can_tune, encoder_settings
 from m1pipe.evaluation.variants import variant_of
+from m1pipe.heads.fit import MANY_ROWS
 
 MEGABYTE = 2**20
 
@@ -53,36 +47,59 @@ def _encoder_line(problem: Problem, row: EncoderRow) -> str:
 
 def input_width(problem: Problem, row: str) -> int:
     """Number of features that a row is fitted on."""
-    row = row if row in GENE_ROWS else base_row(row)
-    if row in CONSTANT_ROWS:
-        return 0
-    if row == OWN_GENE:
-        return 1
-    if row in GENE_ROWS:
+    model = model_of(row)
+    if model.inputs == NOTHING:
+        return int(model.own_gene)
+    if model.inputs == GENES:
         return problem.matrix.n_genes
     widths = {encoder.name: encoder.n_latent for encoder in problem.encoders}
-    return widths.get(row, next(iter(widths.values()), min(32, problem.matrix.n_genes)))
+    usual = next(iter(widths.values()), min(32, problem.matrix.n_genes))
+    more = problem.matrix.n_genes if model.with_genes else 0
+    return widths.get(model.inputs, usual) + more
 
 
 def n_parameters(problem: Problem, row: str) -> int:
     """Values that are fitted in one fit of a row, without those of an encoder."""
     n_in, n_out = input_width(problem, row), problem.targets.n_outputs
-    if row in CONSTANT_ROWS:
+    if model_of(row).part == "constant":
         return n_out
-    widths = () if row in LINEAR_ROWS else head_config(row, problem.config).hidden
-    shape = (n_in, *widths, n_out)
-    return sum((a + 1) * b for a, b in pairwise(shape))
+    head = head_config(row, problem.config)
+    n_linear = (n_in + 1) * n_out if head.linear else 0
+    if not head.hidden:
+        return n_linear
+    return n_linear + sum((a + 1) * b for a, b in pairwise((n_in, *head.hidden, n_out)))
 
 
 def fold_bytes(problem: Problem) -> int:
-    """Weights of all heads of one fold, with their Adam state and the best so far.
+    """Inputs and weights of all heads of one fold, those of inner folds and of Adam included.
 
-    A row with own genes shares the head of the row without them. Where levels are missing, the
-    genes as well: what they are filled in with is the fold's.
+    Where levels are missing, the genes as well: what they are filled in with is the fold's.
     """
-    heads = sum(16 * problem.n_seeds(row) * n_parameters(problem, row) for row in _heads(problem))
+    n_train = max(1, round(problem.targets.n * (1 - 1 / problem.n_folds)))
+    heads = 0
+    for name in fits(problem).values():
+        head = head_config(name, problem.config)
+        n_inputs, n_out = min(input_width(problem, name), n_train), problem.targets.n_outputs
+        n_inner = 1 if n_train >= MANY_ROWS else round(1 / (head.validation or 0.2))
+        linear = 4 * (1 + (n_inner if head.hidden else 0)) * n_inputs * n_out
+        network = sum((a + 1) * b for a, b in pairwise((n_inputs, *head.hidden, n_out)))
+        networks = 12 * n_inner * network if head.hidden else 0
+        heads += problem.n_seeds(name) * (4 * n_train * n_inputs + linear + networks)
     filled = 4 * problem.targets.n * problem.matrix.n_genes if problem.n_missing else 0
     return heads + filled
+
+
+def fits(problem: Problem) -> dict[str, str]:
+    """What is fitted in a fold, by `fitted_as`: the model that stands for it.
+
+    The linear part of a head is fitted with the head.
+    """
+    wanted: dict[str, str] = {}
+    for name in problem.ladder:
+        key = fitted_as(name, problem.config)
+        if model_of(name).part != "constant" and (key not in wanted or is_head(name)):
+            wanted[key] = name
+    return wanted
 
 
 def memory_bytes(problem: Problem) -> int:
@@ -91,21 +108,17 @@ def memory_bytes(problem: Problem) -> int:
     copies = 1 if problem.config.augment is None else 3  # with added rows behind it, and those
     data = 4 * copies * n * p + problem.targets.values.nbytes
     fit = fold_bytes(problem)
-    if set(LINEAR_ROWS) & set(problem.ladder):
-        fit = max(fit, 16 * n * min(n, p) + 12 * n * p + 4 * n * t)
+    if any(model_of(name).part != "constant" for name in problem.ladder):
+        fit += 16 * n * min(n, p) + 12 * n * p + 4 * n * t  # rotations of the genes, one at a time
     data += 0 if problem.own is None else problem.own.values.nbytes
     n_seeds = max(problem.n_seeds(row) for row in problem.ladder)
     return data + fit + 4 * (2 + n_seeds) * (n // problem.n_folds + 1) * t
 
 
-def _heads(problem: Problem) -> list[str]:
-    return list(dict.fromkeys(base_row(row) for row in problem.ladder if is_head(row)))
-
-
 def _row_line(problem: Problem, row: str, n_train: int) -> str:
     n_in = input_width(problem, row)
     steps = "-"
-    if row not in (*CONSTANT_ROWS, *LINEAR_ROWS):
+    if is_head(row):
         head = head_config(row, problem.config)
         steps = f"{head.epochs * -(-n_train // head.batch_size):,}"
     return (

@@ -21,17 +21,22 @@ from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.missing import fill_own
-from m1pipe.evaluation.passes import OpenShare, fit_opened, pass_file, passes
+from m1pipe.evaluation.passes import Fitted, OpenShare, fit_opened, pass_file, passes
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import Item
 from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.rows import Fold, RowFit, fit_row, train_mean
+from m1pipe.evaluation.rows import (
+    Fold,
+    RowFit,
+    constant_row,
+    fitted_as,
+    predict_row,
+    train_mean,
+)
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
-from m1pipe.training.added import AddedRows
-from m1pipe.training.fit_stacks import PassFile
-from m1pipe.training.fitted_head import FittedHead
+from m1pipe.heads.train import PassFile
 from m1pipe.training.signals import StopFlag
 
 
@@ -192,32 +197,31 @@ def open_share(
         Looked at while encoders are trained.
     """
     split = make_fold(problem, repeat, fold)
-    found, trained, added = fold_inputs(problem, inputs, split, stop)
-    return OpenShare(repeat, fold, split, found, trained, added)
+    return OpenShare(repeat, fold, split, fold_inputs(problem, inputs, split, stop))
 
 
 def close_share(
     problem: Problem,
     share: OpenShare,
-    heads: Mapping[str, Sequence[FittedHead]],
+    heads: Mapping[str, Sequence[Fitted]],
     *,
     on_row: Callable[[], object] = lambda: None,
     stop: StopFlag | None = None,
 ) -> Share:
-    """Fit what is left of a (repeat, fold), and test every row of the ladder.
+    """Test every model of a (repeat, fold).
 
     Parameters
     ----------
     problem : Problem
     share : OpenShare
-    heads : mapping of str to sequence of FittedHead
-        Those that are trained already, by row, one a seed.
+    heads : mapping of str to sequence of (FittedHead, ndarray)
+        From `m1pipe.evaluation.passes.fit_opened`.
     on_row : callable
         Called after every row.
     stop : StopFlag, optional
         Looked at after every row.
     """
-    split, trained = share.split, share.trained
+    split, trained = share.split, share.inputs.encoders
     alarms = _encoder_alarms(trained)
     losses: dict[str, np.ndarray] = {}
     chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
@@ -227,11 +231,11 @@ def close_share(
     tallies = [one for one in (tally, by_label) if one is not None]
     for row in problem.ladder:
         begun = time.perf_counter()
-        own = heads.get(row, ())
-        found = _test_row(row, _fit_seeds(row, share, own, problem.config), split, tested, tallies)
+        own = heads.get(fitted_as(row, problem.config), ())
+        found = _test_row(row, _predict_seeds(row, own, split), split, tested, tallies)
         losses[row] = found.losses
         if found.chosen:
-            chosen[row] = {**chosen.get(row, {}), "head": found.chosen}
+            chosen[row] = {**chosen.get(row, {}), "head": dict(found.chosen)}
         scores.append(found.scores.assign(repeat=share.repeat, fold=share.fold))
         alarms.setdefault(row, []).extend(found.alarms)
         on_row()
@@ -293,22 +297,16 @@ def _say_row(problem: Problem, share: OpenShare, line: str) -> None:
         log.info("repeat %d/%d fold %d/%d: %s", *place, line)
 
 
-def _fit_seeds(
-    row: str, share: OpenShare, heads: Sequence[FittedHead], config: CrossvalConfig
-) -> list[RowFit]:
-    """Fits of one row, one a seed; of heads that are trained already only what is left."""
-    inputs = share.inputs[row]
-    given: Sequence[FittedHead | None] = heads or [None] * len(inputs)
-    added: Sequence[AddedRows | None] = share.added.get(row) or [None] * len(inputs)
-    return [
-        fit_row(row, X, share.split, config, head=head, added=more)
-        for X, head, more in zip(inputs, given, added, strict=True)
-    ]
+def _predict_seeds(row: str, heads: Sequence[Fitted], split: Fold) -> list[RowFit]:
+    """What one model predicts, one a seed."""
+    if row in CONSTANT_ROWS:
+        return [constant_row(row, split)]
+    return [predict_row(row, head, X, split) for head, X in heads]
 
 
 def _n_added(share: OpenShare, classes: Sequence[str]) -> dict[str, int]:
     """Samples of every class that were added to the training rows; empty without `augment`."""
-    for rows in share.added.values():
+    for rows in share.inputs.added.values():
         counts = np.bincount(rows[0].codes, minlength=len(classes))
         return dict(zip(classes, counts.tolist(), strict=True))
     return {}
@@ -339,8 +337,8 @@ def start_labels(problem: Problem, split: Fold, tested: Targets) -> LabelTally |
     return LabelTally(tested.values, None if split.groups is None else split.groups[split.test])
 
 
-def _seconds(heads: Sequence[FittedHead]) -> float:
-    return sum(head.seconds for head in heads)
+def _seconds(heads: Sequence[Fitted]) -> float:
+    return sum(head.seconds for head, _ in heads)
 
 
 def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:

@@ -10,13 +10,12 @@ from m1pipe.evaluation.alarms import design_alarms, encoder_alarms, find_origin
 from m1pipe.evaluation.label_metrics import PRECISION_AT
 from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
-    GENE_ROWS,
-    LINEAR_ROWS,
-    OWN_GENE,
-    PCA_ROWS,
-    base_row,
+    GENES,
+    NOTHING,
     has_own_term,
     head_config,
+    is_head,
+    model_of,
     tuned_settings,
 )
 from m1pipe.evaluation.metrics import HEADLINE
@@ -142,9 +141,8 @@ def row_facts(problem: Problem, row: str) -> dict[str, str]:
         return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
     if row in CONSTANT_ROWS:
         return {"model": train}
-    own = {"own gene": _own_seen(problem)} if _has_own(problem, row) else {}
-    base = _base_facts(problem, row if row in LINEAR_ROWS else base_row(row))
-    return {**base, **own, **_variant_facts(problem, row)}
+    own = {"own gene": _own_seen(problem)} if has_own_term(row, problem.config) else {}
+    return {**_base_facts(problem, row), **own, **_variant_facts(problem, row)}
 
 
 def _variant_facts(problem: Problem, row: str) -> dict[str, str]:
@@ -152,19 +150,13 @@ def _variant_facts(problem: Problem, row: str) -> dict[str, str]:
     suffix, augment = variant_of(row), problem.config.augment
     if suffix is None:
         return {}
-    seen = "the head's training rows of the fold, early stopping's left out"
+    seen = "the head's training rows of the fold without those that its settings are chosen by"
     to = "up to the largest class" if augment == "balance" else f"each class to {augment} times"
     if suffix == AUGMENTED:
         return {"generator": seen, "added": f"synthetic samples, {to}"}
     if suffix == BOOTSTRAP:
         return {"added": f"{seen}, drawn with replacement, {to}"}
     return {"weights": "classes alike, by their training rows of the fold"}
-
-
-def _has_own(problem: Problem, row: str) -> bool:
-    if row in LINEAR_ROWS:
-        return row.endswith(OWN_GENE)
-    return has_own_term(row, problem.config)
 
 
 def _own_seen(problem: Problem) -> str:
@@ -177,30 +169,31 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
     """Which samples fitted the scaler, the PCA, the encoder and the model of a row."""
     train = "training rows of the fold"
     encoders = {e.name: e for e in problem.encoders}
-    facts = {}
-    if row in encoders:
-        facts["encoder"] = _encoder_seen(problem, encoders[row])
-    elif row in PCA_ROWS:
-        facts["pca"] = _pca_seen(problem, row)
+    model, facts = model_of(row), {}
+    if model.inputs in encoders:
+        facts["encoder"] = _encoder_seen(problem, encoders[model.inputs])
+    elif model.inputs not in (GENES, NOTHING) or model.prior:
+        facts["pca"] = _pca_seen(problem, model.inputs)
     if problem.n_missing:
-        of_encoder = row in encoders or facts.get("pca", train) != train
+        of_encoder = model.inputs in encoders or facts.get("pca", train) != train
         seen = "the rows that the encoder was trained on" if of_encoder else train
         facts["missing levels"] = f"means of {seen}"
-    if row in LINEAR_ROWS:
-        choice = "leave-one-out" if problem.targets.kind == "regression" else "inner folds"
-        scaler = {"scaler": train} if row in GENE_ROWS else {}
-        return {**facts, **scaler, "model": f"{train}, penalty by {choice} within them"}
     head = head_config(row, problem.config)
     facts["scaler"] = train if head.standardize else "none"
-    stopped = f", {head.validation:.0%} of them for early stopping" if head.validation else ""
+    by_groups = "leave-one-group-out" if problem.all_groups is not None else "leave-one-out"
+    choice = by_groups if problem.targets.kind == "regression" else "inner folds"
+    if not is_head(row):
+        return {**facts, "model": f"{train}, penalty by {choice} within them"}
     n_tried = _n_head_settings(problem)
-    stopped += f" and to choose of {n_tried} settings" if n_tried > 1 else ""
-    facts["head"] = train + stopped
+    chosen = f"penalty by {choice}, " if head.linear else ""
+    chosen += f"{n_tried} settings and " if n_tried > 1 else ""
+    chosen += "epochs by inner folds" if head.validation else "epochs as given"
+    facts["head"] = f"{train}, {chosen}"
     return facts
 
 
 def _n_head_settings(problem: Problem) -> int:
-    return len(tuned_settings(problem.config)) if can_tune(problem) else 1
+    return len(tuned_settings("raw", problem.config)) if can_tune(problem) else 1
 
 
 def _encoder_seen(problem: Problem, row: EncoderRow) -> str:

@@ -1,6 +1,7 @@
-"""What each row is fitted on: the genes, latents and PCA scores, of all folds and of one."""
+"""What models are fitted to: the genes, latents and PCA scores, of all folds and of one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,8 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.stored import in_memory
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
-from m1pipe.evaluation.augment import draw_again, make_request, stepped_rows, synthesize
-from m1pipe.evaluation.ladder import (
-    CONSTANT_ROWS,
-    GENE_ROWS,
-    OWN_GENE,
-    PCA_ROWS,
-    base_row,
-    head_config,
-)
+from m1pipe.evaluation.augment import draw_again, make_request, synthesize
+from m1pipe.evaluation.ladder import GENES, NOTHING, head_config, model_of
 from m1pipe.evaluation.missing import fill_fold
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import (
@@ -29,14 +23,38 @@ from m1pipe.evaluation.representations import (
 )
 from m1pipe.evaluation.rows import Fold
 from m1pipe.evaluation.tuning import tune_encoder
-from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
-from m1pipe.pca import fit_pca
-from m1pipe.training.added import AddedRows
+from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, plain_row, variant_of
+from m1pipe.heads.added import AddedRows
+from m1pipe.heads.features import Covariance
+from m1pipe.heads.inner import stepped_rows
+from m1pipe.pca import PCA, fit_pca
+from m1pipe.recipe import match_recipe
 from m1pipe.training.signals import StopFlag
 
 FOLD_PCA_WIDTH = 32
 Inputs = Mapping[str, Sequence[np.ndarray]]
-FoldInputs = dict[str, Sequence[np.ndarray | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldInputs:
+    """What the models of one fold are fitted to.
+
+    Attributes
+    ----------
+    arrays : dict of str to sequence of ndarray of float32, shape (n_samples, n_features)
+        By `m1pipe.evaluation.ladder.Model.inputs`, one a seed, of all samples.
+    encoders : dict of str to list of dict
+        Facts about the encoders that were trained in the fold, by name.
+    added : dict of str to list of AddedRows
+        Of the models that are trained on more than the training rows, one a seed.
+    covariance : Covariance or None
+        Of the genes where the PCA was fitted.
+    """
+
+    arrays: dict[str, Sequence[np.ndarray]]
+    encoders: dict[str, list[dict[str, Any]]]
+    added: dict[str, list[AddedRows]]
+    covariance: Covariance | None = None
 
 
 def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
@@ -50,42 +68,38 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
         problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
     )
     in_fold = any(row.in_fold for row in problem.encoders)
-    bases = {base_row(row) for row in problem.ladder}
-    augments = problem.config.augment is not None
-    if in_fold or augments or set(GENE_ROWS) & bases or needs_fold_pca(problem):
-        inputs["genes"] = [problem.matrix.take(problem.rows)]
+    models = [model_of(name) for name in problem.ladder]
+    wanted = any(model.inputs == GENES or model.with_genes for model in models)
+    if in_fold or wanted or problem.config.augment is not None or needs_fold_pca(problem):
+        inputs[GENES] = [problem.matrix.take(problem.rows)]
     return inputs
 
 
 def needs_fold_pca(problem: Problem) -> bool:
     """Whether a PCA is to be fitted on the training fold."""
-    stored = any(row.frozen for row in problem.encoders)
-    bases = {base_row(row) for row in problem.ladder}
-    return "pca_fold" in bases or (not stored and bool(set(PCA_ROWS) & bases))
+    models = [model_of(name) for name in problem.ladder]
+    if any(model.inputs == "pca_fold" for model in models):
+        return True
+    return any(model.prior for model in models) and not _with_stored_pca(problem)
+
+
+def _with_stored_pca(problem: Problem) -> list[Encoder]:
+    """Encoders that were trained before, whose PCA is of the genes of X."""
+    return [encoder for row in problem.encoders for encoder in row.frozen]
 
 
 def fold_inputs(
     problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
-) -> tuple[FoldInputs, dict[str, list[dict[str, Any]]], dict[str, list[AddedRows]]]:
-    """Inputs of every row in one fold, after the encoders and the PCA of the fold are trained.
-
-    Returns
-    -------
-    inputs : dict of str to sequence of ndarray or None
-        By row, one array of all samples a seed; None for the constant rows.
-    facts : dict of str to list of dict
-        Facts about the encoders trained here, by name.
-    added : dict of str to list of AddedRows
-        Of the rows that are trained on more than the training rows, one a seed.
-    """
-    found: FoldInputs = dict(inputs)
-    genes = inputs.get("genes", [None])[0]
+) -> FoldInputs:
+    """What every model of one fold is fitted to, after its encoders and its PCA are trained."""
+    found = dict(inputs)
+    genes = inputs[GENES][0] if GENES in inputs else None
     opened = {row.name: list(row.frozen) for row in problem.encoders}
     facts = {}
     usable = encoder_rows(problem, split)
     for row in problem.encoders:
         if row.in_fold:
-            X = inputs["genes"][0]
+            X = inputs[GENES][0]
             row, won = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
             encoders = train_in_fold(
                 row,
@@ -104,23 +118,48 @@ def fold_inputs(
             ]
             found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
             facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
+    covariance = None
+    wants_prior = any(model_of(name).prior for name in problem.ladder)
     if genes is not None:
         filled = fill_fold(genes, split.train)
-        found["genes"] = [filled]
-        if needs_fold_pca(problem) and "pca_fold" not in found:
-            found["pca_fold"] = [_fit_fold_pca(filled, split.train)]
-    stored = found.get("pca", found.get("pca_fold", ()))
-    found |= {row: found["genes"] for row in GENE_ROWS if "genes" in found}
-    found |= {"pca": stored, "pca_ridge": stored, "pca_logistic": stored}
-    found |= {row: [None] for row in (*CONSTANT_ROWS, OWN_GENE)}
-    found |= {row: found[base_row(row)] for row in problem.ladder if row not in found}
-    return found, facts, _added_rows(problem, split, found, opened, genes)
+        found[GENES] = [filled]
+        if needs_fold_pca(problem) and (wants_prior or "pca_fold" not in found):
+            pca, scores = _fit_fold_pca(filled, split.train)
+            found.setdefault("pca_fold", [scores])
+            covariance = _covariance(pca, np.arange(filled.shape[1]), filled.shape[1])
+    if wants_prior:
+        covariance = _stored_covariance(problem) or covariance
+    found[NOTHING] = [np.zeros((problem.targets.n, 0), dtype=np.float32)]
+    added = _added_rows(problem, split, found, opened, genes)
+    return FoldInputs(found, facts, added, covariance)
+
+
+def _stored_covariance(problem: Problem) -> Covariance | None:
+    """Of the genes of X that the first frozen encoder knows; the others have none with them."""
+    encoders = _with_stored_pca(problem)
+    if not encoders:
+        return None
+    columns = match_recipe(problem.matrix, encoders[0].recipe).columns
+    return _covariance(encoders[0].pca, columns, problem.matrix.n_genes)
+
+
+def _covariance(pca: PCA, columns: np.ndarray, n_genes: int) -> Covariance:
+    """Covariance of genes of X: along components, which stay orthonormal, and about them."""
+    known = columns >= 0
+    components = np.zeros((len(pca.components), n_genes))
+    components[:, columns[known]] = pca.components[:, known]
+    basis, singular, _ = np.linalg.svd(components.T, full_matrices=False)
+    kept = singular > 1e-6
+    turn = basis.T @ components.T
+    variances = np.einsum("ij,j,ij->i", turn, pca.variances.astype(np.float64), turn)
+    rest = float(np.mean(pca.residual_variances[known])) or 1.0
+    return Covariance(basis.T[kept], variances[kept], rest)
 
 
 def _added_rows(
     problem: Problem,
     split: Fold,
-    found: Mapping[str, Sequence[np.ndarray | None]],
+    found: Mapping[str, Sequence[np.ndarray]],
     encoders: Mapping[str, Sequence[Encoder]],
     genes: np.ndarray | None,
 ) -> dict[str, list[AddedRows]]:
@@ -133,9 +172,7 @@ def _added_rows(
     if config.augment is None or problem.generator is None or genes is None:
         return {}
     validation = head_config("raw", config).validation
-    kept = stepped_rows(
-        split.train, validation, split.seed, strata=split.strata, groups=split.groups
-    )
+    kept = stepped_rows(split.targets, split.train, split.groups, split.seed, validation)
     request = make_request(
         genes,
         split.targets,
@@ -150,10 +187,10 @@ def _added_rows(
     X, made = synthesize(problem.generator, request)
     again = draw_again(kept, codes[kept], request.wanted, split.seed)
     added = {}
-    for base in dict.fromkeys(base_row(row) for row in problem.ladder if variant_of(row)):
+    for base in dict.fromkeys(plain_row(row) for row in problem.ladder if variant_of(row)):
         features = [X] if base == "raw" else _latents(problem, encoders[base], X)
         added[base + AUGMENTED] = [AddedRows(F, made) for F in features]
-        real = [F for F in found[base] if F is not None]
+        real = found[model_of(base).inputs]
         added[base + BOOTSTRAP] = [AddedRows(F[again], codes[again]) for F in real]
     return added
 
@@ -179,8 +216,9 @@ def encoder_rows(problem: Problem, split: Fold) -> np.ndarray:
     return np.sort(np.concatenate([problem.rows[split.train], others]))
 
 
-def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Scores of all samples on the components of the standardised training rows."""
+def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> tuple[PCA, np.ndarray]:
+    """Components of the standardised training rows, and the scores of all samples on them."""
     scaler = fit_gene_transform("standardize", [X[train]])
     rows = scaler.apply(X[train])
-    return fit_pca(lambda: [rows], FOLD_PCA_WIDTH).scores(scaler.apply(X))
+    pca = fit_pca(lambda: [rows], FOLD_PCA_WIDTH)
+    return pca, pca.scores(scaler.apply(X))

@@ -1,24 +1,89 @@
-"""Names of a comparison's rows: which there are, what each is fitted on, and its settings."""
+"""The models of a comparison: which there are, and what each one's name stands for."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation.representations import EncoderRow
-from m1pipe.evaluation.variants import VARIANTS, plain_row
+from m1pipe.evaluation.variants import VARIANTS, plain_row, variant_of
+
+Part = Literal["constant", "linear", "head"]
 
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
-GENE_ROWS = ("ridge", "logistic", "raw", "ridge_gene")
-PCA_ROWS = ("pca_ridge", "pca_logistic", "pca", "pca_fold")
-LINEAR_ROWS = ("ridge", "logistic", "pca_ridge", "pca_logistic", "gene", "ridge_gene")
 OWN_GENE = "gene"
-OWN_SUFFIX = "_gene"
-ALL_ROWS = (*CONSTANT_ROWS, *GENE_ROWS, *PCA_ROWS, OWN_GENE)
+OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
+SUFFIXES = (OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX)
+PRIOR_ROWS = ("ridge_prior", "logistic_prior")
+GENES, NOTHING = "genes", "nothing"
+_GENE_ROWS = {"raw": "head", "ridge": "linear", "logistic": "linear"}
+_PCA = ("pca", "pca_fold")
+RENAMED = {"pca_ridge": "pca_linear", "pca_logistic": "pca_linear"}
+"""Names of version 0.1 that are still understood."""
+ALL_ROWS = (*CONSTANT_ROWS, *_GENE_ROWS, *_PCA, *PRIOR_ROWS, *RENAMED, OWN_GENE, GENES, NOTHING)
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 TUNED_WIDTHS = ((64,), (256,), (1024,))
 TUNED_RATES = (3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model's name stands for.
+
+    Attributes
+    ----------
+    name : str
+    inputs : str
+        What it is fitted to: "genes", "pca", "pca_fold", an encoder's name, or "nothing".
+    part : "constant", "linear" or "head"
+        A constant, the penalised linear map alone, or that with a hidden part.
+    own_gene : bool
+        Whether each level's own gene has a term.
+    with_genes : bool
+        Whether the genes stand beside the inputs.
+    prior : bool
+        Whether the coefficients of the genes have the covariance of the PCA as their prior.
+    variant : str or None
+        Of the training rows: weighted, drawn again, or with synthetic samples.
+    """
+
+    name: str
+    inputs: str
+    part: Part
+    own_gene: bool = False
+    with_genes: bool = False
+    prior: bool = False
+    variant: str | None = None
+
+
+def model_of(name: str) -> Model:
+    """What a name stands for; any that is not one of `ALL_ROWS` is an encoder's, or made of it.
+
+    >>> model_of("vae_ridge_gene")
+    Model(name='vae_ridge_gene', inputs='vae', part='linear', own_gene=True, with_genes=True, \
+prior=False, variant=None)
+    >>> model_of("ridge").inputs, model_of("gene").inputs, model_of("raw_augmented").variant
+    ('genes', 'nothing', '_augmented')
+    """
+    if name in CONSTANT_ROWS:
+        return Model(name, NOTHING, "constant")
+    if name == OWN_GENE:
+        return Model(name, NOTHING, "linear", own_gene=True)
+    if name in PRIOR_ROWS:
+        return Model(name, GENES, "linear", prior=True)
+    variant, base = variant_of(name), plain_row(name)
+    own = base.endswith(OWN_SUFFIX)
+    base = base.removesuffix(OWN_SUFFIX)
+    if base in _GENE_ROWS:
+        part: Part = "head" if _GENE_ROWS[base] == "head" else "linear"
+        return Model(name, GENES, part, own, variant=variant)
+    linear = base.endswith(LINEAR_SUFFIX)
+    with_genes = base.endswith(RIDGE_SUFFIX)
+    inputs = base.removesuffix(LINEAR_SUFFIX).removesuffix(RIDGE_SUFFIX)
+    part = "linear" if linear or with_genes else "head"
+    return Model(name, inputs, part, own, with_genes, variant=variant)
 
 
 def ladder(
@@ -30,22 +95,22 @@ def ladder(
     own_genes: bool = False,
     augment: bool = False,
 ) -> tuple[str, ...]:
-    """Rows of a comparison, the yardstick first and the encoders last.
+    """Names of the models of a comparison, the yardstick first and the encoders last.
 
     Parameters
     ----------
     kind : str
         Kind of the targets.
     encoders : sequence of EncoderRow
-        Always rows of their own.
+        Always models of their own.
     models : sequence of str or None
-        The other rows to run; None: all that there are.
+        The other models to run; None: the usual ones.
     strata : bool
         Whether the strata of all samples are known: levels may then have a `stratum_mean`.
     own_genes : bool
         Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
     augment : bool
-        Whether the raw network and every encoder row have their variants beside them.
+        Whether the raw network and every encoder have their variants beside them.
 
     Returns
     -------
@@ -55,33 +120,41 @@ def ladder(
     Raises
     ------
     InputError
-        If a row is not known for such targets, or nothing is there to have variants.
+        If a model is not known for such targets, or nothing is there to have variants.
     """
     stored = any(row.frozen for row in encoders)
     names = tuple(row.name for row in encoders)
     pca = "pca" if stored else "pca_fold"
-    if kind == "regression":
-        usual: tuple[str, ...] = ("mean", *(("stratum_mean",) if strata else ()), "ridge")
-        usual += ("pca_ridge", "raw", pca)
-        more: tuple[str, ...] = ()
-    else:
-        usual, more = ("prior", "logistic", "raw", pca), ("pca_logistic",)
-        if kind == "multilabel":
-            usual, more = (*usual[:2], *more, *usual[2:]), ()
-    own = (OWN_GENE, "ridge_gene", *(name + OWN_SUFFIX for name in (pca, *names)))
-    usual += own if own_genes and kind == "regression" else ()
-    known = (*usual, *more, *(("pca_fold",) if stored else ()))
-    known += (f"raw{OWN_SUFFIX}",) if own_genes and kind == "regression" else ()
-    chosen = usual if models is None else tuple(models)
+    levels = kind == "regression"
+    linear = "ridge" if levels else "logistic"
+    own_genes = own_genes and levels
+    usual = ("mean", *(("stratum_mean",) if strata else ())) if levels else ("prior",)
+    usual += (linear, f"{pca}{LINEAR_SUFFIX}", "raw", pca)
+    if own_genes:
+        usual += (OWN_GENE, f"{linear}{OWN_SUFFIX}", *(n + OWN_SUFFIX for n in (pca, *names)))
+    usual += tuple(name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX))
+    more = [f"{linear}_prior"]
+    more += [f"pca_fold{LINEAR_SUFFIX}", "pca_fold"] if stored else []
+    if own_genes:
+        made = [name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX)]
+        more += [name + OWN_SUFFIX for name in ("raw", f"{pca}{LINEAR_SUFFIX}", *made)]
+    known = (*usual, *more)
+    chosen = usual if models is None else tuple(_renamed(name, pca) for name in models)
     _refuse_unknown(chosen, (*known, *names), stored=stored)
     rows = (*(name for name in known if name in (*chosen, known[0])), *names)
     return _with_variants(rows, names) if augment else rows
 
 
+def _renamed(name: str, pca: str) -> str:
+    """A model's present name; `pca` and its linear model are those of the comparison's PCA."""
+    name = RENAMED.get(name, name)
+    return f"{pca}{LINEAR_SUFFIX}" if name == f"pca{LINEAR_SUFFIX}" else name
+
+
 def _with_variants(rows: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
-    """The rows, and beside each plain network its variants; those of raw behind all other rows."""
+    """The models, and beside each plain network its variants; those of raw behind all others."""
     if "raw" not in rows and not encoders:
-        raise InputError("augment: expected the row raw or an encoder; found neither: add one")
+        raise InputError("augment: expected the model raw or an encoder; found neither: add one")
     plain = [row for row in rows if row not in encoders]
     found = [*plain, *("raw" + suffix for suffix in VARIANTS if "raw" in rows)]
     return (*found, *(name + suffix for name in encoders for suffix in ("", *VARIANTS)))
@@ -106,64 +179,72 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool
     )
 
 
-def base_row(row: str) -> str:
-    """The row whose inputs a row has: `vae` for `vae_gene`, the row itself for others.
+def without_own_gene(name: str) -> str:
+    """The same model without own genes.
 
-    >>> base_row("vae_gene"), base_row("gene"), base_row("raw_augmented")
-    ('vae', 'gene', 'raw')
+    >>> without_own_gene("vae_gene"), without_own_gene("gene")
+    ('vae', 'gene')
     """
-    return row if row == OWN_GENE else plain_row(row).removesuffix(OWN_SUFFIX)
+    return name if name == OWN_GENE else name.removesuffix(OWN_SUFFIX)
 
 
-def has_own_term(row: str, config: CrossvalConfig) -> bool:
-    """Whether a feed-forward row adds each target's own gene."""
-    return row.endswith(OWN_SUFFIX) or config.head.own_gene
+def has_own_term(name: str, config: CrossvalConfig) -> bool:
+    """Whether a model adds each target's own gene."""
+    model = model_of(name)
+    return model.own_gene or (config.head.own_gene and model.part == "head")
 
 
 def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | None:
-    """The linear row of the declared family of comparisons.
+    """The linear model of the declared family of comparisons.
 
     Raises
     ------
     InputError
-        If the one declared is not among the rows.
+        If the one declared is not among the models.
     """
     usual = "ridge" if kind == "regression" else "logistic"
     if declared is None:
         return usual if usual in rows else None
+    declared = declared if declared in rows else RENAMED.get(declared, declared)
     if declared not in rows:
         raise InputError(
-            f"linear-rival: expected one of the rows {', '.join(rows)}; found {declared!r}"
+            f"linear-rival: expected one of the models {', '.join(rows)}; found {declared!r}"
         )
     return declared
 
 
-def head_config(row: str, config: CrossvalConfig) -> HeadConfig:
-    """Settings of a feed-forward row: the same for all, or the published ones for its input."""
+def head_config(name: str, config: CrossvalConfig) -> HeadConfig:
+    """Settings of a model's head: the same for all, or the published ones for its inputs."""
+    model = model_of(name)
+    head = config.head
+    if model.variant == "_weighted":
+        head = replace(head, class_weight="balanced")
+    if model.part == "linear":
+        return replace(head, hidden=(), linear=True, standardize=True)
     if config.recipe == "best":
-        return config.head
+        return head
     return replace(
-        config.head,
-        hidden=PUBLISHED_GENE_HEAD if base_row(row) in GENE_ROWS else PUBLISHED_LATENT_HEAD,
+        head,
+        hidden=PUBLISHED_GENE_HEAD if model.inputs == GENES else PUBLISHED_LATENT_HEAD,
         lr=1e-3,
         weight_decay=0.0,
         dropout=0.0,
         patience=0,
+        linear=False,
         validation=0.0,
         standardize=False,
         initialize_bias=False,
     )
 
 
-def tuned_settings(config: CrossvalConfig) -> list[HeadConfig]:
-    """Settings that are tried for every feed-forward row: widths by learning rates, or one."""
-    if not config.tune or config.recipe != "best":
-        return [config.head]
-    return [
-        replace(config.head, hidden=hidden, lr=lr) for hidden in TUNED_WIDTHS for lr in TUNED_RATES
-    ]
+def tuned_settings(name: str, config: CrossvalConfig) -> tuple[HeadConfig, ...]:
+    """Settings that are tried for a model's head: widths by learning rates, or one."""
+    head = head_config(name, config)
+    if not config.tune or config.recipe != "best" or not is_head(name):
+        return (head,)
+    return tuple(replace(head, hidden=w, lr=r) for w in TUNED_WIDTHS for r in TUNED_RATES)
 
 
-def is_head(row: str) -> bool:
-    """Whether a row of the ladder is a feed-forward network."""
-    return row not in (*CONSTANT_ROWS, *LINEAR_ROWS)
+def is_head(name: str) -> bool:
+    """Whether a model may have a hidden part."""
+    return model_of(name).part == "head"

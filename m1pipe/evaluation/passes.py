@@ -1,28 +1,27 @@
 """Which folds are fitted together, and all their heads in one pass over the rows."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from m1pipe.console import log, progress
-from m1pipe.evaluation.cost import fold_bytes, memory_bytes
-from m1pipe.evaluation.ladder import base_row, has_own_term, head_config, is_head
+from m1pipe.evaluation.cost import fits, fold_bytes, memory_bytes
+from m1pipe.evaluation.inputs import FoldInputs
+from m1pipe.evaluation.ladder import GENES, model_of
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.rows import SUBSET, Fold
+from m1pipe.evaluation.rows import Fold, head_jobs
 from m1pipe.evaluation.shares import ShareKey
-from m1pipe.evaluation.variants import variant_of
+from m1pipe.heads.fit import Design, HeadJob, fit_heads
+from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.train import PassFile
 from m1pipe.settings import parse_bytes
-from m1pipe.training.added import AddedRows
-from m1pipe.training.fit_heads import FEW_ROWS
-from m1pipe.training.fit_stacks import PassFile, fit_heads
-from m1pipe.training.fitted_head import FittedHead
 from m1pipe.training.signals import StopFlag
-from m1pipe.training.stack_pass import Design, HeadJob
 
-_PASS_NAME = re.compile(r"_r(\d+)_f(\d+)-(\d+)(?:_n(\d+))?_\d+")
+Fitted = tuple[FittedHead, np.ndarray]
+_PASS_NAME = re.compile(r"_r(\d+)_f(\d+)-(\d+)(?:_n(\d+))?_[a-z]+\d+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +32,14 @@ class OpenShare:
     ----------
     repeat, fold : int
     split : Fold
-    inputs : mapping of str to sequence of ndarray or None
-        Of every row, from `m1pipe.evaluation.inputs.fold_inputs`.
-    trained : mapping of str to list of dict
-        Facts about the encoders that were trained in the fold.
-    added : mapping of str to sequence of AddedRows
-        Of the rows that are trained on more than the training rows, one a seed.
+    inputs : FoldInputs
+        What the models are fitted to.
     """
 
     repeat: int
     fold: int
     split: Fold
-    inputs: Mapping[str, Sequence[np.ndarray | None]]
-    trained: dict[str, list[dict[str, Any]]]
-    added: Mapping[str, Sequence[AddedRows]] = field(default_factory=dict)
+    inputs: FoldInputs
 
 
 def passes(problem: Problem, wanted: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
@@ -110,52 +103,45 @@ def fit_opened(
     *,
     kept: PassFile | None = None,
     stop: StopFlag | None = None,
-) -> list[dict[str, list[FittedHead]]]:
-    """Train the heads of feed-forward rows of some folds of one repeat.
-
-    A row with a term of the targets' own genes has the head of the row without it. Left to
-    `fit_row`, one by one: all heads where few of the rows are trained on or settings are tried,
-    those with own genes where no rows are held out, and those with added rows and their controls.
+) -> list[dict[str, list[Fitted]]]:
+    """Fit the heads of all models of some folds of one repeat.
 
     Returns
     -------
-    list of dict of str to list of FittedHead
-        For every share, by row, one head a seed.
+    list of dict of str to list of (FittedHead, ndarray)
+        For every share, by `m1pipe.evaluation.rows.fitted_as`, one head a seed with what it was
+        fitted to, of all samples.
     """
-    split, config = shares[0].split, problem.config
-    n_train = min(share.split.train.size for share in shares)
-    rows = [row for row in problem.ladder if _has_plain_head(row, problem, n_train)]
-    if not rows or SUBSET * n_train < split.targets.n or config.tune:
-        return [{} for _ in shares]
-    places = [
-        (i, base, X)
-        for base in dict.fromkeys(base_row(row) for row in rows)
-        for i, share in enumerate(shares)
-        for X in share.inputs[base]
-        if X is not None
-    ]
-    jobs = [
-        HeadJob(X, head_config(base, config), shares[i].split.train, shares[i].split.seed)
-        for i, base, X in places
-    ]
-    design = Design(split.targets, split.order_seed, split.order, split.strata, split.groups)
-    log.info("heads: %d of %d folds in one pass", len(jobs), len(shares))
-    bar: Any = progress(total=config.head.epochs, label="heads", unit="epoch")
+    split = shares[0].split
+    wanted = fits(problem)
+    places, jobs = [], []
+    for i, share in enumerate(shares):
+        for key, name in wanted.items():
+            own = jobs_of(name, share, problem)
+            jobs += own
+            places += [(i, key)] * len(own)
+    found: list[dict[str, list[Fitted]]] = [{} for _ in shares]
+    if not jobs:
+        return found
+    design = Design(split.targets, split.order_seed, split.order, split.groups)
+    log.info("%d heads (%d models x %d folds) in one pass", len(jobs), len(wanted), len(shares))
+    bar: Any = progress(total=None, label="heads", unit="epoch")
     with bar:
         heads = fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=lambda _: bar.update())
-    found: list[dict[str, list[FittedHead]]] = [{} for _ in shares]
-    for (i, base, _), head in zip(places, heads, strict=True):
-        for row in rows:
-            if base_row(row) == base:
-                found[i].setdefault(row, []).append(head)
+    for (i, key), job, head in zip(places, jobs, heads, strict=True):
+        found[i].setdefault(key, []).append((head, job.X))
     return found
 
 
-def _has_plain_head(row: str, problem: Problem, n_train: int) -> bool:
-    """Whether a row is a head, or one with a term that can be added to it afterwards."""
-    if not is_head(row) or variant_of(row) is not None:
-        return False
-    if not has_own_term(row, problem.config):
-        return True
-    held_out = head_config(base_row(row), problem.config).validation > 0
-    return held_out and n_train >= FEW_ROWS
+def jobs_of(name: str, share: OpenShare, problem: Problem) -> list[HeadJob]:
+    """What is to be fitted for a model of a share, one a seed."""
+    inputs = share.inputs
+    return head_jobs(
+        name,
+        inputs.arrays[model_of(name).inputs],
+        share.split,
+        problem.config,
+        genes=inputs.arrays[GENES][0] if GENES in inputs.arrays else None,
+        covariance=inputs.covariance,
+        added=inputs.added.get(name, ()),
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from m1pipe.evaluation.ladder import OWN_SUFFIX, base_row
+from m1pipe.evaluation.ladder import OWN_SUFFIX, without_own_gene
 from m1pipe.evaluation.rows import Fold, train_mean
 
 Pair = tuple[str, str]
@@ -121,7 +121,7 @@ class TargetTally:
 
 def target_pairs(family: Sequence[Pair], ladder: Sequence[str]) -> list[Pair]:
     """The declared pairs, and every row with own genes against the one without."""
-    own = [(row, base_row(row)) for row in ladder if row.endswith(OWN_SUFFIX)]
+    own = [(row, without_own_gene(row)) for row in ladder if row.endswith(OWN_SUFFIX)]
     return [*family, *(pair for pair in own if pair[0] != pair[1] and pair[1] in ladder)]
 
 

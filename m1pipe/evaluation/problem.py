@@ -18,11 +18,9 @@ from m1pipe.evaluation.augment import Generator, refuse_conditional, refuse_unfi
 from m1pipe.evaluation.design import encoder_conditioned
 from m1pipe.evaluation.ladder import (
     ALL_ROWS,
-    OWN_GENE,
-    OWN_SUFFIX,
-    base_row,
     ladder,
     linear_rival,
+    model_of,
 )
 from m1pipe.evaluation.missing import count_missing
 from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
@@ -124,7 +122,9 @@ class Problem:
 
     def n_seeds(self, row: str) -> int:
         """Models fitted for one row in one fold."""
-        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(base_row(row), 1)
+        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(
+            model_of(row).inputs, 1
+        )
 
     @property
     def least_train(self) -> int:
@@ -282,7 +282,7 @@ def _own_genes(
             "head: own_gene expects a column gene_id of Y's annotations that names genes of X; "
             "found none: add it (m1pipe convert --var), or use --head plain"
         )
-    wanted = any(row == OWN_GENE or row.endswith(OWN_SUFFIX) for row in names)
+    wanted = any(model_of(name).own_gene for name in names)
     if columns is None or not (wanted or config.head.own_gene):
         return None
     return read_own_genes(columns, matrix, rows)

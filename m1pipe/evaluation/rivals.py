@@ -17,8 +17,8 @@ from m1pipe.atomic import write_json
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError
-from m1pipe.evaluation.linear import fit_ridge
-from m1pipe.evaluation.logistic import LogisticFit, fit_logistic
+from m1pipe.heads.logistic import LogisticFit, fit_logistic
+from m1pipe.heads.ridge import fit_ridge
 from m1pipe.pca import fit_pca
 
 MOST_DIRECTIONS = 512
@@ -86,7 +86,7 @@ def fit_rivals(
         Genes of the labelled samples, in the model's order and units.
     targets : Targets
     groups : ndarray, shape (n_samples,), optional
-        Kept together by the inner folds that choose the penalty of a logistic row.
+        Left out together where the penalty is chosen.
     seed : int
 
     Returns
@@ -102,7 +102,7 @@ def fit_rivals(
     scores, directions = pca.scores(Z), pca.components.T
     if targets.kind == "regression":
         constant = targets.values.mean(axis=0, dtype=np.float64)
-        linear = fit_ridge(scores, targets.values)
+        linear = fit_ridge(scores, targets.values, groups=groups)
         coef, intercept, alpha = linear.coef, linear.intercept, linear.alpha
     else:
         constant = _frequencies(targets)

@@ -1,8 +1,7 @@
 """Settings of in-fold encoders chosen within each training fold, where no test row is looked at.
 
-For the choice, encoders are trained without the inner validation rows of the fold, whose loss under
-a head of the usual settings decides; then an encoder of the settings that won is trained on all
-training rows.
+For the choice, encoders and heads of the usual settings are trained without some training rows,
+whose loss decides; then an encoder of the settings that won is trained on all training rows.
 """
 
 from dataclasses import replace
@@ -14,10 +13,12 @@ import numpy as np
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.splits import inner_split
+from m1pipe.evaluation.augment import FEW_ROWS
+from m1pipe.evaluation.metrics import per_sample_loss
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow, own_columns_of, train_in_fold
-from m1pipe.evaluation.rows import Fold, inner_loss
-from m1pipe.training.fit_heads import FEW_ROWS, fit_head
+from m1pipe.evaluation.rows import Fold
+from m1pipe.heads.fit import fit_head
 from m1pipe.training.signals import StopFlag
 
 
@@ -90,7 +91,7 @@ def tune_encoder(
     )
     seen = _without(problem, rows, held_out)
     losses = [
-        _inner_loss(replace(row, configs=(c,)), problem, split, X, seen=seen, stop=stop)
+        _held_out_loss(replace(row, configs=(c,)), problem, split, X, held_out, seen, stop)
         for c in tried
     ]
     won = tried[int(np.argmin(losses))]
@@ -112,16 +113,16 @@ def _without(problem: Problem, rows: np.ndarray, held_out: np.ndarray) -> np.nda
     return rows[~out]
 
 
-def _inner_loss(
+def _held_out_loss(
     row: EncoderRow,
     problem: Problem,
     split: Fold,
     X: np.ndarray,
-    *,
+    held_out: np.ndarray,
     seen: np.ndarray,
     stop: StopFlag | None,
 ) -> float:
-    """Inner validation loss of a head on an encoder that has not seen those rows."""
+    """Loss of a head on rows that neither it nor its encoder has seen."""
     gaps = problem.n_missing > 0
     (encoder,) = train_in_fold(
         row, problem.matrix, seen, groups=problem.all_groups, gaps=gaps, stop=stop
@@ -130,16 +131,18 @@ def _inner_loss(
     levels = own_columns_of(encoder, X[rows], problem.matrix)
     codes = _part(encoder.codes(problem.matrix, problem.rows), rows)
     latents = encoder.encode_array(levels, codes)
+    targets, is_out = split.targets.take(rows), np.isin(rows, held_out)
     head = fit_head(
         latents,
-        split.targets.take(rows),
+        targets,
         problem.config.head,
-        rows=np.arange(rows.size),
+        rows=np.flatnonzero(~is_out),
         seed=split.seed,
-        strata=_part(split.strata, rows),
+        scale="one",
         groups=_part(split.groups, rows),
     )
-    return inner_loss(head)
+    predicted = head.predict(latents[is_out])
+    return float(per_sample_loss(targets.kind, predicted, targets.values[is_out]).mean())
 
 
 def _part(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

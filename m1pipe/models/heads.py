@@ -15,29 +15,112 @@ from m1pipe.models.mlp import MLP
 
 
 class Head(nn.Module):
-    """Linear layers with ReLU between them; no batch norm.
+    """A linear map, a hidden part, or both added up.
 
     Parameters
     ----------
     n_in, n_out : int
         Numbers of inputs and outputs.
-    widths : sequence of int
-        Widths of the hidden layers; none makes a linear head.
+    widths : sequence of int or None
+        Widths of the hidden layers, with ReLU between them and no batch norm; () makes a linear
+        hidden part, None leaves it out.
     dropout : float
         Probability of dropping a hidden unit while training.
+    linear : bool
+        Whether a linear map of the inputs stands beside the hidden part.
+
+    Raises
+    ------
+    ValueError
+        If neither part is there.
     """
 
     def __init__(
-        self, n_in: int, n_out: int, widths: Sequence[int], *, dropout: float = 0.0
+        self,
+        n_in: int,
+        n_out: int,
+        widths: Sequence[int] | None,
+        *,
+        dropout: float = 0.0,
+        linear: bool = False,
     ) -> None:
         super().__init__()
-        self.hidden = MLP(n_in, widths, activation="relu", dropout=dropout)
-        self.output = Linear(self.hidden.n_out, n_out)
+        if widths is None and not linear:
+            raise ValueError("a head needs a hidden or a linear part")
+        self.n_out = n_out
+        self.hidden: MLP | None = None
+        self.output: Linear | None = None
+        if widths is not None:
+            self.hidden = MLP(n_in, widths, activation="relu", dropout=dropout)
+            self.output = Linear(self.hidden.n_out, n_out)
+        self.linear: Linear | None = None
+        if linear:
+            self.linear = _zero_linear(n_in, n_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels or logits, shape (n_samples, n_out), of inputs of shape (n_samples, n_in)."""
-        out: Tensor = self.output(self.hidden(x))
-        return out
+        out = None if self.linear is None else self.linear(x)
+        if self.hidden is not None and self.output is not None:
+            added = self.output(self.hidden(x))
+            out = added if out is None else out + added
+        assert out is not None
+        found: Tensor = out
+        return found
+
+
+def _zero_linear(n_in: int, n_out: int) -> Linear:
+    """A linear map at zero, since its solution is given and not trained; `n_in` may be 0."""
+    with torch.random.fork_rng(devices=[]):
+        linear = Linear(1, n_out)
+    linear.in_features = n_in
+    linear.weight = nn.Parameter(torch.zeros(n_out, n_in))
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def mean_head(heads: Sequence[Head]) -> Head:
+    """One head whose hidden part gives the mean output of those of several heads of one shape.
+
+    The layers are put side by side: hidden widths add up, deeper layers are block-diagonal.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        With hidden layers and without linear parts.
+
+    Raises
+    ------
+    ValueError
+        If there are no hidden layers.
+    """
+    if len(heads) == 1:
+        return heads[0]
+    depths = list(zip(*(linear_layers(head) for head in heads), strict=True))
+    if len(depths) == 1:
+        raise ValueError("a mean of heads needs hidden layers to put side by side")
+    widths = [sum(layer.out_features for layer in layers) for layers in depths[:-1]]
+    with torch.random.fork_rng(devices=[]):
+        whole = Head(depths[0][0].in_features, heads[0].n_out, widths)
+    whole.to(depths[0][0].weight.device)
+    with torch.no_grad():
+        for depth, (own, layers) in enumerate(zip(linear_layers(whole), depths, strict=True)):
+            weights = [layer.weight for layer in layers]
+            biases = [layer.bias for layer in layers]
+            if depth == len(depths) - 1:
+                own.weight.copy_(torch.cat(weights, 1) / len(heads))
+                own.bias.copy_(torch.stack(biases).mean(0))
+            else:
+                own.weight.copy_(torch.block_diag(*weights) if depth else torch.cat(weights))
+                own.bias.copy_(torch.cat(biases))
+    return whole
+
+
+def linear_layers(head: Head) -> list[nn.Linear]:
+    """Layers of the hidden part, the output layer last."""
+    if head.hidden is None or head.output is None:
+        return []
+    hidden = [layer for layer in head.hidden if isinstance(layer, nn.Linear)]
+    return [*hidden, head.output]
 
 
 def head_loss(

@@ -3,13 +3,13 @@
 Every head keeps its own weights; nothing is shared but the arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from m1pipe.models.heads import Head
+from m1pipe.models.heads import Head, linear_layers
 
 
 class StackedHeads:
@@ -27,7 +27,7 @@ class StackedHeads:
     """
 
     def __init__(self, heads: Sequence[Head]) -> None:
-        depths = list(zip(*(_linear_layers(head) for head in heads), strict=True))
+        depths = list(zip(*(linear_layers(head) for head in heads), strict=True))
         self.matrices = [torch.stack([m.weight.detach() for m in layers]) for layers in depths]
         self.biases = [torch.stack([m.bias.detach() for m in layers]) for layers in depths]
         for tensor in self.tensors:
@@ -43,14 +43,16 @@ class StackedHeads:
         """How many heads there are."""
         return self.biases[0].shape[0]
 
-    def hidden(self, x: Tensor) -> Tensor:
+    def hidden(self, x: Tensor, keep: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Last hidden layer, (n_heads, n_rows, width), of inputs (n_heads, n_rows, n_in).
 
-        Rows are columns on the way, so that gradients of the matrices come as these lie.
+        Rows are columns on the way, so that gradients of the matrices come as these lie. `keep`
+        makes of every layer, (n_heads, width, n_rows), what dropout leaves of it.
         """
         x = x.transpose(1, 2)
         for matrix, bias in zip(self.matrices[:-1], self.biases[:-1], strict=True):
             x = torch.baddbmm(bias[:, :, None], matrix, x).relu()
+            x = x if keep is None else keep(x)
         return x.transpose(1, 2).contiguous()
 
     def output(self, hidden: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ class StackedHeads:
 
 def set_weights(head: Head, weights: Sequence[Tensor]) -> None:
     """Give a head the weights that `StackedHeads.weights_of` took: matrices, then biases."""
-    layers = _linear_layers(head)
+    layers = linear_layers(head)
     with torch.no_grad():
         for layer, matrix, bias in zip(layers, weights, weights[len(layers) :], strict=False):
             layer.weight.copy_(matrix)
@@ -110,7 +112,3 @@ def stacked_loss(
         flat = F.cross_entropy(output.flatten(0, 1), target.flatten(), reduction="none")
         loss = flat.view(target.shape)
     return loss if class_weight is None else loss * class_weight.gather(1, target)
-
-
-def _linear_layers(head: Head) -> list[nn.Linear]:
-    return [layer for layer in head.modules() if isinstance(layer, nn.Linear)]

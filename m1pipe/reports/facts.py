@@ -184,33 +184,63 @@ def encoders(result: CrossvalResult) -> Table | None:
 
 
 def chosen(result: CrossvalResult) -> Table | None:
-    """Settings that won in every fold, where several were tried."""
+    """What inner folds chose for every model, over the test folds."""
     lines = result.info.get("chosen") or []
-    if not lines:
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        by_model.setdefault(str(line["row"]), []).append(line)
+    if not by_model:
         return None
     rows = []
-    for line in lines:
-        head = line.get("head") or {}
-        tried = [str(part["n_tried"]) for part in (line, head) if part.get("n_tried")]
+    for model in (m for m in result.models if m in by_model):
+        own = by_model[model]
+        heads = [line.get("head") or {} for line in own]
+        settings = [
+            f"{name} {found}"
+            for name, found in (
+                ("latent", _spread([line.get("n_latent") for line in own])),
+                ("beta", _spread([line.get("beta") for line in own])),
+                ("share of latents", _spread([head.get("share") for head in heads])),
+                ("power", _spread([head.get("power") for head in heads])),
+                ("own-gene penalty", _spread([head.get("own_penalty") for head in heads])),
+                ("hidden", _spread([_joined(head.get("hidden")) for head in heads])),
+                ("learning rate", _spread([head.get("lr") for head in heads])),
+            )
+            if found
+        ]
+        kept = [int(head.get("epochs") or 0) for head in heads]
         rows.append(
             [
-                str(line["row"]),
-                f"{line['repeat'] + 1}.{line['fold'] + 1}",
-                " + ".join(tried),
-                str(line.get("n_latent", _DASH)),
-                f"{line['beta']:g}" if "beta" in line else _DASH,
-                ", ".join(map(str, head["hidden"])) if head else _DASH,
-                f"{head['lr']:g}" if head else _DASH,
+                model,
+                _spread([head.get("alpha") for head in heads]) or _DASH,
+                f"{sum(epochs > 0 for epochs in kept)} of {len(kept)}",
+                _spread([epochs for epochs in kept if epochs]) or _DASH,
+                "; ".join(settings) or _DASH,
             ]
         )
     return Table(
-        caption="Settings that won on the inner validation rows of every fold.",
-        head=["model", "repeat.fold", "tried", "latent", "beta", "hidden", "learning rate"],
+        caption="What inner folds of the training rows chose for every model.",
+        head=["model", "penalty", "network kept in", "its epochs", "other settings"],
         rows=rows,
-        note="Tried: settings of the encoder, and of the head on the one that won. Test rows had "
-        "no part in it.",
+        note="From the lowest to the highest over test folds; first seed. Share of "
+        "latents: how much they count beside the genes (0: the genes alone, 1: the latents "
+        "alone). Test rows had no part in it.",
         folded=len(rows) > _MOST_RUNS,
     )
+
+
+def _joined(widths: Sequence[int] | None) -> str | None:
+    return None if not widths else "-".join(map(str, widths))
+
+
+def _spread(values: Sequence[Any]) -> str:
+    """Lowest to highest of what is known; nothing where nothing is."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    ends = (min(known), max(known)) if not isinstance(known[0], str) else (known[0], known[-1])
+    low, high = (v if isinstance(v, str) else f"{float(v):.3g}" for v in ends)
+    return low if low == high else f"{low} to {high}"
 
 
 def _encoder_row(result: CrossvalResult, name: str, run: Mapping[str, Any]) -> list[str]:

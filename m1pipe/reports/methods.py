@@ -93,7 +93,7 @@ def _representation(result: CrossvalResult, citations: Citations) -> str:
     return (
         f"Latent features were taken from {listing(kinds)} {citations.cite('vae')}; the encoders "
         "were frozen and the posterior means of the labelled samples were given to a "
-        f"feed-forward network (the latent-feature discriminative model M1 {citations.cite('m1')})."
+        f"discriminative model (the latent-feature discriminative model M1 {citations.cite('m1')})."
     )
 
 
@@ -147,7 +147,7 @@ def _in_units(units: Any) -> str:
 
 
 def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
-    """The feed-forward heads, the same for every row."""
+    """The heads, the same for every model."""
     head = settings.get("head") or {}
     if not head:
         return ""
@@ -156,24 +156,33 @@ def _heads(result: CrossvalResult, settings: Mapping[str, Any]) -> str:
             "Feed-forward networks had the published sizes (256 and 32 hidden units on genes, "
             "32 on latents) on inputs that were not standardised."
         )
-    widths = " and ".join(str(w) for w in head.get("hidden", ())) or "no"
-    text = (
-        f"Every feed-forward network had {widths} hidden units, a learning rate of {head['lr']:g}"
+    levels = result.info.get("kind") == "regression"
+    exact = (
+        "ridge regression, its penalty by leave-one-out"
+        if levels
+        else ("penalised logistic regression, its penalty by inner folds")
     )
+    if levels and result.info.get("n_groups"):
+        exact = "ridge regression, its penalty by leaving out one group after another"
+    start = (
+        f"Every model is a {exact}, on inputs that were scaled by the training rows (genes each "
+    )
+    start += "by its own spread, latents and PCA scores all by one number)"
+    widths = " and ".join(str(w) for w in head.get("hidden", ()))
+    if not widths:
+        return start + "."
+    start += ". Beside it stands a network that starts at zero and is kept for as many epochs as "
+    start += "lowered the loss on inner folds of the training rows, or left out. "
+    text = f"{start}Networks had {widths} hidden units, a learning rate of {head['lr']:g}"
     if (result.info.get("n_settings") or 1) > 1:
         text = (
-            "Width and learning rate of every feed-forward network were chosen among "
-            f"{result.info['n_settings']} settings by its loss on the inner validation rows of "
-            "each training fold (nested)"
+            f"{start}Width and learning rate of every network were chosen among "
+            f"{result.info['n_settings']} settings by its loss on inner folds of each training "
+            "fold (nested)"
         )
         if any("n_latent" in line for line in result.info.get("chosen") or []):
             text += ", after latent size and KL weight of the encoders in the same way"
     text += f", batches of {head['batch_size']} and at most {head['epochs']} epochs"
-    if head.get("standardize"):
-        text += "; its inputs were standardised by the training rows"
-    if head.get("patience") and head.get("validation"):
-        share = f"{head['validation'] * 100:g} %"
-        text += f"; training stopped early on {share} of the training rows held out"
     return text + "."
 
 
@@ -189,7 +198,8 @@ def _augmentation(info: Mapping[str, Any]) -> str:
         f"steps on ({LAWS[info.get('augment_sampler', 'gmm')]}); classes were {to}"
         f"{'' if augment == 'balance' else ' their size'}. As controls "
         "as many of these rows were drawn again with replacement (_bootstrap), or classes weighed "
-        "alike in the loss (_weighted). Early stopping and scaling saw real training rows only."
+        "alike in the loss (_weighted). Scaling and the choice of settings saw real training rows "
+        "only."
     )
 
 

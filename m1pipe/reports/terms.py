@@ -10,7 +10,7 @@ HEADLINE_TEST = "nadeau_bengio"
 ALPHA = 0.05
 ENOUGH_SEEDS = 3
 RECOMMENDED_REPEATS = 5
-OWN_SUFFIX = "_gene"
+OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ MODELS = {
     "ridge_gene": "ridge regression on the genes, and the isoform's own gene beside it",
     "ridge": "ridge regression on the genes",
     "logistic": "penalised logistic regression on the genes",
-    "pca_ridge": "ridge regression on PCA scores",
-    "pca_logistic": "penalised logistic regression on PCA scores",
-    "raw": "feed-forward network on the genes",
-    "pca": "feed-forward network on PCA scores (rows and width of the encoder)",
-    "pca_fold": "feed-forward network on PCA scores (fitted on the training fold)",
+    "ridge_prior": "ridge regression on the genes, the covariance of the PCA's samples as prior",
+    "logistic_prior": "penalised logistic regression on the genes, the covariance of the PCA's "
+    "samples as prior",
+    "raw": "linear model and network on the genes",
+    "pca": "linear model and network on PCA scores (rows and width of the encoder)",
+    "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
 }
 
 
@@ -121,16 +122,27 @@ def loss_label(metric: str, target_units: object) -> str:
 
 
 def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
-    """What a model of the ladder is; those on encoders by their width and weight of the KL."""
+    """What a model is; those on encoders by their width and weight of the KL."""
     suffix = variant_of(name)
     if name not in encoders and suffix is not None:
         return f"{model_label(plain_row(name), encoders)}, {_VARIANTS[suffix]}"
     base = name.removesuffix(OWN_SUFFIX)
     if name not in MODELS and base != name and (base in encoders or base in MODELS):
         return f"{model_label(base, encoders)}, and the isoform's own gene beside it"
+    for end, linear in ((RIDGE_SUFFIX, "the genes and "), (LINEAR_SUFFIX, "")):
+        inputs = name.removesuffix(end)
+        if inputs != name and (inputs in encoders or inputs in MODELS):
+            return f"penalised linear model on {linear}{_inputs_label(inputs, encoders)}"
     if name not in encoders:
         return MODELS.get(name, "")
+    return f"linear model and network on {_inputs_label(name, encoders)}"
+
+
+def _inputs_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
+    """What a model is fitted to."""
+    if name not in encoders:
+        return "PCA scores"
     width, beta = encoders[name].get("n_latent"), encoders[name].get("beta")
     kind = "an autoencoder" if beta == 0 else "a variational autoencoder"
     units = f" ({width} latent units)" if width else ""
-    return f"feed-forward network on the latent means of {kind}{units}"
+    return f"the latent means of {kind}{units}"

@@ -17,13 +17,13 @@ from m1pipe.evaluation.augment import (
     make_request,
     refuse_conditional,
     refuse_unfit,
-    stepped_rows,
     synthesize,
 )
+from m1pipe.heads.added import AddedRows
+from m1pipe.heads.inner import stepped_rows
 from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.calibration import calibrated_samples
-from m1pipe.training.added import AddedRows
 
 COLUMN = "class"
 MOST_LATENT = 16
@@ -149,13 +149,9 @@ def added_to_fit(data: Labelled, config: FitConfig) -> AddedRows | None:
         return None
     refuse_unfit(data.targets.kind, data.rows.size)
     refuse_conditional("the encoder", None if data.encoder is None else data.encoder.config)
-    rows = stepped_rows(
-        np.arange(data.rows.size),
-        config.head.validation,
-        config.seed,
-        strata=data.strata,
-        groups=data.groups,
-    )
+    everything = np.arange(data.rows.size)
+    validation = config.head.validation
+    rows = stepped_rows(data.targets, everything, data.groups, config.seed, validation)
     recipe = data.aligned.recipe
     request = make_request(
         data.genes(),

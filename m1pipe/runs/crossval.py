@@ -21,6 +21,7 @@ from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.evaluation.tables import ladder_table
+from m1pipe.heads.train import PassFile
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
 from m1pipe.runs.augment import train_generator
@@ -36,7 +37,6 @@ from m1pipe.runs.shares import (
 )
 from m1pipe.settings import to_dict
 from m1pipe.training.device import choose_threads, threads
-from m1pipe.training.fit_stacks import PassFile
 from m1pipe.training.signals import StopFlag
 
 SHARES = "shares"

@@ -21,7 +21,7 @@ README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
 HEAD_EPOCHS = 60  # more changes no loss by a thousandth here, and the demo is to take minutes
 SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
-ROWS = ("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca", "gene", "ridge_gene")
+ROWS = ("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene")
 
 
 def run_demo(

@@ -18,7 +18,7 @@ from m1pipe.predictor import Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.augment import added_to_fit
 from m1pipe.runs.card import CARD_FILE
-from m1pipe.runs.head_card import head_card
+from m1pipe.runs.head_card import describe_head, head_card
 from m1pipe.runs.provenance import make_provenance
 
 SAMPLES = "samples.csv"
@@ -79,8 +79,7 @@ def run_fit(
     if encoder is not None:
         inputs["encoder"] = Path(encoder) / "model.safetensors"
     head = predictor.head
-    n_outputs = head.module.output.out_features
-    n_threads = head_threads(head.scaler.location.size, n_outputs, config)
+    n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
     with atomic_folder(out, force=force) as temporary:
         predictor.save(temporary)
@@ -115,13 +114,12 @@ def _line(out: Path, predictor: Predictor, seconds: float) -> str:
     what = "classes" if predictor.is_classes else "targets"
     more = f"{sum(predictor.added.values()):,} synthetic samples added, " if predictor.added else ""
     features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
-    best = head.history.rows[head.n_epochs - 1]
     error = ""
-    if "val_loss" in best:
+    if "inner_loss" in head.chosen:
         kind = "squared error as a share of the variance"
         name = kind if head.kind == "regression" else "log loss"
-        error = f"inner validation {name} {best['val_loss']:.3f}, "
+        error = f"{name} on held-out samples {head.chosen['inner_loss']:.3f}, "
     return (
         f"{out}: {len(head.names):,} {what} from {features}, {more}{error}"
-        f"{head.n_epochs} epochs, {seconds:.0f} s"
+        f"{describe_head(head)}, {seconds:.0f} s"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.encoder.summary import health
+from m1pipe.heads.fitted import FittedHead
 from m1pipe.predictor import Predictor
 from m1pipe.runs.card import as_table, input_rows, number, units_text
 
@@ -39,7 +40,7 @@ def head_card(
     quoted = json.dumps(folder, ensure_ascii=False)
     sections = (
         f"# Model card: {Path(folder).resolve().name}\n\n"
-        f"A feed-forward head that predicts {len(predictor.head.names):,} {what} from {features}. "
+        f"A head that predicts {len(predictor.head.names):,} {what} from {features}. "
         f"Fitted by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n"),
         "## Data\n\n" + as_table(_data(predictor, provenance, n_samples)),
@@ -49,6 +50,23 @@ def head_card(
         f"    m1pipe evaluate {quoted} --x x.h5ad {_labels(predictor)} --out outside\n",
     )
     return "\n".join(sections)
+
+
+def describe_head(head: FittedHead) -> str:
+    """What a head is: the linear map, the network, or both.
+
+    Parameters
+    ----------
+    head : FittedHead
+    """
+    name = "ridge" if head.kind == "regression" else "logistic regression"
+    if head.module.linear is None:
+        return f"a network of {head.chosen['epochs']} epochs" if head.chosen else "a network"
+    if head.is_linear:
+        return f"{name}; no network was kept"
+    n, epochs = head.chosen["n_seeds"], head.chosen["epochs"]
+    networks = "a network" if n == 1 else f"the mean of {n} networks"
+    return f"{name} and {networks} of {epochs} epoch{'s' * (epochs > 1)}"
 
 
 def _data(
@@ -73,18 +91,16 @@ def _data(
 
 
 def _training(predictor: Predictor, provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """How long, how well on the rows that stopped it, from which seed."""
+    """What was chosen, how well it does on samples held out of it, from which seed."""
     head, config = predictor.head, predictor.config
-    widths = ",".join(map(str, config.head.hidden)) or "none"
     own = "" if predictor.own_genes is None else ", with each target's own gene"
-    yield "network", f"hidden layers {widths}{own}"
-    best = head.history.rows[head.n_epochs - 1]
-    early = f"of {len(head.history.rows)}" if len(head.history.rows) != head.n_epochs else "all"
-    yield "epochs", f"{head.n_epochs} ({early})"
+    yield "head", describe_head(head) + own
+    if "alpha" in head.chosen:
+        yield "penalty of the linear part", number(head.chosen["alpha"])
     unit = "share of the variance" if head.kind == "regression" else "nats"
-    if "val_loss" in best:
-        yield "inner validation loss", f"{number(best['val_loss'])} ({unit})"
-    yield "training loss", f"{number(best['train_loss'])} ({unit})"
+    for name, label in (("inner_loss", "loss"), ("inner_loss_linear", "loss without a network")):
+        if name in head.chosen:
+            yield f"{label} on held-out samples", f"{number(head.chosen[name])} ({unit})"
     if predictor.errors is not None:
         yield "prediction intervals", f"from {config.conformal:.0%} of the samples, set aside"
     yield "seed", str(config.seed)
@@ -100,8 +116,9 @@ def _limits(predictor: Predictor) -> Iterator[str]:
         "model's (the others stand at their training mean)."
     )
     yield (
-        "The validation loss chose the epoch, and is no test: `m1pipe crossval` says how good such "
-        "a model is beside simpler ones, `m1pipe evaluate` how good this one is on outside samples."
+        "The loss on held-out samples chose the settings, and is no test: `m1pipe crossval` says "
+        "how good such a model is beside simpler ones, `m1pipe evaluate` how good this one is on "
+        "outside samples."
     )
     if predictor.is_classes:
         yield "It knows no other classes: a sample of none of them is given one all the same."

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from m1pipe.training.conformal import LEVELS, half_widths
 from scipy import stats
 from sklearn.impute import SimpleImputer
 
@@ -17,10 +18,9 @@ from m1pipe.cli.main import cli
 from m1pipe.config import FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
-from m1pipe.evaluation.linear import fit_ridge
 from m1pipe.evaluation.rivals import fit_rivals, load_rivals
+from m1pipe.heads.ridge import fit_ridge
 from m1pipe.predictor import fit_predictor, load_predictor
-from m1pipe.training.conformal import LEVELS, half_widths
 
 QUICK = HeadConfig(hidden=(16,), epochs=25, lr=0.01)
 Pair = dict[str, anndata.AnnData]

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,15 +7,38 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
+from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
-from m1pipe.evaluation.ladder import head_config, ladder, linear_rival, tuned_settings
+from m1pipe.evaluation.ladder import (
+    head_config,
+    ladder,
+    linear_rival,
+    model_of,
+    tuned_settings,
+)
 from m1pipe.evaluation.representations import EncoderRow, resolve_encoders
-from m1pipe.evaluation.rows import Fold, fit_row, train_mean
-from m1pipe.training.fit_heads import fit_head
+from m1pipe.evaluation.rows import (
+    Fold,
+    RowFit,
+    constant_row,
+    dead_share,
+    fitted_as,
+    head_jobs,
+    predict_row,
+    train_mean,
+)
+from m1pipe.heads.fit import Design, fit_heads
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
 TRAIN, TEST = np.arange(70), np.arange(70, 100)
+
+
+def fit_row(name: str, X: np.ndarray, fold: Fold, config: CrossvalConfig, **more: Any) -> RowFit:
+    """Fit one model alone, as a comparison fits many."""
+    (job,) = head_jobs(name, [X], fold, config, **more)
+    design = Design(fold.targets, fold.order_seed, fold.order, fold.groups)
+    return predict_row(name, fit_heads([job], design)[0], job.X, fold)
 
 
 @pytest.fixture
@@ -48,32 +72,67 @@ def encoder_row(name: str, *, in_fold: bool) -> EncoderRow:
 def test_the_ladder_of_levels_and_of_classes() -> None:
     vae, ae = encoder_row("vae", in_fold=False), encoder_row("ae", in_fold=True)
     assert ladder("regression", [vae, ae], None) == (
-        *("mean", "ridge", "pca_ridge", "raw", "pca"),
-        *("vae", "ae"),
+        *("mean", "ridge", "pca_linear", "raw", "pca"),
+        *("vae_linear", "vae_ridge", "ae_linear", "ae_ridge", "vae", "ae"),
     )
-    assert ladder("regression", [ae], None)[-2:] == ("pca_fold", "ae")
-    for kind in ("binary", "multiclass"):
-        assert ladder(kind, [vae], None) == ("prior", "logistic", "raw", "pca", "vae")
-    rows = ("prior", "logistic", "pca_logistic", "raw", "pca", "vae")
-    assert ladder("multilabel", [vae], None) == rows
+    assert ladder("regression", [ae], None) == (
+        *("mean", "ridge", "pca_fold_linear", "raw", "pca_fold", "ae_linear", "ae_ridge", "ae"),
+    )
+    for kind in ("binary", "multiclass", "multilabel"):
+        assert ladder(kind, [vae], None) == (
+            *("prior", "logistic", "pca_linear", "raw", "pca", "vae_linear", "vae_ridge", "vae"),
+        )
 
 
-def test_rows_can_be_chosen_but_the_yardstick_and_the_encoders_stay() -> None:
+def test_models_can_be_chosen_but_the_yardstick_and_the_encoders_stay() -> None:
     vae = encoder_row("vae", in_fold=False)
     assert ladder("regression", [vae], ["raw"]) == ("mean", "raw", "vae")
-    assert ladder("binary", [vae], ["pca_logistic", "pca_fold"]) == (
-        *("prior", "pca_logistic", "pca_fold"),
+    assert ladder("binary", [vae], ["pca_linear", "pca_fold"]) == (
+        *("prior", "pca_linear", "pca_fold"),
         "vae",
     )
+    assert ladder("regression", [vae], ["ridge_prior"]) == ("mean", "ridge_prior", "vae")
+
+
+@pytest.mark.parametrize("old", ["pca_ridge", "pca_logistic"])
+def test_names_of_version_0_1_are_understood(old: str) -> None:
+    kind = "regression" if old == "pca_ridge" else "binary"
+    frozen, in_fold = (encoder_row("vae", in_fold=way) for way in (False, True))
+    assert ladder(kind, [frozen], [old])[1:] == ("pca_linear", "vae")
+    assert ladder(kind, [in_fold], [old])[1:] == ("pca_fold_linear", "vae")
+    assert linear_rival(kind, ["mean", "pca_linear"], old) == "pca_linear"
 
 
 @pytest.mark.parametrize(
-    ("kind", "asked", "named"),
-    [("regression", "logistic", "mean, ridge"), ("binary", "ridge", "prior, logistic")],
+    ("name", "inputs", "part"),
+    [
+        ("mean", "nothing", "constant"),
+        ("gene", "nothing", "linear"),
+        ("ridge", "genes", "linear"),
+        ("ridge_gene", "genes", "linear"),
+        ("raw", "genes", "head"),
+        ("pca_fold_linear", "pca_fold", "linear"),
+        ("vae", "vae", "head"),
+        ("vae_linear_gene", "vae", "linear"),
+        ("vae_ridge_gene", "vae", "linear"),
+        ("vae_augmented", "vae", "head"),
+        ("ridge_prior", "genes", "linear"),
+    ],
 )
-def test_a_row_that_is_not_of_this_ladder_is_refused(kind: str, asked: str, named: str) -> None:
-    with pytest.raises(InputError, match=f"expected some of {named}.*found {asked}"):
-        ladder(kind, [], [asked])
+def test_what_a_name_stands_for(name: str, inputs: str, part: str) -> None:
+    model = model_of(name)
+    assert (model.name, model.inputs, model.part) == (name, inputs, part)
+    assert model.own_gene == (name == "gene" or name.endswith("_gene"))
+    assert model.with_genes == ("vae_ridge" in name)
+    assert model.prior == name.endswith("_prior")
+
+
+def test_a_linear_model_is_the_linear_part_of_the_head_on_the_same_inputs() -> None:
+    found = {name: fitted_as(name, QUICK) for name in ("ridge", "pca_linear", "vae_linear", "gene")}
+    assert found == {"ridge": "raw", "pca_linear": "pca", "vae_linear": "vae", "gene": "gene"}
+    published = replace(QUICK, recipe="published")
+    assert fitted_as("ridge", published) == "ridge"
+    assert fitted_as("vae_ridge", QUICK) == "vae_ridge"
 
 
 def test_pca_needs_a_run() -> None:
@@ -86,12 +145,12 @@ def test_the_linear_rival_is_ridge_or_logistic_unless_declared() -> None:
     assert linear_rival("binary", ["prior", "logistic"], None) == "logistic"
     assert linear_rival("regression", ["mean", "raw"], None) is None
     assert linear_rival("regression", ["mean", "pca_ridge"], "pca_ridge") == "pca_ridge"
-    with pytest.raises(InputError, match="linear-rival: expected one of the rows mean, raw"):
+    with pytest.raises(InputError, match="linear-rival: expected one of the models mean, raw"):
         linear_rival("regression", ["mean", "raw"], "ridge")
 
 
 def test_names_of_rows_are_reserved() -> None:
-    for name in ("raw", "mean", "pca_ridge", "a/b", ""):
+    for name in ("raw", "mean", "pca_ridge", "vae_linear", "vae_ridge", "a/b", ""):
         with pytest.raises(InputError, match="encoder: expected a name"):
             resolve_encoders({name: EncoderConfig()}, reserved=("raw", "mean", "pca_ridge"))
 
@@ -104,8 +163,9 @@ def test_the_published_heads() -> None:
     published = replace(QUICK, recipe="published", head=HeadConfig())
     raw, vae = head_config("raw", published), head_config("vae", published)
     assert (raw.hidden, vae.hidden) == ((256, 32), (32,))
-    assert replace(raw, hidden=()) == replace(vae, hidden=())
+    assert replace(raw, hidden=(32,)) == vae
     assert (raw.standardize, raw.initialize_bias, raw.patience, raw.validation) == (0, 0, 0, 0)
+    assert not raw.linear and head_config("ridge", published).linear
     assert (raw.lr, raw.epochs, raw.batch_size) == (1e-3, HeadConfig().epochs, 64)
 
 
@@ -117,7 +177,7 @@ def test_train_mean_against_numpy(levels: Fold, classes: Fold) -> None:
 
 
 def test_the_constant_row_predicts_the_mean_of_all_training_rows(levels: Fold) -> None:
-    prediction = fit_row("mean", None, levels, QUICK).prediction
+    prediction = constant_row("mean", levels).prediction
     assert prediction.shape == (30, 3)
     np.testing.assert_allclose(prediction, np.tile(train_mean(levels), (30, 1)))
 
@@ -131,7 +191,7 @@ def test_ridge_is_scikit_learns_on_standardised_genes(levels: Fold, X: np.ndarra
     np.testing.assert_allclose(found, oracle.predict(scaler.transform(X[TEST])), atol=2e-3)
 
 
-@pytest.mark.parametrize("row", ["ridge", "pca_ridge", "raw", "vae"])
+@pytest.mark.parametrize("row", ["ridge", "pca_linear", "raw", "vae"])
 def test_a_level_row_never_looks_at_other_test_rows(row: str, levels: Fold, X: np.ndarray) -> None:
     before = fit_row(row, X, levels, QUICK).prediction
     spoilt_X, values = X.copy(), levels.targets.values.copy()
@@ -142,7 +202,7 @@ def test_a_level_row_never_looks_at_other_test_rows(row: str, levels: Fold, X: n
     assert not np.array_equal(after[10:], before[10:])
 
 
-@pytest.mark.parametrize("row", ["logistic", "pca_logistic", "raw", "vae"])
+@pytest.mark.parametrize("row", ["logistic", "pca_linear", "raw", "vae"])
 def test_a_class_row_never_looks_at_other_test_rows(row: str, classes: Fold, X: np.ndarray) -> None:
     before = fit_row(row, X, classes, QUICK).prediction
     spoilt_X, codes = X.copy(), classes.targets.values.copy()
@@ -153,10 +213,14 @@ def test_a_class_row_never_looks_at_other_test_rows(row: str, classes: Fold, X: 
     np.testing.assert_allclose(before.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_only_the_input_differs_between_feed_forward_rows(levels: Fold, X: np.ndarray) -> None:
-    predictions = [fit_row(row, X, levels, QUICK).prediction for row in ("raw", "pca", "ae", "vae")]
+def test_only_the_input_and_its_scale_differ_between_models(levels: Fold, X: np.ndarray) -> None:
+    predictions = [fit_row(row, X, levels, QUICK).prediction for row in ("pca", "ae", "vae")]
     for other in predictions[1:]:
         np.testing.assert_array_equal(other, predictions[0])
+    wide = X * np.float32([1, 1, 1, 1, 1, 50])
+    raw, pca = (fit_row(row, wide, levels, QUICK).prediction for row in ("raw", "pca"))
+    np.testing.assert_allclose(fit_row("raw", X, levels, QUICK).prediction, raw, atol=1e-4)
+    assert np.abs(raw - pca).max() > 0.01
 
 
 @pytest.mark.parametrize("row", ["ridge", "raw", "vae"])
@@ -174,21 +238,14 @@ def test_a_gene_constant_in_the_training_rows_does_not_blow_up(
 
 
 def test_a_dead_network_is_seen(levels: Fold, X: np.ndarray) -> None:
-    alive = fit_row("raw", X, levels, QUICK)
-    assert alive.dead_share < 0.5
+    assert fit_row("raw", X, levels, QUICK).dead_share < 0.5
     published = CrossvalConfig(recipe="published", head=HeadConfig(epochs=8))
     shifted = np.abs(X) * 1e4
-    dying = fit_row("raw", shifted, levels, published)
-    head = fit_head(
-        shifted,
-        levels.targets,
-        head_config("raw", published),
-        rows=TRAIN,
-        seed=levels.seed,
-        order_seed=levels.order_seed,
-        folds_order=levels.order,
-    )
-    assert dying.dead_share == pytest.approx(_dead_by_hand(head, shifted[TRAIN]))
+    (job,) = head_jobs("raw", [shifted], levels, published)
+    head = fit_heads([job], Design(levels.targets, levels.order_seed, levels.order))[0]
+    assert dead_share(head, shifted[TRAIN]) == pytest.approx(_dead_by_hand(head, shifted[TRAIN]))
+    linear = head_jobs("ridge", [X], levels, published)
+    assert dead_share(fit_heads(linear, Design(levels.targets, 0))[0], X) == 0
 
 
 def _dead_by_hand(head: object, X: np.ndarray) -> float:
@@ -205,20 +262,40 @@ def _dead_by_hand(head: object, X: np.ndarray) -> float:
 def test_own_genes_and_strata_lengthen_the_ladder() -> None:
     vae = encoder_row("vae", in_fold=False)
     assert ladder("regression", [vae], None, strata=True, own_genes=True) == (
-        *("mean", "stratum_mean", "ridge", "pca_ridge", "raw", "pca"),
-        *("gene", "ridge_gene", "pca_gene", "vae_gene", "vae"),
+        *("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca"),
+        *("gene", "ridge_gene", "pca_gene", "vae_gene", "vae_linear", "vae_ridge", "vae"),
     )
     assert ladder("regression", [vae], ["vae_gene"], own_genes=True) == ("mean", "vae_gene", "vae")
+    assert ladder("regression", [vae], ["vae_ridge_gene"], own_genes=True)[1] == "vae_ridge_gene"
     with pytest.raises(InputError, match="gene needs a column gene_id of Y's annotations"):
         ladder("regression", [vae], ["vae_gene"])
     with pytest.raises(InputError, match="stratum_mean needs --stratify"):
         ladder("regression", [vae], ["stratum_mean"])
 
 
+def test_own_genes_are_a_part_of_the_model(levels: Fold, X: np.ndarray) -> None:
+    own = OwnGenes(X[:, :3].copy(), np.array([0, 1, 2]))
+    fold = replace(levels, own=own)
+    truth = levels.targets.values[TEST]
+    beside = fit_row("vae_gene", X[:, 3:], fold, QUICK)
+    assert beside.own_share == 1.0
+    assert ((beside.prediction - truth) ** 2).mean() < 0.1
+    without = fit_row("vae", X[:, 3:], fold, QUICK)
+    assert without.own_share is None
+    assert ((without.prediction - truth) ** 2).mean() > 0.5
+
+
+def test_genes_stand_beside_the_latents(levels: Fold, X: np.ndarray) -> None:
+    found = fit_row("vae_ridge", X[:, :3], levels, QUICK, genes=X)
+    assert 0 <= found.chosen["share"] <= 1
+    (job,) = head_jobs("vae_ridge", [X[:, :3]], levels, QUICK, genes=X)
+    assert job.X.shape == (100, 9) and job.n_beside == 3 and job.configs[0].hidden == ()
+
+
 def test_the_stratum_mean_is_told_the_test_samples_stratum(levels: Fold) -> None:
     strata = np.array(["a", "b"] * 50, dtype=object)
     strata[TEST[0]] = "new"
-    found = fit_row("stratum_mean", None, replace(levels, strata=strata), QUICK).prediction
+    found = constant_row("stratum_mean", replace(levels, strata=strata)).prediction
     values = levels.targets.values[TRAIN]
     np.testing.assert_allclose(found[0], values.mean(axis=0), rtol=1e-6)
     for k, row in enumerate(TEST[1:], start=1):
@@ -230,19 +307,10 @@ def test_a_small_training_set_is_fitted_as_if_there_were_no_others(
     X: np.ndarray, levels: Fold
 ) -> None:
     few = replace(levels, train=TRAIN[:30])
-    alone = Fold(
-        levels.targets.take(np.r_[TRAIN[:30], TEST]),
-        np.arange(30),
-        np.arange(30, 60),
-        None,
-        None,
-        np.zeros(60, dtype=int),
-        seed=1,
-        order_seed=levels.order_seed,
-    )
+    spoilt = X.copy()
+    spoilt[30:70] = 1e6
     found = fit_row("raw", X, few, QUICK).prediction
-    expected = fit_row("raw", X[np.r_[TRAIN[:30], TEST]], alone, QUICK).prediction
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_array_equal(fit_row("raw", spoilt, few, QUICK).prediction, found)
 
 
 def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
@@ -251,16 +319,19 @@ def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
     monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_WIDTHS", ((2,), (16,)))
     monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_RATES", (1e-5, 1e-2))
     config = replace(QUICK, tune=True)
-    tried = tuned_settings(config)
+    tried = tuned_settings("raw", config)
     assert [(s.hidden, s.lr) for s in tried] == [
         ((2,), 1e-5),
         ((2,), 1e-2),
         ((16,), 1e-5),
         ((16,), 1e-2),
     ]
-    fit = fit_row("raw", X, levels, config)
-    found = fit.prediction
-    assert (fit.chosen["hidden"], fit.chosen["lr"], fit.chosen["n_tried"]) == ([16], 1e-2, 4)
-    alone = [fit_row("raw", X, levels, replace(QUICK, head=s)).prediction for s in tried]
-    assert np.array_equal(found, alone[3])
-    assert tuned_settings(QUICK) == [QUICK.head]
+    curved = np.abs(levels.targets.values - 2)
+    fold = replace(levels, targets=replace(levels.targets, values=curved))
+    fit = fit_row("raw", X, fold, config)
+    assert fit.chosen["n_tried"] == 4
+    alone = [fit_row("raw", X, fold, replace(QUICK, head=s)) for s in tried]
+    losses = [one.chosen["inner_loss"] for one in alone]
+    assert fit.chosen["inner_loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert tuned_settings("raw", QUICK) == (QUICK.head,)
+    assert tuned_settings("ridge", config) == (head_config("ridge", QUICK),)

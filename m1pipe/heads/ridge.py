@@ -1,18 +1,16 @@
-"""The linear rivals: ridge for many targets here, logistic for classes and labels beside it.
+"""Ridge regression of many targets, its penalty chosen by leaving out samples or groups, exactly.
 
-Inputs come standardised by the caller from training rows (with a floored scale); scores of a PCA
-or latents are best left as they are, since the penalty should see their variances.
+Inputs come scaled by the caller: genes standardised by training rows (with a floored scale), PCA
+scores and latents by one number, since the penalty should see their variances.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
 
-from m1pipe.evaluation.logistic import LogisticFit, fit_logistic
-from m1pipe.evaluation.rotation import Rotation, rotate
-
-__all__ = ["LinearFit", "LogisticFit", "fit_logistic", "fit_ridge"]
+from m1pipe.heads.rotation import Rotation, rotate
 
 COARSE_GRID = np.logspace(4, -4, 17)  # times the mean eigenvalue of X'X
 FINE_GRID = np.logspace(0.4, -0.4, 9)  # times the best of the coarse ones
@@ -34,7 +32,7 @@ class LinearFit:
     alpha : float
         The penalty chosen.
     alphas, losses : ndarray, shape (n_alphas,)
-        Penalties tried and their leave-one-out mean squared errors.
+        Penalties tried and their mean squared errors on left-out samples.
     """
 
     basis: NDArray[np.float64]
@@ -58,18 +56,27 @@ class LinearFit:
         return out
 
 
-def fit_ridge(X: ArrayLike, Y: ArrayLike, *, alphas: ArrayLike | None = None) -> LinearFit:
+def fit_ridge(
+    X: ArrayLike | Rotation,
+    Y: ArrayLike,
+    *,
+    alphas: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+) -> LinearFit:
     """Ridge regression of many targets, its one penalty chosen by exact leave-one-out.
 
     Parameters
     ----------
-    X : array_like, shape (n_samples, n_features)
-        Standardised inputs, or scores, of the training rows. They are centred here and the
-        intercept is not penalised.
+    X : array_like, shape (n_samples, n_features), or Rotation
+        Scaled inputs, or scores, of the training rows, or their rotation. They are centred here
+        and the intercept is not penalised.
     Y : array_like, shape (n_samples, n_targets)
     alphas : array_like, optional
         Penalties to try. None: half decades around the mean eigenvalue of X'X, then a finer grid
         about the best of them.
+    groups : array_like, shape (n_samples,), optional
+        Donor, say, of every sample: the samples of a group are left out together. A single group
+        leaves nothing to judge by: its samples are then left out one by one.
 
     Returns
     -------
@@ -79,7 +86,8 @@ def fit_ridge(X: ArrayLike, Y: ArrayLike, *, alphas: ArrayLike | None = None) ->
     Notes
     -----
     A left-out sample's residual is its residual over 1 - leverage, 0 / 0 in the limit of a small
-    penalty when n <= p. Both are computed here as sums of what the penalty keeps, never as a
+    penalty when n <= p; those of a left-out group are (I - H)^-1 times its residuals, with H its
+    block of the hat matrix. All are computed here as sums of what the penalty keeps, never as a
     difference from 1 or from Y, so that nothing cancels and nothing needs clamping.
 
     Raises
@@ -88,11 +96,11 @@ def fit_ridge(X: ArrayLike, Y: ArrayLike, *, alphas: ArrayLike | None = None) ->
         If the row counts differ, there are fewer than three rows, or a penalty is not positive.
     """
     Y = np.asarray(Y)
-    if Y.ndim != 2 or len(Y) != np.shape(X)[0] or len(Y) < 3:
+    rotation = X if isinstance(X, Rotation) else rotate(X)
+    if Y.ndim != 2 or len(Y) != len(rotation.left) or len(Y) < 3:
         raise ValueError(f"Y: expected three rows or more, as many as X; found {Y.shape}")
-    rotation = rotate(X)
     mean = Y.mean(axis=0, dtype=np.float64)
-    scores, products = _project(rotation.left, Y, mean)
+    scores, products = _project(rotation.left, Y, mean, _blocks(groups))
     grid, losses = _search(rotation, products, alphas)
     losses /= Y.shape[1]
     alpha = float(grid[int(np.argmin(losses))])
@@ -108,6 +116,19 @@ class _Products:
     zz: NDArray[np.float64]  # Z Z', (rank, rank)
     ez: NDArray[np.float64]  # E Z', (n, rank)
     ee: NDArray[np.float64]  # diagonal of E E', (n,)
+    blocks: list[NDArray[np.intp]]  # rows that are left out together; none: one by one
+    block_ee: list[NDArray[np.float64]]  # E E' of every block
+
+
+def _blocks(groups: ArrayLike | None) -> list[NDArray[np.intp]]:
+    """Rows of every group; none where there are no groups, or all are of one or of a single row."""
+    if groups is None:
+        return []
+    _, place = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    counts = np.bincount(place)
+    if len(counts) < 2 or counts.max() == 1:
+        return []
+    return np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
 
 
 def _spans_all(U: np.ndarray) -> bool:
@@ -116,11 +137,14 @@ def _spans_all(U: np.ndarray) -> bool:
     return found
 
 
-def _project(U: np.ndarray, Y: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, _Products]:
+def _project(
+    U: np.ndarray, Y: np.ndarray, mean: np.ndarray, blocks: list[NDArray[np.intp]]
+) -> tuple[np.ndarray, _Products]:
     """Z = U'(Y - mean) in Y's precision, and the products; one pass over blocks of targets."""
     n, rank = U.shape
     Z = np.empty((rank, Y.shape[1]), dtype=np.result_type(Y.dtype, np.float32))
-    products = _Products(np.zeros((rank, rank)), np.zeros((n, rank)), np.zeros(n))
+    squares = [np.zeros((len(rows), len(rows))) for rows in blocks]
+    products = _Products(np.zeros((rank, rank)), np.zeros((n, rank)), np.zeros(n), blocks, squares)
     step = max(1, _BLOCK_CELLS // n)
     for start in range(0, Y.shape[1], step):
         block = Y[:, start : start + step] - mean[start : start + step]
@@ -131,39 +155,69 @@ def _project(U: np.ndarray, Y: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray
             outside = block - U @ z
             products.ez[...] += outside @ z.T
             products.ee[...] += np.einsum("ij,ij->i", outside, outside)
+            for rows, square in zip(blocks, squares, strict=True):
+                square += outside[rows] @ outside[rows].T
     return Z, products
 
 
-def _leave_one_out(
-    rotation: Rotation, products: _Products, alphas: np.ndarray
-) -> NDArray[np.float64]:
-    """Sum over targets, mean over samples, of the squared leave-one-out residuals."""
+def _left_out(rotation: Rotation, products: _Products, alphas: np.ndarray) -> NDArray[np.float64]:
+    """Sum over targets, mean over samples, of the squared residuals of left-out rows."""
     U = rotation.left
-    free = np.zeros(len(U))
-    if not _spans_all(U):
-        free = np.maximum(1 - 1 / len(U) - np.einsum("ij,ij->i", U, U), 0)
     losses = []
     for alpha in alphas:
         kept = alpha / (rotation.singular**2 + alpha)
-        K = U * kept
-        squared = np.einsum("ij,ij->i", K @ products.zz + 2 * products.ez, K) + products.ee
-        one_minus_leverage = np.einsum("ij,ij->i", K, U) + free
-        losses.append(np.mean(squared / one_minus_leverage**2))
+        if products.blocks:
+            parts = [
+                _left_out_block(U[rows], kept, rows, square, products, len(U))
+                for rows, square in zip(products.blocks, products.block_ee, strict=True)
+            ]
+            losses.append(sum(parts) / len(U))
+        else:
+            losses.append(_leave_one_out(U, kept, products))
     return np.array(losses)
+
+
+def _leave_one_out(U: np.ndarray, kept: np.ndarray, products: _Products) -> float:
+    free = np.zeros(len(U))
+    if not _spans_all(U):
+        free = np.maximum(1 - 1 / len(U) - np.einsum("ij,ij->i", U, U), 0)
+    K = U * kept
+    squared = np.einsum("ij,ij->i", K @ products.zz + 2 * products.ez, K) + products.ee
+    one_minus_leverage = np.einsum("ij,ij->i", K, U) + free
+    return float(np.mean(squared / one_minus_leverage**2))
+
+
+def _left_out_block(
+    U: np.ndarray,
+    kept: np.ndarray,
+    rows: np.ndarray,
+    outside: np.ndarray,
+    products: _Products,
+    n: int,
+) -> float:
+    """Sum over targets and rows of the squared residuals of a group that is left out."""
+    K = U * kept
+    cross = products.ez[rows] @ K.T
+    squared = K @ products.zz @ K.T + cross + cross.T + outside  # residuals times their transpose
+    own = K @ U.T  # I - H on these rows
+    if U.shape[1] < n - 1:  # not spanned by U and the constant
+        own += np.eye(len(U)) - 1 / n - U @ U.T
+    left = linalg.solve(own, squared, assume_a="pos")
+    return float(np.trace(linalg.solve(own, left.T, assume_a="pos")))
 
 
 def _search(
     rotation: Rotation, products: _Products, alphas: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Penalties tried and their leave-one-out losses: those given, or a grid and a finer one."""
+    """Penalties tried and their losses on left-out rows: those given, or a grid and a finer one."""
     if alphas is not None:
         grid = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
         if not (grid > 0).all():
             raise ValueError("alphas: expected positive penalties")
-        return grid, _leave_one_out(rotation, products, grid)
+        return grid, _left_out(rotation, products, grid)
     mean = float(np.mean(rotation.singular**2)) if len(rotation.singular) else 1.0
     coarse = mean * COARSE_GRID
-    first = _leave_one_out(rotation, products, coarse)
+    first = _left_out(rotation, products, coarse)
     fine = coarse[int(np.argmin(first))] * FINE_GRID
-    second = _leave_one_out(rotation, products, fine)
+    second = _left_out(rotation, products, fine)
     return np.concatenate([coarse, fine]), np.concatenate([first, second])

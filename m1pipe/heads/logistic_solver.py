@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from m1pipe.errors import M1Warning
 
@@ -48,8 +48,8 @@ class Fits:
     ----------
     weights : ndarray, shape (rank, n_fits, n_outputs)
     intercept : ndarray, shape (n_fits, n_outputs)
-        Minus infinity for an output that no training row of the fit has, infinity for one that
-        all of them have (not with `softmax`).
+        An output that no training row of the fit has, or that all of them have (not with
+        `softmax`), gets what half a row more, or less, would give it.
     """
 
     weights: NDArray[np.float64]
@@ -126,8 +126,29 @@ def solve(
             stacklevel=3,
         )
     solution = theta.reshape(scale.shape) * scale
-    certain = np.where(share > 0.5, np.inf, -np.inf)
-    return Fits(solution[:-1], np.where(active, solution[-1], certain))
+    intercept = np.where(active, solution[-1], 0.0)
+    if not active.all():
+        logits = _linear(problem.scores, solution[:-1]) + solution[-1]
+        intercept = np.where(active, intercept, _half_a_row(logits, problem, train, active, share))
+    return Fits(solution[:-1], intercept)
+
+
+def _half_a_row(
+    logits: np.ndarray, problem: Problem, train: np.ndarray, active: np.ndarray, share: np.ndarray
+) -> NDArray[np.float64]:
+    """Intercepts of outputs without a contrast in the training rows, (n_fits, n_outputs).
+
+    With `softmax` an absent class gets 1 / (2 n) of what the others have in the mean over the n
+    training rows, on the scale of logarithms.
+    """
+    n = train.sum(axis=0)[:, None]
+    found: NDArray[np.float64]
+    if not problem.softmax:
+        found = np.where(share > 0.5, 1.0, -1.0) * np.log(2 * n + 1.0)
+        return found
+    known = logsumexp(np.where(active, logits, -np.inf), axis=2)
+    found = (known * train).sum(axis=0)[:, None] / n - np.log(2 * n)
+    return np.broadcast_to(found, share.shape)
 
 
 def _objective(
@@ -208,6 +229,6 @@ def _initial(
     theta[-1] = np.log(safe) - (0 if problem.softmax else np.log1p(-np.minimum(safe, 1 - 1e-12)))
     if start is not None:
         theta[:-1] = start.weights
-        theta[-1] = np.where(np.isfinite(start.intercept), start.intercept, theta[-1])
+        theta[-1] = start.intercept
     theta[-1] *= active
     return theta

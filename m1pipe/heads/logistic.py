@@ -1,4 +1,4 @@
-"""The linear rival for classes and labels: L2-penalised logistic regression, exactly reduced.
+"""L2-penalised logistic regression of classes and labels, exactly reduced.
 
 The rows are rotated onto their own space first, so that the cost does not grow with the genes. All
 inner folds of the search for the penalty are fitted at once, from strong penalties to weak ones,
@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
+from scipy.special import expit, logsumexp, softmax
 
-from m1pipe.evaluation.class_metrics import log_loss_per_sample
-from m1pipe.evaluation.label_metrics import multilabel_loss_per_sample
-from m1pipe.evaluation.logistic_solver import Fits, Problem, solve
-from m1pipe.evaluation.rotation import Rotation, rotate
+from m1pipe.heads.logistic_solver import Fits, Problem, solve
+from m1pipe.heads.rotation import Rotation, rotate
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
-_INNER_FOLDS = 5
+INNER_FOLDS = 5
 _INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
 _CLEAR_RISE = 1.02  # of the inner loss over its best: weaker penalties are not tried
 
@@ -34,13 +32,16 @@ class LogisticFit:
         Coefficients of the scores on that basis; one output for two classes, else one a class
         (softmax) or a label.
     intercept : ndarray, shape (n_outputs,)
-        Infinite for a class that no training row has, or a label that never varies there.
+        A class that no training row has, or a label that never varies there, gets the log-odds
+        that half a row more would give it.
     kind : str
         "binary", "multiclass" or "multilabel".
     alpha : float
         The penalty chosen (1 / C of scikit-learn).
     alphas, losses : ndarray, shape (n_tried,)
         Penalties tried and their log losses over the inner folds.
+    inner : Fits or None
+        Coefficients on the basis of every inner fold at that penalty, of the centred scores.
     """
 
     basis: NDArray[np.float64]
@@ -50,6 +51,7 @@ class LogisticFit:
     alpha: float
     alphas: NDArray[np.float64]
     losses: NDArray[np.float64]
+    inner: Fits | None = None
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -63,12 +65,13 @@ class LogisticFit:
 
 
 def fit_logistic(
-    X: ArrayLike,
+    X: ArrayLike | Rotation,
     targets: ArrayLike,
     *,
     kind: str,
     n_classes: int | None = None,
     groups: ArrayLike | None = None,
+    folds: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     alphas: ArrayLike | None = None,
     seed: int = 0,
@@ -77,8 +80,8 @@ def fit_logistic(
 
     Parameters
     ----------
-    X : array_like, shape (n_samples, n_features)
-        Standardised inputs, or scores, of the training rows.
+    X : array_like, shape (n_samples, n_features), or Rotation
+        Scaled inputs, or scores, of the training rows, or their rotation.
     targets : array_like
         Class codes, shape (n_samples,), for "binary" and "multiclass"; 0/1, shape (n_samples,
         n_labels), for "multilabel".
@@ -88,6 +91,9 @@ def fit_logistic(
         Number of classes where some may be missing from these rows.
     groups : array_like, shape (n_samples,), optional
         Donors, which the inner folds keep together.
+    folds : array_like of int, shape (n_samples,), optional
+        Inner fold of each row, in place of those that are dealt here; -1: in no fold, always
+        trained on.
     weight : array_like, shape (n_samples, n_labels or 1), optional
         Of each loss, here and in the inner folds; its mean counts nothing. None: all alike.
     alphas : array_like, optional
@@ -107,7 +113,7 @@ def fit_logistic(
         If the kind is unknown or the shapes do not fit.
     """
     coded = _output_columns(targets, kind, n_classes)
-    rotation = rotate(X)
+    rotation = X if isinstance(X, Rotation) else rotate(X)
     if len(coded) != len(rotation.left):
         raise ValueError(f"targets: expected {len(rotation.left)} rows; found {len(coded)}")
     of_row = np.ones((len(coded), 1)) if weight is None else np.asarray(weight, dtype=np.float64)
@@ -117,15 +123,16 @@ def fit_logistic(
         of_row / of_row.mean(axis=0),
         softmax=kind == "multiclass",
     )
-    folds = _inner_folds(coded, groups, seed)
-    tried, losses, start = _search(problem, kind, folds, _grid(rotation, alphas))
+    dealt = inner_folds(targets, kind, groups, seed) if folds is None else np.asarray(folds)
+    tried, losses, inner = _search(problem, kind, dealt, _grid(rotation, alphas))
     alpha = float(tried[int(np.argmin(losses))])
     everything = np.ones((len(coded), 1), dtype=bool)
     tolerance = _FINAL_TOLERANCE * np.sqrt(len(coded))
+    start = None if inner is None else inner.mean()
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - (rotation.center @ rotation.basis) @ weights
-    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, tried, losses)
+    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, tried, losses, inner)
 
 
 def _grid(rotation: Rotation, alphas: ArrayLike | None) -> NDArray[np.float64]:
@@ -158,50 +165,74 @@ def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 
 
-def _inner_folds(coded: np.ndarray, groups: ArrayLike | None, seed: int) -> NDArray[np.intp]:
-    """Inner fold of each row: units (donors or rows) dealt out class by class, shuffled."""
-    n = len(coded)
-    codes = coded.argmax(axis=1) if coded.shape[1] > 1 else coded[:, 0].astype(np.intp)
-    names = np.arange(n) if groups is None else np.asarray(groups)
+def inner_folds(
+    targets: ArrayLike,
+    kind: str,
+    groups: ArrayLike | None,
+    seed: int,
+    *,
+    n_folds: int = INNER_FOLDS,
+) -> NDArray[np.intp]:
+    """Inner fold of each row: units (donors or rows) dealt out class by class, shuffled.
+
+    Parameters
+    ----------
+    targets : array_like
+        As for `fit_logistic`; of levels, or of several labels, only the number of rows counts.
+    kind : str
+    groups : array_like, shape (n_samples,), or None
+    seed : int
+    n_folds : int
+        Fewer where there are fewer units.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+    """
+    n = np.shape(targets)[0]
+    codes = np.asarray(targets) if kind in ("binary", "multiclass") else np.zeros(n, dtype=np.intp)
+    names = np.arange(n) if groups is None else np.asarray(groups).astype(str)
     _, first, unit = np.unique(names, return_index=True, return_inverse=True)
     n_units = len(first)
     order = np.random.default_rng(seed).permutation(n_units)
     order = order[np.argsort(codes[first][order], kind="stable")]
     fold_of_unit = np.empty(n_units, dtype=np.intp)
-    fold_of_unit[order] = np.arange(n_units) % min(_INNER_FOLDS, n_units)
-    return fold_of_unit[unit]
+    fold_of_unit[order] = np.arange(n_units) % min(n_folds, n_units)
+    found: NDArray[np.intp] = fold_of_unit[unit]
+    return found
 
 
 def _search(
     problem: Problem, kind: str, folds: np.ndarray, grid: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None]:
-    """Penalties tried, their log losses on the rows left out, the mean fit of the best one."""
-    if len(grid) == 1 or folds.max() == 0:
+    """Penalties tried, their log losses on the rows left out, the inner fits of the best one."""
+    names = np.unique(folds[folds >= 0])
+    if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
         middle = len(grid) // 2
         return grid[middle : middle + 1], np.array([np.nan]), None
-    train = folds[:, None] != np.arange(folds.max() + 1)
+    train = folds[:, None] != names
+    out = np.flatnonzero(folds >= 0)
+    place = np.searchsorted(names, folds[out])[:, None, None]
     tolerance = _INNER_TOLERANCE * np.sqrt(len(folds))
     losses: list[float] = []
     fit, best = None, None
     for alpha in grid:
         fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
-        logits = np.take_along_axis(fit.logits(problem), folds[:, None, None], axis=1)[:, 0]
-        losses.append(_mean_loss(_probabilities(logits, kind), problem, kind))
+        logits = np.take_along_axis(fit.logits(problem)[out], place, axis=1)[:, 0]
+        losses.append(_mean_loss(logits, problem, out))
         best = fit if losses[-1] == min(losses) else best
         rises_twice = len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]
         if rises_twice or losses[-1] > _CLEAR_RISE * min(losses):
             break
-    return grid[: len(losses)], np.array(losses), None if best is None else best.mean()
+    return grid[: len(losses)], np.array(losses), best
 
 
-def _mean_loss(probabilities: np.ndarray, problem: Problem, kind: str) -> float:
-    """Weighted log loss of the held-out rows, clipped as in every report."""
-    coded = problem.targets
-    if kind == "multilabel":
-        losses = [
-            multilabel_loss_per_sample(p[:, None], y[:, None])
-            for p, y in zip(probabilities.T, coded.T, strict=True)
-        ]
-        return float(np.mean(np.stack(losses, axis=1) * problem.weight))
-    codes = coded[:, 0] if kind == "binary" else coded.argmax(axis=1)
-    return float(np.mean(log_loss_per_sample(probabilities, codes) * problem.weight[:, 0]))
+def _mean_loss(logits: np.ndarray, problem: Problem, rows: np.ndarray) -> float:
+    """Weighted mean log loss of some rows; of several labels over these too."""
+    coded, weight = problem.targets[rows], problem.weight[rows]
+    if problem.softmax:
+        losses = logsumexp(logits, axis=1, keepdims=True)
+        losses -= np.take_along_axis(logits, coded.argmax(axis=1)[:, None], axis=1)
+    else:
+        losses = np.logaddexp(0, logits) - coded * logits
+    return float(np.mean(losses * weight))

@@ -8,11 +8,11 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 from m1pipe.data.targets import Targets
 from m1pipe.errors import M1Warning
-from m1pipe.evaluation.linear import fit_logistic, fit_ridge
-from m1pipe.evaluation.logistic import _inner_folds
-from m1pipe.evaluation.logistic_solver import Problem, solve
-from m1pipe.evaluation.rotation import rotate
-from m1pipe.evaluation.rows import class_weights
+from m1pipe.heads.linear import class_weights, fit_linear
+from m1pipe.heads.logistic import fit_logistic, inner_folds
+from m1pipe.heads.logistic_solver import Problem, solve
+from m1pipe.heads.ridge import fit_ridge
+from m1pipe.heads.rotation import rotate
 
 
 @pytest.fixture
@@ -45,6 +45,59 @@ def test_leave_one_out_is_exact_for_few_and_many_samples(rng, n, p, t):
     expected = [brute_force(X, Y, a) for a in alphas]
     np.testing.assert_allclose(fit.losses, expected, rtol=1e-6)
     assert fit.alpha == alphas[int(np.argmin(expected))]
+
+
+@pytest.mark.parametrize(("n", "p"), [(40, 10), (31, 30), (30, 100)])
+def test_leaving_groups_out_is_exact_for_few_and_many_samples(rng, n, p):
+    X, Y = levels(rng, n, p, 4)
+    groups = np.array([f"donor{i // 4}" for i in range(n)])[rng.permutation(n)]
+    alphas = [1e3, 10.0, 0.1, 1e-4]
+    fit = fit_ridge(X, Y, alphas=alphas, groups=groups)
+    for alpha, loss in zip(alphas, fit.losses, strict=True):
+        errors = np.empty_like(Y)
+        for group in np.unique(groups):
+            out = groups == group
+            errors[out] = Ridge(alpha=alpha).fit(X[~out], Y[~out]).predict(X[out]) - Y[out]
+        assert loss == pytest.approx(np.mean(errors**2), rel=1e-5)
+    one = fit_ridge(X, Y, alphas=alphas, groups=np.zeros(n))
+    np.testing.assert_array_equal(one.losses, fit_ridge(X, Y, alphas=alphas).losses)
+
+
+@pytest.mark.parametrize(("n", "p"), [(40, 10), (31, 30), (30, 100)])
+def test_ridges_of_inner_folds_are_those_of_the_other_rows(rng, n, p):
+    X, Y = levels(rng, n, p, 4)
+    folds = np.arange(n) % 3
+    targets = Targets("regression", Y.astype(np.float32), ("a", "b", "c", "d"))
+    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, with_inner=True)
+    assert len(fit.inner) == 3
+    for fold, part in enumerate(fit.inner):
+        out = folds == fold
+        expected = Ridge(alpha=fit.alpha).fit(X[~out], Y[~out]).predict(X)
+        np.testing.assert_allclose(X @ part.weight.T + part.bias, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_logistic_fits_of_inner_folds_are_those_of_the_other_rows(rng):
+    X, y = classes(rng, 70, 6, 3)
+    folds = inner_folds(y, "multiclass", None, 0)
+    targets = Targets("multiclass", y, ("a", "b", "c"))
+    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, with_inner=True)
+    for fold, part in enumerate(fit.inner):
+        kept = folds != fold
+        model = LogisticRegression(C=1 / fit.alpha, tol=1e-8, max_iter=10000)
+        logits = X @ part.weight.T + part.bias
+        expected = model.fit(X[kept], y[kept]).predict_proba(X)
+        found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_rows_of_no_fold_are_always_trained_on(rng):
+    X, y = classes(rng, 60, 6, 2)
+    folds = np.where(np.arange(60) < 15, 0, -1)
+    fit = fit_logistic(X, y, kind="binary", folds=folds, alphas=[30.0, 3.0, 0.3])
+    for alpha, loss in zip(fit.alphas, fit.losses, strict=True):
+        model = LogisticRegression(C=1 / alpha, tol=1e-8, max_iter=10000).fit(X[15:], y[15:])
+        p = model.predict_proba(X[:15])[np.arange(15), y[:15]]
+        assert loss == pytest.approx(-np.log(p).mean(), abs=5e-3)
 
 
 def test_duplicate_samples_and_features_keep_leave_one_out_exact(rng):
@@ -87,7 +140,7 @@ def test_single_precision_agrees_and_stays_single(rng):
 def test_targets_read_in_blocks_give_the_same(rng, monkeypatch):
     X, Y = levels(rng, 25, 12, 31)
     whole = fit_ridge(X, Y)
-    monkeypatch.setattr("m1pipe.evaluation.linear._BLOCK_CELLS", 100)
+    monkeypatch.setattr("m1pipe.heads.ridge._BLOCK_CELLS", 100)
     blocks = fit_ridge(X, Y)
     np.testing.assert_allclose(blocks.losses, whole.losses, rtol=1e-12)
     np.testing.assert_allclose(blocks.predict(X), whole.predict(X), rtol=1e-10)
@@ -197,7 +250,7 @@ def test_penalty_is_chosen_by_the_inner_log_loss(rng):
     X, y = classes(rng, 70, 30, 3)
     alphas = [300.0, 30.0, 3.0, 0.3]
     fit = fit_logistic(X, y, kind="multiclass", alphas=alphas, seed=4)
-    folds = _inner_folds(np.eye(3)[y], None, 4)
+    folds = inner_folds(y, "multiclass", None, 4)
     expected = []
     for alpha in fit.alphas:
         loss = np.empty(70)
@@ -214,12 +267,12 @@ def test_penalty_is_chosen_by_the_inner_log_loss(rng):
 
 def test_inner_folds_are_stratified_deterministic_and_keep_donors_together(rng):
     y = np.repeat([0, 1, 2], [50, 30, 10])
-    folds = _inner_folds(np.eye(3)[y], None, 0)
+    folds = inner_folds(y, "multiclass", None, 0)
     table = np.array([[np.sum((folds == k) & (y == c)) for c in range(3)] for k in range(5)])
     assert (np.ptp(table, axis=0) <= 1).all()
-    np.testing.assert_array_equal(folds, _inner_folds(np.eye(3)[y], None, 0))
+    np.testing.assert_array_equal(folds, inner_folds(y, "multiclass", None, 0))
     donors = rng.integers(0, 12, 90)
-    folds = _inner_folds(np.eye(3)[y], donors, 0)
+    folds = inner_folds(y, "multiclass", donors, 0)
     assert all(len(set(folds[donors == d])) == 1 for d in range(12))
     assert len(set(folds)) == 5
 
@@ -239,23 +292,25 @@ def test_separable_classes_converge_without_a_warning(rng):
     np.testing.assert_array_equal(fit.weights, again.weights)
 
 
-def test_classes_missing_from_training_rows_have_probability_zero(rng):
+def test_classes_missing_from_training_rows_have_the_share_of_half_a_row(rng):
     X, y = classes(rng, 60, 8, 3)
     y[y == 1] = 0
-    p = fit_logistic(X, y, kind="multiclass", n_classes=4).predict(X)
+    p = fit_logistic(X, y, kind="multiclass", n_classes=4, alphas=[1e6]).predict(X)
     assert p.shape == (60, 4)
-    assert (p[:, [1, 3]] == 0).all()
+    np.testing.assert_allclose(p[:, [1, 3]], 0.5 / 61, rtol=0.01)
     np.testing.assert_allclose(p.sum(axis=1), 1)
+    sharp = fit_logistic(X, y, kind="multiclass", n_classes=4).predict(X)
+    assert (sharp[:, [1, 3]] < 1.5 / 60).all() and (sharp[:, [1, 3]] > 0).all()
     one = fit_logistic(X, np.zeros(60, int), kind="multiclass", n_classes=2).predict(X)
-    np.testing.assert_array_equal(one, np.tile([1.0, 0.0], (60, 1)))
+    np.testing.assert_allclose(one, np.tile([60 / 60.5, 0.5 / 60.5], (60, 1)), rtol=1e-6)
 
 
-def test_a_label_that_never_varies_keeps_its_frequency(rng):
+def test_a_label_that_never_varies_gets_half_a_row_more(rng):
     X = rng.normal(size=(50, 6))
     labels = np.column_stack([X[:, 0] > 0, np.zeros(50), np.ones(50)])
-    p = fit_logistic(X, labels, kind="multilabel").predict(X)
-    assert (p[:, 1] == 0).all()
-    assert (p[:, 2] == 1).all()
+    p = fit_logistic(X, labels, kind="multilabel", alphas=[5.0]).predict(X)
+    np.testing.assert_allclose(p[:, 1], 0.5 / 51, rtol=1e-6)
+    np.testing.assert_allclose(p[:, 2], 50.5 / 51, rtol=1e-6)
     assert 0 < p[:, 0].min() < 0.5 < p[:, 0].max() < 1
 
 
@@ -268,7 +323,7 @@ def test_a_rare_class_of_two_samples_is_fitted(rng):
 def test_stopping_short_is_said(rng, monkeypatch):
     X, y = classes(rng, 60, 20, 2)
     for name in ("_STEPS_A_RUN", "_MOST_STEPS"):
-        monkeypatch.setattr(f"m1pipe.evaluation.logistic_solver.{name}", 2)
+        monkeypatch.setattr(f"m1pipe.heads.logistic_solver.{name}", 2)
     r = rotate(X)
     problem = Problem(
         r.left * r.singular, y[:, None].astype(float), np.ones((60, 1)), softmax=False

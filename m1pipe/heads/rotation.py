@@ -28,12 +28,38 @@ class Rotation:
         U, orthonormal columns.
     singular : ndarray, shape (rank,)
         Positive singular values, largest first.
+    on_axes : bool
+        The basis is the identity: the columns of X are orthogonal already.
     """
 
     center: NDArray[np.float64]
     basis: NDArray[np.float64]
     left: NDArray[np.float64]
     singular: NDArray[np.float64]
+    on_axes: bool = False
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Scores of the rotated rows themselves, shape (n_samples, rank)."""
+        found: NDArray[np.float64] = self.left * self.singular
+        return found
+
+    @property
+    def shift(self) -> NDArray[np.float64]:
+        """Scores of the origin with its sign turned, shape (rank,)."""
+        found: NDArray[np.float64] = self.center if self.on_axes else self.center @ self.basis
+        return found
+
+    @classmethod
+    def empty(cls, n_samples: int, n_features: int) -> "Rotation":
+        """The rotation of rows of which nothing is told."""
+        basis = np.zeros((n_features, 0))
+        return cls(np.zeros(n_features), basis, np.zeros((n_samples, 0)), np.zeros(0))
+
+    def lift(self, weights: np.ndarray) -> np.ndarray:
+        """Coefficients of the features from those of the scores, (rank, k) -> (n_features, k)."""
+        found: np.ndarray = weights if self.on_axes else self.basis @ weights
+        return found
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores (X - center) @ basis, shape (n_samples, rank)."""
@@ -62,6 +88,8 @@ def rotate(X: ArrayLike) -> Rotation:
     if X.ndim != 2 or len(X) < 2 or not np.isfinite(X.sum()):
         raise ValueError(f"X: expected a finite matrix of at least two rows; found {X.shape}")
     center = X.mean(axis=0)
+    if X.shape[1] == 0:
+        return Rotation(center, np.zeros((0, 0)), np.zeros((len(X), 0)), np.zeros(0), True)
     centred = X - center
     wide = centred.shape[0] <= centred.shape[1]
     gram = centred @ centred.T if wide else centred.T @ centred

@@ -1,0 +1,71 @@
+"""Inner folds of training rows, by which penalties and numbers of epochs are chosen."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m1pipe.data.targets import Targets
+from m1pipe.heads.logistic import inner_folds
+
+
+def deal_inner(
+    targets: Targets, groups: np.ndarray | None, seed: int, validation: float
+) -> NDArray[np.intp]:
+    """Inner fold of every training row.
+
+    Parameters
+    ----------
+    targets : Targets
+        Of the training rows; classes are dealt evenly.
+    groups : ndarray, shape (n_rows,), or None
+        Never in two folds; a single one is not looked at.
+    seed : int
+    validation : float
+        Share of the rows that a fold holds; 0: as with five folds.
+
+    Returns
+    -------
+    ndarray of int, shape (n_rows,)
+    """
+    if groups is not None and np.unique(np.asarray(groups).astype(str)).size < 2:
+        groups = None
+    n_folds = max(2, round(1 / validation)) if validation > 0 else 5
+    return inner_folds(targets.values, targets.kind, groups, seed, n_folds=n_folds)
+
+
+def judging_folds(folds: np.ndarray, groups: np.ndarray | None, many: int) -> np.ndarray:
+    """Folds whose rows are held out to judge a hidden part: all, or the first of many rows.
+
+    Parameters
+    ----------
+    folds : ndarray of int, shape (n,)
+        -1: in none.
+    groups : ndarray, shape (n,), or None
+    many : int
+        Rows from which on one fold is enough, if it has ten groups or there are none.
+    """
+    names = np.unique(folds[folds >= 0])
+    if names.size == 0 or (folds == names[0]).all():
+        return names[:0]
+    few_groups = groups is not None and np.unique(groups[folds == names[0]].astype(str)).size < 10
+    return names[:1] if folds.size >= many and not few_groups else names
+
+
+def stepped_rows(
+    targets: Targets, rows: np.ndarray, groups: np.ndarray | None, seed: int, validation: float
+) -> np.ndarray:
+    """Training rows that are never held out of a head with added rows, in their order.
+
+    Parameters
+    ----------
+    targets : Targets
+        Of all samples.
+    rows : ndarray of int, shape (n_rows,)
+    groups : ndarray, shape (n_samples,), or None
+    seed, validation
+        As for `deal_inner`.
+    """
+    if validation == 0:
+        return rows
+    own = None if groups is None else groups[rows]
+    kept: np.ndarray = rows[deal_inner(targets.take(rows), own, seed, validation) != 0]
+    return kept

@@ -1,0 +1,176 @@
+"""The linear part of a head: ridge or logistic regression at its exact solution.
+
+Beside the solution of all training rows stand those of inner folds at the same penalty, by which
+it is judged whether a hidden part adds anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+
+from m1pipe.data.targets import Targets
+from m1pipe.heads.logistic import fit_logistic
+from m1pipe.heads.ridge import fit_ridge
+from m1pipe.heads.rotation import Rotation
+from m1pipe.models.heads import balanced_weight
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPart:
+    """Coefficients of a head's inputs.
+
+    Attributes
+    ----------
+    weight : ndarray of float32, shape (n_outputs, n_inputs)
+    bias : ndarray of float32, shape (n_outputs,)
+        Levels in the targets' units, or logits.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LinearChoice:
+    """The linear part of all rows, and those of the inner folds.
+
+    Attributes
+    ----------
+    whole : LinearPart
+    inner : tuple of LinearPart
+        Fitted without the rows of each inner fold.
+    alpha : float
+        The penalty.
+    loss : float
+        On left-out rows; of levels the mean squared error.
+    """
+
+    whole: LinearPart
+    inner: tuple[LinearPart, ...]
+    alpha: float
+    loss: float
+
+
+def fit_linear(
+    rotation: Rotation,
+    targets: Targets,
+    *,
+    folds: NDArray[np.intp],
+    groups: np.ndarray | None,
+    weight: np.ndarray | None,
+    with_inner: bool,
+) -> LinearChoice:
+    """Fit the linear part of a head.
+
+    Parameters
+    ----------
+    rotation : Rotation
+        Of the inputs of the training rows.
+    targets : Targets
+        Of the training rows.
+    folds : ndarray of int, shape (n_rows,)
+        Inner fold of each row; -1: always trained on.
+    groups : ndarray, shape (n_rows,), or None
+        Left out together where levels choose the penalty of a ridge.
+    weight : ndarray, shape (n_rows, 1 or n_labels), or None
+        Of every loss of classes, from `class_weights`.
+    with_inner : bool
+        Whether the solutions of the inner folds are wanted.
+
+    Returns
+    -------
+    LinearChoice
+    """
+    names = np.unique(folds[folds >= 0])
+    if targets.kind == "regression":
+        if len(targets.values) < 3:
+            return _constant(rotation, targets, len(names))
+        ridge = fit_ridge(rotation, targets.values, groups=groups)
+        whole = LinearPart(_float32(rotation.lift(ridge.weights).T), _float32(ridge.intercept))
+        inner = _inner_ridges(rotation, targets, folds, ridge.alpha) if with_inner else ()
+        return LinearChoice(whole, tuple(inner), ridge.alpha, float(ridge.losses.min()))
+    fit = fit_logistic(
+        rotation,
+        targets.values,
+        kind=targets.kind,
+        n_classes=len(targets.names),
+        folds=folds,
+        weight=weight,
+    )
+    whole = LinearPart(_float32(rotation.lift(fit.weights).T), _float32(fit.intercept))
+    shift = rotation.shift
+    parts = []
+    if with_inner and fit.inner is not None:
+        for k in range(len(names)):
+            weights, intercept = fit.inner.weights[:, k], fit.inner.intercept[k]
+            coef = rotation.lift(weights)
+            parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
+    return LinearChoice(whole, tuple(parts), fit.alpha, float(fit.losses.min()))
+
+
+def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.ndarray:
+    """Weight of every loss, (n_samples, 1), or for several labels (n_samples, n_labels).
+
+    Parameters
+    ----------
+    targets : Targets
+        Classes or labels.
+    of_class : ndarray, shape (n_classes,), optional
+        Weight of each class; balanced where it is not given.
+    """
+    values = targets.values
+    weight = of_class
+    if weight is None:
+        found = balanced_weight(targets.kind, torch.from_numpy(values), len(targets.names))
+        if found is None:
+            raise ValueError(f"class weights: expected classes or labels; found {targets.kind}")
+        weight = found.numpy()
+    if targets.kind == "multilabel":
+        of_label: np.ndarray = np.where(values > 0.5, weight[1], weight[0])
+        return of_label
+    of_row: np.ndarray = np.asarray(weight)[values][:, None]
+    return of_row
+
+
+def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoice:
+    """The mean alone, where two rows leave nothing to choose a penalty by."""
+    mean = targets.values.mean(axis=0, dtype=np.float64)
+    weight = np.zeros((mean.size, len(rotation.basis)), dtype=np.float32)
+    part = LinearPart(weight, _float32(mean))
+    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan)
+
+
+def _inner_ridges(
+    rotation: Rotation, targets: Targets, folds: np.ndarray, alpha: float
+) -> Sequence[LinearPart]:
+    """Ridges of the same penalty without the rows of each inner fold.
+
+    In the rotated inputs X'X is diagonal; what the left-out rows add to it, to X'Y and to the means
+    is taken off.
+    """
+    scores = rotation.scores
+    Y = targets.values
+    mean = Y.mean(axis=0, dtype=np.float64)
+    shift = rotation.shift
+    products = scores.T @ (Y - mean)
+    parts = []
+    for fold in np.unique(folds[folds >= 0]):
+        out = folds == fold
+        n = int((~out).sum())
+        X_out, Y_out = scores[out], Y[out] - mean
+        x_mean, y_mean = -X_out.sum(axis=0) / n, -Y_out.sum(axis=0) / n
+        gram = np.diag(rotation.singular**2 + alpha) - X_out.T @ X_out
+        gram -= n * np.outer(x_mean, x_mean)
+        cross = products - X_out.T @ Y_out - n * np.outer(x_mean, y_mean)
+        coef = linalg.solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True)
+        intercept = mean + y_mean - (x_mean + shift) @ coef
+        parts.append(LinearPart(_float32(rotation.lift(coef).T), _float32(intercept)))
+    return parts
+
+
+def _float32(values: np.ndarray) -> NDArray[np.float32]:
+    return np.ascontiguousarray(values, dtype=np.float32)

@@ -1,0 +1,363 @@
+"""Hidden parts of one shape trained together: their inputs, steps and held-out losses.
+
+Each stands beside a linear part that is not trained. For levels the output layer is gone through by
+blocks of targets, and in a block network by network: predictions, gradient and update of a block
+are done before the next is touched, so that no gradient of the whole layer and no matrix of
+predictions ever exists, and the weights travel through the cache once a step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from m1pipe.config import HeadConfig
+from m1pipe.models.heads import Head
+from m1pipe.models.stacked import StackedHeads, stacked_loss
+
+BLOCK_BYTES = 2**20  # of a network's predictions on the CPU
+GPU_BLOCK_BYTES = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The part of a prediction that is not trained: linear in the inputs and in own genes.
+
+    Attributes
+    ----------
+    weight : Tensor, shape (n_outputs, n_inputs)
+    bias : Tensor, shape (n_outputs,)
+    own : Tensor, shape (n_known, n_own), or None
+        Standardised levels of the targets' own genes.
+    column : Tensor of int64, shape (n_outputs,), or None
+        Column of `own` of each target; any where its slope is 0.
+    slope : Tensor, shape (n_outputs,), or None
+    """
+
+    weight: Tensor
+    bias: Tensor
+    own: Tensor | None = None
+    column: Tensor | None = None
+    slope: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One hidden part to be trained, and the rows it knows.
+
+    Attributes
+    ----------
+    module : Head
+        Without a linear part; where it starts, and, once trained, where it ended.
+    x : Tensor, shape (n_known, n_inputs)
+        Inputs of the rows that it knows.
+    places : Tensor of int64, shape (n_known,)
+        Where these stand among the targets.
+    rows, held_out : ndarray of int
+        Which of the known rows are trained on, and which are not.
+    base : Base or None
+        None: nothing stands beside the network.
+    scale : float
+        Of levels: what the network puts out is in these units.
+    class_weight : Tensor or None
+        For `m1pipe.models.heads.head_loss`.
+    seed : int
+        Of what dropout leaves out.
+    """
+
+    module: Head
+    x: Tensor
+    places: Tensor
+    rows: np.ndarray
+    held_out: np.ndarray
+    base: Base | None
+    scale: float
+    class_weight: Tensor | None
+    seed: int = 0
+
+
+@dataclass(eq=False)
+class Stack:
+    """Networks of equal shape, with what their steps need.
+
+    Attributes
+    ----------
+    heads : StackedHeads
+    networks : list of Network
+    kind : str
+        Kind of target.
+    config : HeadConfig
+    class_weight : Tensor or None
+        Of every network, stacked.
+    moments : list of pair of Tensor
+        Of Adam, for every tensor of the heads.
+    """
+
+    heads: StackedHeads
+    networks: list[Network]
+    kind: str
+    config: HeadConfig
+    class_weight: Tensor | None
+    moments: list[tuple[Tensor, Tensor]]
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Inputs, (n_heads, n_rows, n_in), of known rows, (n_heads, n_rows)."""
+        parts, start = [], 0
+        for k in range(1, len(self.networks) + 1):  # networks of one X are read at once
+            if k == len(self.networks) or self.networks[k].x is not self.networks[start].x:
+                parts.append(self.networks[start].x[rows[start:k]])
+                start = k
+        return torch.cat(parts)
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """Places among the targets, (n_heads, n_rows), of known rows."""
+        return torch.stack([n.places[own] for n, own in zip(self.networks, rows, strict=True)])
+
+    def keep(self, heads: Sequence[int]) -> None:
+        """Go on with these networks only."""
+        chosen = torch.tensor(heads, dtype=torch.int64, device=self.heads.biases[0].device)
+        self.heads.keep(chosen)
+        self.networks = [self.networks[k] for k in heads]
+        self.class_weight = None if self.class_weight is None else self.class_weight[chosen]
+        self.moments = [(m[chosen], v[chosen]) for m, v in self.moments]
+
+
+def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> Stack:
+    """Put untrained networks of one shape together.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+    kind : str
+        Kind of target.
+    config : HeadConfig
+        Rates and dropout of all.
+    """
+    heads = StackedHeads([network.module for network in networks])
+    weights = [n.class_weight for n in networks if n.class_weight is not None]
+    return Stack(
+        heads=heads,
+        networks=list(networks),
+        kind=kind,
+        config=config,
+        class_weight=torch.stack(weights) if weights else None,
+        moments=[(torch.zeros_like(t), torch.zeros_like(t)) for t in heads.tensors],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Known rows of every network, and the weight of each.
+
+    Attributes
+    ----------
+    rows : Tensor of int64, shape (n_heads, n_rows)
+        Filled up with the first to the longest.
+    weight : Tensor, shape (n_heads, n_rows)
+        1 over the number of rows of the network; 0 where filled up.
+    """
+
+    rows: Tensor
+    weight: Tensor
+
+
+def make_batch(rows: Sequence[np.ndarray], device: torch.device) -> Batch:
+    """Rows of networks side by side.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray of int
+        Of every network; none is empty.
+    device : torch.device
+    """
+    sizes = np.array([own.size for own in rows])
+    places = np.zeros((len(rows), sizes.max()), dtype=np.int64)
+    for k, own in enumerate(rows):
+        places[k, : own.size] = own
+    inside = np.arange(sizes.max()) < sizes[:, None]
+    weight = (inside / sizes[:, None]).astype(np.float32)
+    return Batch(torch.from_numpy(places).to(device), torch.from_numpy(weight).to(device))
+
+
+def train_step(stack: Stack, batch: Batch, y: Tensor, step: int) -> Tensor:
+    """One descent step of every network.
+
+    Parameters
+    ----------
+    stack : Stack
+    batch : Batch
+    y : Tensor, shape (n,) or (n, n_outputs)
+        All targets.
+    step : int
+        From 1.
+
+    Returns
+    -------
+    Tensor of float64, shape (n_heads,)
+        Mean loss of each network's rows before the step.
+    """
+    x = stack.inputs(batch.rows)
+    hidden = stack.heads.hidden(x, _dropout(stack, step))
+    if stack.kind == "regression":
+        return _step_by_blocks(stack, batch, x, hidden, y, step)
+    output = stack.heads.output(hidden) + _base_logits(stack, x)
+    target = y[stack.targets(batch.rows)]
+    losses = stacked_loss(stack.kind, output, target, stack.class_weight) * batch.weight
+    losses.sum().backward()
+    _update_all(stack, step)
+    return losses.detach().sum(1, dtype=torch.float64)
+
+
+@torch.no_grad()
+def held_out_losses(stack: Stack, batch: Batch, y: Tensor) -> Tensor:
+    """Loss of every row of a batch, shape (n_heads, n_rows); 0 where it is filled up.
+
+    Of levels the mean over targets of squared errors in the networks' units.
+    """
+    x = stack.inputs(batch.rows)
+    hidden = stack.heads.hidden(x)
+    inside = batch.weight > 0
+    if stack.kind != "regression":
+        output = stack.heads.output(hidden) + _base_logits(stack, x)
+        target = y[stack.targets(batch.rows)]
+        return stacked_loss(stack.kind, output, target, stack.class_weight) * inside
+    total = torch.zeros_like(batch.weight)
+    for k, _, gap in _gaps(stack, batch.rows, x, hidden, y):
+        _add_squares(total[k], gap)
+    return total * inside / y.shape[1]
+
+
+def _base_logits(stack: Stack, x: Tensor) -> Tensor | float:
+    """Logits of the parts that are not trained, (n_heads, n_rows, n_out)."""
+    bases = [network.base for network in stack.networks]
+    if bases[0] is None:
+        return 0.0
+    weight = torch.stack([base.weight for base in bases if base is not None])
+    bias = torch.stack([base.bias for base in bases if base is not None])
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+
+def _dropout(stack: Stack, step: int) -> Callable[[Tensor], Tensor] | None:
+    """What leaves hidden units out, the same for a network whatever it is trained with."""
+    p = stack.config.dropout
+    if p == 0:
+        return None
+    seeds = [
+        int(np.random.SeedSequence([n.seed, step]).generate_state(1)[0]) for n in stack.networks
+    ]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def keep(h: Tensor) -> Tensor:
+        width, n_rows = h.shape[1:]
+        drawn = torch.stack([torch.rand(n_rows, width, generator=g) for g in generators])
+        return h * (drawn >= p).transpose(1, 2).to(h.device) / (1 - p)
+
+    return keep
+
+
+def _step_by_blocks(
+    stack: Stack, batch: Batch, x: Tensor, hidden: Tensor, y: Tensor, step: int
+) -> Tensor:
+    """As `train_step`, for levels: the output layer by blocks of targets."""
+    h = hidden.detach()
+    matrix, bias = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
+    slope, bias_slope = torch.zeros_like(h), torch.empty_like(bias)
+    total = torch.zeros_like(batch.weight)
+    factor = (batch.weight * (2 / matrix.shape[1]))[:, :, None]
+    moving = (matrix, *stack.moments[len(stack.heads.matrices) - 1])
+    layers = list(zip(*(tensor.unbind(0) for tensor in moving), strict=True))
+    for k, columns, gap in _gaps(stack, batch.rows, x, h, y):
+        own, first, second = (tensor[columns] for tensor in layers[k])
+        _add_squares(total[k], gap)
+        gap.mul_(factor[k])
+        slope[k].addmm_(gap, own)
+        torch.sum(gap, 0, out=bias_slope[k, columns])
+        _adamw(([own], [gap.t() @ h[k]], [first], [second]), stack.config, step)
+    _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
+    if hidden.requires_grad:
+        hidden.backward(slope)
+    _update_all(stack, step)
+    return (total * batch.weight).sum(1, dtype=torch.float64) / matrix.shape[1]
+
+
+def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
+    """Blocks of targets, so that a network's predictions of one stay in the cache."""
+    most = BLOCK_BYTES if hidden.device.type == "cpu" else GPU_BLOCK_BYTES
+    width = max(64, most // (4 * hidden.shape[1]) // 64 * 64)
+    return [slice(start, start + width) for start in range(0, n_out, width)]
+
+
+def _gaps(
+    stack: Stack, rows: Tensor, x: Tensor, hidden: Tensor, y: Tensor
+) -> Iterator[tuple[int, slice, Tensor]]:
+    """Predictions minus targets in the networks' units, block by block and network by network."""
+    matrices, biases = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
+    places = stack.targets(rows)
+    for columns in target_blocks(hidden, y.shape[1]):
+        levels = y[:, columns]
+        for k, network in enumerate(stack.networks):
+            gap = levels.index_select(0, places[k])
+            _take_base(gap, network.base, x[k], rows[k], columns)
+            gap.sub_(biases[k, columns], alpha=network.scale)
+            yield (
+                k,
+                columns,
+                gap.addmm_(hidden[k], matrices[k, columns].t(), beta=-1 / network.scale),
+            )
+
+
+def _take_base(gap: Tensor, base: Base | None, x: Tensor, rows: Tensor, columns: slice) -> None:
+    """Take the part that is not trained off some levels, in place."""
+    if base is None:
+        return
+    gap.sub_(base.bias[columns])
+    if x.shape[1]:
+        gap.addmm_(x, base.weight[columns].t(), alpha=-1)
+    if base.own is not None and base.column is not None and base.slope is not None:
+        own = base.own.index_select(0, rows).index_select(1, base.column[columns])
+        gap.addcmul_(own, base.slope[columns].expand_as(own), value=-1)
+
+
+def _add_squares(total: Tensor, gap: Tensor) -> None:
+    """Add the sum of each row's squares, (n_rows, n_columns) -> (n_rows,), in place."""
+    norm = torch.linalg.vector_norm(gap, dim=1)
+    total.addcmul_(norm, norm)
+
+
+def _update_all(stack: Stack, step: int) -> None:
+    """AdamW on the tensors that have a gradient, which is then dropped."""
+    for k, tensor in enumerate(stack.heads.tensors):
+        if tensor.grad is not None:
+            _update(stack, k, tensor.detach(), tensor.grad, step)
+            tensor.grad = None
+
+
+def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
+    """AdamW on the k-th tensor of all networks."""
+    tensors = (tensor, slope, *stack.moments[k])
+    _adamw([list(t.unbind(0)) for t in tensors], stack.config, step)
+
+
+def _adamw(tensors: Sequence[list[Tensor]], config: HeadConfig, step: int) -> None:
+    """AdamW on tensors with their gradients and two moments; no decay of biases."""
+    own, slopes, first, second = tensors
+    done = torch.full((len(own),), step - 1.0, device=own[0].device)
+    adamw(
+        own,
+        slopes,
+        first,
+        second,
+        [],
+        list(done.unbind(0)),
+        fused=True,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=config.lr,
+        weight_decay=config.weight_decay if own[0].ndim > 1 else 0.0,
+        eps=1e-8,
+        maximize=False,
+    )
