@@ -66,6 +66,12 @@ def _default(value: object) -> str | bool:
     help="Leave out genes that vary no more over the training rows, before --transform.",
 )
 @click.option(
+    "--latent-scale",
+    type=click.Choice(get_args(config.LatentScale)),
+    show_default=_default(ModelConfig.latent_scale),
+    help="Latents times the length of their loadings on the genes, or as the network has them.",
+)
+@click.option(
     "--condition",
     metavar="COL",
     help="Column of obs whose class the network is told, one-hot.",

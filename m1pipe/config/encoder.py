@@ -21,6 +21,7 @@ Transform = Literal["standardize", "center", "minmax", "none", "normal_score"]
 Activation = Literal["leaky_relu", "relu", "elu", "tanh", "sigmoid", "identity"]
 Schedule = Literal["plateau", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
+LatentScale = Literal["decoder", "unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,10 @@ class ModelConfig:
     min_variance : float or None
         Genes whose variance over the training rows, before the transform, is not above this are
         left out. None: all stay.
+    latent_scale : str
+        What latents are multiplied by outside of the network: "decoder", the length of each unit's
+        loadings on the standardised genes of the training rows (`m1pipe.encoder.latent_scale`);
+        "unit", nothing.
     """
 
     n_latent: int = 32
@@ -81,6 +86,7 @@ class ModelConfig:
     free_bits: float = 0.0
     condition: str | None = None
     min_variance: float | None = None
+    latent_scale: LatentScale = "decoder"
 
     def __post_init__(self) -> None:
         check_range("latent", self.n_latent, 1)
@@ -95,6 +101,7 @@ class ModelConfig:
         check_range("free-bits", self.free_bits, 0)
         if self.min_variance is not None:
             check_range("min-variance", self.min_variance, 0)
+        check_choice("latent-scale", self.latent_scale, LatentScale)
 
     @property
     def starts_at_pca(self) -> bool:

@@ -60,6 +60,9 @@ class Encoder:
         Ids of the rows that were trained on, and of those that chose the best epoch.
     condition : Condition or None
         What a conditional model is told of every sample.
+    latent_scale : ndarray of float32, shape (n_latent,)
+        Every latent here is the network's own times this; of the network the prior is N(0, I), of
+        latents that of `latent_scale` times it. Left out: 1.
     """
 
     module: VAEModule
@@ -72,6 +75,11 @@ class Encoder:
     samples: tuple[str, ...] = ()
     validation_samples: tuple[str, ...] = ()
     condition: Condition | None = None
+    latent_scale: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=np.float32))
+
+    def __post_init__(self) -> None:
+        if not self.latent_scale.size:
+            self.latent_scale = np.ones(self.n_latent, dtype=np.float32)
 
     def __repr__(self) -> str:
         model = self.config.model
@@ -175,7 +183,22 @@ class Encoder:
             encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), as_tensor(c)).numpy()
             for x, c in chunks(X, codes)
         ]
-        return joined(parts, self.n_latent)
+        Z: np.ndarray = joined(parts, self.n_latent) * self.latent_scale
+        return Z
+
+    def unit_latents(self, Z: np.ndarray) -> np.ndarray:
+        """Latents on the network's own scale, as its decoder takes them.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n_samples, n_latent)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_latent)
+        """
+        own: np.ndarray = np.divide(Z, self.latent_scale, dtype=np.float32)
+        return own
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Rows after the per-gene transform, as the network takes them.
@@ -229,10 +252,11 @@ class Encoder:
         with evaluating(self.module), torch.no_grad():
             for x, c in chunks(X, codes):
                 scaled = torch.from_numpy(self.scaled(x, c))
-                mu, logvar = self.module.encode(scaled, as_tensor(c))
-                mus.append(mu.numpy())
+                means, logvar = self.module.encode(scaled, as_tensor(c))
+                mus.append(means.numpy())
                 sds.append(torch.exp(0.5 * logvar).numpy())
-        return joined(mus, self.n_latent), joined(sds, self.n_latent)
+        mu, sd = (joined(parts, self.n_latent) for parts in (mus, sds))
+        return mu * self.latent_scale, sd * self.latent_scale
 
     def decode(
         self,
@@ -245,6 +269,7 @@ class Encoder:
         Parameters
         ----------
         Z : ndarray, shape (n_samples, n_latent)
+            As `transform` gives them.
         codes : ndarray of int64, shape (n_samples,), optional
             Class of each row; a conditional model needs it.
         library : ndarray, shape (n_samples,), optional
@@ -255,7 +280,7 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_genes)
             In the units of training.
         """
-        Z, start, parts = np.asarray(Z, dtype=np.float32), 0, []
+        Z, start, parts = self.unit_latents(Z), 0, []
         for z, c in chunks(Z, codes):
             depth = None
             if library is not None:
@@ -365,6 +390,7 @@ class Encoder:
                 "recipe": self.recipe.to_dict(),
                 "transform": self.scaler.to_dict(),
                 "condition": None if self.condition is None else self.condition.to_dict(),
+                "latent_scale": self.latent_scale.tolist(),
                 "summary": self.summary,
             },
         )

@@ -65,7 +65,10 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any] | None:
         """Settings in `config.json`, or None."""
-        return self._read("config.json")
+        config = self._read("config.json")
+        if config is not None and "n_latent" in (config.get("model") or ()):
+            config["model"].setdefault("latent_scale", "unit")  # of a run older than the setting
+        return config
 
     def read_provenance(self) -> dict[str, Any] | None:
         """Contents of `provenance.json`, or None."""
