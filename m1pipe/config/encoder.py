@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m1pipe.config.checks import check_choice, check_range, check_widths
+from m1pipe.errors import InputError
 from m1pipe.settings import parse_bytes
 
 Likelihood = Literal[
@@ -222,6 +223,15 @@ class SelectionConfig:
         A file whose samples are left out, found by id or as near-identical rows.
     aliases : str or None
         Table of other names of genes, by which those of that file are matched as well.
+    thin_to : str or None
+        A file to whose depth the rows are thinned, which are counts then. None: left as they are.
+    normalize : str or None
+        "total": counts are scaled to `target_sum` a sample, after thinning. None: left as they
+        are; or, with `thin_to` a file of such levels, scaled and logged as those are.
+    target_sum : float or None
+        For `normalize`. None: a million.
+    log2p1 : bool
+        log2(1 + x) of what was normalised.
     """
 
     rows: str | None = None
@@ -229,6 +239,18 @@ class SelectionConfig:
     validation_file: str | None = None
     drop_samples_of: str | None = None
     aliases: str | None = None
+    thin_to: str | None = None
+    normalize: Literal["total"] | None = None
+    target_sum: float | None = None
+    log2p1: bool = False
+
+    def __post_init__(self) -> None:
+        if self.normalize is not None:
+            check_choice("normalize", self.normalize, Literal["total"])
+        elif self.log2p1 or self.target_sum is not None:
+            raise InputError("log2p1, target-sum: expected with --normalize total; found alone")
+        if self.target_sum is not None:
+            check_range("target-sum", self.target_sum, 0, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,16 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         validation_samples=tuple(roles.loc[roles["role"] == "validation", "sample"]),
         condition=condition,
         latent_scale=latent_scale,
+        thinning=stored.get("thinning"),
+        kept=_kept(roles),
     )
+
+
+def _kept(roles: pd.DataFrame) -> np.ndarray | None:
+    """Probability with which counts of the training samples were kept, where they were thinned."""
+    if "kept" not in roles.columns:
+        return None
+    return roles.loc[roles["role"] == "train", "kept"].to_numpy(dtype=np.float64)
 
 
 def _latent_scale(

@@ -170,6 +170,8 @@ def _encoder(
         samples=tuple(plan.source.matrix.samples[plan.rows]),
         validation_samples=held_out,
         condition=plan.condition,
+        thinning=None if plan.thinning is None else plan.thinning.facts,
+        kept=None if plan.thinning is None else plan.thinning.kept[plan.rows],
     )
 
 
@@ -251,6 +253,7 @@ def _measured(
         "dead_share": trained.dead_share,
         "lowest": summary.finite(encoder.scaler.invert(trained.low[None]).min()),
         "depth": depth[1] if depth else None,
+        "depth_quantiles": summary.depth_quantiles(plan.source, rows),
         "depth_r": summary.correlations(trained.mu, depth[0]) if depth else None,
         "error_q99": summary.finite(q99),
         "error_beyond": None if held_out is None else float((judged.errors > q99).mean()),

@@ -16,6 +16,7 @@ from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, write_json, write_text
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.thinning import in_units, thinned
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
@@ -63,6 +64,10 @@ class Encoder:
     latent_scale : ndarray of float32, shape (n_latent,)
         Every latent here is the network's own times this; of the network the prior is N(0, I), of
         latents that of `latent_scale` times it. Left out: 1.
+    thinning : dict or None
+        `facts` of the `Thinning` of the training counts; None where they were as they are.
+    kept : ndarray of float64, shape (n_training_rows,), or None
+        Probability with which a count of each of `samples` was kept.
     """
 
     module: VAEModule
@@ -76,6 +81,8 @@ class Encoder:
     validation_samples: tuple[str, ...] = ()
     condition: Condition | None = None
     latent_scale: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=np.float32))
+    thinning: dict[str, Any] | None = None
+    kept: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.latent_scale.size:
@@ -163,6 +170,20 @@ class Encoder:
             return None
         obs = matrix.obs if rows is None else matrix.obs.iloc[rows]
         return self.condition.codes(obs, str(matrix.path or "data"))
+
+    def as_trained(self, matrix: Matrix) -> Matrix:
+        """The training data as training saw them: thinned and in the units of training.
+
+        Parameters
+        ----------
+        matrix : Matrix
+            The file that was trained on; of a thinned training its counts.
+        """
+        if self.kept is not None and self.thinning is not None and matrix.units.is_counts:
+            by_name = dict(zip(self.samples, self.kept, strict=True))
+            kept = np.array([by_name.get(name, 1.0) for name in matrix.samples])
+            matrix = thinned(matrix, kept, self.thinning["seed"])
+        return in_units(matrix, self.units)
 
     def encode_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Latent means of rows that are aligned already.
@@ -379,6 +400,8 @@ class Encoder:
             [(sample, role) for role, samples in roles for sample in samples],
             columns=["sample", "role"],
         )
+        if self.kept is not None:
+            table["kept"] = [*map(repr, self.kept.tolist()), *[""] * len(self.validation_samples)]
         write_text(folder / "samples.csv", table.to_csv(index=False))
         write_text(folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
         write_json(
@@ -391,6 +414,7 @@ class Encoder:
                 "transform": self.scaler.to_dict(),
                 "condition": None if self.condition is None else self.condition.to_dict(),
                 "latent_scale": self.latent_scale.tolist(),
+                "thinning": self.thinning,
                 "summary": self.summary,
             },
         )

@@ -73,6 +73,14 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
     named = ", ".join(encoder.genes[:_NAMED])
     yield "genes", f"{len(encoder.genes):,}: {named}, ... (`model.json`)"
     yield "units", units_text(encoder.units)
+    if encoder.thinning is not None:
+        known = encoder.thinning
+        before, after = known["depth_before"][2], known["depth_after"][2]
+        yield (
+            "counts",
+            f"thinned to depths of `{known['file']}` (median {before:,.0f} to {after:,.0f}; "
+            f"{known['n_left']:,} samples left as they were, {known['n_empty']:,} kept out)",
+        )
     if found["n_missing"]:
         yield "missing levels", f"{found['n_missing']:,}"
     if encoder.condition is not None:

@@ -67,7 +67,9 @@ class RunFolder:
         """Settings in `config.json`, or None."""
         config = self._read("config.json")
         if config is not None and "n_latent" in (config.get("model") or ()):
-            config["model"].setdefault("latent_scale", "unit")  # of a run older than the setting
+            # Of a run that is older than these settings.
+            config["model"].setdefault("latent_scale", "unit")
+            config.get("selection", {}).setdefault("log2p1", False)
         return config
 
     def read_provenance(self) -> dict[str, Any] | None:

@@ -86,7 +86,7 @@ def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
             f"{matrix.path or 'data'}: expected the {len(encoder.samples)} samples that the model "
             f"was trained on; {len(lacking)} are not there, {(*lacking, None)[0]!r} first"
         )
-    aligned = encoder.align(matrix, keep_missing=True)
+    aligned = encoder.align(encoder.as_trained(matrix), keep_missing=True)
     rows = np.array([place[name] for name in encoder.samples])
     classes = encoder.codes(matrix, rows)
     parts = []
