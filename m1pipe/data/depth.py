@@ -10,7 +10,6 @@ from m1pipe.data.names import match_genes
 TOTALS = ("total_counts", "n_counts")  # of obs, before normalisation
 APART = 2.0
 MOST_ROWS = 20_000
-_BY_TOTAL = ("cpm", "log2_cpm1", "normalized", "log2_normalized1")
 _BLOCK = 1024
 
 
@@ -72,7 +71,7 @@ def depths(
     if units.is_counts:
         return _sums(matrix, columns, rows)[0]
     known = [name for name in TOTALS if name in matrix.obs.columns]
-    if units.name not in _BY_TOTAL or not known:
+    if not units.is_by_total or not known:
         return None
     totals = matrix.obs[known[0]].to_numpy(dtype=np.float64, na_value=np.nan)[rows]
     if not (np.isfinite(totals) & (totals >= 0)).all():

@@ -183,7 +183,7 @@ class Encoder:
             by_name = dict(zip(self.samples, self.kept, strict=True))
             kept = np.array([by_name.get(name, 1.0) for name in matrix.samples])
             matrix = thinned(matrix, kept, self.thinning["seed"])
-        return in_units(matrix, self.units)
+        return in_units(matrix, self.units) if self.config.selection.normalize else matrix
 
     def encode_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Latent means of rows that are aligned already.

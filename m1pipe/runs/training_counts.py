@@ -14,8 +14,6 @@ from m1pipe.data.units import MILLION, Units
 from m1pipe.encoder.plan import OF_COUNTS
 from m1pipe.errors import InputError
 
-_BY_TOTAL = ("cpm", "log2_cpm1", "normalized", "log2_normalized1")
-
 
 def settled(matrix: Matrix, config: EncoderConfig) -> EncoderConfig:
     """Settings with what counts are normalised to, where that is the way of the file thinned to.
@@ -33,7 +31,7 @@ def settled(matrix: Matrix, config: EncoderConfig) -> EncoderConfig:
         return config
     with open_matrix(selection.thin_to) as other:
         units = other.units
-    if units.name not in _BY_TOTAL or units.target_sum is None:
+    if not units.is_by_total or units.target_sum is None:
         return config
     log.info("counts are brought to %s, as %s is", units, selection.thin_to)
     chosen = replace(selection, normalize="total", target_sum=units.target_sum, log2p1=units.is_log)
