@@ -75,41 +75,27 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
         If the one is not of counts or the depth of the other is not known, they share no gene, or
         no sample has a count left.
     """
+    shared, wanted = _depths_of(other, matrix)
     where = str(matrix.path or "data")
-    if not matrix.units.is_counts:
-        raise InputError(
-            f"{where}: thin-to: expected counts; found {matrix.units}: convert the raw counts with "
-            "--units counts, and let train normalise them (--normalize total --log2p1)"
-        )
-    here, there = shared_genes(matrix, other)
-    file = str(other.path or "data")
-    wanted = depths(other, there) if there.size else None
-    if wanted is None or not (wanted > 0).any():
-        found = f"{other.units} without total_counts in obs" if there.size else "no shared gene"
-        raise InputError(
-            f"{file}: thin-to: expected counts, or levels made from counts by m1pipe convert "
-            f"--normalize total, of the genes of {where}; found {found}"
-        )
-    wanted = wanted[wanted > 0]
     drawn = np.random.default_rng([seed, 71]).choice(wanted, rows.size)
     kept, totals = np.ones(matrix.n_samples), np.full(matrix.n_samples, np.nan)
     before, after, start = np.empty(rows.size), np.empty(rows.size), 0
     for part in matrix.bands(rows):
-        here_rows = slice(start, start + part.size)
+        here = slice(start, start + part.size)
         X = matrix.take(part)
-        own = X[:, here].sum(axis=1, dtype=np.float64)
-        share = np.divide(drawn[here_rows], own, out=np.ones(part.size), where=own > 0)
+        own = X[:, shared].sum(axis=1, dtype=np.float64)
+        share = np.divide(drawn[here], own, out=np.ones(part.size), where=own > 0)
         kept[part] = np.minimum(share, 1.0)
         thin_rows(X, kept[part], matrix.samples[part], seed, where=where)
         totals[part] = X.sum(axis=1, dtype=np.float64)
-        before[here_rows], after[here_rows] = own, X[:, here].sum(axis=1, dtype=np.float64)
+        before[here], after[here] = own, X[:, shared].sum(axis=1, dtype=np.float64)
         start += part.size
     left = totals[rows] > 0
     if not left.any():
         raise InputError(f"{where}: thin-to: expected counts to be left; none are at that depth")
     facts = {
-        "file": other.path.name if other.path is not None else file,
-        "n_genes": int(here.size),
+        "file": other.path.name if other.path is not None else "data",
+        "n_genes": int(shared.size),
         "n_thinned": int((kept[rows] < 1).sum()),
         "n_left": int((kept[rows] == 1).sum()),
         "n_empty": int((~left).sum()),
@@ -119,6 +105,25 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
         "depth_file": _quantiles(wanted),
     }
     return Thinning(kept, totals, rows[left], seed, facts)
+
+
+def _depths_of(other: Matrix, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of `matrix` that `other` has too, and the depths of the latter's samples there."""
+    where, file = (str(one.path or "data") for one in (matrix, other))
+    if not matrix.units.is_counts:
+        raise InputError(
+            f"{where}: thin-to: expected counts; found {matrix.units}: convert the raw counts with "
+            "--units counts, and let train normalise them (--normalize total --log2p1)"
+        )
+    shared, there = shared_genes(matrix, other)
+    wanted = depths(other, there) if there.size else None
+    if wanted is None or not (wanted > 0).any():
+        found = f"{other.units} without total_counts in obs" if there.size else "no shared gene"
+        raise InputError(
+            f"{file}: thin-to: expected counts, or levels made from counts by m1pipe convert "
+            f"--normalize total, of the genes of {where}; found {found}"
+        )
+    return shared, wanted[wanted > 0]
 
 
 def thin_rows(
