@@ -4,7 +4,7 @@ from typing import Any
 
 from m1pipe.errors import InputError
 
-# None of the originals averaged weights, decayed them, or raised beta from 0.
+# None of the originals averaged weights, decayed them, raised beta from 0, or scaled its latents.
 _PLAIN: dict[str, Any] = {
     "linear_skip": False,
     "schedule": "constant",
@@ -12,6 +12,7 @@ _PLAIN: dict[str, Any] = {
     "ema": 0.0,
     "weight_decay": 0.0,
     "kl_warmup": 0.0,
+    "latent_scale": "unit",
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

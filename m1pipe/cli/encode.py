@@ -43,6 +43,7 @@ def encode(
             Z,
             obs=matrix.obs,
             digest=encoder.digest(),
+            scale=encoder.latent_scale,
             record=missing_uns(drift.missing).get("m1pipe"),
             force=force,
         )

@@ -66,6 +66,12 @@ def _default(value: object) -> str | bool:
     help="Leave out genes that vary no more over the training rows, before --transform.",
 )
 @click.option(
+    "--latent-scale",
+    type=click.Choice(get_args(config.LatentScale)),
+    show_default=_default(ModelConfig.latent_scale),
+    help="Latents times the length of their loadings on the genes, or as the network has them.",
+)
+@click.option(
     "--condition",
     metavar="COL",
     help="Column of obs whose class the network is told, one-hot.",
@@ -117,6 +123,19 @@ def _default(value: object) -> str | bool:
     metavar="FILE",
     help="Leave out samples that are in FILE too, by id or as near-identical rows.",
 )
+@click.option(
+    "--thin-to",
+    type=click.Path(),
+    metavar="FILE",
+    help="Thin DATA's counts to depths of FILE's samples; its units too, where it has some.",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(["total"]),
+    help="Scale DATA's counts (after --thin-to) to one total.",
+)
+@click.option("--target-sum", type=float, show_default="a million", help="Of --normalize.")
+@click.option("--log2p1", is_flag=True, default=None, help="log2(1 + x) of what was normalised.")
 @ALIASES
 @click.option(
     "--micro-batch",
@@ -150,6 +169,7 @@ def train(
     m1pipe train u.h5ad --out runs/ae --beta 0 --rows 'tissue != "Liver"'
     m1pipe train u.h5ad --out runs/cvae --condition cell_type
     m1pipe train u.h5ad --out runs/again --config runs/vae1/config.json
+    m1pipe train u_counts.h5ad --out runs/vae2 --thin-to x.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.data.matrix import open_matrix
     from m1pipe.runs import train as runs

@@ -6,6 +6,7 @@ A default is written here once: the click options and the estimators read it fro
 from m1pipe.config.encoder import (
     Activation,
     EncoderConfig,
+    LatentScale,
     Likelihood,
     ModelConfig,
     Precision,
@@ -22,6 +23,7 @@ __all__ = [
     "EncoderConfig",
     "FitConfig",
     "HeadConfig",
+    "LatentScale",
     "Likelihood",
     "ModelConfig",
     "Precision",

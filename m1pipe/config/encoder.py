@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m1pipe.config.checks import check_choice, check_range, check_widths
+from m1pipe.errors import InputError
 from m1pipe.settings import parse_bytes
 
 Likelihood = Literal[
@@ -21,6 +22,7 @@ Transform = Literal["standardize", "center", "minmax", "none", "normal_score"]
 Activation = Literal["leaky_relu", "relu", "elu", "tanh", "sigmoid", "identity"]
 Schedule = Literal["plateau", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
+LatentScale = Literal["decoder", "unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,10 @@ class ModelConfig:
     min_variance : float or None
         Genes whose variance over the training rows, before the transform, is not above this are
         left out. None: all stay.
+    latent_scale : str
+        What latents are multiplied by outside of the network: "decoder", the length of each unit's
+        loadings on the standardised genes of the training rows (`m1pipe.encoder.latent_scale`);
+        "unit", nothing.
     """
 
     n_latent: int = 32
@@ -81,6 +87,7 @@ class ModelConfig:
     free_bits: float = 0.0
     condition: str | None = None
     min_variance: float | None = None
+    latent_scale: LatentScale = "decoder"
 
     def __post_init__(self) -> None:
         check_range("latent", self.n_latent, 1)
@@ -95,6 +102,7 @@ class ModelConfig:
         check_range("free-bits", self.free_bits, 0)
         if self.min_variance is not None:
             check_range("min-variance", self.min_variance, 0)
+        check_choice("latent-scale", self.latent_scale, LatentScale)
 
     @property
     def starts_at_pca(self) -> bool:
@@ -215,6 +223,15 @@ class SelectionConfig:
         A file whose samples are left out, found by id or as near-identical rows.
     aliases : str or None
         Table of other names of genes, by which those of that file are matched as well.
+    thin_to : str or None
+        A file to whose depth the rows are thinned, which are counts then. None: left as they are.
+    normalize : str or None
+        "total": counts are scaled to `target_sum` a sample, after thinning. None: left as they
+        are; or, with `thin_to` a file of such levels, scaled and logged as those are.
+    target_sum : float or None
+        For `normalize`. None: a million.
+    log2p1 : bool
+        log2(1 + x) of what was normalised.
     """
 
     rows: str | None = None
@@ -222,6 +239,18 @@ class SelectionConfig:
     validation_file: str | None = None
     drop_samples_of: str | None = None
     aliases: str | None = None
+    thin_to: str | None = None
+    normalize: Literal["total"] | None = None
+    target_sum: float | None = None
+    log2p1: bool = False
+
+    def __post_init__(self) -> None:
+        if self.normalize is not None:
+            check_choice("normalize", self.normalize, Literal["total"])
+        elif self.log2p1 or self.target_sum is not None:
+            raise InputError("log2p1, target-sum: expected with --normalize total; found alone")
+        if self.target_sum is not None:
+            check_range("target-sum", self.target_sum, 0, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
+from m1pipe.data.thinning import in_units
 
 N_DIRECTIONS = 16
 NEAR_IDENTICAL = 1e-3  # of the median distance from the centre
@@ -91,8 +92,8 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
     Parameters
     ----------
     matrix, other : Matrix
-        Rows are compared on the genes that both have, in one unit; with other units, or fewer
-        than 50 shared genes, only ids are.
+        Rows are compared on the genes that both have, in one unit, to which counts are brought;
+        where there is no such unit, or with fewer than 50 shared genes, only ids are.
     rows : ndarray of int, shape (n_rows,), optional
         Rows of `matrix` that are looked at. Left out: all.
     """
@@ -104,6 +105,7 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
         available_var=matrix.var,
         wanted_var=other.var,
     )
+    matrix, other = _in_same_units(matrix, other), _in_same_units(other, matrix)
     theirs = np.flatnonzero(match.columns >= 0)
     none = Copies(rows[known], np.arange(0), {}, 0)
     if matrix.units != other.units or theirs.size < SMALLEST_OVERLAP or known.all():
@@ -116,6 +118,13 @@ def find_copies(matrix: Matrix, other: Matrix, *, rows: np.ndarray | None = None
     names = other.samples[near[found]]
     partner = {int(row): str(name) for row, name in zip(by_row, names, strict=True)}
     return Copies(rows[known], by_row, partner, int(theirs.size))
+
+
+def _in_same_units(matrix: Matrix, other: Matrix) -> Matrix:
+    """Counts in the units of the other file, where these are made from counts; else as they are."""
+    units = other.units
+    made = units.is_by_total and units.target_sum is not None
+    return in_units(matrix, units) if matrix.units.is_counts and made else matrix
 
 
 def file_signatures(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import over_rows
+from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
 from m1pipe.data.survey import Survey, binary_genes, survey
@@ -99,6 +100,8 @@ class Overlap:
         Sample ids that are in both.
     units : (Units, Units)
         Of the first and of the second.
+    depth : DepthRatio or None
+        None where the depth of either is not known.
     """
 
     n_genes: int
@@ -108,6 +111,7 @@ class Overlap:
     how: str
     n_samples: int
     units: tuple[Units, Units]
+    depth: DepthRatio | None = None
 
     def __str__(self) -> str:
         share = self.n_genes / max(self.n_wanted, 1)
@@ -115,13 +119,12 @@ class Overlap:
         if self.missing:
             genes += f"; missing such as {', '.join(self.missing)}"
         same = "the same" if self.units[0] == self.units[1] else "DIFFERENT"
-        return "\n".join(
-            [
-                _line("genes", f"{genes}; {self.n_extra:,} more are here only"),
-                _line("samples", f"{self.n_samples:,} ids are in both"),
-                _line("units", f"{same}: {self.units[0]} here, {self.units[1]} there"),
-            ]
-        )
+        lines = [
+            _line("genes", f"{genes}; {self.n_extra:,} more are here only"),
+            _line("samples", f"{self.n_samples:,} ids are in both"),
+            _line("units", f"{same}: {self.units[0]} here, {self.units[1]} there"),
+        ]
+        return "\n".join([*lines, *([] if self.depth is None else [_depth_line(self.depth)])])
 
 
 def inspect_matrix(matrix: Matrix) -> Inspection:
@@ -178,7 +181,22 @@ def overlap(matrix: Matrix, against: Matrix) -> Overlap:
         return Overlap(0, against.n_genes, matrix.n_genes, (), how, n_samples, units)
     n_found = against.n_genes - len(match.missing)
     missing = tuple(match.missing[:3])
-    return Overlap(n_found, against.n_genes, match.n_extra, missing, match.how, n_samples, units)
+    depth = depth_ratio(matrix, against) if n_found else None
+    return Overlap(
+        n_found, against.n_genes, match.n_extra, missing, match.how, n_samples, units, depth
+    )
+
+
+def _depth_line(depth: DepthRatio) -> str:
+    """Depths of two files, and what to do where they are far apart."""
+    if not depth.apart:
+        return _line("depth", f"alike: {depth}")
+    deeper, other = ("this file", "that one") if depth.ratio > 1 else ("that file", "this one")
+    return _line(
+        "depth",
+        f"DIFFERENT: {depth}; an encoder of {deeper} serves {other} better if its counts are "
+        f"thinned: m1pipe train --thin-to",
+    )
 
 
 def guess_scale(found: Survey) -> str:

@@ -1,7 +1,8 @@
 """A matrix of samples x genes in any layout, read by rows and never whole unless asked."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -228,6 +229,33 @@ class Matrix:
         for start, stop, X in self.blocks(columns=columns):
             out[start:stop] = X
         return out
+
+    def changed(
+        self, change: Callable[[int, np.ndarray], None], *, obs: pd.DataFrame, units: Units
+    ) -> "Matrix":
+        """The same file with its values changed whenever rows are read; closed with this one.
+
+        Parameters
+        ----------
+        change : callable
+            Changes rows, an ndarray of float32 of shape (n, n_genes), in place, given the index of
+            the first.
+        obs : DataFrame, shape (n_samples, n_columns)
+        units : Units
+            Of the changed values.
+        """
+        read = self._stored.read_into
+
+        def read_changed(start: int, out: np.ndarray) -> None:
+            read(start, out)
+            change(start, out)
+
+        stored = replace(
+            self._stored, read_into=read_changed, obs=obs, units=units, whole_genes=None
+        )
+        other = Matrix(stored, self.path, self._handle)
+        other.aliases = self.aliases
+        return other
 
     def close(self) -> None:
         """Close the file; a matrix in memory stays as it is."""

@@ -87,6 +87,11 @@ class Units:
         return self.is_counts or self.name in LOG_OF
 
     @property
+    def is_by_total(self) -> bool:
+        """Counts scaled to one total a sample, or their logarithms."""
+        return self.name in _BY_TOTAL
+
+    @property
     def label(self) -> str:
         """For the axis of a figure: `log2(TPM + 1)`."""
         linear = next((name for name, log in LOG_OF.items() if log == self.name), self.name)

@@ -40,6 +40,7 @@ class LatentMeans(nn.Module):
     location: Tensor
     scale: Tensor
     means: Tensor
+    latent_scale: Tensor
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -48,6 +49,7 @@ class LatentMeans(nn.Module):
         self.register_buffer("location", torch.from_numpy(encoder.scaler.location))
         self.register_buffer("scale", torch.from_numpy(encoder.scaler.scale))
         self.register_buffer("means", torch.from_numpy(means))
+        self.register_buffer("latent_scale", torch.from_numpy(encoder.latent_scale))
 
     def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Latent means, shape (n_samples, n_latent), of levels in the units of training."""
@@ -55,7 +57,7 @@ class LatentMeans(nn.Module):
         if not self.module.of_counts:
             means = self.means[0] if codes is None else self.means[codes]
             x = torch.where(torch.isnan(x), means, x)
-        return self.module.encode_mu(x, codes)
+        return self.module.encode_mu(x, codes) * self.latent_scale
 
 
 def export_onnx(encoder: Encoder, path: str | os.PathLike[str], *, force: bool = False) -> float:
@@ -107,8 +109,9 @@ def metadata(encoder: Encoder) -> dict[str, str]:
     Returns
     -------
     dict of str
-        m1pipe (version), digest (SHA-256 of the weights), genes, units, n_latent; target_sum
-        where there is one; condition and classes for a conditional model.
+        m1pipe (version), digest (SHA-256 of the weights), genes, units, n_latent, latent_scale
+        (what the network's own latents are multiplied by); target_sum where there is one;
+        condition and classes for a conditional model.
     """
     found = {
         "m1pipe": __version__,
@@ -116,6 +119,7 @@ def metadata(encoder: Encoder) -> dict[str, str]:
         "genes": json.dumps(encoder.genes),
         "units": encoder.units.name,
         "n_latent": str(encoder.n_latent),
+        "latent_scale": json.dumps(encoder.latent_scale.tolist()),
     }
     if encoder.units.target_sum is not None:
         found["target_sum"] = repr(encoder.units.target_sum)

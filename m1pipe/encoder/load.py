@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         weights = _read_arrays(folder / "model.safetensors")
         module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
         recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca, module))
+        config, latent_scale = _latent_scale(config, stored.get("latent_scale"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
@@ -78,7 +80,31 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         samples=tuple(roles.loc[roles["role"] == "train", "sample"]),
         validation_samples=tuple(roles.loc[roles["role"] == "validation", "sample"]),
         condition=condition,
+        latent_scale=latent_scale,
+        thinning=stored.get("thinning"),
+        kept=_kept(roles),
     )
+
+
+def _kept(roles: pd.DataFrame) -> np.ndarray | None:
+    """Probability with which counts of the training samples were kept, where they were thinned."""
+    if "kept" not in roles.columns:
+        return None
+    return roles.loc[roles["role"] == "train", "kept"].to_numpy(dtype=np.float64)
+
+
+def _latent_scale(
+    config: EncoderConfig, stored: list[float] | None
+) -> tuple[EncoderConfig, np.ndarray]:
+    """Scale of the latents, and the configuration that says so: 1 where a folder has none yet."""
+    n_latent = config.model.n_latent
+    if stored is None:
+        model = replace(config.model, latent_scale="unit")
+        return replace(config, model=model), np.ones(n_latent, dtype=np.float32)
+    scale = np.asarray(stored, dtype=np.float32)
+    if scale.shape != (n_latent,) or not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"expected {n_latent} positive numbers of latent_scale; found {stored}")
+    return config, scale
 
 
 def _read_model_json(folder: Path) -> dict[str, Any]:

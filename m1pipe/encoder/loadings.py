@@ -203,8 +203,9 @@ def _active(encoder: Encoder) -> np.ndarray:
 
 
 def _spread(encoder: Encoder) -> np.ndarray:
-    """Standard deviation of each unit over the samples of the summary, shape (n_latent,)."""
-    found: np.ndarray = np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
+    """Standard deviation of each latent over the samples of the summary, shape (n_latent,)."""
+    own = np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
+    found: np.ndarray = own * encoder.latent_scale
     return found
 
 

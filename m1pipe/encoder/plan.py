@@ -13,6 +13,7 @@ from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
+from m1pipe.data.thinning import Thinning
 from m1pipe.encoder.condition import Condition, find_condition, read_column
 from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
@@ -56,6 +57,8 @@ class TrainingPlan:
         Class of each sample of `source` and of `held_out`; -1 where it is not used.
     missing : Missing or None
         What is missing of these rows; None where nothing is.
+    thinning : Thinning or None
+        What was done to the counts of `source`; None where they are as they were.
     """
 
     source: Aligned
@@ -67,6 +70,7 @@ class TrainingPlan:
     codes: np.ndarray | None = None
     held_out_codes: np.ndarray | None = None
     missing: Missing | None = None
+    thinning: Thinning | None = None
 
     @property
     def n_classes(self) -> int:

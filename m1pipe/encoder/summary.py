@@ -23,6 +23,9 @@ dead_share
     Share of hidden units whose output never changes over the rows.
 depth, depth_r
     What stands for library size, and each latent's Pearson correlation with it; null if unknown.
+depth_quantiles
+    5, 25, 50, 75 and 95 % quantiles of the samples' total counts over the encoder's genes, as
+    training saw them (thinned or not); null if unknown.
 lowest
     The lowest level of any gene in these rows, in units of the data.
 error_q99, error_beyond
@@ -39,12 +42,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from m1pipe.data.depth import depths
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.thinning import QUANTILES
 from m1pipe.data.transforms import GeneTransform, floored_scale
 from m1pipe.models.missing import see_through
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, kl_per_unit
 from m1pipe.pca import PCA
+from m1pipe.recipe import Aligned
 
 MOST_MEASURED = 20_000
 ACTIVE_KL = 0.05
@@ -255,6 +261,12 @@ def library_size(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, str] | N
         X = matrix.take(rows[part])
         detected[part] = (X > 0).sum(axis=1) / _share_known(X)
     return detected, "detected genes"
+
+
+def depth_quantiles(source: Aligned, rows: np.ndarray) -> list[float] | None:
+    """Quantiles `QUANTILES` of the total counts of rows; None where they are not known."""
+    found = depths(source.matrix, source.match.columns[source.present], rows)
+    return None if found is None else np.quantile(found, QUANTILES).tolist()
 
 
 def _share_known(X: np.ndarray) -> np.ndarray | float:

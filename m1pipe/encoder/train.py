@@ -1,18 +1,20 @@
 """Training an encoder: what comes before the loop, the loop, and the summary."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder import summary
-from m1pipe.encoder.counting import gene_means
+from m1pipe.encoder.counting import gene_means, seen_by
+from m1pipe.encoder.latent_scale import decoder_scale
+from m1pipe.encoder.missing import class_means, fill_missing
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.prepare import Prepared, prepare, scaled_blocks
@@ -27,7 +29,7 @@ from m1pipe.training.distributed import (
     peers_present,
 )
 from m1pipe.training.faults import Explain, explain_rows
-from m1pipe.training.feed import Batches, whole
+from m1pipe.training.feed import whole
 from m1pipe.training.fit import fit
 from m1pipe.training.history import History, Observer
 from m1pipe.training.signals import StopFlag
@@ -133,9 +135,13 @@ def finish(one: Prepared, history: History) -> Encoder:
         recalibrate_noise(module, whole(validation), seed=seed, means=one.means)
     encoder = _encoder(plan, one.scaler, one.pca, module, history)
     device = str(next(module.parameters()).device)
+    chosen = summary.measured_rows(plan.rows.size, plan.config.training.seed)
+    trained, judged = _measure(one, chosen)
+    if plan.config.model.latent_scale == "decoder":
+        encoder.latent_scale = decoder_scale(trained.mu, _standardised(one, chosen))
     encoder.summary = {
         **_facts(plan, history, device),
-        **_measured(plan, encoder, one.batches, validation, one.means),
+        **_measured(plan, encoder, plan.rows[chosen], trained, judged),
         "seconds": time.perf_counter() - one.begun,
     }
     module.cpu()
@@ -164,6 +170,8 @@ def _encoder(
         samples=tuple(plan.source.matrix.samples[plan.rows]),
         validation_samples=held_out,
         condition=plan.condition,
+        thinning=None if plan.thinning is None else plan.thinning.facts,
+        kept=None if plan.thinning is None else plan.thinning.kept[plan.rows],
     )
 
 
@@ -189,32 +197,55 @@ def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
     }
 
 
+def _measure(
+    one: Prepared, chosen: np.ndarray
+) -> tuple[summary.Measurement, summary.Measurement | None]:
+    """Passes over chosen training rows and over the validation rows, where there are any."""
+    plan, scaler = one.plan, one.scaler
+    measure = partial(
+        summary.measure,
+        one.module,
+        one.pca,
+        scale=summary.gene_scale(scaler, one.pca),
+        shift=None if plan.condition is None else plan.condition.shift,
+        means=one.means,
+    )
+    blocks = scaled_blocks(plan.source, plan.rows, scaler, one.batches, chosen)
+    trained = measure(blocks, codes=None if plan.codes is None else plan.codes[plan.rows[chosen]])
+    if plan.held_out is None:
+        return trained, None
+    blocks = scaled_blocks(plan.held_out, plan.held_out_rows, scaler, one.validation)
+    codes = plan.held_out_codes
+    return trained, measure(blocks, codes=None if codes is None else codes[plan.held_out_rows])
+
+
+def _standardised(one: Prepared, chosen: np.ndarray) -> Iterator[np.ndarray]:
+    """Chosen training rows as the network sees them, about their class, in standard deviations."""
+    plan, module = one.plan, one.module
+    scale = summary.gene_scale(one.scaler, one.pca).astype(np.float32)
+    means, start = class_means(one.pca.mean, plan.condition), 0
+    for X in scaled_blocks(plan.source, plan.rows, one.scaler, one.batches, chosen):
+        centre = means[0]
+        if plan.codes is not None:
+            centre = means[plan.codes[plan.rows[chosen[start : start + len(X)]]]]
+        start += len(X)
+        seen = seen_by(module, X) if module.of_counts else fill_missing(X, centre)
+        yield (seen - centre) / scale
+
+
 def _measured(
     plan: TrainingPlan,
     encoder: Encoder,
-    batches: Batches,
-    validation: Batches | None,
-    means: torch.Tensor | None,
+    rows: np.ndarray,
+    trained: summary.Measurement,
+    held_out: summary.Measurement | None,
 ) -> dict[str, Any]:
     """The entries of the summary that take a pass over the rows."""
-    scale = summary.gene_scale(encoder.scaler, encoder.pca)
-    chosen = summary.measured_rows(plan.rows.size, plan.config.training.seed)
-    rows = plan.rows[chosen]
-    blocks = scaled_blocks(plan.source, plan.rows, encoder.scaler, batches, chosen)
-    shift = None if plan.condition is None else plan.condition.shift
-    measure = partial(
-        summary.measure, encoder.module, encoder.pca, scale=scale, shift=shift, means=means
-    )
-    trained = measure(blocks, codes=None if plan.codes is None else plan.codes[rows])
-    judged = trained
-    if plan.held_out is not None:
-        blocks = scaled_blocks(plan.held_out, plan.held_out_rows, encoder.scaler, validation)
-        codes = plan.held_out_codes
-        judged = measure(blocks, codes=None if codes is None else codes[plan.held_out_rows])
+    judged = trained if held_out is None else held_out
     q99 = float(np.quantile(trained.errors, summary.OUTLYING))
     depth = summary.library_size(plan.source.matrix, rows)
     return {
-        "r2_rows": "training" if judged is trained else "validation",
+        "r2_rows": "training" if held_out is None else "validation",
         **judged.r2(),
         "pca_components": len(encoder.pca.components),
         **summary.latent_health(judged, encoder.config.model.beta),
@@ -222,7 +253,8 @@ def _measured(
         "dead_share": trained.dead_share,
         "lowest": summary.finite(encoder.scaler.invert(trained.low[None]).min()),
         "depth": depth[1] if depth else None,
+        "depth_quantiles": summary.depth_quantiles(plan.source, rows),
         "depth_r": summary.correlations(trained.mu, depth[0]) if depth else None,
         "error_q99": summary.finite(q99),
-        "error_beyond": None if judged is trained else float((judged.errors > q99).mean()),
+        "error_beyond": None if held_out is None else float((judged.errors > q99).mean()),
     }

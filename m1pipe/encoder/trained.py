@@ -16,6 +16,7 @@ from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, write_json, write_text
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.thinning import in_units, thinned
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
@@ -60,6 +61,13 @@ class Encoder:
         Ids of the rows that were trained on, and of those that chose the best epoch.
     condition : Condition or None
         What a conditional model is told of every sample.
+    latent_scale : ndarray of float32, shape (n_latent,)
+        Every latent here is the network's own times this; of the network the prior is N(0, I), of
+        latents that of `latent_scale` times it. Left out: 1.
+    thinning : dict or None
+        `facts` of the `Thinning` of the training counts; None where they were as they are.
+    kept : ndarray of float64, shape (n_training_rows,), or None
+        Probability with which a count of each of `samples` was kept.
     """
 
     module: VAEModule
@@ -72,6 +80,13 @@ class Encoder:
     samples: tuple[str, ...] = ()
     validation_samples: tuple[str, ...] = ()
     condition: Condition | None = None
+    latent_scale: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=np.float32))
+    thinning: dict[str, Any] | None = None
+    kept: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not self.latent_scale.size:
+            self.latent_scale = np.ones(self.n_latent, dtype=np.float32)
 
     def __repr__(self) -> str:
         model = self.config.model
@@ -156,6 +171,20 @@ class Encoder:
         obs = matrix.obs if rows is None else matrix.obs.iloc[rows]
         return self.condition.codes(obs, str(matrix.path or "data"))
 
+    def as_trained(self, matrix: Matrix) -> Matrix:
+        """The training data as training saw them: thinned and in the units of training.
+
+        Parameters
+        ----------
+        matrix : Matrix
+            The file that was trained on; of a thinned training its counts.
+        """
+        if self.kept is not None and self.thinning is not None and matrix.units.is_counts:
+            by_name = dict(zip(self.samples, self.kept, strict=True))
+            kept = np.array([by_name.get(name, 1.0) for name in matrix.samples])
+            matrix = thinned(matrix, kept, self.thinning["seed"])
+        return in_units(matrix, self.units) if self.config.selection.normalize else matrix
+
     def encode_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Latent means of rows that are aligned already.
 
@@ -175,7 +204,22 @@ class Encoder:
             encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), as_tensor(c)).numpy()
             for x, c in chunks(X, codes)
         ]
-        return joined(parts, self.n_latent)
+        Z: np.ndarray = joined(parts, self.n_latent) * self.latent_scale
+        return Z
+
+    def unit_latents(self, Z: np.ndarray) -> np.ndarray:
+        """Latents on the network's own scale, as its decoder takes them.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n_samples, n_latent)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_latent)
+        """
+        own: np.ndarray = np.divide(Z, self.latent_scale, dtype=np.float32)
+        return own
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Rows after the per-gene transform, as the network takes them.
@@ -229,10 +273,11 @@ class Encoder:
         with evaluating(self.module), torch.no_grad():
             for x, c in chunks(X, codes):
                 scaled = torch.from_numpy(self.scaled(x, c))
-                mu, logvar = self.module.encode(scaled, as_tensor(c))
-                mus.append(mu.numpy())
+                means, logvar = self.module.encode(scaled, as_tensor(c))
+                mus.append(means.numpy())
                 sds.append(torch.exp(0.5 * logvar).numpy())
-        return joined(mus, self.n_latent), joined(sds, self.n_latent)
+        mu, sd = (joined(parts, self.n_latent) for parts in (mus, sds))
+        return mu * self.latent_scale, sd * self.latent_scale
 
     def decode(
         self,
@@ -245,6 +290,7 @@ class Encoder:
         Parameters
         ----------
         Z : ndarray, shape (n_samples, n_latent)
+            As `transform` gives them.
         codes : ndarray of int64, shape (n_samples,), optional
             Class of each row; a conditional model needs it.
         library : ndarray, shape (n_samples,), optional
@@ -255,7 +301,7 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_genes)
             In the units of training.
         """
-        Z, start, parts = np.asarray(Z, dtype=np.float32), 0, []
+        Z, start, parts = self.unit_latents(Z), 0, []
         for z, c in chunks(Z, codes):
             depth = None
             if library is not None:
@@ -354,6 +400,8 @@ class Encoder:
             [(sample, role) for role, samples in roles for sample in samples],
             columns=["sample", "role"],
         )
+        if self.kept is not None:
+            table["kept"] = [*map(repr, self.kept.tolist()), *[""] * len(self.validation_samples)]
         write_text(folder / "samples.csv", table.to_csv(index=False))
         write_text(folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
         write_json(
@@ -365,6 +413,8 @@ class Encoder:
                 "recipe": self.recipe.to_dict(),
                 "transform": self.scaler.to_dict(),
                 "condition": None if self.condition is None else self.condition.to_dict(),
+                "latent_scale": self.latent_scale.tolist(),
+                "thinning": self.thinning,
                 "summary": self.summary,
             },
         )

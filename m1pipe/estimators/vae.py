@@ -86,6 +86,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         input_transform: str = MODEL.transform,
         beta: float = MODEL.beta,
         free_bits: float = MODEL.free_bits,
+        latent_scale: str = MODEL.latent_scale,
         epochs: int | None = TRAINING.epochs,
         batch_size: int = TRAINING.batch_size,
         lr: float = TRAINING.lr,
@@ -115,6 +116,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.input_transform = input_transform
         self.beta = beta
         self.free_bits = free_bits
+        self.latent_scale = latent_scale
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
@@ -181,7 +183,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         module = self._module()
         with torch.inference_mode():
             parts = [module.encode_mu(x).numpy() for x in self._chunks(X)]
-        return np.concatenate(parts).astype(np.float32)
+        found: np.ndarray = np.concatenate(parts) * self.encoder_.latent_scale
+        return found.astype(np.float32)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Expression levels that the decoder gives to latents.

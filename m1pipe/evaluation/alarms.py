@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 
 from m1pipe.data.copies import file_signatures, find_copies, row_digests
+from m1pipe.data.depth import depths
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.splits import DONOR_COLUMN
+from m1pipe.data.thinning import QUANTILES
+from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation import confounding, design, guards
 from m1pipe.evaluation.origin import FOLD_CHANGES, label_origin, same_samples
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.tuning import can_tune
+from m1pipe.recipe import match_recipe
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
@@ -56,6 +60,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
                 name, samples, encoder.samples, encoder.validation_samples
             )
             found += _copied_rows(name, source, problem)
+            found += _other_depth(name, encoder, problem)
     return [*found, *_different_widths(problem)]
 
 
@@ -80,6 +85,17 @@ def _copied_rows(name: str, source: str, problem: Problem) -> list[Alarm]:
         pair = (str(unlabelled.samples[first]), copies.partner[first])
     n = len(problem.samples)
     return design.copies_seen_by_encoder(name, copies.by_row.size, n, pair, n_genes=copies.n_genes)
+
+
+def _other_depth(name: str, encoder: Encoder, problem: Problem) -> list[Alarm]:
+    """Whether the samples are much deeper, or less deep, than an encoder's training samples."""
+    trained = encoder.summary.get("depth_quantiles")
+    if trained is None:
+        return []
+    columns = match_recipe(problem.matrix, encoder.recipe, min_coverage=0.0).columns
+    own = depths(problem.matrix, columns[columns >= 0], problem.rows)
+    median = QUANTILES.index(0.5)
+    return guards.depth_apart(name, trained[median], None if own is None else float(np.median(own)))
 
 
 def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[Alarm]:

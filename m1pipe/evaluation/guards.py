@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from m1pipe.data.depth import APART
 from m1pipe.evaluation.result import Alarm, Severity
 
 LARGEST_DEPTH_R = 0.8
@@ -139,6 +140,29 @@ def library_size_axes(
         "encodes is sequencing depth, not biology."
     )
     return [Alarm("latent_follows_depth", "warning", text)]
+
+
+def depth_apart(encoder: str, trained: float | None, own: float | None) -> list[Alarm]:
+    """Samples sequenced much deeper, or less deeply, than those that an encoder was trained on.
+
+    Parameters
+    ----------
+    encoder : str
+    trained, own : float or None
+        Median total counts of the training samples, as training saw them, and of the samples at
+        hand; None where they are not known.
+    """
+    if not trained or not own or 1 / APART < trained / own < APART:
+        return []
+    text = (
+        f"{encoder} was trained on samples with a median of {trained:,.0f} counts; those here have "
+        f"{own:,.0f}: "
+    )
+    if trained > own:
+        text += "train it on raw counts thinned to the depth of this file (m1pipe train --thin-to)."
+    else:
+        text += "its latents were fitted to noisier levels than these."
+    return [Alarm("depth_differs", "warning", text)]
 
 
 def weak_encoder(encoder: str, r2: float | None, pca_r2: float | None) -> list[Alarm]:

@@ -124,7 +124,7 @@ def latent(
         contrasts: `label` is then one of its columns.
     method : str
         Way to two dimensions where there are more latent units. Principal components say little
-        of latents, which all vary alike under their prior.
+        of latents on the network's own scale, which all vary alike under their prior.
     max_samples : int
         More are drawn from.
     seed : int

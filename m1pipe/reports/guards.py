@@ -25,6 +25,7 @@ GUARDS = {
     "dead_units": "hidden units that never change",
     "collapsed_latents": "latents that carry nothing",
     "latent_follows_depth": "a latent that follows sequencing depth",
+    "depth_differs": "samples far deeper or less deep than those that an encoder was trained on",
     "weak_encoder": "an encoder that reconstructs less than principal components",
     "labels_of_same_samples": "labels made from the very samples that predict them",
     "labels_not_learned": "labels that no model learned",

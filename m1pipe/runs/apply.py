@@ -227,7 +227,7 @@ def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
         rows = np.array([place[name] for name in encoder.samples if name in place])
         if rows.size > MOST_TRAINING:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_TRAINING])
-        scores, n_known = bounds(encoder, matrix, rows=rows)
+        scores, n_known = bounds(encoder, encoder.as_trained(matrix), rows=rows)
     known: np.ndarray = np.sort(scores / n_known)
     try:
         write_json(path, {"model": encoder.digest(), QUANTILES: known.tolist()})

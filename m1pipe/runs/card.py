@@ -73,6 +73,14 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
     named = ", ".join(encoder.genes[:_NAMED])
     yield "genes", f"{len(encoder.genes):,}: {named}, ... (`model.json`)"
     yield "units", units_text(encoder.units)
+    if encoder.thinning is not None:
+        known = encoder.thinning
+        before, after = known["depth_before"][2], known["depth_after"][2]
+        yield (
+            "counts",
+            f"thinned to depths of `{known['file']}` (median {before:,.0f} to {after:,.0f}; "
+            f"{known['n_left']:,} samples left as they were, {known['n_empty']:,} kept out)",
+        )
     if found["n_missing"]:
         yield "missing levels", f"{found['n_missing']:,}"
     if encoder.condition is not None:
@@ -135,10 +143,19 @@ def _health(encoder: Encoder) -> Iterator[tuple[str, str]]:
     kl = [value for value in found["kl_per_unit"] or [] if value is not None]
     if kl:
         yield "KL", f"{sum(kl):.1f} nats a sample; {min(kl):.2f} to {max(kl):.2f} a unit"
+    yield "latent scale", _latent_scale(encoder)
     yield "hidden units that never change", f"{found['dead_share']:.1%}"
     if found["depth_r"]:
         worst = _depth_r(found)
         yield f"correlation with {found['depth']}", f"at most {worst:.2f} in size, of any unit"
+
+
+def _latent_scale(encoder: Encoder) -> str:
+    """What latents are multiplied by outside of the network."""
+    if encoder.config.model.latent_scale == "unit":
+        return "the network's own"
+    low, high = encoder.latent_scale.min(), encoder.latent_scale.max()
+    return f"{low:.3g} to {high:.3g} times the network's own, by loadings on standardised genes"
 
 
 def _cautions(encoder: Encoder) -> str:

@@ -77,7 +77,15 @@ def run_cluster(
         config = replace(config, distance="latent")
     record |= _settings(config, parts)
     obs = first.obs.assign(**{COLUMN: found.labels.astype(str)})
-    write_latents(out, first.Z, obs=obs, digest=first.digest, record=record, force=force)
+    write_latents(
+        out,
+        first.Z,
+        obs=obs,
+        digest=first.digest,
+        scale=first.scale,
+        record=record,
+        force=force,
+    )
     how = "k-means" if config.method == "kmeans" else "Leiden"
     chosen = ", k by silhouette" if found.by_k else ""
     if found.by_k and found.k == max(found.by_k):

@@ -65,7 +65,12 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any] | None:
         """Settings in `config.json`, or None."""
-        return self._read("config.json")
+        config = self._read("config.json")
+        if config is not None and "n_latent" in (config.get("model") or ()):
+            # Of a run that is older than these settings.
+            config["model"].setdefault("latent_scale", "unit")
+            config.get("selection", {}).setdefault("log2p1", False)
+        return config
 
     def read_provenance(self) -> dict[str, Any] | None:
         """Contents of `provenance.json`, or None."""

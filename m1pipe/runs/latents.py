@@ -20,6 +20,7 @@ from m1pipe.recipe import MIN_COVERAGE
 
 PathLike = str | os.PathLike[str]
 DIGEST = "encoder"
+SCALE = "latent_scale"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,8 @@ class Latents:
         Of the encoder's weights; "" where a file does not say.
     encoder : Encoder or None
         None for a file.
+    scale : ndarray of float32, shape (n_latent,), or None
+        What the network's own latents are multiplied by; None where a file does not say.
     """
 
     Z: np.ndarray
@@ -43,6 +46,7 @@ class Latents:
     source: str
     digest: str
     encoder: Encoder | None = None
+    scale: np.ndarray | None = None
 
 
 def read_latents(
@@ -74,7 +78,7 @@ def read_latents(
         encoder = load_encoder(source)
         with open_matrix(data, aliases=aliases) as matrix:
             Z, obs = encoder.transform(matrix, min_coverage=min_coverage), matrix.obs
-        return Latents(Z, obs, str(source), encoder.digest(), encoder)
+        return Latents(Z, obs, str(source), encoder.digest(), encoder, encoder.latent_scale)
     if Path(source).is_dir():
         raise InputError(
             f"{source}: a run needs the samples to {command}: m1pipe {command} RUN DATA"
@@ -106,8 +110,8 @@ def latents_of(matrix: Matrix, *, command: str) -> Latents:
     rows = np.arange(matrix.n_samples)
     Z = matrix.take(rows)
     check_finite(Z, matrix, rows)
-    digest = "" if matrix.path is None else digest_in(matrix.path)
-    return Latents(Z, matrix.obs, str(matrix.path), digest)
+    digest, scale = ("", None) if matrix.path is None else _recorded(matrix.path)
+    return Latents(Z, matrix.obs, str(matrix.path), digest, scale=scale)
 
 
 def write_latents(
@@ -116,6 +120,7 @@ def write_latents(
     *,
     obs: pd.DataFrame,
     digest: str,
+    scale: np.ndarray | None,
     record: Mapping[str, Any] | None = None,
     obsm: Mapping[str, np.ndarray] | None = None,
     force: bool = False,
@@ -129,6 +134,8 @@ def write_latents(
     obs : DataFrame, shape (n_samples, n_columns)
     digest : str
         Of the encoder's weights; "" where it is not known.
+    scale : ndarray of float32, shape (n_latent,), or None
+        What the network's own latents were multiplied by; None where it is not known.
     record : mapping, optional
         More entries of `uns["m1pipe"]`.
     obsm : dict of str to ndarray of shape (n_samples, n_columns), optional
@@ -137,12 +144,16 @@ def write_latents(
     """
     var = pd.DataFrame(index=[f"z{j + 1}" for j in range(Z.shape[1])])
     made = ({DIGEST: digest} if digest else {}) | dict(record or {})
-    uns = {"m1pipe": made} if made else None
+    uns: dict[str, Any] = {"m1pipe": made} if made else {}
+    if scale is not None:
+        uns[SCALE] = scale
     write_matrix(out, Z, obs=obs, var=var, units=Units("latent"), uns=uns, obsm=obsm, force=force)
 
 
-def digest_in(path: PathLike) -> str:
-    """Digest of the encoder that a file of latents names; "" where it names none."""
+def _recorded(path: PathLike) -> tuple[str, np.ndarray | None]:
+    """Digest of the encoder that a file of latents names, and their scale; "" and None if none."""
     with open_hdf5(Path(path)) as handle:
         key = f"uns/m1pipe/{DIGEST}"
-        return str(read_elem(handle[key])) if key in handle else ""
+        digest = str(read_elem(handle[key])) if key in handle else ""
+        key = f"uns/{SCALE}"
+        return digest, np.asarray(read_elem(handle[key])) if key in handle else None

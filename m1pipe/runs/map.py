@@ -77,7 +77,7 @@ def run_map(
             f"{found.beyond.mean():.1%} lie further from them than 99 % of theirs"
         )
     obsm = {key: places.astype(np.float32)}
-    write_latents(out, new.Z, obs=obs, digest=new.digest, obsm=obsm, force=force)
+    write_latents(out, new.Z, obs=obs, digest=new.digest, scale=new.scale, obsm=obsm, force=force)
     return f"{out}: {said}; obsm {key}"
 
 
@@ -86,4 +86,9 @@ def _same_encoder(new: Latents, old: Latents) -> None:
         raise InputError(
             f"{new.source}: expected latents of the encoder that made those of {old.source}; found "
             "another's: encode both with the same run"
+        )
+    if new.scale is not None and old.scale is not None and not np.array_equal(new.scale, old.scale):
+        raise InputError(
+            f"{new.source}: expected latents on the scale of those of {old.source}; found another: "
+            "encode both with the same run"
         )

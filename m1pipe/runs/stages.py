@@ -149,6 +149,8 @@ def _train_task(study: Study, encoder: EncoderRuns, run: str) -> Task:
     inputs = {"data": study.path(str(encoder.data))}
     if config.selection.validation_file is not None:
         inputs["validation"] = Path(config.selection.validation_file)
+    if config.selection.thin_to is not None:
+        inputs["thinned to"] = Path(config.selection.thin_to)
 
     def train(force: bool) -> str:
         from m1pipe.runs.train import run_training, summary_line

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
 from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.runs.folder import RunFolder
+from m1pipe.runs.training_counts import settled, training_counts
 from m1pipe.runs.watch import STEPS_FILE, Watcher
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
@@ -75,6 +77,8 @@ def run_training(
         inputs["validation"] = config.selection.validation_file
     if config.selection.drop_samples_of is not None:
         inputs["dropped samples"] = config.selection.drop_samples_of
+    if config.selection.thin_to is not None:
+        inputs["thinned to"] = config.selection.thin_to
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
     folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE, CARD_FILE))
@@ -156,13 +160,17 @@ def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
     rows = None if selection.rows is None else select_rows(matrix, selection.rows)
     if selection.drop_samples_of is not None:
         rows = _without_samples_of(selection.drop_samples_of, matrix, rows)
-    return plan_training(
-        matrix,
-        config,
-        rows=rows,
-        groups=resolve_groups(matrix.obs, selection.group),
-        validation=_validation(selection),
+    config, seed = settled(matrix, config), config.training.seed
+    every = np.arange(matrix.n_samples)
+    groups, validation = resolve_groups(matrix.obs, selection.group), _validation(selection)
+    matrix, rows, thinning = training_counts(
+        matrix, config, every if rows is None else rows, seed=seed
     )
+    if validation is not None:
+        every = np.arange(validation.n_samples)
+        validation, _, _ = training_counts(validation, config, every, seed=seed)
+    plan = plan_training(matrix, config, rows=rows, groups=groups, validation=validation)
+    return replace(plan, thinning=thinning)
 
 
 def _without_samples_of(path: str, matrix: Matrix, rows: np.ndarray | None) -> np.ndarray:
@@ -194,8 +202,10 @@ def _validation(selection: SelectionConfig) -> Matrix | None:
     """The file of validation samples, where there is one."""
     if selection.validation_file is not None:
         return open_matrix(selection.validation_file, aliases=selection.aliases)
-    if selection.aliases is not None:
-        raise InputError("aliases: they serve the genes of a --validation FILE; none was given")
+    if selection.aliases is not None and selection.thin_to is None:
+        raise InputError(
+            "aliases: they serve the genes of a --validation or --thin-to FILE; none was given"
+        )
     return None
 
 

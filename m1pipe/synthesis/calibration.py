@@ -114,7 +114,8 @@ def _decoded_variance(encoder: Encoder, Z: np.ndarray, codes: np.ndarray) -> np.
         here = slice(start, start + CHUNK_ROWS)
         told = None if encoder.condition is None else torch.from_numpy(codes[here])
         with evaluating(encoder.module), torch.no_grad():
-            eta = encoder.module.decode(torch.from_numpy(Z[here]), told).double().numpy()
+            z = torch.from_numpy(encoder.unit_latents(Z[here]))
+            eta = encoder.module.decode(z, told).double().numpy()
         total += eta.sum(axis=0)
         squares += (eta**2).sum(axis=0)
     variance: np.ndarray = squares / len(Z) - (total / len(Z)) ** 2

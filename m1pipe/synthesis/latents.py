@@ -32,11 +32,14 @@ class Posterior:
         count, with standard deviation 0.
     codes : ndarray of int64, shape (n_samples,)
         Classes; 0 where the model is not conditional.
+    scale : ndarray, shape (n_latent,), optional
+        Of the prior of the same columns. Left out: 1.
     """
 
     mu: np.ndarray
     sd: np.ndarray
     codes: np.ndarray
+    scale: np.ndarray | None = None
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One draw of the latents of each of these rows, float64, shape (n_rows, n_latent)."""
@@ -83,7 +86,7 @@ def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
             f"{matrix.path or 'data'}: expected the {len(encoder.samples)} samples that the model "
             f"was trained on; {len(lacking)} are not there, {(*lacking, None)[0]!r} first"
         )
-    aligned = encoder.align(matrix, keep_missing=True)
+    aligned = encoder.align(encoder.as_trained(matrix), keep_missing=True)
     rows = np.array([place[name] for name in encoder.samples])
     classes = encoder.codes(matrix, rows)
     parts = []
@@ -92,7 +95,14 @@ def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
         told = None if classes is None else classes[here]
         parts.append(_with_depth(encoder, aligned.take(rows[here]), told))
     mu, sd = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
-    return Posterior(mu, sd, np.zeros(rows.size, dtype=np.int64) if classes is None else classes)
+    known = np.zeros(rows.size, dtype=np.int64) if classes is None else classes
+    return Posterior(mu, sd, known, _prior_scale(encoder))
+
+
+def _prior_scale(encoder: Encoder) -> np.ndarray:
+    """Scale of the latents, and 1 for the log library beside them where the law is of counts."""
+    scale = encoder.latent_scale.astype(np.float64)
+    return np.append(scale, 1.0) if encoder.module.of_counts else scale
 
 
 def _with_depth(
@@ -120,21 +130,23 @@ def fit_law(posterior: Posterior, n_classes: int, *, seed: int) -> LatentLaw:
     seed : int
     """
     Z = posterior.draw(np.arange(len(posterior.mu)), np.random.default_rng([seed, 22]))
+    scale = np.ones(Z.shape[1]) if posterior.scale is None else posterior.scale
+    Z /= scale  # among units of one scale the mixture is found
     whole = fit_mixture(Z, seed=seed)
     if n_classes < 2:
-        return LatentLaw((whole,))
+        return LatentLaw((whole.scaled(scale),))
     mixtures = [
         fit_mixture(Z[posterior.codes == k], seed=seed, shared=whole) for k in range(n_classes)
     ]
-    return LatentLaw(tuple(mixtures))
+    return LatentLaw(tuple(mixture.scaled(scale) for mixture in mixtures))
 
 
 def prior_law(encoder: Encoder) -> LatentLaw:
-    """The prior, N(0, I), for every class; the log library of training rows beside it."""
-    law = standard(encoder.n_latent)
+    """The prior of the latents for every class; the log library of training rows beside it."""
+    scale = _prior_scale(encoder)
+    law = standard(scale.size).scaled(scale)
     if isinstance(encoder.module.inputs, CountInputs):
         mean, sd = encoder.module.inputs.log_library.tolist()
-        law = standard(encoder.n_latent + 1)
         law.means[0, -1], law.factors[0, -1, -1] = mean, sd
     n_classes = 1 if encoder.condition is None else encoder.condition.n_classes
     return LatentLaw((law,) * n_classes)

@@ -57,6 +57,10 @@ class Mixture:
             drawn[here] = self.means[k] + noise[here] @ self.factors[k].T
         return drawn
 
+    def scaled(self, scale: np.ndarray) -> "Mixture":
+        """The law of draws times these scales, shape (n_dimensions,)."""
+        return Mixture(self.kind, self.weights, self.means * scale, self.factors * scale[:, None])
+
     def log_density(self, Z: np.ndarray) -> np.ndarray:
         """Natural log of the density at each row of Z, shape (n_samples,)."""
         parts = np.empty((self.n_components, len(Z)))
@@ -154,9 +158,7 @@ def _scaled(model: GaussianMixture, scale: np.ndarray) -> Mixture:
         factors = np.sqrt(held)[:, :, None] * np.eye(d)
     else:
         factors = np.linalg.cholesky(np.broadcast_to(held, (n, d, d)))
-    return Mixture(
-        model.covariance_type,
-        np.asarray(model.weights_),
-        np.asarray(model.means_) * scale,
-        factors * scale[:, None],
+    found = Mixture(
+        model.covariance_type, np.asarray(model.weights_), np.asarray(model.means_), factors
     )
+    return found.scaled(scale)

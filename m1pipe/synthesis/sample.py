@@ -148,7 +148,7 @@ def draw_scaled(
     for start in range(0, len(Z), CHUNK_ROWS):
         here = slice(start, start + CHUNK_ROWS)
         told = None if encoder.condition is None else torch.from_numpy(codes[here])
-        z = torch.from_numpy(Z[here, : encoder.n_latent])
+        z = torch.from_numpy(encoder.unit_latents(Z[here, : encoder.n_latent]))
         library = None
         if module.of_counts:
             library = torch.exp(torch.from_numpy(Z[here, encoder.n_latent :]))

@@ -72,7 +72,7 @@ def test_every_option_reaches_the_configuration(data: str, tmp_path: Path) -> No
         "--likelihood": "gaussian_unit", "--transform": "center", "--epochs": "1",
         "--batch-size": "16", "--lr": "0.002", "--memory": "1G", "--precision": "fp32",
         "--device": "cpu", "--seed": "7", "--validation": "0.2", "--group": "none",
-        "--rows": "factor < 1", "--min-variance": "0.001",
+        "--rows": "factor < 1", "--min-variance": "0.001", "--latent-scale": "unit",
     }  # fmt: skip
     typed = [text for pair in arguments.items() for text in pair]
     assert _train(data, "--out", str(tmp_path / "run"), *typed) == 0
@@ -81,6 +81,7 @@ def test_every_option_reaches_the_configuration(data: str, tmp_path: Path) -> No
     assert (model["beta"], model["n_latent"], model["hidden"]) == (0.5, 2, [8, 4])
     assert (model["decoder_hidden"], model["min_variance"]) == ([], 0.001)
     assert (model["likelihood"], model["transform"]) == ("gaussian_unit", "center")
+    assert model["latent_scale"] == "unit"
     assert (training["epochs"], training["batch_size"], training["lr"]) == (1, 16, 0.002)
     assert (training["memory"], training["precision"], training["device"]) == ("1G", "fp32", "cpu")
     assert (training["seed"], training["validation"]) == (7, 0.2)
@@ -90,6 +91,10 @@ def test_every_option_reaches_the_configuration(data: str, tmp_path: Path) -> No
         "validation_file": None,
         "aliases": None,
         "drop_samples_of": None,
+        "thin_to": None,
+        "normalize": None,
+        "target_sum": None,
+        "log2p1": False,
     }
 
 

@@ -60,6 +60,18 @@ def test_only_ids_can_be_compared_across_units(files: Path) -> None:
     assert (found.by_id.size, found.by_row.size, found.n_genes) == (2, 0, 0)
 
 
+def test_counts_are_compared_with_levels_that_were_made_of_counts(
+    expression: Callable[..., anndata.AnnData],
+) -> None:
+    x, u = (expression(n, 60, seed=n, counts=True) for n in (80, 100))
+    u.X[2:4] = x.X[7:9]
+    x.X = np.log2(1 + 1e4 * x.X / x.X.sum(axis=1, keepdims=True))
+    x.uns = {"units": "log2_normalized1", "target_sum": 1e4}
+    counts, levels = open_matrix(u), open_matrix(x)
+    assert find_copies(counts, levels).by_row.tolist() == [2, 3]
+    assert find_copies(levels, counts).by_row.tolist() == [7, 8]
+
+
 def test_training_drops_them(files: Path) -> None:
     selection = SelectionConfig(drop_samples_of=str(files / "x.h5ad"), group="none")
     config = EncoderConfig(model=TINY.model, training=TINY.training, selection=selection)

@@ -53,6 +53,7 @@ NOT_RUN = {
 TRAINED = """
 prepare="--units counts --normalize total --target-sum 1e4 --log2p1"
 m1pipe -q convert genes_unlabeled.tsv.gz u.h5ad $prepare --labels labels_unlabeled.tsv
+m1pipe -q convert genes_unlabeled.tsv.gz u_counts.h5ad --units counts
 m1pipe -q convert genes.tsv.gz x.h5ad $prepare --labels labels.tsv
 m1pipe -q convert isoforms.tsv.gz y.h5ad $prepare --var tx2gene.tsv
 for s in 1 2 3; do m1pipe -q train u.h5ad --out runs/vae$s --latent 8 --seed $s; done

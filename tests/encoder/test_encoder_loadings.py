@@ -34,9 +34,10 @@ def _trained(data: anndata.AnnData, **options: object) -> Encoder:
 def _jacobian(encoder: Encoder) -> np.ndarray:
     """d(expected level) / dz at the latents of the mean sample, (n_latent, n_genes)."""
     z = torch.from_numpy(encoder.encode_array(encoder.recipe.gene_means[None]))[0]
+    scale = torch.from_numpy(encoder.latent_scale)
 
     def level(z: torch.Tensor) -> torch.Tensor:
-        expected = encoder.module.likelihood.mean(encoder.module.decode(z[None]))[0]
+        expected = encoder.module.likelihood.mean(encoder.module.decode(z[None] / scale))[0]
         return torch.log2(1 + expected) if encoder.units.is_counts else expected
 
     J: np.ndarray = torch.autograd.functional.jacobian(level, z).numpy().T
@@ -50,10 +51,12 @@ def _by_jacobian(encoder: Encoder, found: Loadings) -> np.ndarray:
 
 
 def test_a_linear_decoder_gives_its_jacobian(expression: Make) -> None:
-    encoder = _trained(expression(), hidden=[], decoder_hidden=[])
+    data = expression()
+    encoder = _trained(data, hidden=[], decoder_hidden=[])
     found = decoder_loadings(encoder)
     np.testing.assert_allclose(found.values, _by_jacobian(encoder, found), atol=1e-4)
-    assert found.obs["sd"].to_numpy() ** 2 == pytest.approx(encoder.summary["mu_variance"])
+    validation = data[list(encoder.validation_samples)]
+    assert found.obs["sd"].to_numpy() == pytest.approx(encoder.transform(validation).std(axis=0))
     assert found.obs.index.tolist() == ["z1", "z2", "z3", "z4"]
     assert found.units.name == "log_fold_change"
     assert found.to_frame().shape == (4, 40)
@@ -78,9 +81,11 @@ def test_weighed_latents_lie_apart_as_their_levels_do(expression: Make) -> None:
     Z = encoder.transform(data)
     of_levels = pdist(encoder.scaled(encoder.decode(Z)))
     weighed, plain = (
-        np.corrcoef(pdist(W), of_levels)[0, 1] for W in (Z * unit_weights(encoder), Z)
+        np.corrcoef(pdist(W), of_levels)[0, 1]
+        for W in (Z * unit_weights(encoder), encoder.unit_latents(Z))
     )
     assert weighed > 0.998 > 0.98 > plain
+    assert np.corrcoef(pdist(Z), of_levels)[0, 1] > 0.998
     assert np.median(pdist(Z * unit_weights(encoder)) / of_levels) == pytest.approx(1, abs=0.02)
 
 

@@ -51,6 +51,7 @@ def test_latents_are_posterior_means_and_do_not_depend_on_the_batch(
     x = torch.from_numpy((X - encoder.scaler.location) / encoder.scaler.scale)
     with torch.no_grad():
         mu = encoder.module.encode(x)[0].numpy()
+    mu *= encoder.latent_scale
     np.testing.assert_allclose(encoder.encode_array(X), mu, atol=1e-5)
     one_by_one = np.concatenate([encoder.encode_array(X[i : i + 1]) for i in range(5)])
     np.testing.assert_allclose(one_by_one, mu[:5], atol=1e-5)

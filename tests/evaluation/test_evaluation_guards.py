@@ -75,6 +75,15 @@ def test_latent_axes_that_follow_library_size(rng):
     assert guards.library_size_axes("vae", [0.5, np.nan]) == []
 
 
+def test_samples_of_another_depth():
+    text = only(guards.depth_apart("vae", 29_700.0, 2_600.0), "depth_differs", "warning")
+    assert "median of 29,700 counts; those here have 2,600" in text and "--thin-to" in text
+    text = only(guards.depth_apart("vae", 1_000.0, 2_000.0), "depth_differs", "warning")
+    assert "--thin-to" not in text
+    assert guards.depth_apart("vae", 1_000.0, 1_900.0) == []
+    assert guards.depth_apart("vae", None, 1.0) == guards.depth_apart("vae", 1.0, None) == []
+
+
 def test_an_encoder_worse_than_its_pca():
     only(guards.weak_encoder("vae", 0.4, 0.5), "weak_encoder", "warning")
     assert guards.weak_encoder("vae", 0.46, 0.5) == []
