@@ -23,7 +23,7 @@ LAYERS = [
     ["training"],
     ["pca", "recipe"],
     ["encoder"],
-    ["labelled"],
+    ["labelled", "heads"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts", "clustering"],
     ["figures"],
