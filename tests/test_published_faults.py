@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
-from m1pipe.training.fit_heads import fit_head
 from scipy import stats
 from torch.distributions import Normal
 
@@ -31,6 +30,7 @@ from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
 from m1pipe.figures import load_pair
+from m1pipe.heads.fit import fit_head
 from m1pipe.models.vae import VAEModule, kl_to_standard_normal, vae_loss
 from m1pipe.settings import build
 from m1pipe.synthesis import dependence, joint, marginal, privacy, utility

@@ -157,9 +157,10 @@ def fit_features(
     rotation : Rotation or None
         Of the inputs; None where they are left as they are.
     """
-    if scale == "none":
+    if scale == "none" or X.shape[1] == 0:
         none = fit_gene_transform("none", [X[:1]])
-        return FeatureMap(none, None), np.ascontiguousarray(X, dtype=np.float32), None
+        rotation = None if scale == "none" else rotate(X)
+        return FeatureMap(none, None), np.ascontiguousarray(X, dtype=np.float32), rotation
     scaler = _each(X) if scale == "each" else _together(X)
     if n_beside and view.ratio is not None:
         scaler = _beside(X, n_beside, view.ratio)

@@ -17,10 +17,10 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
+from m1pipe.heads import train
 from m1pipe.reports.files import read_result
 from m1pipe.runs import crossval as runs
 from m1pipe.runs.crossval import CrossvalRun, gather, run_crossval
-from m1pipe.training import fit_stacks
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, kl_warmup=0.0)
@@ -233,20 +233,22 @@ def test_gather_refuses_what_is_damaged(run: CrossvalRun, tmp_path: Path) -> Non
 def test_a_signal_keeps_the_finished_folds(
     run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit_row = evaluation.fit_row
+    predict_row = evaluation.predict_row
 
-    def signalled(row: str, *arguments: Any, **named: Any) -> Any:
+    def signalled(row: str, *arguments: Any) -> Any:
         if row == "raw" and (tmp_path / "cv" / "shares" / "r0_f0").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return fit_row(row, *arguments, **named)
+        return predict_row(row, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "fit_row", signalled)
+        patch.setattr(evaluation, "predict_row", signalled)
         with pytest.raises(StoppedBySignalError, match="SIGTERM in repeat 0 fold 1"):
             run_crossval(run, QUICK, tmp_path / "cv")
     shares = {path.name for path in (tmp_path / "cv" / "shares").iterdir()}
     assert shares == {"plan.json", "r0_f0"}
-    stale, other = (tmp_path / "cv" / "shares" / f"pass_{n}_0.pt" for n in ("r0_f0-2", "r3_f0-2"))
+    stale, other = (
+        tmp_path / "cv" / "shares" / f"pass_{n}_inner0.pt" for n in ("r0_f0-2", "r3_f0-2")
+    )
     for path in (stale, other):  # of a pass whose fold 0 is written, and of another repeat
         path.write_bytes(b"")
     assert run_crossval(run, QUICK, tmp_path / "cv") is not None
@@ -257,22 +259,25 @@ def test_a_signal_keeps_the_finished_folds(
 def test_a_signal_while_heads_are_trained_keeps_the_pass(
     run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken = run_crossval(run, LARGER, tmp_path / "whole")
-    validate, epochs = fit_stacks._validate, []
+    go_on, epochs = train._go_on, []
 
     def signalled(*arguments: Any) -> Any:
         epochs.append(len(epochs))
         if len(epochs) == 2:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return validate(*arguments)
+        return go_on(*arguments)
 
-    monkeypatch.setattr(fit_stacks, "_validate", signalled)
+    whole: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_go_on", lambda *arguments: whole.append(1) or go_on(*arguments))
+        unbroken = run_crossval(run, LARGER, tmp_path / "again")
+    monkeypatch.setattr(train, "_go_on", signalled)
     with pytest.raises(StoppedBySignalError, match="while heads were trained"):
         run_crossval(run, LARGER, tmp_path / "cv")
     shares = tmp_path / "cv" / "shares"
-    assert {path.name for path in shares.iterdir()} == {"plan.json", "pass_r0_f0-2_0.pt"}
+    assert {path.name for path in shares.iterdir()} == {"plan.json", "pass_r0_f0-2_inner0.pt"}
     result = run_crossval(run, LARGER, tmp_path / "cv")
-    assert len(epochs) == LARGER.head.epochs
+    assert len(epochs) == len(whole)
     assert not list(shares.glob("*.pt"))
     assert result is not None and unbroken is not None
     for row in unbroken.models:
