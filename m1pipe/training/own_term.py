@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data.own_gene import OwnGenes
 
 _BLOCK_CELLS = 2**21
@@ -48,6 +49,9 @@ class OwnTerm:
     weights: np.ndarray
     ridge: float
     penalty: float
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     def add(self, out: np.ndarray, hidden: np.ndarray, values: np.ndarray) -> None:
         """Add the term to levels in place.
