@@ -1,7 +1,5 @@
 """Ridge against brute-force leave-one-out, logistic against scikit-learn."""
 
-import time
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
@@ -114,13 +112,6 @@ def test_a_gene_constant_in_training_rows_does_not_blow_up(rng):
     np.testing.assert_allclose(logistic.predict(moved), logistic.predict(ordinary), atol=1e-6)
     flat = fit_ridge(np.full((20, 5), 0.1), Y)
     np.testing.assert_allclose(flat.predict(moved[:, :5]), np.tile(Y.mean(axis=0), (20, 1)))
-
-
-def test_ridge_is_fast_for_many_targets(rng):
-    X, Y = levels(rng, 800, 968, 1505, dtype=np.float32)
-    start = time.process_time()
-    fit_ridge(X, Y)
-    assert time.process_time() - start < 6  # 0.8 s on one quiet core
 
 
 def test_rotation_reproduces_the_centred_matrix(rng):
@@ -279,12 +270,16 @@ def test_stopping_short_is_said(rng, monkeypatch):
 
 
 @pytest.mark.slow
-def test_logistic_is_fast_for_wide_and_for_many_samples(rng):
+def test_logistic_takes_many_genes_and_many_samples(rng):
+    """It converges, without the warning of `test_stopping_short_is_said`, and has learned."""
     for n, p, k in ((317, 20531, 6), (12000, 1287, 8)):
         X, y = classes(rng, n, p, k)
-        start = time.process_time()
-        fit_logistic(X, y, kind="multiclass")
-        assert time.process_time() - start < 60  # 1 s and 35 s on one core
+        fit = fit_logistic(X, y, kind="multiclass")
+        shares = np.bincount(y, minlength=k) / n
+        prior = -(shares * np.log(shares)).sum()
+        own = -np.log(fit.predict(X)[np.arange(n), y]).mean()
+        assert own < prior
+        assert (n < p) or fit.losses.min() < 0.8 * prior
 
 
 def test_shapes_that_do_not_fit_are_refused(rng):
