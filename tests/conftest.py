@@ -63,6 +63,7 @@ WANTED = {
     "root reads": ("a user without rights", "run as another user than root"),
     "CUDA": ("a GPU", "run where there is one"),
     "torch before": ("a newer torch", EXTRA.format("test")),
+    "SCIPY_ARRAY_API": ("scikit-learn's checks of array APIs", "SCIPY_ARRAY_API=1 make test"),
 }
 
 

@@ -211,14 +211,19 @@ def test_inner_folds_are_stratified_deterministic_and_keep_donors_together(rng):
     np.testing.assert_array_equal(folds, _inner_folds(np.eye(3)[y], None, 0))
     donors = rng.integers(0, 12, 90)
     folds = _inner_folds(np.eye(3)[y], donors, 0)
-    assert all(len(set(folds[donors == d])) == 1 for d in range(12))
+    assert all(len(set(folds[donors == d])) == 1 for d in np.unique(donors))
     assert len(set(folds)) == 5
 
 
 def test_shuffled_labels_are_not_predicted(rng):
+    """On new samples they are no better than the frequency of the labels, to 4 standard errors."""
     X, y = rng.normal(size=(100, 400)), rng.integers(0, 2, 100)
-    p = fit_logistic(X, y, kind="binary").predict(rng.normal(size=(50, 400)))
-    assert np.abs(p[:, 1] - y.mean()).mean() < 0.1
+    new = rng.integers(0, 2, 2000)
+    p = fit_logistic(X, y, kind="binary").predict(rng.normal(size=(2000, 400)))
+    share = np.array([1 - y.mean(), y.mean()])
+    worse = np.log(share[new]) - np.log(p[np.arange(2000), new])
+    assert worse.mean() > -4 * worse.std() / np.sqrt(2000)
+    assert np.abs(p[:, 1] - y.mean()).mean() < 0.25  # 0.5 without a penalty
 
 
 def test_separable_classes_converge_without_a_warning(rng):
@@ -247,7 +252,7 @@ def test_a_label_that_never_varies_keeps_its_frequency(rng):
     p = fit_logistic(X, labels, kind="multilabel").predict(X)
     assert (p[:, 1] == 0).all()
     assert (p[:, 2] == 1).all()
-    assert 0 < p[:, 0].min() < 0.5 < p[:, 0].max() < 1
+    assert p[:, 0].min() < 0.5 < p[:, 0].max()
 
 
 def test_a_rare_class_of_two_samples_is_fitted(rng):
