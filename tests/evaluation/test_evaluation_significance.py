@@ -118,7 +118,7 @@ def test_sign_flip_draws_are_seeded_and_close_to_the_t_test(rng):
 
 def test_bootstrap_interval_matches_scipys_bca(rng):
     """Both draw 20,000 times. An end is the 0.99 quantile or so, of density 0.027 a standard error:
-    sqrt(0.0099 / 20000) / 0.027 = 0.026 of it, as much by the correction of bias; four of both's."""
+    sqrt(0.0099 / 20000) / 0.027 = 0.026 of it, as much by the correction of bias; 4 of both's."""
     d = rng.gamma(1, size=80)
     oracle = stats.bootstrap((d,), np.mean, n_resamples=20000, method="BCa", rng=rng)
     low, high = sig.bootstrap_interval(d, n_draws=20000)
