@@ -69,7 +69,7 @@ WANTED = {
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter,
+    terminalreporter: Any,
 ) -> Generator[None, None, None]:
     """One line of what was skipped for want of what, and how to have it; before pytest's last."""
     yield
