@@ -11,6 +11,7 @@ import pytest
 import m1pipe
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis import learners
+from m1pipe.synthesis.alarms import DIFFERENT
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality import QualityReport, quality
 from m1pipe.synthesis.resample import make_plan, mean_only, shuffled
@@ -76,7 +77,8 @@ def test_true_samples_are_at_the_ceiling(reports: dict[str, QualityReport]) -> N
     assert score.low < 0.5 < score.high
     assert _value(report, "mmd_p") > 0.025
     assert _value(report, "tstr_over_trtr") == pytest.approx(1, abs=0.1)
-    assert {alarm.name for alarm in report.alarms} == {"privacy"}
+    differs = {"holdout_differs"} if forest.ceiling > DIFFERENT else set()  # 1.7 of its spreads
+    assert {alarm.name for alarm in report.alarms} == {"privacy"} | differs
 
 
 def test_each_corruption_is_caught_by_the_score_made_for_it(
