@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.heads.rotation import Rotation, rotate
 
@@ -33,6 +34,9 @@ class FeatureMap:
 
     scaler: GeneTransform
     basis: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     @property
     def n_inputs(self) -> int:

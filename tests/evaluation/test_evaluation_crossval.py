@@ -450,9 +450,11 @@ def test_shuffled_labels_are_named_as_not_learned(world: dict[str, pd.DataFrame]
     )
     verdict = result.labels.set_index("label")["verdict"]
     assert (verdict[marks.columns] == "learned").all()
-    assert (verdict[[f"mixed_{name}" for name in marks]] == "not learned").sum() >= 6
+    unlearned = verdict.index[verdict == "not learned"]
+    # beside seven true ones q < 0.05 is about p < 0.05: of seven by chance four or more in 2e-4
+    assert len(unlearned) >= 4 and all(name.startswith("mixed_") for name in unlearned)
     (alarm,) = [a for a in result.alarms if a.name == "labels_not_learned"]
-    assert alarm.severity == "note" and "mixed_t3" in alarm.text
+    assert alarm.severity == "note" and all(name in alarm.text for name in unlearned)
 
 
 def test_score_intervals_are_of_the_corrected_test(world: dict[str, pd.DataFrame]) -> None:

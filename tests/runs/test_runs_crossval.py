@@ -29,6 +29,8 @@ HEAD = HeadConfig(hidden=(4,), epochs=3)
 QUICK = CrossvalConfig(folds=3, models=("ridge", "raw", "pca"), head=HEAD)
 LARGER = replace(QUICK, head=replace(HEAD, validation=0.0, epochs=4, batch_size=40))
 LOG = Units("log2_tpm1")
+# Heads of three folds in one pass and heads of one are multiplied in other shapes: to rounding.
+ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def write(path: Path, X: np.ndarray, column: str) -> None:
@@ -137,9 +139,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert whole is not None
     assert again is not None
     for row, loss in whole.losses.items():
-        np.testing.assert_array_equal(again.losses[row], loss)
-    pd.testing.assert_frame_equal(again.scores, whole.scores)
-    pd.testing.assert_frame_equal(again.comparisons, whole.comparisons)
+        np.testing.assert_allclose(again.losses[row], loss, **ROUNDING)
+    pd.testing.assert_frame_equal(again.scores, whole.scores, **ROUNDING)
+    # differences of losses that are about equal have fewer digits than these
+    pd.testing.assert_frame_equal(again.comparisons, whole.comparisons, rtol=1e-3, atol=1e-4)
 
 
 def test_an_array_of_jobs_gives_the_same(run: CrossvalRun, tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_an_array_of_jobs_gives_the_same(run: CrossvalRun, tmp_path: Path) -> No
     gathered = gather(tmp_path / "cv")
     assert whole is not None
     for row, loss in whole.losses.items():
-        np.testing.assert_array_equal(gathered.losses[row], loss)
+        np.testing.assert_allclose(gathered.losses[row], loss, **ROUNDING)
     assert (tmp_path / "cv" / "report.html").exists()
 
 
@@ -331,8 +334,8 @@ def test_parts_of_the_training_rows_are_resumed_and_run_as_an_array(
     gathered = gather(tmp_path / "array")
     for other in (again, gathered, read_result(tmp_path / "whole")):
         assert other is not None
-        pd.testing.assert_frame_equal(other.curve, whole.curve)
-        pd.testing.assert_frame_equal(other.targets, whole.targets)
+        pd.testing.assert_frame_equal(other.curve, whole.curve, **ROUNDING)
+        pd.testing.assert_frame_equal(other.targets, whole.targets, **ROUNDING)
     assert sorted(set(whole.curve["n_train"])) == [10, 20, 30]
 
 
