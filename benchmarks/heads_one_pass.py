@@ -4,11 +4,11 @@ Three ways in one process, in turn, over the same rows:
 
 - loop: as the published pipeline does it: DataLoader over rows, torch.Tensor copies, Adam, one
   fold and model after the other;
-- alone: m1pipe's `fit_head`, one fold and model after the other (batches of indices, fused AdamW);
+- alone: m1pipe's `fit_heads`, one fold and model after the other (batches of indices, fused AdamW);
 - together: m1pipe's `fit_heads`, all in one pass.
 
-The last two make the same steps; their losses are compared. A batch of theirs holds as many rows
-of all folds as leave each head the 64 that the loop gives it. Wall and CPU seconds are medians.
+The last two make the same steps, of 64 rows a head as the loop; their losses are compared. Wall and
+CPU seconds are medians.
 
     OMP_NUM_THREADS=2 python benchmarks/heads_one_pass.py --targets 50000 --hidden 32 --models 3
 """
@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
+from m1pipe.heads.fit import Design, HeadJob, fit_heads
+from m1pipe.heads.fitted import FittedHead
 from m1pipe.training.device import tune_allocator
-from m1pipe.training.fit_heads import fit_head
-from m1pipe.training.fit_stacks import fit_heads
-from m1pipe.training.fitted_head import FittedHead
-from m1pipe.training.stack_pass import Design, HeadJob
 
 PUBLISHED = HeadConfig(
     epochs=1,
     weight_decay=0.0,
+    batch_size=64,
     patience=0,
+    linear=False,
     validation=0.0,
     standardize=False,
     initialize_bias=False,
@@ -61,7 +61,7 @@ class Rows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def loop(jobs: list[HeadJob], design: Design) -> None:
     for job in jobs:
-        widths = (job.X.shape[1], *job.config.hidden, design.targets.n_outputs)
+        widths = (job.X.shape[1], *job.configs[0].hidden, design.targets.n_outputs)
         layers: list[nn.Module] = []
         for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
@@ -70,7 +70,7 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
         rows = Rows(job.X, design.targets.values)
         order = SubsetRandomSampler(job.rows.tolist())
         batches = DataLoader(rows, batch_size=ROWS, sampler=order)
-        for x, y in chain.from_iterable(batches for _ in range(job.config.epochs)):
+        for x, y in chain.from_iterable(batches for _ in range(job.configs[0].epochs)):
             loss = nn.functional.mse_loss(module(x.float()), y.float())
             optimizer.zero_grad()
             loss.backward()
@@ -79,18 +79,7 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
 
 
 def alone(jobs: list[HeadJob], design: Design) -> list[FittedHead]:
-    return [
-        fit_head(
-            job.X,
-            design.targets,
-            job.config,
-            rows=job.rows,
-            seed=job.seed,
-            order_seed=design.order_seed,
-            folds_order=design.folds,
-        )
-        for job in jobs
-    ]
+    return [fit_heads([job], design)[0] for job in jobs]
 
 
 def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
@@ -101,13 +90,13 @@ def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
     Y = np.log2(1 + rng.gamma(0.3, 60, (n, t))).astype(np.float32)
     targets = Targets("regression", Y, tuple(map(str, range(t))))
     folds = rng.permutation(n) % arguments.folds
-    width, batch = arguments.hidden, round(ROWS * arguments.folds / (arguments.folds - 1))
+    width = arguments.hidden
     models = [(genes, (256, width)), (latents[0], (width,)), (latents[1], (width,))]
     jobs = [
         HeadJob(
             X,
-            replace(PUBLISHED, hidden=hidden, epochs=arguments.epochs, batch_size=batch),
             np.flatnonzero(folds != k),
+            (replace(PUBLISHED, hidden=hidden, epochs=arguments.epochs),),
             k,
         )
         for X, hidden in models[-arguments.models :]
@@ -143,7 +132,7 @@ def main() -> None:
             heads[name] = way(jobs, design)
             wall[name].append(time.perf_counter() - begun)
             cpu[name].append(time.process_time() - used)
-    losses = [[h.history.rows[-1]["train_loss"] for h in heads[k]] for k in ("alone", "together")]
+    losses = [[h.chosen["train_loss"] for h in heads[k]] for k in ("alone", "together")]
     gap = np.max(np.abs(np.subtract(*losses)) / np.array(losses[0]))
     found = {
         **vars(arguments),

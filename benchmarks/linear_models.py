@@ -17,8 +17,9 @@ from turns import keep, peak_mb
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
-from m1pipe.evaluation.linear import fit_logistic, fit_ridge
-from m1pipe.training.fit_heads import fit_head
+from m1pipe.heads.fit import fit_head
+from m1pipe.heads.logistic import fit_logistic
+from m1pipe.heads.ridge import fit_ridge
 
 Fit = Callable[[], object]
 

@@ -88,7 +88,13 @@ def test_standardised_inputs_keep_the_network_on_genes_alive() -> None:
     targets = Targets(kind="regression", values=Y, names=names, units=Units())
     rows, test = np.arange(400), np.arange(400, 500)
     faulty = HeadConfig(
-        hidden=(256, 32), standardize=False, initialize_bias=False, epochs=40, patience=0
+        hidden=(256, 32),
+        linear=False,
+        standardize=False,
+        initialize_bias=False,
+        validation=0.0,
+        epochs=40,
+        patience=0,
     )
     mean_error = np.mean((Y[test] - Y[rows].mean(0)) ** 2)
 

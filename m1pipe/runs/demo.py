@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
+from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, simulate_m1
@@ -19,9 +19,11 @@ from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
-HEAD_EPOCHS = 60  # more changes no loss by a thousandth here, and the demo is to take minutes
 SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
-ROWS = ("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene")
+ROWS = (
+    *("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene"),
+    *("pca_gene", "vae_gene", "vae_linear", "vae_ridge"),
+)
 
 
 def run_demo(
@@ -77,8 +79,7 @@ def run_demo(
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
-    head = HeadConfig(epochs=HEAD_EPOCHS)
-    config = CrossvalConfig(stratify="tissue", seed=seed, models=ROWS, head=head)
+    config = CrossvalConfig(stratify="tissue", seed=seed, models=ROWS)
     run_crossval(run, config, runs / "cv")
     log.info("[5/5] synthetic samples of a conditional model, against held-out ones")
     page = _show_synthetic(out, *SHOWN[size], seed=seed, epochs=epochs)
