@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = ("evaluation", "synthesis", "contrasts")
+FOLDERS = ("evaluation", "synthesis")
 SEEDS = range(1, 6)
 
 
