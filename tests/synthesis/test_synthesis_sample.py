@@ -70,7 +70,9 @@ def test_bic_finds_the_planted_clusters_and_their_density() -> None:
     oracle = GaussianMixture(3, covariance_type="tied", random_state=0).fit(Z)
     assert found.log_density(fresh).mean() == pytest.approx(oracle.score(fresh), abs=0.03)
     drawn = found.sample(4000, rng)
-    assert all(stats.ks_2samp(drawn[:, j], fresh[:, j]).statistic < 0.06 for j in range(3))
+    # Kolmogorov's distance at one in 3,000, of the rows fitted to, of fresh ones, and of the draws
+    bound = 2.1 * np.sqrt(1 / 900 + 1 / 900 + 1 / 4000)
+    assert all(stats.ks_2samp(drawn[:, j], fresh[:, j]).statistic < bound for j in range(3))
 
 
 def test_log_density_is_that_of_scipy() -> None:
