@@ -17,7 +17,7 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned, Recipe, align, name_columns
+from m1pipe.recipe import Aligned, Recipe, align, whole_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +117,7 @@ def own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
 
 def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
     """Recipe of a model that takes the genes as they are; a gene without a level has mean 0."""
-    return Recipe(
-        genes=tuple(matrix.genes.tolist()),
-        units=matrix.units,
-        gene_means=level_means(matrix.take(rows)),
-        gene_names=name_columns(matrix.var),
-    )
+    return whole_recipe(matrix, rows, level_means(matrix.take(rows)))
 
 
 def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarray | None:

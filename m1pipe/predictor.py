@@ -20,7 +20,7 @@ from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
-from m1pipe.data.units import LOG_OF, Units
+from m1pipe.data.units import LN, LOG_OF, Units, to_linear
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
@@ -38,7 +38,7 @@ from m1pipe.training.fitted_head import FittedHead
 
 FORMAT_VERSION = 1
 LINEAR = (*LOG_OF, "counts")
-ENDS_AT_ZERO = (*LINEAR, "log2_cpm1", "log2_tpm1", "log2_normalized1")
+ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
 
 @dataclass(eq=False, repr=False)
@@ -92,6 +92,8 @@ class Predictor:
         have = self.head.units
         if not linear or have.name in LINEAR:
             return have
+        if have.name == LN and self.head.kind == "regression":
+            return Units("normalized", have.target_sum)
         for plain, logged in LOG_OF.items():
             if have.name == logged and self.head.kind == "regression":
                 return Units(plain, have.target_sum)
@@ -213,8 +215,12 @@ class Predictor:
         if interval is not None:
             width = choose_half_width(self.errors, interval)
             turned = linear and self.head.units.name not in LINEAR
-            var["factor" if turned else "half_width"] = np.exp2(width) if turned else width
+            var["factor" if turned else "half_width"] = self._factor(width) if turned else width
         return var
+
+    def _factor(self, width: np.ndarray) -> np.ndarray:
+        """What a half width is before the logarithm."""
+        return np.asarray(np.exp(width) if self.head.units.name == LN else np.exp2(width))
 
     def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
@@ -232,7 +238,7 @@ class Predictor:
             return predicted
         have = self.head.units.name
         if linear and have not in LINEAR:
-            predicted = np.exp2(predicted) - 1
+            predicted = to_linear(np.asarray(predicted, dtype=np.float64), self.head.units)
         elif have not in ENDS_AT_ZERO:
             return predicted
         found: np.ndarray = np.maximum(predicted, 0, dtype=np.float32)

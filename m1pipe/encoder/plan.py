@@ -18,7 +18,7 @@ from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
+from m1pipe.recipe import Aligned, align, refuse_counts, whole_recipe
 from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
@@ -151,16 +151,11 @@ def plan_training(
         no level at all.
     """
     matrix = open_matrix(data)
-    recipe = Recipe(
-        genes=tuple(matrix.genes.tolist()),
-        units=matrix.units,
-        gene_means=np.zeros(matrix.n_genes, dtype=np.float32),
-        gene_names=name_columns(matrix.var),
-    )
+    usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
+    recipe = whole_recipe(matrix, usable, np.zeros(matrix.n_genes, dtype=np.float32))
     every = GeneMatch(np.arange(matrix.n_genes), [], 0, 1.0, "the training genes")
     source = Aligned(matrix, recipe, every)
     source.keep_missing = True
-    usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
     train_rows, held_out, held_out_rows = _split(source, usable, config, groups, validation)
     if train_rows.size < 2:
         raise InputError(
@@ -347,7 +342,8 @@ def _with_genes(aligned: Aligned, kept: np.ndarray) -> Aligned:
         gene_means=recipe.gene_means[kept],
         gene_names=recipe.gene_names.iloc[np.flatnonzero(kept)],
     )
-    other = Aligned(aligned.matrix, fewer, replace(aligned.match, columns=columns))
+    match = replace(aligned.match, columns=columns)
+    other = Aligned(aligned.matrix, fewer, match, aligned.counted)
     other.keep_missing = aligned.keep_missing
     return other
 

@@ -12,7 +12,7 @@ import pandas as pd
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.names import match_genes, require_coverage
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.units import Units, log2p1
+from m1pipe.data.units import LN, Units, log2p1
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis.config import QualityConfig
 
@@ -234,6 +234,10 @@ def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
     units : Units
         Of all of them.
     """
+    if units.name == LN:
+        for X in values.values():
+            X /= np.float32(np.log(2.0))
+        return Scale(f"log2(1 + x), from {units.name}", is_log=True)
     if units.is_log and units.name != "log_fold_change":
         return Scale(f"{units.name}, as stored", is_log=True)
     if not units.is_linear:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from m1pipe.data.units import MILLION, Units, log2p1, log_units, scale_rows
+from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
 from m1pipe.errors import InputError
 
 Normalize = Literal["total", "median", "tpm"]
@@ -62,7 +62,8 @@ class Steps:
         if self.normalize is not None:
             words.append(f"normalize {self.normalize} to {self.target_sum:.10g}")
         if self.log:
-            words.append("log2(1 + x)")
+            natural = self.units.name == LN
+            words.append("ln(1 + x) to log2(1 + x)" if natural else "log2(1 + x)")
         return words
 
     def _normalized(self) -> Units:
@@ -134,6 +135,8 @@ def apply_steps(X: np.ndarray, steps: Steps, totals: np.ndarray) -> np.ndarray:
     if steps.normalize is not None:
         assert steps.target_sum is not None
         X = scale_rows(X, totals, steps.target_sum)
+    if steps.log and steps.units.name == LN:
+        return convert_units(X, steps.units, steps.result)
     return log2p1(X) if steps.log else np.asarray(X, dtype=np.float32)
 
 
