@@ -9,6 +9,7 @@ import pandas as pd
 
 from m1pipe.config import FitConfig
 from m1pipe.console import log
+from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.own_gene import OwnGenes, own_columns
 from m1pipe.data.splits import resolve_groups
@@ -124,9 +125,4 @@ def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarra
     """What the inner split keeps in proportion: the named column, or the classes."""
     if config.stratify is None:
         return targets.values if targets.is_classes else None
-    if config.stratify not in obs.columns:
-        raise InputError(
-            f"stratify: expected a column of obs ({', '.join(map(str, obs.columns))}); "
-            f"found {config.stratify!r}"
-        )
-    return obs[config.stratify].astype(str).to_numpy()
+    return as_text(read_column(obs, config.stratify, "stratify"))

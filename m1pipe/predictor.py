@@ -18,6 +18,7 @@ from safetensors.numpy import save as pack_arrays
 from m1pipe._version import __version__
 from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
+from m1pipe.data.labels import CLASS
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
@@ -249,7 +250,8 @@ class Predictor:
         obs = obs.copy()
         if self.is_classes:
             names = np.asarray(self.head.names, dtype=object)
-            obs[f"predicted_{self.config.label}"] = pd.Categorical(
+            label = str(self.config.label).removesuffix(f":{CLASS}")
+            obs[f"predicted_{label}"] = pd.Categorical(
                 names[X.argmax(axis=1)], categories=list(self.head.names)
             )
         return obs

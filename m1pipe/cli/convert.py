@@ -6,7 +6,14 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.data.conversion.config import ConvertConfig, Duplicates, Format, Missing, Quality
+from m1pipe.data.conversion.config import (
+    ConvertConfig,
+    Decimal,
+    Duplicates,
+    Format,
+    Missing,
+    Quality,
+)
 from m1pipe.data.conversion.convert import convert as convert_source
 from m1pipe.data.conversion.prepare import ZeroTotal
 from m1pipe.data.conversion.steps import Normalize
@@ -48,9 +55,21 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     "--obs-columns", callback=_names, metavar="A,B", help="Labels that sit among the genes."
 )
 @click.option(
+    "--var-columns",
+    callback=_names,
+    metavar="A,B",
+    help="What describes genes among the samples, beside known names such as Length.",
+)
+@click.option(
+    "--decimal",
+    type=click.Choice(get_args(Decimal)),
+    help=f"Before fractions in text.  [default: {_DEFAULTS['decimal']}]",
+)
+@click.option("--thousands", metavar="C", help="Between thousands in text, such as ','.")
+@click.option(
     "--zero-total",
     type=click.Choice(get_args(ZeroTotal)),
-    help=f"Samples that cannot be normalised.  [default: {_DEFAULTS['zero_total']}]",
+    help="Samples whose total is 0.  [default: error where they are normalised]",
 )
 @click.option(
     "--missing",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.labels import tidy_frame
 from m1pipe.data.layouts import find_stored
 from m1pipe.data.sources.tables import read_aliases
 from m1pipe.data.stored import Stored, in_memory
@@ -47,7 +48,7 @@ class Matrix:
         self._stored = stored
         self._handle = handle
         self.path = path
-        self.obs = stored.obs
+        self.obs = tidy_frame(stored.obs)
         self.var = stored.var
         self.units = stored.units
         self.layout = stored.layout

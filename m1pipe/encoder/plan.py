@@ -10,6 +10,7 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
+from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
@@ -268,7 +269,7 @@ def _codes(condition: Condition, source: Aligned, rows: np.ndarray) -> np.ndarra
 def _strata(source: Aligned, column: str | None) -> np.ndarray | None:
     """Classes of a conditional model, that each may be on both sides of the validation split."""
     obs = source.matrix.obs
-    return None if column not in obs.columns else obs[column].astype(str).to_numpy(dtype=object)
+    return None if column not in obs.columns else as_text(tidy(obs[column]))
 
 
 def _split(

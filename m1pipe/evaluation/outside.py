@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
+from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Targets, load_targets
@@ -173,6 +174,8 @@ def _outside_targets(
         rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
         return rows, _in_units(targets, predictor), columns, dropped
     column = label or predictor.config.label
+    if column is not None and find_column(matrix.obs, column, "label")[1] is None:
+        column = f"{column}:{CLASS if predictor.is_classes else LEVEL}"
     rows, targets, dropped = load_targets(matrix, y=y, label=column)
     if targets.is_classes != predictor.is_classes:
         raise InputError(

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from m1pipe.data.conversion.prepare import ZeroTotal
 from m1pipe.data.conversion.steps import Normalize
+from m1pipe.data.sources.numbers import Notation
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 
@@ -25,6 +26,7 @@ Format = Literal[
 Missing = Literal["error", "keep"]
 Duplicates = Literal["error", "sum"]
 Quality = Literal["pass", "warn"]
+Decimal = Literal[".", ","]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,13 @@ class ConvertConfig:
         Table of gene annotations, joined by gene name; a column `gene` becomes `gene_id`.
     obs_columns : tuple of str
         Labels that sit among the genes.
-    zero_total : "error", "drop" or "keep"
-        What is done, when normalising, with samples whose total is 0.
+    var_columns : tuple of str
+        What describes genes among the samples of a text, beside what is known by its name.
+    decimal, thousands : str
+        How numbers of a text are written: what stands before fractions, and between thousands.
+    zero_total : "error", "drop", "keep" or None
+        What is done with samples whose total is 0. None: an error where they are normalised, and
+        nothing elsewhere.
     missing : "error" or "keep"
         What is done with missing values.
     where : str or None
@@ -96,7 +103,10 @@ class ConvertConfig:
     labels: str | None = None
     var: str | None = None
     obs_columns: tuple[str, ...] = ()
-    zero_total: ZeroTotal = "error"
+    var_columns: tuple[str, ...] = ()
+    decimal: Decimal = "."
+    thousands: str = ""
+    zero_total: ZeroTotal | None = None
     missing: Missing = "error"
     where: str | None = None
     series: tuple[str, ...] = ()
@@ -110,11 +120,17 @@ class ConvertConfig:
     aliases: str | None = None
     duplicates: Duplicates = "error"
 
+    @property
+    def notation(self) -> Notation:
+        """How numbers of a text are written."""
+        return Notation(self.decimal, self.thousands)
+
     def __post_init__(self) -> None:
         choices: dict[str, tuple[Any, Any]] = {
             "from": (self.format, Format),
             "normalize": (self.normalize or "total", Normalize),
-            "zero-total": (self.zero_total, ZeroTotal),
+            "zero-total": (self.zero_total or "error", ZeroTotal),
+            "decimal": (self.decimal, Decimal),
             "missing": (self.missing, Missing),
             "qc": (self.qc or "pass", Quality),
             "duplicates": (self.duplicates, Duplicates),
@@ -127,6 +143,10 @@ class ConvertConfig:
             raise InputError("--normalize tpm and --lengths need each other; one was given alone")
         if self.quality is not None and self.qc is None:
             raise InputError("quality: it serves --qc pass or --qc warn; neither was given")
+        if self.thousands and (len(self.thousands) > 1 or self.thousands in f"{self.decimal}-+"):
+            raise InputError(
+                f"thousands: expected one character that is no decimal; found {self.thousands!r}"
+            )
         if not 0 < self.target_sum < float("inf"):
             raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
         Units(self.units or "unknown")

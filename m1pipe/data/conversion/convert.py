@@ -25,6 +25,7 @@ from m1pipe.data.conversion.prepare import (
     check_values,
     gtex_columns,
     kept_samples,
+    leave_out,
     target_sum,
     with_totals,
 )
@@ -76,11 +77,12 @@ def convert(
         _plan(Units(config.units), config)  # steps that make no sense are refused before reading
     with ExitStack() as stack:
         data, units = load_source(source, dest, config, stack)
+        data = leave_out(data, str(source))
         n_source = len(data.obs)
         obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
         data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
         data = _chosen(data, units, config, runs, str(source))
-        var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes")
+        var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes", genes=True)
         data = name_genes(replace(data, var=var), units, config, str(source))
         steps = _plan(units, config, data.var.index)
         found = survey(_screened(data, steps, source), *data.shape)

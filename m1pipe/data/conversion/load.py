@@ -92,9 +92,12 @@ def load_source(
     told = Units(config.units or "unknown")
     kind = find_format(source, config)
     keep_missing = config.missing == "keep"
-    if kind != "text" and (config.genes_as_rows or config.obs_columns):
+    if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
         found = "HDF5" if kind == "hdf5" else kind
-        raise InputError(f"{source}: --genes-as-rows and --obs-columns are for text; found {found}")
+        raise InputError(
+            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
+            f"{found}"
+        )
     if kind != "dee2_study" and config.isoforms:
         raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
     if kind == "hdf5":
@@ -116,12 +119,15 @@ def load_source(
         return load_long(source, spool), _counts(told)
     repeats = config.duplicates == "sum"
     if kind == "gct":
-        return load_gct(source, spool, keep_missing=keep_missing, repeats=repeats), told
+        options = {"keep_missing": keep_missing, "repeats": repeats}
+        return load_gct(source, spool, **options, notation=config.notation), told
     loaded = load_text(
         source,
         spool,
         genes_as_rows=config.genes_as_rows,
         label_names=config.obs_columns,
+        describing=config.var_columns,
+        notation=config.notation,
         keep_missing=keep_missing,
         repeats=repeats,
     )
