@@ -29,7 +29,7 @@ from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.labelled import Labelled, load_labelled, own_genes
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
+from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.settings import build, to_dict
 from m1pipe.training.added import AddedRows
 from m1pipe.training.conformal import choose_half_width, half_widths
@@ -166,7 +166,8 @@ class Predictor:
             held = list(blocks)
             obs = self._annotated(obs, np.concatenate([X for _, X in held]))
             blocks = iter(held)
-        uns = missing_uns(aligned.match.missing)
+        caution = unknown_units(aligned.matrix, self.recipe.units)
+        uns = missing_uns(aligned.match.missing, caution)
         with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
             for start, X in blocks:
                 writer.write(start, X)

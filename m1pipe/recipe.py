@@ -21,6 +21,8 @@ from m1pipe.data.names import (
     refuse_duplicates,
     require_coverage,
 )
+from m1pipe.data.unit_check import check_units
+from m1pipe.data.unit_signs import looks_raw
 from m1pipe.data.units import BY_TOTAL, Units, convert_units
 from m1pipe.data.universe import Universe, find_universe
 from m1pipe.errors import InputError, M1Warning
@@ -95,6 +97,7 @@ def whole_recipe(matrix: Matrix, rows: np.ndarray, gene_means: np.ndarray) -> Re
     InputError
         If a gene's name comes twice.
     """
+    check_units(matrix)
     genes, names, where = tuple(matrix.genes.tolist()), name_columns(matrix.var), _where(matrix)
     refuse_duplicates(genes, f"{where}: genes")
     some = rows[np.linspace(0, rows.size - 1, min(rows.size, SUMMED_ROWS)).astype(np.int64)]
@@ -278,6 +281,7 @@ def align(
         If too few genes are found, a name occurs twice, or the units cannot be converted.
     """
     matrix = open_matrix(source)
+    check_units(matrix)
     match = match_recipe(matrix, recipe, min_coverage=min_coverage)
     _report(match, _where(matrix))
     aligned = Aligned(matrix, recipe, match, counted_columns(matrix, recipe, min_coverage))
@@ -304,7 +308,7 @@ def match_recipe(
             wanted_var=recipe.gene_names,
             aliases=matrix.aliases,
         )
-        _try_conversion(matrix.units, recipe.units)
+        _try_conversion(matrix, recipe.units)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     require_coverage(match, min_coverage, where)
@@ -403,9 +407,19 @@ def missing_table(
     return pd.DataFrame(rows, columns=["model", "gene"]).to_csv(index=False)
 
 
-def missing_uns(missing: Sequence[str]) -> dict[str, Any]:
-    """The same for a file, as an entry of its `uns`; empty where no gene is missing."""
-    return {"m1pipe": {"missing_genes": np.array(missing, dtype=object)}} if missing else {}
+def missing_uns(missing: Sequence[str], caution: str = "") -> dict[str, Any]:
+    """The same for a file, as an entry of its `uns`; empty where nothing is to be said.
+
+    Parameters
+    ----------
+    missing : sequence of str
+        Genes that were not there.
+    caution : str
+        From `unknown_units`.
+    """
+    entry: dict[str, Any] = {"missing_genes": np.array(missing, dtype=object)} if missing else {}
+    entry |= {"caution": caution} if caution else {}
+    return {"m1pipe": entry} if entry else {}
 
 
 def name_columns(var: pd.DataFrame) -> pd.DataFrame:
@@ -471,9 +485,34 @@ def _report(match: GeneMatch, where: str) -> None:
     )
 
 
-def _try_conversion(have: Units, want: Units) -> None:
-    """Raise what a conversion of values would raise, and warn once where units are unknown."""
+def _try_conversion(matrix: Matrix, want: Units) -> None:
+    """Raise what a conversion of values would raise; where units are unknown, by their looks.
+
+    Raises
+    ------
+    InputError
+        If there is no way, or values of unknown units look as if they were never logged where
+        logarithms are wanted.
+    """
+    have = matrix.units
+    if have.name == "unknown" and want.is_log and matrix.n_samples and matrix.n_genes:
+        raw = looks_raw(matrix.some_rows())
+        if raw:
+            raise InputError(
+                f"expected {want}; found values of unknown units that look like {raw}: say what "
+                "they are, m1pipe convert --units"
+            )
     convert_units(np.ones((1, 1), dtype=np.float32), have, want)
+
+
+def unknown_units(matrix: Matrix, want: Units) -> str:
+    """What is said, where it lasts, of values of unknown units; empty where units are known."""
+    if matrix.units.name != "unknown" or want.name == "unknown":
+        return ""
+    return (
+        f"the units of {_where(matrix)} are not recorded: its values were taken as {want}. If they "
+        "are anything else the results mean nothing: say the units, m1pipe convert --units."
+    )
 
 
 def _where(matrix: Matrix) -> str:

@@ -118,7 +118,7 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
     Parameters
     ----------
     uns : mapping
-        Keys `units` and, where there is one, `target_sum`; others are not looked at.
+        Keys `units`, `target_sum`, and, where units are not recorded, scanpy's `log1p`.
     where : str
         The file, for the message.
 
@@ -128,6 +128,8 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
         If the target sum does not go with the units.
     """
     name = uns.get("units", "unknown")
+    if name == "unknown":
+        name = {"natural": LN, "2": "log2_normalized1"}.get(read_logarithm(uns), name)
     if not isinstance(name, str) or name not in NAMES:
         text = f"{where}: units {name!r} are not known: taken as unknown"
         warnings.warn(text, M1Warning, stacklevel=2)
@@ -137,6 +139,26 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
         return Units(name, None if target_sum is None else float(target_sum))
     except InputError as error:
         raise InputError(f"{where}: {error}: correct uns, or convert the file again") from None
+
+
+def read_logarithm(uns: Mapping[str, Any]) -> str:
+    """The logarithm that scanpy says it took of 1 + x, in `uns["log1p"]`; empty where it took none.
+
+    Parameters
+    ----------
+    uns : mapping
+
+    Returns
+    -------
+    "natural", or its base such as "2", or ""
+    """
+    entry = uns.get("log1p")
+    if not isinstance(entry, Mapping):
+        return ""
+    base = entry.get("base")
+    if base is None or abs(float(base) - np.e) < 1e-6:
+        return "natural"
+    return f"{float(base):g}"
 
 
 def log_units(have: Units) -> Units:

@@ -15,6 +15,7 @@ from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.tuning import can_tune
+from m1pipe.recipe import unknown_units
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
@@ -57,6 +58,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         found += same_samples(*find_origin(problem), len(samples))
     for row in problem.encoders:
         for encoder, source in zip(row.frozen, row.sources, strict=False):
+            found += design.units_unknown(unknown_units(problem.matrix, encoder.units))
             name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
             found += design.samples_seen_by_encoder(
                 name, samples, encoder.samples, encoder.validation_samples

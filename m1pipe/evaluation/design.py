@@ -67,6 +67,17 @@ def group_not_checked(column: str) -> list[Alarm]:
     return [Alarm("group_not_checked", "note", text)]
 
 
+def units_unknown(text: str) -> list[Alarm]:
+    """Values that were taken for what an encoder was trained on, since nobody said what they are.
+
+    Parameters
+    ----------
+    text : str
+        From `m1pipe.recipe.unknown_units`.
+    """
+    return [Alarm("units_unknown", "severe", text[0].upper() + text[1:])] if text else []
+
+
 def copies_on_both_sides(
     signatures: np.ndarray, folds: np.ndarray, samples: Sequence[str] | np.ndarray
 ) -> list[Alarm]:

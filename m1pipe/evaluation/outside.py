@@ -15,11 +15,12 @@ from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare
+from m1pipe.evaluation.design import units_unknown
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.rivals import Rivals
 from m1pipe.predictor import Predictor
-from m1pipe.recipe import align
+from m1pipe.recipe import align, unknown_units
 
 MODEL, LINEAR = "model", "linear"
 
@@ -120,7 +121,8 @@ def evaluate_outside(
         "n_groups": None if own_groups is None else len(set(own_groups)),
     }
     table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
-    return Outside(table, pd.DataFrame(lines), comparisons, _seen(samples, trained_on), info)
+    alarms = [*units_unknown(unknown_units(matrix, recipe.units)), *_seen(samples, trained_on)]
+    return Outside(table, pd.DataFrame(lines), comparisons, alarms, info)
 
 
 def _tests(

@@ -14,6 +14,7 @@ from m1pipe.data.obsm import PREFIX, read_obsm
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.unit_check import check_units
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.design import encoder_conditioned
@@ -162,6 +163,9 @@ def make_problem(
         If the data, the folds or the rows asked for cannot be had.
     """
     levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
+    for source in (matrix, levels):
+        if source is not None:
+            check_units(source)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )

@@ -226,7 +226,7 @@ def test_annotations_are_matched_as_genes_are(m1pipe: Run, text: Text, name: str
     ("option", "content"),
     [
         ("--var", f"{T1}.2\tG1\tA\n{T2}.2\tG2\tB\n"),
-        ("--aliases", f"{T1}.2\tNAME\n"),
+        ("--aliases", f"{T1}.2\tNAME\n{T2}.2\tOTHER\n"),
         ("--labels", "S1\tliver\nS2\tbrain\n"),
         ("--lengths", f"{T1}\t1000\n{T2}\t2000\n"),
     ],

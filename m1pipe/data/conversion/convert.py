@@ -30,6 +30,7 @@ from m1pipe.data.conversion.prepare import (
     with_totals,
 )
 from m1pipe.data.conversion.steps import Steps, apply_steps, screen
+from m1pipe.data.hdf5 import split_address
 from m1pipe.data.sources.tables import read_lengths, read_table
 from m1pipe.data.spool import Loaded
 from m1pipe.data.survey import Block, survey
@@ -67,7 +68,8 @@ def convert(
         table of labels does not fit, or the disk is full.
     """
     source, dest = Path(source), refuse_existing(dest, force=force)
-    if dest.exists() and source.exists() and dest.samefile(source):
+    file = split_address(source)[0]
+    if dest.exists() and file.exists() and dest.samefile(file):
         raise InputError(f"{dest}: source and destination are the same file")
     labels, annotations = (
         None if path is None else read_table(Path(path)) for path in (config.labels, config.var)

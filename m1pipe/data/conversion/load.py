@@ -25,6 +25,8 @@ from m1pipe.data.conversion.pooling import (
     sum_genes,
     sum_samples,
 )
+from m1pipe.data.hdf5 import split_address
+from m1pipe.data.kinds import named_kind
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.names import resolve_aliases
 from m1pipe.data.sources.dee2 import (
@@ -41,7 +43,9 @@ from m1pipe.data.sources.lines import open_lines
 from m1pipe.data.sources.mtx import load_folder
 from m1pipe.data.sources.tables import read_aliases
 from m1pipe.data.spool import Loaded, choose, load_gct, load_genes, load_matrix, load_text
-from m1pipe.data.units import Units
+from m1pipe.data.unit_check import check_units
+from m1pipe.data.unit_signs import inferred_sum
+from m1pipe.data.units import LN, Units
 from m1pipe.errors import InputError, M1Warning
 
 _HDF5_MAGIC = b"\x89HDF"
@@ -51,6 +55,9 @@ _TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x")
 
 def find_format(source: Path, config: ConvertConfig) -> str:
     """Format of a source, as told or by its content; "hdf5" for any layout of HDF5."""
+    source, part = split_address(source)
+    if part:
+        return "hdf5"
     if config.format != "auto":
         return config.format if config.format in _TEXTS else "hdf5"
     if source.is_dir():
@@ -58,7 +65,10 @@ def find_format(source: Path, config: ConvertConfig) -> str:
     if not source.is_file():
         return "text"
     with open(source, "rb") as handle:
-        magic = handle.read(4)
+        start = handle.read(4096)
+    if "Excel" in (kind := named_kind(start)):
+        raise InputError(f"{source}: expected a table or HDF5; found {kind}")
+    magic = start[:4]
     if magic in (_HDF5_MAGIC, _ZIP_MAGIC):
         return "hdf5" if magic == _HDF5_MAGIC else "dee2_study"
     with open_lines(source) as lines:
@@ -131,6 +141,8 @@ def load_source(
         keep_missing=keep_missing,
         repeats=repeats,
     )
+    if told.name == LN:
+        told = inferred_sum(told, next(iter(loaded.blocks()))[2])
     return loaded, told
 
 
@@ -265,7 +277,10 @@ def _counts(told: Units) -> Units:
 
 def _told_units(matrix: Matrix, told: Units) -> Units:
     if told.name == "unknown":
+        check_units(matrix)
         return matrix.units
+    if matrix.n_samples and matrix.n_genes:
+        told = inferred_sum(told, matrix.some_rows())
     if matrix.units.name not in ("unknown", told.name):
         message = f"{matrix.path}: says its units are {matrix.units}; taken as {told} as asked"
         warnings.warn(message, M1Warning, stacklevel=2)

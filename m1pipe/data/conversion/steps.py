@@ -9,6 +9,7 @@ from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_uni
 from m1pipe.errors import InputError
 
 Normalize = Literal["total", "median", "tpm"]
+_MOSTLY_SIGNED = 0.2
 NON_NEGATIVE = ("counts", "cpm", "tpm", "normalized")
 
 
@@ -109,7 +110,7 @@ def screen(
         row, column = np.argwhere(X < 0)[0]
         raise InputError(
             f"{where}: expected values of at least 0 for {reason}; found {X[row, column]:g} in "
-            f"sample {samples[row]!r}, gene {genes[column]!r}: intensities are raised by --floor"
+            f"sample {samples[row]!r}, gene {genes[column]!r}: {_why_negative(X, steps)}"
         )
     return X
 
@@ -138,6 +139,18 @@ def apply_steps(X: np.ndarray, steps: Steps, totals: np.ndarray) -> np.ndarray:
     if steps.log and steps.units.name == LN:
         return convert_units(X, steps.units, steps.result)
     return log2p1(X) if steps.log else np.asarray(X, dtype=np.float32)
+
+
+def _why_negative(X: np.ndarray, steps: Steps) -> str:
+    """What negative values likely are, and the way out."""
+    if steps.units.name == "intensity":
+        return "intensities are raised by --floor"
+    if np.mean(X < 0) > _MOSTLY_SIGNED:
+        return (
+            "so many negative values are z-scores or ratios: convert the values before they were "
+            "scaled (FILE#raw or FILE#layers/KEY of an h5ad), or say --units zscore and no steps"
+        )
+    return "correct the value, or the units; background below 0 is raised by --floor"
 
 
 def _no_negatives(steps: Steps) -> str:

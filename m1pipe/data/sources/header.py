@@ -142,7 +142,12 @@ def _names_row(comment: bytes, row: bytes) -> bool:
 
 
 def read_header(
-    line: bytes, rows: Sequence[bytes], where: str, *, numbering: Sequence[str] = ()
+    line: bytes,
+    rows: Sequence[bytes],
+    where: str,
+    below: Sequence[str],
+    *,
+    numbering: Sequence[str] = (),
 ) -> Header:
     """What the header line and the first rows say together.
 
@@ -153,7 +158,9 @@ def read_header(
     rows : sequence of bytes
         The first lines below it.
     where : str
-        File and line, for messages.
+        File and line of the header, for messages.
+    below : sequence of str
+        The same of the rows.
     numbering : sequence of str
         Further names of a first column that only counts the rows.
 
@@ -164,7 +171,11 @@ def read_header(
     """
     delimiter = find_delimiter(line, rows, where)
     cells = [cell.strip() for cell in split(line, delimiter, where)]
-    table = [[f.strip() for f in split(row, delimiter, where)] for row in rows if row.strip()]
+    table = [
+        [field.strip() for field in split(row, delimiter, place)]
+        for row, place in zip(rows, below, strict=True)
+        if row.strip()
+    ]
     widths = {len(fields) for fields in table}
     n_fields = len(table[0])
     ended = len(widths) == 1 and all(fields[-1] == "" for fields in table)

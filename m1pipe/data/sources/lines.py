@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from m1pipe.console import progress
+from m1pipe.data.kinds import named_kind
 from m1pipe.errors import InputError
 
 GzipReader: Callable[..., Any]
@@ -185,6 +186,9 @@ def _chunks(stream: BinaryIO, path: Path, tick: Callable[[], object]) -> Iterato
             ) from None
         except (OSError, zlib.error, FastZlibError, ValueError) as error:
             raise InputError(f"{path}: could not be read: {error}") from None
+        kind = named_kind(chunk[:4096]) if first else ""
+        if kind:
+            raise InputError(f"{path}: expected delimited text; found {kind}")
         if first and (chunk.startswith(_HDF5_MAGIC) or b"\0" in chunk[:4096]):
             raise InputError(f"{path}: expected delimited text; found a binary file")
         if not chunk:

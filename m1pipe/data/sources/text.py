@@ -111,7 +111,8 @@ class TextTable:
             raise InputError(f"{path}: expected a header line; found an empty file")
         where = f"{path}: line {header_line}"
         rows = reader.ahead(ROWS_AHEAD)
-        self._header = header = read_header(line, rows, where, numbering=numbering)
+        below = [f"{path}: line {self._first_line + i}" for i in range(len(rows))]
+        self._header = header = read_header(line, rows, where, below, numbering=numbering)
         self.delimiter, self.corner, self.columns = header.delimiter, header.corner, header.columns
         table = [split(row, self.delimiter, where) for row in rows if row.strip()]
         self.first_rows = [
