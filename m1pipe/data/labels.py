@@ -194,8 +194,18 @@ def as_text(column: pd.Series) -> np.ndarray:
     return values
 
 
-def warn_of_levels(column: pd.Series, where: str) -> None:
-    """Warn of levels that differ by case or blanks only, and of words that may mean missing."""
+def warn_of_levels(column: pd.Series, where: str, *, doubtful: bool = True) -> None:
+    """Warn of levels that differ by case or blanks only, and of words that may mean missing.
+
+    Parameters
+    ----------
+    column : Series, shape (n_samples,)
+        Tidied.
+    where : str
+        Of the column, for the warning.
+    doubtful : bool
+        Words that may mean missing are warned of as well.
+    """
     if pd.api.types.is_numeric_dtype(column.dtype):
         return
     counts = column.value_counts()
@@ -214,7 +224,7 @@ def warn_of_levels(column: pd.Series, where: str) -> None:
         f"the level {name!r} ({counts[name]:,} samples) is taken as it is: if it means missing, "
         "leave the field empty"
         for name in names
-        if is_doubtful(name)
+        if doubtful and is_doubtful(name)
     ]
     for doubt in doubts:
         warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=4)

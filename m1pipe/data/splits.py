@@ -21,7 +21,7 @@ from sklearn.model_selection import (
 
 from m1pipe.console import log
 from m1pipe.data.choose import SERIES
-from m1pipe.data.labels import as_text, is_doubtful, read_column, tidy
+from m1pipe.data.labels import as_text, is_doubtful, tidy, warn_of_levels
 from m1pipe.data.sources.header import plain
 from m1pipe.errors import InputError, M1Warning
 
@@ -290,10 +290,11 @@ def recurring_columns(obs: pd.DataFrame, known: Collection[str]) -> list[str]:
 
 
 def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
-    read = read_column(obs, column, "group")
+    read = tidy(obs[column])
     groups = as_text(read)
     absent = read.isna().to_numpy()
     absent |= np.array([isinstance(g, str) and is_doubtful(g) for g in groups], dtype=bool)
+    warn_of_levels(read[~absent], f"group {column}", doubtful=False)
     if absent.any():
         warnings.warn(
             f"{int(absent.sum())} samples have no entry in the column {column} (such as "
