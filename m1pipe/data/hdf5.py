@@ -36,7 +36,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except _STRUCTURE as error:
         reason = " ".join(str(error).strip("'\"").split())[:200] or type(error).__name__
         raise InputError(
-            f"{path}: {what}: could not be read ({reason}): the file was made by a program that "
+            f"{path}: {what} could not be read ({reason}): the file was made by a program that "
             "lays it out in another way, or is damaged: read and write it with anndata"
         ) from None
 

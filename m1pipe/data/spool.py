@@ -1,6 +1,7 @@
 """Values on their way from a source to h5ad: text is parsed once into a raw file, then re-read."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from m1pipe.data.labels import label_column
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.rawio import read_at
 from m1pipe.data.sources.gct import annotation_name, check_n_rows, open_gct
-from m1pipe.data.sources.header import describing_columns, is_measure
+from m1pipe.data.sources.header import describing_columns, doubtful_samples, is_measure
 from m1pipe.data.sources.numbers import PLAIN, Notation, one_number
 from m1pipe.data.sources.text import TextBlock, TextTable, open_table
 from m1pipe.data.survey import Block
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 BLOCK_BYTES = 2**22
 TRANSPOSE_BYTES = 2**27
@@ -101,6 +102,8 @@ def load_text(
             of_columns = list(dict.fromkeys([*known, *describing]))
             _say_known([name for name in known if name not in describing], path)
         columns = _number_columns(table, of_columns)
+        if genes_as_rows:
+            _doubt_samples(columns, path)
         blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
         names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
     _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
@@ -116,6 +119,13 @@ def load_text(
 def _say_known(names: Sequence[str], path: Path) -> None:
     if names:
         log.info("%s: columns that describe genes: %s (kept in var)", path, ", ".join(names))
+
+
+def _doubt_samples(columns: Sequence[str], path: Path) -> None:
+    odd = doubtful_samples(columns)
+    if odd:
+        text = f"{path}: taken as samples: {', '.join(odd[:6])}: if they describe genes name them"
+        warnings.warn(f"{text} by --var-columns", M1Warning, stacklevel=4)
 
 
 def _described(names: Sequence[str], columns: dict[str, list[str]]) -> pd.DataFrame:

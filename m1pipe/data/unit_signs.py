@@ -51,7 +51,7 @@ def unit_fault(units: Units, found: Survey, X: np.ndarray) -> str:
         Some of them.
     """
     looks_like = guess_scale(found)
-    if looks_like == "empty":
+    if looks_like == "empty" or found.n_infinite:
         return ""
     if units.is_counts:
         return _no_counts(found, looks_like, X)

@@ -12,7 +12,7 @@ import pandas as pd
 from m1pipe.data.units import BY_TOTAL, Units, to_linear
 from m1pipe.errors import M1Warning
 
-CLOSES = 0.02  # largest share by which a sum may miss the target sum: rounding, float16
+CLOSES = 0.05  # largest share by which a sum may miss the target sum: rounding, float16
 
 
 @dataclass(frozen=True, eq=False)

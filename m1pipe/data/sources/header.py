@@ -6,16 +6,19 @@ genes, rows and columns that are no genes or samples.
 
 import csv
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import numpy as np
 
 from m1pipe.data.sources.lines import BOM, TextReader
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 ROWS_AHEAD = 20
 _FEW_NAMES = 10
+_SHORT_WORD, _NEAR, _AT_THE_EDGES = 4, 0.8, 20
 _DELIMITERS = "\t,; "
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 ENSEMBL_ID = re.compile(r"ENS[A-Z]*[GTEP]\d{11}(\.\d+)?")
@@ -221,7 +224,22 @@ def _one_short(
             f"{len(table[0])} fields, the first of them {cells[0]!r}, which names the rows: one "
             "name is missing"
         )
+    if _run_together(cells):
+        text = (
+            f"{where}: the header has one name fewer than the rows have fields, as R writes it, so "
+            f"that {cells[0]!r} names the first column behind the rows' names: are these two names?"
+        )
+        warnings.warn(text, M1Warning, stacklevel=5)
     return False, True
+
+
+def _run_together(cells: list[str]) -> bool:
+    """Whether the first name may be the rows' own name with the first column's behind it."""
+    first, others = plain(cells[0]), [_shape(plain(cell)) for cell in cells[1:]]
+    behind = [first[len(w) :] for w in _INDEX_WORDS if len(w) > 1 and first.startswith(w)]
+    if not others:
+        return any(behind)
+    return any(_shape(rest) == others[0] for rest in behind if rest)
 
 
 def _counts_rows(names: Sequence[str]) -> bool:
@@ -346,6 +364,22 @@ def describing_columns(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
         if name in sure or (word in _BESIDE_OTHERS and sure) or (word in _AS_TEXT and holds_text):
             found.append(name)
     return found if len(found) < len(columns) else []
+
+
+def doubtful_samples(columns: Sequence[str]) -> list[str]:
+    """Columns of a table of samples that may be none: nearly named like an annotation, or numbers.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Without those that are known to describe genes.
+    """
+    numbers = [name for name in columns if _is_number(name)]
+    odd = numbers if len(numbers) < len(columns) / 2 else []
+    words = [word for word in (*_DESCRIBING, *_BESIDE_OTHERS) if len(word) > _SHORT_WORD]
+    edges = [*columns[:_AT_THE_EDGES], *columns[_AT_THE_EDGES:][-_AT_THE_EDGES:]]
+    near = [name for name in edges if get_close_matches(plain(name), words, 1, _NEAR)]
+    return list(dict.fromkeys([*odd, *near]))
 
 
 def is_measure(name: str) -> bool:

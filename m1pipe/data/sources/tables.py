@@ -130,10 +130,10 @@ def read_lengths(path: Path, genes: list[str]) -> np.ndarray:
         )
     texts = [listed[place][1] for place in match.columns]
     lengths = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.flatnonzero(~(lengths > 0) | np.isinf(lengths))
+    wrong = np.flatnonzero(~(lengths >= 1) | np.isinf(lengths))
     if len(wrong):
         raise InputError(
-            f"{path}: expected a positive length; found {texts[wrong[0]]!r} for gene "
+            f"{path}: expected a length of at least 1; found {texts[wrong[0]]!r} for gene "
             f"{genes[wrong[0]]!r}"
         )
     return lengths
