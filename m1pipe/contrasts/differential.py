@@ -109,8 +109,8 @@ def compute_contrasts(
             fitted.append(found)
     lost = {s.name for s in skipped}
     used = [s for s in studies if s.name not in lost]
-    found = _gathered(used, fitted, skipped, matrix.samples)
-    return replace(found, silent=tuple(map(str, matrix.samples[~counted])))
+    gathered = _gathered(used, fitted, skipped, matrix.samples)
+    return replace(gathered, silent=tuple(map(str, matrix.samples[~counted])))
 
 
 def _counted(matrix: Matrix) -> np.ndarray:

@@ -98,8 +98,8 @@ def tidy(column: pd.Series) -> pd.Series:
         kept = list(dict.fromkeys(name for name in names if name is not np.nan))
         place = {name: i for i, name in enumerate(kept)}
         codes = np.array([place.get(name, -1) for name in names] + [-1])[column.cat.codes]
-        values = pd.Categorical.from_codes(codes, categories=pd.Index(kept, dtype=object))
-        return pd.Series(values, index=column.index, name=column.name)
+        known = pd.Categorical.from_codes(codes.tolist(), pd.Index(kept, dtype=object))
+        return pd.Series(known, index=column.index, name=column.name)
     if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
         return column
     codes, levels = pd.factorize(column)

@@ -157,7 +157,7 @@ def _read_frame(handle: h5py.File, key: str, path: Path) -> pd.DataFrame:
 def _old_frame(handle: h5py.File, item: h5py.Dataset) -> pd.DataFrame:
     """A table of records, as anndata before 0.7 wrote it, with its categories in `uns`."""
     records = item[:]
-    columns: dict[str, object] = {}
+    columns: dict[str, Any] = {}
     for name in records.dtype.names:
         values = records[name]
         if values.dtype.kind in "SO":
@@ -165,8 +165,8 @@ def _old_frame(handle: h5py.File, item: h5py.Dataset) -> pd.DataFrame:
         levels = handle.get(f"uns/{name}_categories")
         if isinstance(levels, h5py.Dataset):
             known = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in levels[:]]
-            codes = np.asarray(values, dtype=np.int64)
-            columns[name] = pd.Categorical.from_codes(codes, categories=known)
+            codes = np.asarray(values, dtype=np.int64).tolist()
+            columns[name] = pd.Categorical.from_codes(codes, categories=pd.Index(known))
         else:
             columns[name] = values
     first = next((name for name in ("index", "_index") if name in columns), next(iter(columns)))

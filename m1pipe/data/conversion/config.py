@@ -22,6 +22,10 @@ Format = Literal[
     "dee2_study",
     "10x",
     "10x_h5",
+    "zarr",
+    "salmon",
+    "kallisto",
+    "rsem",
 ]
 Missing = Literal["error", "keep"]
 Duplicates = Literal["error", "sum"]
@@ -86,6 +90,8 @@ class ConvertConfig:
         Transcripts of a study of DEE2 instead of its genes.
     gene_names : str or None
         Column of the genes' annotations to name them by.
+    tx2gene : str or None
+        Table of transcripts and their genes, for a folder of salmon, kallisto or RSEM.
     aliases : str or None
         Table of other names of genes: alias, name.
     duplicates : "error" or "sum"
@@ -117,6 +123,7 @@ class ConvertConfig:
     quality: str | None = None
     isoforms: bool = False
     gene_names: str | None = None
+    tx2gene: str | None = None
     aliases: str | None = None
     duplicates: Duplicates = "error"
 
@@ -165,6 +172,8 @@ class ConvertSummary:
         Samples left out because their total is 0.
     n_source : int
         Samples in the source; 0 where all were wanted.
+    beside : ConvertSummary or None
+        Of the sums by gene, where the source holds transcripts.
     n_labelled, n_annotated : int or None
         Samples and genes that the tables of labels knew; None where there was no table.
     """
@@ -177,6 +186,7 @@ class ConvertSummary:
     n_labelled: int | None = None
     n_annotated: int | None = None
     n_source: int = 0
+    beside: "ConvertSummary | None" = None
 
     def __str__(self) -> str:
         words = [f"{self.path}: {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}"]
@@ -188,4 +198,4 @@ class ConvertSummary:
             words.append(f"annotations for {self.n_annotated:,} genes")
         if self.dropped:
             words.append(f"{len(self.dropped):,} dropped (total 0)")
-        return ", ".join(words)
+        return ", ".join(words) + ("" if self.beside is None else f"\n{self.beside}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from m1pipe.data.conversion.pooling import (
     sum_samples,
 )
 from m1pipe.data.hdf5 import split_address
-from m1pipe.data.kinds import named_kind
+from m1pipe.data.kinds import is_zarr, named_kind
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.names import resolve_aliases
 from m1pipe.data.sources.dee2 import (
@@ -41,7 +41,9 @@ from m1pipe.data.sources.dee2_study import is_study_folder, load_study, unpacked
 from m1pipe.data.sources.gct import looks_like_gct
 from m1pipe.data.sources.lines import open_lines
 from m1pipe.data.sources.mtx import load_folder
+from m1pipe.data.sources.quant import Quantifier, quantifier_of
 from m1pipe.data.sources.tables import read_aliases
+from m1pipe.data.sources.zarr_store import read_zarr
 from m1pipe.data.spool import Loaded, choose, load_gct, load_genes, load_matrix, load_text
 from m1pipe.data.unit_check import check_units
 from m1pipe.data.unit_signs import inferred_sum
@@ -50,16 +52,21 @@ from m1pipe.errors import InputError, M1Warning
 
 _HDF5_MAGIC = b"\x89HDF"
 _ZIP_MAGIC = b"PK\x03\x04"
-_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x")
+_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x", "zarr", *get_args(Quantifier))
 
 
 def find_format(source: Path, config: ConvertConfig) -> str:
     """Format of a source, as told or by its content; "hdf5" for any layout of HDF5."""
     source, part = split_address(source)
     if part:
-        return "hdf5"
+        return "zarr" if source.is_dir() else "hdf5"
     if config.format != "auto":
         return config.format if config.format in _TEXTS else "hdf5"
+    if source.is_dir() and is_zarr(source):
+        return "zarr"
+    quantifier = quantifier_of(source) if source.is_dir() else None
+    if quantifier is not None:
+        return quantifier
     if source.is_dir():
         return "dee2_study" if is_study_folder(source) else "10x"
     if not source.is_file():
@@ -110,6 +117,9 @@ def load_source(
         )
     if kind != "dee2_study" and config.isoforms:
         raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
+    if kind == "zarr":
+        matrix = open_matrix(read_zarr(source))
+        return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
     if kind == "hdf5":
         matrix = stack.enter_context(open_matrix(source))
         if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):

@@ -101,7 +101,7 @@ class TextReader:
 
     def ahead(self, n: int) -> list[bytes]:
         """The next lines, n at most, which stay the next."""
-        found = []
+        found: list[bytes] = []
         while len(found) < n and (line := self.line()) is not None:
             found.append(line)
         self.back(found)
