@@ -163,9 +163,7 @@ def make_problem(
         If the data, the folds or the rows asked for cannot be had.
     """
     levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
-    for source in (matrix, levels):
-        if source is not None:
-            check_units(source)
+    check_units(matrix)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
