@@ -9,6 +9,7 @@ import pandas as pd
 
 from m1pipe.config import FitConfig
 from m1pipe.console import log
+from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.own_gene import OwnGenes, own_columns
 from m1pipe.data.splits import resolve_groups
@@ -17,7 +18,7 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned, Recipe, align, name_columns
+from m1pipe.recipe import Aligned, Recipe, align, whole_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,21 +118,11 @@ def own_genes(data: Labelled) -> tuple[np.ndarray, OwnGenes]:
 
 def _gene_recipe(matrix: Matrix, rows: np.ndarray) -> Recipe:
     """Recipe of a model that takes the genes as they are; a gene without a level has mean 0."""
-    return Recipe(
-        genes=tuple(matrix.genes.tolist()),
-        units=matrix.units,
-        gene_means=level_means(matrix.take(rows)),
-        gene_names=name_columns(matrix.var),
-    )
+    return whole_recipe(matrix, rows, level_means(matrix.take(rows)))
 
 
 def _strata(obs: pd.DataFrame, targets: Targets, config: FitConfig) -> np.ndarray | None:
     """What the inner split keeps in proportion: the named column, or the classes."""
     if config.stratify is None:
         return targets.values if targets.is_classes else None
-    if config.stratify not in obs.columns:
-        raise InputError(
-            f"stratify: expected a column of obs ({', '.join(map(str, obs.columns))}); "
-            f"found {config.stratify!r}"
-        )
-    return obs[config.stratify].astype(str).to_numpy()
+    return as_text(read_column(obs, config.stratify, "stratify"))

@@ -18,9 +18,10 @@ from m1pipe._version import __version__
 from m1pipe.arrays import pack_arrays
 from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
+from m1pipe.data.labels import CLASS
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
-from m1pipe.data.units import LOG_OF, Units
+from m1pipe.data.units import LN, LOG_OF, Units, to_linear
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
@@ -32,13 +33,13 @@ from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.labelled import Labelled, load_labelled, own_genes
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
+from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads, threads
 
 FORMAT_VERSION = 1
 LINEAR = (*LOG_OF, "counts")
-ENDS_AT_ZERO = (*LINEAR, "log2_cpm1", "log2_tpm1", "log2_normalized1")
+ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
 
 @dataclass(eq=False, repr=False)
@@ -92,6 +93,8 @@ class Predictor:
         have = self.head.units
         if not linear or have.name in LINEAR:
             return have
+        if have.name == LN and self.head.kind == "regression":
+            return Units("normalized", have.target_sum)
         for plain, logged in LOG_OF.items():
             if have.name == logged and self.head.kind == "regression":
                 return Units(plain, have.target_sum)
@@ -163,7 +166,8 @@ class Predictor:
             held = list(blocks)
             obs = self._annotated(obs, np.concatenate([X for _, X in held]))
             blocks = iter(held)
-        uns = missing_uns(aligned.match.missing)
+        caution = unknown_units(aligned.matrix, self.recipe.units)
+        uns = missing_uns(aligned.match.missing, caution)
         with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
             for start, X in blocks:
                 writer.write(start, X)
@@ -212,8 +216,12 @@ class Predictor:
         if interval is not None:
             width = choose_half_width(self.errors, interval)
             turned = linear and self.head.units.name not in LINEAR
-            var["factor" if turned else "half_width"] = np.exp2(width) if turned else width
+            var["factor" if turned else "half_width"] = self._factor(width) if turned else width
         return var
+
+    def _factor(self, width: np.ndarray) -> np.ndarray:
+        """What a half width is before the logarithm."""
+        return np.asarray(np.exp(width) if self.head.units.name == LN else np.exp2(width))
 
     def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
@@ -231,7 +239,7 @@ class Predictor:
             return predicted
         have = self.head.units.name
         if linear and have not in LINEAR:
-            predicted = np.exp2(predicted) - 1
+            predicted = to_linear(np.asarray(predicted, dtype=np.float64), self.head.units)
         elif have not in ENDS_AT_ZERO:
             return predicted
         found: np.ndarray = np.maximum(predicted, 0, dtype=np.float32)
@@ -242,7 +250,8 @@ class Predictor:
         obs = obs.copy()
         if self.is_classes:
             names = np.asarray(self.head.names, dtype=object)
-            obs[f"predicted_{self.config.label}"] = pd.Categorical(
+            label = str(self.config.label).removesuffix(f":{CLASS}")
+            obs[f"predicted_{label}"] = pd.Categorical(
                 names[X.argmax(axis=1)], categories=list(self.head.names)
             )
         return obs

@@ -14,12 +14,22 @@ import pandas as pd
 
 from m1pipe.console import log, over_rows
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
-from m1pipe.data.names import NAME_COLUMNS, GeneMatch, match_genes, require_coverage
-from m1pipe.data.units import Units, convert_units
+from m1pipe.data.names import (
+    NAME_COLUMNS,
+    GeneMatch,
+    match_genes,
+    refuse_duplicates,
+    require_coverage,
+)
+from m1pipe.data.unit_check import check_units
+from m1pipe.data.unit_signs import looks_raw
+from m1pipe.data.units import BY_TOTAL, Units, convert_units
+from m1pipe.data.universe import Universe, find_universe
 from m1pipe.errors import InputError, M1Warning
 
 MIN_COVERAGE = 0.8
 MIN_COUNT_LIKE = 100
+SUMMED_ROWS = 256  # that show whether samples sum to the target sum
 MISSING_FILE = "missing_genes.csv"
 
 
@@ -37,17 +47,23 @@ class Recipe:
         Training means, in `units`.
     gene_names : DataFrame, shape (n_genes, n_columns)
         Other names of the genes (columns symbol, gene_id, gene_name), as far as they were known.
+    universe : Universe or None
+        Genes over which the totals of the training samples were taken; None where units are not
+        made by totals, and for models that do not say.
     """
 
     genes: tuple[str, ...]
     units: Units
     gene_means: np.ndarray
     gene_names: pd.DataFrame
+    universe: Universe | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings for JSON, without the means."""
         named = {column: self.gene_names[column].tolist() for column in self.gene_names.columns}
-        return {"genes": list(self.genes), "gene_names": named, **self.units.to_uns()}
+        universe = None if self.universe is None else self.universe.to_dict(self.genes)
+        entries = {"genes": list(self.genes), "gene_names": named, **self.units.to_uns()}
+        return {**entries, "universe": universe}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], gene_means: np.ndarray) -> "Recipe":
@@ -55,12 +71,40 @@ class Recipe:
         genes = tuple(stored["genes"])
         if len(genes) != gene_means.size:
             raise ValueError(f"{len(genes)} genes and {gene_means.size} means")
+        names = pd.DataFrame(stored["gene_names"], index=pd.Index(genes, dtype=object))
+        universe = stored.get("universe")
         return cls(
             genes=genes,
             units=Units(stored["units"], stored.get("target_sum")),
             gene_means=gene_means,
-            gene_names=pd.DataFrame(stored["gene_names"], index=pd.Index(genes, dtype=object)),
+            gene_names=names,
+            universe=None if universe is None else Universe.from_dict(universe, genes, names),
         )
+
+
+def whole_recipe(matrix: Matrix, rows: np.ndarray, gene_means: np.ndarray) -> Recipe:
+    """Recipe of a model of all genes of a file.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    rows : ndarray of int, shape (n_rows,)
+        Training rows.
+    gene_means : ndarray of float32, shape (n_genes,)
+
+    Raises
+    ------
+    InputError
+        If a gene's name comes twice.
+    """
+    check_units(matrix)
+    genes, names, where = tuple(matrix.genes.tolist()), name_columns(matrix.var), _where(matrix)
+    refuse_duplicates(genes, f"{where}: genes")
+    some = rows[np.linspace(0, rows.size - 1, min(rows.size, SUMMED_ROWS)).astype(np.int64)]
+    by_total = matrix.units.name in BY_TOTAL
+    X = matrix.take(some) if by_total else np.empty((0, len(genes)), dtype=np.float32)
+    universe = find_universe(genes, names, matrix.units, X, where)
+    return Recipe(genes, matrix.units, gene_means, names, universe)
 
 
 class Aligned:
@@ -78,18 +122,27 @@ class Aligned:
         Leave NaN in place, in place of refusing it.
     keep_lacking : bool
         Put NaN where the matrix lacks a gene, in place of the training mean.
+    counted : ndarray of int64, shape (n_columns,), or None
+        Columns that totals of raw counts are taken over; None: those of the recipe's genes.
     """
 
     keep_missing: bool = False
     keep_lacking: bool = False
 
-    def __init__(self, matrix: Matrix, recipe: Recipe, match: GeneMatch) -> None:
+    def __init__(
+        self,
+        matrix: Matrix,
+        recipe: Recipe,
+        match: GeneMatch,
+        counted: np.ndarray | None = None,
+    ) -> None:
         self.matrix = matrix
         self.recipe = recipe
         self.match = match
         self.present = match.columns >= 0
         as_it_is = np.array_equal(match.columns, np.arange(matrix.n_genes))
         self._columns = None if as_it_is else match.columns[self.present]
+        self.counted = counted
         known = "unknown" not in (matrix.units.name, recipe.units.name)
         self._converts = known and matrix.units != recipe.units
 
@@ -123,7 +176,8 @@ class Aligned:
         if not np.isfinite(X).all():
             self._check(X, np.asarray(indices))
         if self._converts:
-            X = convert_units(X, self.matrix.units, self.recipe.units, self._totals(X, indices))
+            totals = self.totals(indices, X)
+            X = convert_units(X, self.matrix.units, self.recipe.units, totals)
         if self.present.all():
             return X
         filled = np.tile(self.recipe.gene_means, (len(X), 1))
@@ -153,10 +207,31 @@ class Aligned:
                 f"({empty.size} such samples): leave them out"
             )
 
-    def _totals(self, X: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
-        """Library size of each row over the recipe's genes, where counts are normalised."""
-        if not self.matrix.units.is_counts:
+    def totals(self, indices: np.ndarray, X: np.ndarray | None = None) -> np.ndarray | None:
+        """Library sizes over the genes that training totals were taken over.
+
+        Parameters
+        ----------
+        indices : ndarray of int, shape (n,)
+        X : ndarray, shape (n, n_found), optional
+            Counts of these rows in the recipe's genes; read anew where they are not given.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,), or None
+            None where the matrix holds no counts that are to be normalised.
+
+        Raises
+        ------
+        InputError
+            If a sample has none, or one is missing.
+        """
+        if not (self._converts and self.matrix.units.is_counts):
             return None
+        if self.counted is not None:
+            X = self.matrix.take(indices, self.counted)
+        elif X is None:
+            X = self.matrix.take(indices, self.match.columns[self.present])
         totals: np.ndarray = X.sum(axis=1, dtype=np.float64)
         unknown = np.flatnonzero(np.isnan(totals))
         if unknown.size:
@@ -169,8 +244,9 @@ class Aligned:
         if empty.size:
             sample = self.matrix.samples[indices[empty[0]]]
             raise InputError(
-                f"{_where(self.matrix)}: expected counts to normalise; found none in the model's "
-                f"genes in sample {sample!r} ({empty.size} such samples): leave them out"
+                f"{_where(self.matrix)}: expected counts to normalise; found none in sample "
+                f"{sample!r} ({empty.size} such samples) over the genes of the training totals: "
+                "leave them out"
             )
         return totals
 
@@ -205,9 +281,10 @@ def align(
         If too few genes are found, a name occurs twice, or the units cannot be converted.
     """
     matrix = open_matrix(source)
+    check_units(matrix)
     match = match_recipe(matrix, recipe, min_coverage=min_coverage)
     _report(match, _where(matrix))
-    aligned = Aligned(matrix, recipe, match)
+    aligned = Aligned(matrix, recipe, match, counted_columns(matrix, recipe, min_coverage))
     aligned.keep_missing = keep_missing
     return aligned
 
@@ -231,11 +308,77 @@ def match_recipe(
             wanted_var=recipe.gene_names,
             aliases=matrix.aliases,
         )
-        _try_conversion(matrix.units, recipe.units)
+        _try_conversion(matrix, recipe.units)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     require_coverage(match, min_coverage, where)
     return match
+
+
+def counted_columns(matrix: Matrix, recipe: Recipe, min_coverage: float) -> np.ndarray | None:
+    """Columns of raw counts that totals are taken over, as in training.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    recipe : Recipe
+    min_coverage : float
+        Smallest share of the genes of the training totals that must be found.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_columns,), or None
+        None where no totals are taken, and for models that do not say over which genes they were
+        taken: the model's own genes serve then, with a warning.
+
+    Raises
+    ------
+    InputError
+        If too few of the genes are found, or the training data had lost genes after they were
+        scaled.
+    """
+    if not matrix.units.is_counts or recipe.units.is_counts or recipe.units.name == "unknown":
+        return None
+    where, universe = _where(matrix), recipe.universe
+    if universe is None:
+        text = (
+            f"{where}: the model does not say over which genes the totals of its training samples "
+            "were taken: totals of these counts are taken over its own genes. If it was trained on "
+            "some of the genes of its file, normalise the counts first (m1pipe convert)"
+        )
+        warnings.warn(text, M1Warning, stacklevel=4)
+        return None
+    if not universe.closes:
+        raise InputError(
+            f"{where}: expected {recipe.units}; found counts, and the training samples did not sum "
+            "to their target sum: genes had been left out after scaling, and the model does not "
+            "know which. Normalise the counts over all genes first (m1pipe convert --normalize "
+            "total --log2p1)"
+        )
+    match = match_genes(
+        universe.genes,
+        matrix.genes.tolist(),
+        available_var=matrix.var,
+        wanted_var=universe.gene_names,
+        aliases=matrix.aliases,
+    )
+    found = match.columns[match.columns >= 0]
+    said = (
+        f"totals are taken over {found.size:,} of the {len(universe.genes):,} genes of the "
+        "training totals"
+    )
+    if match.coverage < min_coverage:
+        named = ", ".join(match.missing[:3])
+        raise InputError(
+            f"{where}: {said} ({match.coverage:.1%}), missing are {named}, ...: give counts "
+            "of all genes, or lower --min-coverage"
+        )
+    if match.missing:
+        text = f"{where}: {said}; missing such as {', '.join(match.missing[:3])}"
+        warnings.warn(text, M1Warning, stacklevel=4)
+    else:
+        log.info("%s: %s", where, said)
+    return np.sort(found)
 
 
 def missing_table(
@@ -264,9 +407,19 @@ def missing_table(
     return pd.DataFrame(rows, columns=["model", "gene"]).to_csv(index=False)
 
 
-def missing_uns(missing: Sequence[str]) -> dict[str, Any]:
-    """The same for a file, as an entry of its `uns`; empty where no gene is missing."""
-    return {"m1pipe": {"missing_genes": np.array(missing, dtype=object)}} if missing else {}
+def missing_uns(missing: Sequence[str], caution: str = "") -> dict[str, Any]:
+    """The same for a file, as an entry of its `uns`; empty where nothing is to be said.
+
+    Parameters
+    ----------
+    missing : sequence of str
+        Genes that were not there.
+    caution : str
+        From `unknown_units`.
+    """
+    entry: dict[str, Any] = {"missing_genes": np.array(missing, dtype=object)} if missing else {}
+    entry |= {"caution": caution} if caution else {}
+    return {"m1pipe": entry} if entry else {}
 
 
 def name_columns(var: pd.DataFrame) -> pd.DataFrame:
@@ -332,9 +485,34 @@ def _report(match: GeneMatch, where: str) -> None:
     )
 
 
-def _try_conversion(have: Units, want: Units) -> None:
-    """Raise what a conversion of values would raise, and warn once where units are unknown."""
+def _try_conversion(matrix: Matrix, want: Units) -> None:
+    """Raise what a conversion of values would raise; where units are unknown, by their looks.
+
+    Raises
+    ------
+    InputError
+        If there is no way, or values of unknown units look as if they were never logged where
+        logarithms are wanted.
+    """
+    have = matrix.units
+    if have.name == "unknown" and want.is_log and matrix.n_samples and matrix.n_genes:
+        raw = looks_raw(matrix.some_rows())
+        if raw:
+            raise InputError(
+                f"expected {want}; found values of unknown units that look like {raw}: say what "
+                "they are, m1pipe convert --units"
+            )
     convert_units(np.ones((1, 1), dtype=np.float32), have, want)
+
+
+def unknown_units(matrix: Matrix, want: Units) -> str:
+    """What is said, where it lasts, of values of unknown units; empty where units are known."""
+    if matrix.units.name != "unknown" or want.name == "unknown":
+        return ""
+    return (
+        f"the units of {_where(matrix)} are not recorded: its values were taken as {want}. If they "
+        "are anything else the results mean nothing: say the units, m1pipe convert --units."
+    )
 
 
 def _where(matrix: Matrix) -> str:

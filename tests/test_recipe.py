@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from m1pipe.data.units import Units
+from m1pipe.data.universe import Universe
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.recipe import Recipe, align, name_columns, refuse_counts
@@ -18,7 +19,8 @@ LOG_UNITS = Units("log2_normalized1", 100.0)
 
 def _recipe(units: Units = LOG_UNITS) -> Recipe:
     means = np.array([1, 2, 3, 4], np.float32)
-    return Recipe(GENES, units, means, pd.DataFrame(index=list(GENES)))
+    names = pd.DataFrame(index=list(GENES))
+    return Recipe(GENES, units, means, names, Universe(GENES, names))
 
 
 def _anndata(X: np.ndarray, genes: list[str], units: Units) -> anndata.AnnData:

@@ -6,7 +6,14 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.data.conversion.config import ConvertConfig, Duplicates, Format, Missing, Quality
+from m1pipe.data.conversion.config import (
+    ConvertConfig,
+    Decimal,
+    Duplicates,
+    Format,
+    Missing,
+    Quality,
+)
 from m1pipe.data.conversion.convert import convert as convert_source
 from m1pipe.data.conversion.prepare import ZeroTotal
 from m1pipe.data.conversion.steps import Normalize
@@ -48,9 +55,21 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     "--obs-columns", callback=_names, metavar="A,B", help="Labels that sit among the genes."
 )
 @click.option(
+    "--var-columns",
+    callback=_names,
+    metavar="A,B",
+    help="What describes genes among the samples, beside known names such as Length.",
+)
+@click.option(
+    "--decimal",
+    type=click.Choice(get_args(Decimal)),
+    help=f"Before fractions in text.  [default: {_DEFAULTS['decimal']}]",
+)
+@click.option("--thousands", metavar="C", help="Between thousands in text, such as ','.")
+@click.option(
     "--zero-total",
     type=click.Choice(get_args(ZeroTotal)),
-    help=f"Samples that cannot be normalised.  [default: {_DEFAULTS['zero_total']}]",
+    help="Samples whose total is 0.  [default: error where they are normalised]",
 )
 @click.option(
     "--missing",
@@ -72,6 +91,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 )
 @click.option("--isoforms", is_flag=True, default=None, help="Transcripts of a DEE2 study.")
 @click.option("--gene-names", metavar="COLUMN", help="Name genes by their annotation.")
+@click.option("--tx2gene", metavar="TSV", help="Transcript, gene: of salmon, kallisto or RSEM.")
 @click.option("--aliases", metavar="TSV", help="Other names of genes: alias, name.")
 @click.option(
     "--duplicates",
@@ -81,7 +101,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
 @click.option("--force", is_flag=True, help="Replace DEST.")
 def convert(source: Path, dest: Path, config_file: str | None, force: bool, **options: Any) -> None:
-    """Turn text, GCT, ARCHS4, DEE2, 10x (HDF5 or folder) or h5ad into h5ad, streaming.
+    """Turn text, GCT, ARCHS4, DEE2, 10x, zarr, quantifiers' folders or h5ad into h5ad.
 
     \b
     Counts of samples x genes to log2 of counts per 10,000:
@@ -90,6 +110,8 @@ def convert(source: Path, dest: Path, config_file: str | None, force: bool, **op
     Liver samples of ARCHS4, no single cells, genes of one symbol summed:
       m1pipe convert human_gene_v2.h5 u.h5ad --where 'source_name_ch1~liver' \\
           --single-cell-below 0.5 --gene-names symbol --duplicates sum
+    Isoforms of salmon, kallisto or RSEM, and their sums by gene in x.genes.h5ad:
+      m1pipe convert quants/ x.h5ad --from salmon --tx2gene tx2gene.tsv --log2p1
     """  # noqa: D301 - click wants this character itself
     layers = [read_config_file(config_file)] if config_file else []
     config = build(ConvertConfig, *layers, options, where=config_file or "convert")

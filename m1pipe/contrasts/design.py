@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig
+from m1pipe.data.labels import as_text, tidy, warn_of_levels
 from m1pipe.data.matrix import Matrix
 from m1pipe.errors import InputError
 
@@ -53,6 +55,7 @@ def plan_studies(
     config: ContrastsConfig,
     *,
     half: int | None = None,
+    usable: np.ndarray | None = None,
 ) -> tuple[list[Study], list[Skipped]]:
     """Find what can be compared.
 
@@ -65,6 +68,8 @@ def plan_studies(
     config : ContrastsConfig
     half : int, optional
         1 or 2: only one half of each study's samples.
+    usable : ndarray of bool, shape (n_samples,), optional
+        Samples of the matrix that may take part. Left out: all.
 
     Returns
     -------
@@ -79,6 +84,8 @@ def plan_studies(
         condition.
     """
     table = _table(matrix, design, config)
+    if usable is not None:
+        table = table[usable[table["row"].to_numpy()]]
     if half is not None:
         table = table[deal_halves(table, config.seed) == half]
     studies, skipped = [], []
@@ -105,6 +112,7 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
                 f"{where}: expected a column {column!r}; found "
                 f"{', '.join(map(str, known.columns)) or 'none'}: name it by an option"
             )
+        warn_of_levels(tidy(known[column]), f"{where}: {column}")
     row_of = pd.Series(np.arange(matrix.n_samples), index=matrix.samples)
     shared = known.index[known.index.isin(row_of.index)]
     if not len(shared):
@@ -113,15 +121,19 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
             f"found {', '.join(map(str, known.index[:3]))}, ..."
         )
     known = known.loc[shared]
-    table = pd.DataFrame({role: known[column] for role, column in wanted.items()})
+    table = pd.DataFrame({role: tidy(known[column]) for role, column in wanted.items()})
     table["row"] = row_of[shared].to_numpy()
     for column in config.covariates:
         table[f"covariate {column}"] = known[column]
+    lacking = table.index[table[["study", "condition"]].isna().any(axis=1)]
+    if len(lacking):
+        text = "%s: %d samples without study or condition take no part (such as %r)"
+        log.warning("warning: " + text, where, len(lacking), lacking[0])
     table = table.dropna(subset=["study", "condition"])
     own = table["experiment"] if "experiment" in table else table.index.to_series()
     table["subject"] = table["subject"].fillna(own) if "subject" in table else own
     for role in (*wanted, "subject"):
-        table[role] = table[role].astype(str).str.strip()
+        table[role] = as_text(table[role])
     controls = {value.strip() for value in config.control.split(",")}
     is_control = table["condition"].isin(controls)
     if not is_control.any():

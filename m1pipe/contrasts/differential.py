@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -17,6 +17,7 @@ from m1pipe.console import progress
 from m1pipe.contrasts.config import ContrastsConfig
 from m1pipe.contrasts.design import CONTROL, Skipped, Study, design_matrix, plan_studies
 from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.unit_check import check_units
 from m1pipe.errors import InputError
 
 _PRIOR_COUNT = 2.0
@@ -38,6 +39,8 @@ class Contrasts:
         statistic (DESeq2); p-value adjusted within the contrast by Benjamini and Hochberg. NaN for
         genes too rare to test, unless zero was asked for.
     skipped : list of Skipped
+    silent : tuple of str
+        Samples without any count, which took no part.
     """
 
     obs: pd.DataFrame
@@ -45,6 +48,7 @@ class Contrasts:
     statistic: np.ndarray
     padj: np.ndarray
     skipped: list[Skipped]
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,9 @@ def compute_contrasts(
             f"{matrix.path or 'counts'}: expected raw counts; found {matrix.units}: convert the "
             "source with --units counts and neither --normalize nor --log2p1"
         )
-    studies, skipped = plan_studies(matrix, design, config, half=half)
+    check_units(matrix)
+    counted = _counted(matrix)
+    studies, skipped = plan_studies(matrix, design, config, half=half, usable=counted)
     if not studies:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
         raise InputError(f"contrasts: expected a study with cases and controls; found {reasons}")
@@ -103,7 +109,16 @@ def compute_contrasts(
             fitted.append(found)
     lost = {s.name for s in skipped}
     used = [s for s in studies if s.name not in lost]
-    return _gathered(used, fitted, skipped, matrix.samples)
+    gathered = _gathered(used, fitted, skipped, matrix.samples)
+    return replace(gathered, silent=tuple(map(str, matrix.samples[~counted])))
+
+
+def _counted(matrix: Matrix) -> np.ndarray:
+    """Which samples have any count: without one no library size can be estimated."""
+    found = np.zeros(matrix.n_samples, dtype=bool)
+    for start, stop, X in matrix.blocks():
+        found[start:stop] = (X != 0).any(axis=1)
+    return found
 
 
 def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitted | str:
@@ -129,7 +144,11 @@ def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitt
     shape = (len(study.cases), counts.shape[1])
     rest = 0.0 if config.unexpressed == "zero" else np.nan
     parts = []
-    for values, fill in zip(way(counts[:, kept], study), (rest, rest, 1.0 + rest), strict=True):
+    try:
+        found = way(counts[:, kept], study)
+    except (ValueError, ArithmeticError, LookupError, np.linalg.LinAlgError, RuntimeError) as error:
+        return f"could not be fitted by {config.method}: {' '.join(str(error).split())[:200]}"
+    for values, fill in zip(found, (rest, rest, 1.0 + rest), strict=True):
         whole = np.full(shape, fill, dtype=np.float32)
         whole[:, kept] = values
         parts.append(whole)

@@ -1,7 +1,8 @@
 """Gene sets enriched among the changes of each contrast."""
 
 import importlib
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy.stats import false_discovery_control, hypergeom
 from m1pipe.console import progress
 from m1pipe.contrasts.config import EnrichConfig
 from m1pipe.contrasts.gene_sets import GeneSets
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,8 @@ class Enrichment:
         Changed genes over those expected ("ora"), or the normalised enrichment score.
     n_tested : int
         Sets that were tested in any contrast, before the filter by prevalence.
+    skipped : dict of int to str
+        Rows of contrasts that could not be tested, which are NaN throughout, and why.
     """
 
     var: pd.DataFrame
@@ -37,6 +40,7 @@ class Enrichment:
     padj: np.ndarray
     score: np.ndarray
     n_tested: int
+    skipped: dict[int, str] = field(default_factory=dict)
 
 
 def enrich(
@@ -73,10 +77,16 @@ def enrich(
             "same kind?"
         )
     if config.method == "ora":
+        skipped = {int(i): "no gene was measured" for i in np.flatnonzero(~np.isfinite(lfc).any(1))}
         pvalue, score = over_represented(changed_genes(lfc, padj, config), lfc, members, config)
     else:
-        pvalue, score = _prerank(lfc, genes, sets, config)
-    return _kept(pvalue, score, sets, members, config)
+        pvalue, score, skipped = _prerank(lfc, genes, sets, members, config)
+    if len(skipped) == len(lfc):
+        raise InputError(
+            f"enrich: expected contrasts that can be tested; none of {len(lfc)} can: the first "
+            f"because {next(iter(skipped.values()))}"
+        )
+    return _kept(pvalue, score, sets, members, config, skipped)
 
 
 def changed_genes(lfc: np.ndarray, padj: np.ndarray | None, config: EnrichConfig) -> np.ndarray:
@@ -161,9 +171,9 @@ def adjusted(pvalue: np.ndarray) -> np.ndarray:
 
 
 def _prerank(
-    lfc: np.ndarray, genes: list[str], sets: GeneSets, config: EnrichConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rank-based p-values and normalised scores, contrast by contrast."""
+    lfc: np.ndarray, genes: list[str], sets: GeneSets, members: np.ndarray, config: EnrichConfig
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Rank-based p-values and normalised scores, contrast by contrast; what could not be ranked."""
     try:
         gseapy = importlib.import_module("gseapy")
     except ImportError:
@@ -175,28 +185,54 @@ def _prerank(
     place = {name: i for i, name in enumerate(sets.names)}
     pvalue = np.full((len(lfc), len(place)), np.nan)
     score = pvalue.copy()
+    skipped: dict[int, str] = {}
     for i, row in enumerate(progress(lfc, total=len(lfc), label="contrasts")):
         measured = np.isfinite(row)
+        reason = _why_not_ranked(row[measured], members[:, measured], config)
+        if reason:
+            skipped[i] = reason
+            continue
         ranks = pd.Series(row[measured], index=np.array(genes, dtype=object)[measured])
-        found = gseapy.prerank(
-            rnk=ranks.sort_values(ascending=False),
-            gene_sets=known,
-            min_size=config.min_size,
-            max_size=config.max_size,
-            permutation_num=config.permutations,
-            seed=config.seed,
-            threads=config.n_jobs,
-            outdir=None,
-            verbose=False,
-        ).res2d
+        try:
+            found = gseapy.prerank(
+                rnk=ranks.sort_values(ascending=False),
+                gene_sets=known,
+                min_size=config.min_size,
+                max_size=config.max_size,
+                permutation_num=config.permutations,
+                seed=config.seed,
+                threads=config.n_jobs,
+                outdir=None,
+                verbose=False,
+            ).res2d
+        except (ValueError, LookupError, ArithmeticError, TypeError) as error:
+            skipped[i] = f"gseapy could not rank it ({' '.join(str(error).split())[:100]})"
+            continue
         columns = [place[name] for name in found["Term"]]
         pvalue[i, columns] = found["NOM p-val"].astype(float)
         score[i, columns] = found["NES"].astype(float)
-    return pvalue, score
+    return pvalue, score, skipped
+
+
+def _why_not_ranked(changes: np.ndarray, members: np.ndarray, config: EnrichConfig) -> str:
+    """Why the changes of a contrast's measured genes cannot be ranked; empty where they can."""
+    if not changes.size:
+        return "no gene was measured"
+    if np.ptp(changes) == 0:
+        return "all genes change alike"
+    sizes = members.sum(axis=1)
+    if not ((sizes >= config.min_size) & (sizes <= config.max_size)).any():
+        return f"no set has {config.min_size} to {config.max_size} of its {changes.size} genes"
+    return ""
 
 
 def _kept(
-    pvalue: np.ndarray, score: np.ndarray, sets: GeneSets, members: np.ndarray, config: EnrichConfig
+    pvalue: np.ndarray,
+    score: np.ndarray,
+    sets: GeneSets,
+    members: np.ndarray,
+    config: EnrichConfig,
+    skipped: dict[int, str],
 ) -> Enrichment:
     """The sets whose prevalence is as wanted."""
     padj = adjusted(pvalue)
@@ -205,11 +241,15 @@ def _kept(
     tested = np.isfinite(pvalue).any(axis=0)
     wanted = (prevalence >= config.min_prevalence) & (prevalence <= config.max_prevalence)
     kept = np.flatnonzero(tested & wanted & (prevalence > 0))
+    if not (prevalence > 0).any():
+        text = "enrich: no set is enriched in any contrast: X is 0 throughout; raise --alpha"
+        warnings.warn(text, M1Warning, stacklevel=4)
+        kept = np.flatnonzero(tested)
     if not kept.size:
         raise InputError(
             f"enrich: expected sets enriched in {config.min_prevalence:.0%} to "
             f"{config.max_prevalence:.0%} of {len(pvalue)} contrasts; found none among "
-            f"{int(tested.sum())}: raise --alpha, or lower --min-prevalence"
+            f"{int(tested.sum())}: {_why_none(prevalence[tested], config)}"
         )
     var = pd.DataFrame(
         {
@@ -222,4 +262,13 @@ def _kept(
     )
     parts = {"enriched": enriched, "pvalue": pvalue, "padj": padj, "score": score}
     values = {name: part[:, kept].astype(np.float32) for name, part in parts.items()}
-    return Enrichment(var, n_tested=int(tested.sum()), **values)
+    values["enriched"][list(skipped)] = np.nan
+    return Enrichment(var, n_tested=int(tested.sum()), skipped=skipped, **values)
+
+
+def _why_none(prevalence: np.ndarray, config: EnrichConfig) -> str:
+    """Which setting left no set."""
+    often, rare = prevalence > config.max_prevalence, prevalence < config.min_prevalence
+    if often.sum() > (rare & (prevalence > 0)).sum():
+        return f"{int(often.sum())} are enriched in more contrasts: raise --max-prevalence"
+    return f"{int((prevalence > 0).sum())} are enriched in fewer: lower --min-prevalence"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.names import NAME_COLUMNS, canonical_gene
+from m1pipe.data.names import NAME_COLUMNS, canonical_gene, name_parts
 from m1pipe.data.sources.lines import open_lines
 from m1pipe.errors import InputError
 
@@ -97,7 +97,7 @@ def names_in_sets(var: pd.DataFrame, sets: GeneSets) -> list[str]:
         One a gene; a name that an earlier gene bears already is left empty.
     """
     index = [str(name) for name in var.index]
-    kinds = [index, *([name.split("|")[i] for name in index] for i in (0, -1))]
+    kinds = [index, *([name_parts(name)[i] for name in index] for i in (0, -1))]
     kinds += [var[column].astype(str).tolist() for column in NAME_COLUMNS if column in var.columns]
     known = {canonical_gene(gene) for members in sets.genes for gene in members}
     best = max(kinds, key=lambda names: len(known & {canonical_gene(name) for name in names}))

@@ -1,12 +1,59 @@
 """HDF5 files opened for reading: what is none, is cut short or points elsewhere is refused."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.kinds import named_kind
 from m1pipe.errors import InputError
+
+_STRUCTURE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OSError, RuntimeError)
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Make errors of a foreign file's structure an InputError that names the file and the part.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        The part that is read within, such as "obs".
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except _STRUCTURE as error:
+        reason = " ".join(str(error).strip("'\"").split())[:200] or type(error).__name__
+        raise InputError(
+            f"{path}: {what} could not be read ({reason}): the file was made by a program that "
+            "lays it out in another way, or is damaged: read and write it with anndata"
+        ) from None
+
+
+def split_address(address: str | os.PathLike[str]) -> tuple[Path, str]:
+    """File and part of FILE#layers/KEY or FILE#raw; the part of a plain FILE is empty.
+
+    Examples
+    --------
+    >>> split_address("a.h5ad#layers/counts")[1], split_address("a#b.h5ad")[1]
+    ('layers/counts', '')
+    """
+    path = Path(address)
+    file, _, part = os.fspath(address).rpartition("#")
+    if file and not path.exists() and (part in ("raw", "X") or part.startswith("layers/")):
+        return Path(file), part
+    return path, ""
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -31,9 +78,11 @@ def open_hdf5(path: Path) -> h5py.File:
     else:
         return _closed_on_refusal(handle, path)
     if "signature not found" in reason:
+        with open(path, "rb") as handle:
+            found = named_kind(handle.read(4096))
         raise InputError(
-            f"{path}: expected an HDF5 file (h5ad or flat); found another kind of file: text is "
-            "turned into h5ad by `m1pipe convert`"
+            f"{path}: expected an HDF5 file (h5ad or flat); found "
+            f"{found or 'another kind of file: text is turned into h5ad by `m1pipe convert`'}"
         )
     raise InputError(f"{path}: could not be read as HDF5: {reason}")
 

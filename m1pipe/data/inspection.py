@@ -11,15 +11,15 @@ from m1pipe.console import over_rows
 from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
+from m1pipe.data.sources.header import no_genes
 from m1pipe.data.survey import Survey, binary_genes, survey
+from m1pipe.data.unit_signs import guess_scale, log_fault, unit_fault
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
 
 WIDTH = 80
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _MOST_LEVELS = 12
-_LARGEST_LOG = 40.0
-_LOOKS_LOG = 25.0
 _SHALLOW = 0.01
 
 
@@ -199,24 +199,6 @@ def _depth_line(depth: DepthRatio) -> str:
     )
 
 
-def guess_scale(found: Survey) -> str:
-    """What values look like, by their range and by whether they are whole numbers.
-
-    Returns
-    -------
-    str
-        "counts" (whole, none negative), "log" (none negative, all small), "linear" (none
-        negative), "signed", or "empty".
-    """
-    if np.isnan(found.minimum):
-        return "empty"
-    if found.n_negative:
-        return "signed"
-    if found.whole:
-        return "counts"
-    return "log" if found.maximum < _LOOKS_LOG else "linear"
-
-
 def column_words(column: pd.Series) -> str:
     """A column of annotations in a few words.
 
@@ -243,11 +225,14 @@ def column_words(column: pd.Series) -> str:
 
 def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
     """What does not fit together in a matrix."""
-    doubts = [doubt for doubt in [_unit_doubt(matrix.units, found, looks_like)] if doubt]
+    doubts = [doubt for doubt in [_unit_doubt(matrix, found, looks_like)] if doubt]
     for what, index in (("sample ids", matrix.obs.index), ("gene names", matrix.var.index)):
         twice = index[index.duplicated()]
         if len(twice):
             doubts.append(f"{len(twice):,} {what} come more than once, such as {twice[0]!r}")
+    odd = matrix.genes[no_genes([str(gene) for gene in matrix.genes])]
+    if len(odd):
+        doubts.append(f"{len(odd):,} names are of no genes, such as {odd[0]!r}: leave them out")
     if found.n_missing:
         doubts.append(
             f"{found.n_missing:,} values are missing: train, crossval and fit take that, but not "
@@ -283,18 +268,20 @@ def _shallow(matrix: Matrix, found: Survey) -> np.ndarray:
     return shallow
 
 
-def _unit_doubt(units: Units, found: Survey, looks_like: str) -> str:
-    """Why the recorded units cannot be right; empty where they can."""
+def _unit_doubt(matrix: Matrix, found: Survey, looks_like: str) -> str:
+    """Why the recorded units cannot be right, or may not be; empty where they can."""
+    units = matrix.units
     if units.name == "unknown":
         return f"the units are not recorded; the values look like {looks_like}"
     if looks_like == "empty":
         return "there are no values"
+    fault = log_fault(units, matrix.logarithm) or unit_fault(units, found, matrix.some_rows())
+    if fault:
+        return fault
     if units.is_counts and looks_like != "counts":
         return f"units are counts; the values look like {looks_like}"
-    if units.is_log and found.maximum > _LARGEST_LOG:
-        return f"units are {units}; {found.maximum:.6g} is too large for a logarithm"
     linear = units.name in LOG_OF and units.name != "intensity"
-    if linear and looks_like in ("log", "signed"):
+    if linear and looks_like == "log":
         return f"units are {units}, a linear scale; the values look like {looks_like}"
     return ""
 

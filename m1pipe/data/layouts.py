@@ -1,20 +1,23 @@
 """The layouts of HDF5 that are read in place, recognised by the keys that they hold."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 from scipy import sparse
 
-from m1pipe.data.hdf5 import read_names
+from m1pipe.data.hdf5 import read_names, reading
 from m1pipe.data.sources.archs4 import archs4_stored, is_archs4
 from m1pipe.data.sources.dee2 import dee2_stored, is_dee2
 from m1pipe.data.sources.tenx import is_tenx, tenx_stored
 from m1pipe.data.stored import (
     Stored,
+    as_float32,
     check_dense,
     check_shape,
     check_sparse,
@@ -22,14 +25,21 @@ from m1pipe.data.stored import (
     dense_rows,
     in_memory,
 )
-from m1pipe.data.units import read_units
+from m1pipe.data.units import Units, read_logarithm, read_units
 from m1pipe.errors import InputError
 
 FLAT_KEYS = ("expressions", "row_names", "col_names")
 
 
-def find_stored(handle: h5py.File, path: Path) -> Stored:
+def find_stored(handle: h5py.File, path: Path, part: str = "") -> Stored:
     """Recognise the layout of an open HDF5 file.
+
+    Parameters
+    ----------
+    handle : h5py.File
+    path : Path
+    part : str
+        "layers/KEY" or "raw" of an h5ad file in the place of X.
 
     Raises
     ------
@@ -38,8 +48,10 @@ def find_stored(handle: h5py.File, path: Path) -> Stored:
     """
     if set(FLAT_KEYS) <= set(handle):
         return _flat(handle, path)
-    if {"X", "obs", "var"} <= set(handle):
-        return _h5ad(handle, path)
+    if {"obs", "var"} <= set(handle):
+        return _h5ad(handle, path, part)
+    if part:
+        raise InputError(f"{path}: expected an h5ad file for #{part}; found another layout")
     if is_archs4(handle):
         return archs4_stored(handle, path)
     if is_dee2(handle):
@@ -53,26 +65,66 @@ def find_stored(handle: h5py.File, path: Path) -> Stored:
     )
 
 
-def _h5ad(handle: h5py.File, path: Path) -> Stored:
-    obs, var = (_read_frame(handle, key, path) for key in ("obs", "var"))
-    units = read_units(_read_uns(handle), str(path))
-    X = handle["X"]
+def _h5ad(handle: h5py.File, path: Path, part: str) -> Stored:
+    values, genes = _values_of(handle, path, part)
+    uns = _read_uns(handle)
+    obs, var = _read_frame(handle, "obs", path), _read_frame(handle, genes, path)
+    units = read_units(uns, str(path)) if part in ("", "X") else Units()
+    return replace(_rows_of(handle, values, obs, var, units, path), logarithm=read_logarithm(uns))
+
+
+def _values_of(handle: h5py.File, path: Path, part: str) -> tuple[str, str]:
+    """Keys of the values and of the genes' annotations.
+
+    Raises
+    ------
+    InputError
+        Naming the parts that there are, if the one that is wanted is not there.
+    """
+    raw = next((key for key in ("raw/X", "raw.X") if key in handle), None)
+    layers = [f"layers/{key}" for key in handle.get("layers", [])]
+    there = [*layers, *(["raw"] if raw else [])]
+    if part == "raw" and raw is not None:
+        return raw, raw[:-1] + "var"
+    if part in layers:
+        return part, "var"
+    if part not in ("", "X"):
+        raise InputError(f"{path}: expected {part}; found {', '.join(there) or 'X alone'}")
+    if "X" in handle and handle["X"].attrs.get("encoding-type", "") != "null":
+        return "X", "var"
+    advice = f": give {path.name}#{there[0]}, and say its units" if there else ""
+    raise InputError(
+        f"{path}: X is empty; layers: {', '.join(k.removeprefix('layers/') for k in layers)}"
+        f"{'; raw' if raw else ''}{advice}"
+    )
+
+
+def _rows_of(
+    handle: h5py.File, key: str, obs: pd.DataFrame, var: pd.DataFrame, units: Units, path: Path
+) -> Stored:
+    """Rows of X, a layer or raw, dense or sparse."""
+    X = handle[key]
     if isinstance(X, h5py.Dataset):
-        check_dense(X, f"{path}: X")
-        check_shape(X.shape, obs, var, f"{path}: X")
+        check_dense(X, f"{path}: {key}")
+        check_shape(X.shape, obs, var, f"{path}: {key}")
         return dense_rows("h5ad", X, obs, var, units)
     kind = str(X.attrs.get("encoding-type", ""))
     if kind not in ("csr_matrix", "csc_matrix"):
-        raise InputError(f"{path}: X: expected a dense, CSR or CSC matrix; found {kind or 'none'}")
-    check_shape(X.attrs["shape"], obs, var, f"{path}: X")
+        old = (
+            ": an old h5ad: read and write it with anndata" if "h5sparse_format" in X.attrs else ""
+        )
+        raise InputError(
+            f"{path}: {key}: expected a dense, CSR or CSC matrix; found {kind or 'none'}{old}"
+        )
+    check_shape(X.attrs["shape"], obs, var, f"{path}: {key}")
     if kind == "csr_matrix":
         return Stored("h5ad_csr", csr_reader(X, len(var)), obs, var, units)
-    parts = (X["data"][:], X["indices"][:], X["indptr"][:])
+    parts = (as_float32(X["data"][:]), X["indices"][:], X["indptr"][:])
     try:
         check_sparse(*parts, len(obs))
         rows = sparse.csc_matrix(parts, shape=(len(obs), len(var)))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: X could not be read: {error}") from None
+        raise InputError(f"{path}: {key} could not be read: {error}") from None
     return in_memory(rows, obs, var, units, layout="h5ad_csc")
 
 
@@ -91,21 +143,40 @@ def _flat(handle: h5py.File, path: Path) -> Stored:
 
 
 def _read_frame(handle: h5py.File, key: str, path: Path) -> pd.DataFrame:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # anndata's notes on old encodings concern its writers
-            frame = read_elem(handle[key])
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"{path}: {key} could not be read: {error}") from None
+    with reading(path, key), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata's notes on old encodings concern its writers
+        item = handle[key]
+        is_old = isinstance(item, h5py.Dataset) and item.dtype.names
+        frame = _old_frame(handle, item) if is_old else read_elem(item)
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"{path}: {key}: expected a table; found {type(frame).__name__}")
     frame.index = pd.Index(frame.index.astype(str), dtype=object, name=frame.index.name)
     return frame
 
 
+def _old_frame(handle: h5py.File, item: h5py.Dataset) -> pd.DataFrame:
+    """A table of records, as anndata before 0.7 wrote it, with its categories in `uns`."""
+    records = item[:]
+    columns: dict[str, Any] = {}
+    for name in records.dtype.names:
+        values = records[name]
+        if values.dtype.kind in "SO":
+            values = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values]
+        levels = handle.get(f"uns/{name}_categories")
+        if isinstance(levels, h5py.Dataset):
+            known = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in levels[:]]
+            codes = np.asarray(values, dtype=np.int64).tolist()
+            columns[name] = pd.Categorical.from_codes(codes, categories=pd.Index(known))
+        else:
+            columns[name] = values
+    first = next((name for name in ("index", "_index") if name in columns), next(iter(columns)))
+    index = pd.Index(columns.pop(first), dtype=object)
+    return pd.DataFrame({name: pd.Series(v, index=index) for name, v in columns.items()}, index)
+
+
 def _read_uns(handle: h5py.File) -> dict[str, Any]:
-    """The entries of `uns` that concern units; nothing else of it is read."""
+    """The entries of `uns` that concern units, scanpy's log1p; nothing else of it is read."""
     uns = handle.get("uns")
     if not isinstance(uns, h5py.Group):
         return {}
-    return {k: read_elem(uns[k]) for k in ("units", "target_sum") if k in uns}
+    return {k: read_elem(uns[k]) for k in ("units", "target_sum", "log1p") if k in uns}

@@ -11,15 +11,19 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.hdf5 import open_hdf5, reading, split_address
+from m1pipe.data.kinds import is_zarr
+from m1pipe.data.labels import tidy_frame
 from m1pipe.data.layouts import find_stored
 from m1pipe.data.sources.tables import read_aliases
 from m1pipe.data.stored import Stored, in_memory
-from m1pipe.data.units import Units, read_units
+from m1pipe.data.unit_signs import inferred_sum, part_units
+from m1pipe.data.units import LN, Units, read_logarithm, read_units
 from m1pipe.errors import InputError
 
 BLOCK_BYTES = 2**25
 SPANS_AHEAD = 12
+LOOKED_AT = 96  # rows that show what the values are
 
 
 class Matrix:
@@ -37,6 +41,8 @@ class Matrix:
     units : Units
     layout : str
         "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
+    logarithm : str
+        That scanpy's `uns["log1p"]` records: "natural", its base, or empty.
     aliases : mapping of str to str
         Other names of genes, for whoever matches them; empty where none were given.
     """
@@ -48,10 +54,16 @@ class Matrix:
         self._stored = stored
         self._handle = handle
         self.path = path
-        self.obs = stored.obs
+        self.obs = tidy_frame(stored.obs)
         self.var = stored.var
         self.units = stored.units
         self.layout = stored.layout
+        self.logarithm = stored.logarithm
+
+    @property
+    def band(self) -> int:
+        """Rows that are stored together."""
+        return self._stored.band
 
     @property
     def samples(self) -> np.ndarray:
@@ -125,7 +137,7 @@ class Matrix:
         X = np.empty((stop - start, self.n_genes), np.float32) if out is None else out
         try:
             self._stored.read_into(start, X)
-        except OSError as error:
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{self.path}: rows {start} to {stop} could not be read: {error}"
             ) from None
@@ -174,6 +186,18 @@ class Matrix:
             else:
                 out[run] = self.rows(first, last, columns)[indices[run] - first]
         return out
+
+    def some_rows(self) -> np.ndarray:
+        """Rows from all over, or the first ones where many are stored together.
+
+        Returns
+        -------
+        ndarray of float32, shape (at most `LOOKED_AT`, n_genes)
+        """
+        n = min(self.n_samples, LOOKED_AT)
+        if self.whole_genes is not None or self.band > 1:
+            return self.rows(0, n)
+        return self.take(np.unique(np.linspace(0, max(self.n_samples - 1, 0), n).astype(np.int64)))
 
     def blocks(
         self, n_rows: int | None = None, *, columns: np.ndarray | None = None
@@ -302,7 +326,8 @@ def open_matrix(
     Parameters
     ----------
     source : path, AnnData, DataFrame, (array, names) or Matrix
-        A path to h5ad, or to HDF5 in the flat layout or that of ARCHS4, DEE2 or 10x; a table with
+        A path to h5ad, or FILE#layers/KEY or FILE#raw for another part of one, or to HDF5 in the
+        flat layout or that of ARCHS4, DEE2 or 10x; a table with
         samples as its index and genes as its columns; an array with the names of its columns; a
         Matrix is returned as it is. Units of a DataFrame are read from its `attrs`, of AnnData
         from `uns`.
@@ -337,7 +362,7 @@ def _open(source: Any) -> Matrix:
         obs = pd.DataFrame(index=[str(i) for i in range(len(array))])
         return Matrix(in_memory(array, obs, pd.DataFrame(index=names), Units()))
     if all(hasattr(source, part) for part in ("X", "obs", "var", "uns")):
-        return Matrix(_from_anndata(source))
+        return _settled(Matrix(_from_anndata(source)))
     raise InputError(
         "matrix: expected a path, AnnData, DataFrame or (array, names); found "
         f"{type(source).__name__}"
@@ -379,13 +404,28 @@ def check_finite(
     )
 
 
-def _open_path(path: Path) -> Matrix:
+def _open_path(address: Path) -> Matrix:
+    path, part = split_address(address)
+    if path.is_dir() and is_zarr(path):
+        raise InputError(f"{path}: expected a file; found a store of zarr: m1pipe convert reads it")
     handle = open_hdf5(path)
     try:
-        return Matrix(find_stored(handle, path), path, handle)
+        with reading(path, part or "the file"):
+            matrix = Matrix(find_stored(handle, path, part), path, handle)
+            return _settled(matrix, part)
     except BaseException:
         handle.close()
         raise
+
+
+def _settled(matrix: Matrix, part: str = "") -> Matrix:
+    """The matrix with units that only its values tell: of a layer, or a target sum."""
+    if part and matrix.n_samples and matrix.n_genes:
+        matrix.units = part_units(part, matrix.some_rows(), matrix.logarithm)
+        matrix.logarithm = "natural" if matrix.units.name == LN else ""
+    if matrix.units.name == LN and matrix.units.target_sum is None and matrix.n_samples:
+        matrix.units = inferred_sum(matrix.units, matrix.some_rows())
+    return matrix
 
 
 def _from_frame(frame: pd.DataFrame) -> Stored:
@@ -406,4 +446,5 @@ def _from_anndata(adata: Any) -> Stored:
         adata = adata.to_memory()
     if adata.X is None:
         raise InputError("matrix: expected an AnnData with values; its X is None")
-    return in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))
+    stored = in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))
+    return replace(stored, logarithm=read_logarithm(adata.uns))

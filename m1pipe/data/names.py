@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.sources.numbers import MISSING
 from m1pipe.errors import InputError
 
-_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
-_SYMBOL_ENTREZ = re.compile(r"^([^|]+)\|(\d+)$")
+_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+(_PAR_Y)?$")
+_TWO_NAMES = re.compile(r"^(\S+) \(([^\s()]+)\)$")
+_MOST_PARTS = 3  # of a name; more are a transcript's whole description, as GENCODE has it
 NAME_COLUMNS = ("symbol", "gene_id", "gene_name")
-_NO_NAME = frozenset({"", "?", "nan", "None", "NA"})
+_NO_NAME = MISSING | {"?", "-", ".", "None"}
 _REPEATED_SHARE = 0.1
 
 
@@ -47,10 +49,22 @@ def canonical_gene(name: str) -> str:
     >>> canonical_gene("ENSG00000142507.14")
     'ENSG00000142507'
     >>> canonical_gene("ENSG00000182378.15_PAR_Y"), canonical_gene("MSTRG.12.3")
-    ('ENSG00000182378.15_PAR_Y', 'MSTRG.12.3')
+    ('ENSG00000182378_PAR_Y', 'MSTRG.12.3')
     """
     found = _ENSEMBL_VERSION.match(name)
-    return found.group(1) if found else name
+    return found.group(1) + (found.group(2) or "") if found else name
+
+
+def name_parts(name: str) -> list[str]:
+    """Names that one name is made of, Ensembl ids without version; itself where it is one.
+
+    >>> name_parts("TP53|7157"), name_parts("ENSG00000141510.17|TP53"), name_parts("TP53 (7157)")
+    (['TP53', '7157'], ['ENSG00000141510', 'TP53'], ['TP53', '7157'])
+    """
+    two = _TWO_NAMES.match(name)
+    parts = list(two.groups()) if two else [part.strip() for part in name.split("|")]
+    kept = parts[:1] if len(parts) > _MOST_PARTS else parts
+    return [canonical_gene(part) for part in kept if part not in _NO_NAME] or [name]
 
 
 def resolve_aliases(names: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
@@ -199,6 +213,23 @@ def pair_samples(
     return ix, iy
 
 
+def near_names(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
+    """A name of each side that differ by blanks, case or punctuation only; None without.
+
+    Examples
+    --------
+    >>> near_names(["s1", "s2"], ["S2 ", "s3"])
+    ('s2', 'S2 ')
+    """
+    known = set(others)
+    by_letters = {re.sub(r"[\W_]+", "", name.casefold()): name for name in others}
+    for name in names:
+        near = by_letters.get(re.sub(r"[\W_]+", "", name.casefold()))
+        if near is not None and name not in known:
+            return name, near
+    return None
+
+
 def refuse_duplicates(names: Sequence[str], what: str) -> None:
     """Raise an InputError that names the first name that occurs twice."""
     if len(set(names)) == len(names):
@@ -247,14 +278,10 @@ def _aliases(
     names: Sequence[str], var: pd.DataFrame | None, table: Mapping[str, str]
 ) -> list[set[str]]:
     """Other names of each gene, from its name, its annotations and a table of aliases."""
-    aliases = [{canonical_gene(name)} for name in names]
-    for own, name in zip(aliases, names, strict=True):
-        parts = _SYMBOL_ENTREZ.match(name)
-        if parts:
-            own.update(parts.groups())
+    aliases = [{canonical_gene(name), *name_parts(name)} for name in names]
     for values in _name_columns(var):
         for own, value in zip(aliases, values, strict=True):
-            own.add(canonical_gene(value))
+            own.update(name_parts(value))
     for own in aliases:
         own -= _NO_NAME
         own.update(resolve_aliases(list(own), table) if table else ())

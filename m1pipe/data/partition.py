@@ -9,6 +9,7 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder
 from m1pipe.data.choose import matching_samples
+from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split, resolve_groups
 from m1pipe.data.writer import MatrixWriter
@@ -126,12 +127,7 @@ def split_matrix(
 def _strata(obs: pd.DataFrame, column: str | None) -> np.ndarray | None:
     if column is None:
         return None
-    if column not in obs:
-        raise InputError(
-            f"stratify: expected a column of obs ({', '.join(map(str, obs.columns)) or 'none'}); "
-            f"found {column!r}"
-        )
-    return obs[column].astype(object).to_numpy()
+    return as_text(read_column(obs, column, "stratify"))
 
 
 def _write(matrix: Matrix, rows: np.ndarray, path: Path, config: SplitConfig) -> None:

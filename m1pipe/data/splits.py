@@ -6,6 +6,7 @@ so that renaming them changes nothing.
 
 import re
 import warnings
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,29 @@ from sklearn.model_selection import (
 
 from m1pipe.console import log
 from m1pipe.data.choose import SERIES
+from m1pipe.data.labels import as_text, is_doubtful, tidy, warn_of_levels
+from m1pipe.data.sources.header import plain
 from m1pipe.errors import InputError, M1Warning
 
-DONOR_COLUMN = "donor"
+# Names, without case and marks, of columns that say whose a sample is; the first found is taken.
+GROUP_WORDS = (
+    "donor",
+    "donorid",
+    "patient",
+    "patientid",
+    "subject",
+    "subjectid",
+    "individual",
+    "individualid",
+    "participant",
+    "participantid",
+    "caseid",
+    "person",
+    "personid",
+    "animalid",
+    "mouseid",
+)
+_MOST_RECURRING = 10  # samples of one value that may be samples of one donor
 
 
 def make_folds(
@@ -197,7 +218,7 @@ def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
     spec : str or None
         A column of obs (in `series_id` a sample may list several series: those that share a
         sample are one group); or a regular expression whose first group (or whole match) within the
-        sample id names the group; or "none". None takes the column "donor" where there is one.
+        sample id names the group; or "none". None takes the column of `group_column`.
 
     Returns
     -------
@@ -210,10 +231,11 @@ def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
         If `spec` is no column and does not match every sample id.
     """
     if spec is None:
-        if DONOR_COLUMN not in obs.columns:
+        column = group_column(obs)
+        if column is None:
             return None
-        log.info("samples are grouped by the column %s (--group none switches it off)", "donor")
-        return _groups_from_column(obs, DONOR_COLUMN)
+        log.info("samples are grouped by the column %s (--group none switches it off)", column)
+        return _groups_from_column(obs, column)
     if spec in obs.columns:
         return _groups_from_column(obs, spec)
     if spec == "none":
@@ -221,14 +243,62 @@ def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:
     return _groups_from_ids(obs, spec)
 
 
+def group_column(obs: pd.DataFrame) -> str | None:
+    """The column that says whose each sample is, by its name: donor, patient, subject, ...
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+
+    Returns
+    -------
+    str or None
+        None where there is none, or every sample has a value of its own there.
+    """
+    words = {plain(str(name)): str(name) for name in reversed(list(obs.columns))}
+    for word in GROUP_WORDS:
+        name = words.get(word)
+        if name is not None and (word == "donor" or tidy(obs[name]).dropna().duplicated().any()):
+            return name
+    return None
+
+
+def recurring_columns(obs: pd.DataFrame, known: Collection[str]) -> list[str]:
+    """Columns whose values recur in a few samples each, as those of a donor would.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    known : collection of str
+        Columns that are not looked at: the label, the groups.
+
+    Returns
+    -------
+    list of str
+        Most samples have a value that 2 to 10 samples share.
+    """
+    found = []
+    for name in obs.columns:
+        if str(name) in known or pd.api.types.is_float_dtype(obs[name].dtype):
+            continue
+        counts = tidy(obs[name]).value_counts()
+        counts = counts[counts > 0]
+        few = counts[(counts >= 2) & (counts <= _MOST_RECURRING)]
+        if len(few) > 2 and counts.max() <= _MOST_RECURRING and 2 * few.sum() > len(obs):
+            found.append(str(name))
+    return found
+
+
 def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
-    groups = obs[column].astype(object).to_numpy(copy=True)
-    absent = pd.isna(groups) | (groups == "")
-    groups = np.array([str(group) for group in groups], dtype=object)
+    read = tidy(obs[column])
+    groups = as_text(read)
+    absent = read.isna().to_numpy()
+    absent |= np.array([isinstance(g, str) and is_doubtful(g) for g in groups], dtype=bool)
+    warn_of_levels(read[~absent], f"group {column}", doubtful=False)
     if absent.any():
         warnings.warn(
-            f"{int(absent.sum())} samples have no entry in the column {column}: each is taken as "
-            "a group of its own",
+            f"{int(absent.sum())} samples have no entry in the column {column} (such as "
+            f"{obs.index[absent][0]!r}): each is taken as a group of its own",
             M1Warning,
             stacklevel=3,
         )

@@ -1,6 +1,7 @@
 """Values on their way from a source to h5ad: text is parsed once into a raw file, then re-read."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
+from m1pipe.console import log
+from m1pipe.data.labels import label_column
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.rawio import read_at
 from m1pipe.data.sources.gct import annotation_name, check_n_rows, open_gct
-from m1pipe.data.sources.tables import label_column
+from m1pipe.data.sources.header import describing_columns, doubtful_samples, is_measure
+from m1pipe.data.sources.numbers import PLAIN, Notation, one_number
 from m1pipe.data.sources.text import TextBlock, TextTable, open_table
 from m1pipe.data.survey import Block
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 BLOCK_BYTES = 2**22
 TRANSPOSE_BYTES = 2**27
@@ -54,8 +58,10 @@ def load_text(
     *,
     genes_as_rows: bool = False,
     label_names: Sequence[str] = (),
+    describing: Sequence[str] = (),
     keep_missing: bool = False,
     repeats: bool = False,
+    notation: Notation = PLAIN,
 ) -> Loaded:
     """Parse delimited text once, row by row, into `spool` as raw float32.
 
@@ -69,10 +75,15 @@ def load_text(
         Which way round the text is.
     label_names : sequence of str
         Labels that sit among the genes: columns, or rows where genes are rows.
+    describing : sequence of str
+        What describes genes among the samples: columns where genes are rows, or rows. Columns that
+        are known by their names are taken by themselves.
     keep_missing : bool
         Missing values become NaN instead of being refused.
     repeats : bool
         Names of genes may come more than once.
+    notation : Notation
+        How numbers are written.
 
     Returns
     -------
@@ -83,36 +94,64 @@ def load_text(
     InputError
         As the text reader does; on a row name that comes twice; on a label that is not there.
     """
-    text_columns = () if genes_as_rows else tuple(label_names)
-    text_rows = tuple(label_names) if genes_as_rows else ()
-    with open_table(path, repeats=repeats and not genes_as_rows) as table:
-        columns = _number_columns(table, text_columns)
-        blocks = table.blocks(
-            text_columns=text_columns, text_rows=text_rows, keep_missing=keep_missing
-        )
+    of_rows, of_columns = (label_names, describing) if genes_as_rows else (describing, label_names)
+    with open_table(path, repeats=repeats and not genes_as_rows, notation=notation) as table:
+        if genes_as_rows:
+            table.advice = "name columns that describe genes with --var-columns"
+            known = describing_columns(table.columns, table.first_rows)
+            of_columns = list(dict.fromkeys([*known, *describing]))
+            _say_known([name for name in known if name not in describing], path)
+        columns = _number_columns(table, of_columns)
+        if genes_as_rows:
+            _doubt_samples(columns, path)
+        blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
         names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
     _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
-    if genes_as_rows:
-        labels = _row_labels(table, text_rows)
-        return Loaded(
-            _frame(columns, labels),
-            _frame(names, {}),
-            transposed_blocks(spool, len(names), len(columns)),
-        )
-    labels = {name: [row[i] for row in text] for i, name in enumerate(text_columns)}
-    data = row_blocks(spool, len(names), len(columns))
-    return Loaded(_frame(names, labels), _frame(columns, {}), data)
+    beside = {name: [row[i] for row in text] for i, name in enumerate(of_columns)}
+    above = _row_labels(table, of_rows)
+    if not genes_as_rows:
+        data = row_blocks(spool, len(names), len(columns))
+        return Loaded(_frame(names, beside), _described(columns, above), data)
+    data = transposed_blocks(spool, len(names), len(columns))
+    return Loaded(_frame(columns, above), _described(names, beside), data)
+
+
+def _say_known(names: Sequence[str], path: Path) -> None:
+    if names:
+        log.info("%s: columns that describe genes: %s (kept in var)", path, ", ".join(names))
+
+
+def _doubt_samples(columns: Sequence[str], path: Path) -> None:
+    odd = doubtful_samples(columns)
+    if odd:
+        text = f"{path}: taken as samples: {', '.join(odd[:6])}: if they describe genes name them"
+        warnings.warn(f"{text} by --var-columns", M1Warning, stacklevel=4)
+
+
+def _described(names: Sequence[str], columns: dict[str, list[str]]) -> pd.DataFrame:
+    """What describes genes: text, and what can be measured of a gene as numbers."""
+    frame = _frame(names, columns)
+    for name, fields in columns.items():
+        values = [one_number(field) for field in fields]
+        if is_measure(name) and not any(value is None for value in values):
+            frame[name] = np.array(values, dtype=np.float64)
+    return frame
 
 
 def load_gct(
-    path: Path, spool: BinaryIO, *, keep_missing: bool = False, repeats: bool = False
+    path: Path,
+    spool: BinaryIO,
+    *,
+    keep_missing: bool = False,
+    repeats: bool = False,
+    notation: Notation = PLAIN,
 ) -> Loaded:
     """Parse GCT once into `spool` as raw float32; parameters as `load_text`.
 
     Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
     samples to `obs`.
     """
-    with open_gct(path) as gct:
+    with open_gct(path, notation) as gct:
         columns = [name for name in gct.table.columns if name not in gct.annotations]
         blocks = gct.table.blocks(text_columns=gct.annotations, keep_missing=keep_missing)
         names, text = _spool_rows(blocks, spool, path, repeats=repeats)
@@ -121,7 +160,7 @@ def load_gct(
         annotation_name(name): [row[i] for row in text] for i, name in enumerate(gct.annotations)
     }
     data = transposed_blocks(spool, len(names), len(columns))
-    return Loaded(_frame(columns, gct.sample_labels), _frame(names, described), data)
+    return Loaded(_frame(columns, gct.sample_labels), _described(names, described), data)
 
 
 def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
@@ -157,6 +196,19 @@ def load_genes(matrix: Matrix, spool: BinaryIO) -> Loaded:
         append(spool, values)
     data = transposed_blocks(spool, matrix.n_genes, matrix.n_samples)
     return Loaded(matrix.obs, matrix.var, data)
+
+
+def choose_genes(data: Loaded, kept: np.ndarray) -> Loaded:
+    """Some of the genes, shape (n_genes,) of bool."""
+    columns = np.flatnonzero(kept)
+
+    def of_these(blocks: Iterator[Block]) -> Iterator[Block]:
+        for start, stop, X in blocks:
+            yield start, stop, X[:, columns]
+
+    alone = data.chosen
+    chosen = None if alone is None else lambda rows: of_these(alone(rows))
+    return Loaded(data.obs, data.var[kept], lambda: of_these(data.blocks()), chosen)
 
 
 def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
@@ -207,7 +259,7 @@ def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
     lacking = [name for name in text_columns if name not in table.columns]
     if lacking:
         raise InputError(
-            f"{table.path}: expected the label column {lacking[0]!r}; found columns such as "
+            f"{table.path}: expected the column {lacking[0]!r}; found columns such as "
             f"{', '.join(map(repr, table.columns[:3]))}"
         )
     columns = [name for name in table.columns if name not in text_columns]

@@ -38,6 +38,8 @@ class Stored:
     whole_genes : Dataset or None
         Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
         them again and again: better turned round once, on disk.
+    logarithm : "natural", "2", "10" or ""
+        That `uns["log1p"]` says was taken of 1 + x.
     """
 
     layout: str
@@ -48,6 +50,7 @@ class Stored:
     band: int = 1
     prefetch_rows: Callable[[int, int], None] | None = None
     whole_genes: h5py.Dataset | None = None
+    logarithm: str = ""
 
 
 def in_memory(
@@ -184,10 +187,25 @@ def csr_reader(
         values, columns = (group[key][first:last] for key in ("data", "indices"))
         pointers = indptr[start : stop + 1] - first
         check_sparse(values, columns, pointers, n_genes)
-        rows = sparse.csr_matrix((values, columns, pointers), shape=(stop - start, n_genes))
+        rows = sparse.csr_matrix(
+            (as_float32(values), columns, pointers), shape=(stop - start, n_genes)
+        )
         out[:] = rows.toarray() if kept is None else np.take(rows.toarray(), kept, axis=1)
 
     return read
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """Values of a sparse matrix in a type that scipy computes with.
+
+    Raises
+    ------
+    InputError
+        If they are no numbers.
+    """
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"sparse matrix: expected numbers; found {values.dtype}")
+    return values.astype(np.float32, copy=False)
 
 
 def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, np.ndarray], None]:

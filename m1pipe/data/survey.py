@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_FIRST_ROWS = 256
+_FEW_UNLIKE = 0.02
 Block = tuple[int, int, np.ndarray]
 
 
@@ -24,6 +26,9 @@ class Survey:
         All values are whole numbers.
     ones : ndarray of int64, shape (n_genes,)
         Samples in which a gene is 1, for genes that are 0 or 1 and nothing else; else -1.
+    unlike : ndarray of int64
+        The few genes with fractions where the others' values are whole, or with negative values
+        where there are none, by the first rows.
     """
 
     totals: np.ndarray
@@ -35,6 +40,7 @@ class Survey:
     n_negative: int
     whole: bool
     ones: np.ndarray
+    unlike: np.ndarray
 
     @property
     def n_values(self) -> int:
@@ -59,6 +65,7 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
     counts = np.zeros(4, dtype=np.int64)
     minimum, maximum, whole = np.inf, -np.inf, True
     ones = np.zeros(n_genes, dtype=np.int64)
+    unlike = np.empty(0, dtype=np.int64)
     for start, stop, X in blocks:
         with np.errstate(invalid="ignore"):  # infinities of both signs: counted below
             totals[start:stop] = X.sum(axis=1, dtype=np.float64)
@@ -72,6 +79,8 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
         maximum = max(maximum, float(most(X, axis=None, initial=-np.inf)))
         whole = whole and _is_whole(X)
         _count_ones(X, ones)
+        if start == 0:
+            unlike = _unlike(X[:_FIRST_ROWS])
     if minimum > maximum:
         minimum = maximum = np.nan
     n_zero, n_missing, n_infinite, n_negative = (int(n) for n in counts)
@@ -85,6 +94,7 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
         n_negative=n_negative,
         whole=whole,
         ones=ones,
+        unlike=unlike,
     )
 
 
@@ -125,6 +135,16 @@ def _count(X: np.ndarray, *, finite: bool, negative: bool) -> np.ndarray:
         n_missing = int(np.isnan(X).sum())
         n_infinite = int(np.isinf(X).sum())
     return np.array([n_zero, n_missing, n_infinite, n_negative], dtype=np.int64)
+
+
+def _unlike(X: np.ndarray) -> np.ndarray:
+    """Few columns with fractions, or negative values, among many without."""
+    found = np.zeros(X.shape[1], dtype=bool)
+    for odd in ((X != np.rint(X)) & ~np.isnan(X), X < 0):
+        columns = odd.any(axis=0)
+        if 0 < columns.sum() <= _FEW_UNLIKE * X.shape[1]:
+            found |= columns
+    return np.flatnonzero(found)
 
 
 def _is_whole(X: np.ndarray) -> bool:

@@ -1,6 +1,7 @@
 """What a head predicts: levels paired to X by sample id, or a label column of X."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
+from m1pipe.data.labels import CLASS, LEVEL, find_column, read_column
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
-from m1pipe.data.names import pair_samples, refuse_duplicates
+from m1pipe.data.names import near_names, pair_samples, refuse_duplicates
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 MOST_WHOLE_NUMBERS = 20
@@ -90,7 +92,8 @@ def load_targets(
         Levels to predict, paired by sample id; constant ones are kept.
     label : str
         Column of x.obs. Text, categories and whole numbers are classes; numbers with fractions,
-        or more than `MOST_WHOLE_NUMBERS` different ones, are one level to predict.
+        or more than `MOST_WHOLE_NUMBERS` different ones, are one level to predict, with a warning
+        where they are whole. COL:class and COL:level say which it is.
     multilabel : path or Matrix
         As `y`, of zeros and ones.
     targets : sequence of str, optional
@@ -148,10 +151,30 @@ def _from_matrix(
         check_finite(block, y, part, columns=columns)
         values[start : start + step] = block
     dropped = {
-        "samples of X without Y": x.n_samples - rows.size,
-        "samples of Y without X": y.n_samples - rows.size,
+        "samples of X without Y": np.delete(x.samples, rows),
+        "samples of Y without X": np.delete(y.samples, rows_in_y),
     }
-    return rows, values, tuple(names.tolist()), {k: v for k, v in dropped.items() if v}
+    _say_left_out(dropped, rows.size)
+    return rows, values, tuple(names.tolist()), {k: v.size for k, v in dropped.items() if v.size}
+
+
+def _say_left_out(dropped: dict[str, np.ndarray], n_paired: int) -> None:
+    """Name what was left out by pairing; ids that are nearly paired are warned of."""
+    said = [f"{ids.size:,} {why} (such as {ids[0]!r})" for why, ids in dropped.items() if ids.size]
+    if not said:
+        return
+    x_only, y_only = (list(map(str, ids)) for ids in dropped.values())
+    near = near_names(x_only, y_only)
+    text = f"{n_paired:,} samples are paired; left out: {', '.join(said)}"
+    if near is None:
+        log.warning("warning: %s", text)
+        return
+    warnings.warn(
+        f"{text}: {near[0]!r} and {near[1]!r} differ by blanks, case or marks only: name the "
+        "samples alike",
+        M1Warning,
+        stacklevel=4,
+    )
 
 
 def _genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -189,36 +212,43 @@ def _check_zeros_and_ones(values: np.ndarray, names: tuple[str, ...]) -> None:
 
 
 def _from_label(x: Matrix, label: str) -> tuple[np.ndarray, Targets, dict[str, int]]:
-    if label not in x.obs.columns:
-        raise InputError(
-            f"label: expected a column of {x.path or 'X'}: "
-            f"{', '.join(map(str, x.obs.columns)) or 'it has none'}; found {label!r}"
-        )
-    column = x.obs[label]
-    rows = np.flatnonzero(~_is_absent(column))
-    dropped = {f"samples without {label}": len(column) - rows.size}
+    name, kind = find_column(x.obs, label, "label")
+    column = read_column(x.obs, name, "label")
+    rows = np.flatnonzero(column.notna().to_numpy())
+    dropped = {f"samples without {name}": len(column) - rows.size}
     if rows.size == 0:
         raise InputError(f"label: expected a value of {label!r} for some samples; found none")
-    targets = _label_targets(column.iloc[rows], label)
+    if rows.size < len(column):
+        lacking = x.samples[column.isna().to_numpy()][0]
+        n_lacking = len(column) - rows.size
+        log.warning(
+            "warning: %d samples without %s left out (such as %r)", n_lacking, name, lacking
+        )
+    targets = _label_targets(column.iloc[rows], name, kind)
     return rows, targets, {k: v for k, v in dropped.items() if v}
 
 
-def _is_absent(column: pd.Series) -> np.ndarray:
-    """Mask of missing values and empty text."""
-    as_text = column.astype(object).map(lambda value: isinstance(value, str) and not value.strip())
-    return (column.isna() | as_text.astype(bool)).to_numpy()
-
-
-def _label_targets(column: pd.Series, label: str) -> Targets:
+def _label_targets(column: pd.Series, label: str, kind: str | None) -> Targets:
+    """Classes or a level, as was said, or as the values look."""
     declared = isinstance(column.dtype, pd.CategoricalDtype)
     dtype = column.cat.categories.dtype if declared else column.dtype
-    if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
-        values = column.astype(np.float64).to_numpy()
-        if not declared and _is_level(values):
+    numeric = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype)
+    if kind == LEVEL or (numeric and not declared and kind is None):
+        values = _numbers(column, label)
+        if kind == LEVEL or _is_level(values):
+            if kind is None and (values == np.round(values)).all():
+                text = (
+                    f"label: {label} holds {np.unique(values).size} different whole numbers, taken "
+                    f"as a level: say {label}:{CLASS} if they are codes of classes"
+                )
+                warnings.warn(text, M1Warning, stacklevel=4)
             log.info("%s holds numbers: predicted as a level", label)
             return Targets("regression", values.astype(np.float32)[:, None], (label,))
-        if (values == np.round(values)).all():
-            values = values.astype(np.int64)
+        log.info("%s holds whole numbers, taken as classes (%s:%s if not)", label, label, LEVEL)
+    if numeric:
+        numbers = _numbers(column, label)
+        whole = bool((numbers == np.round(numbers)).all())
+        values = numbers.astype(np.int64) if whole else numbers
     else:
         values = np.array([str(value) for value in column], dtype=object)
     classes, codes = np.unique(values, return_inverse=True)
@@ -227,8 +257,20 @@ def _label_targets(column: pd.Series, label: str) -> Targets:
             f"label: expected at least two classes in {label!r}; found only {str(classes[0])!r} "
             f"in {values.size} samples"
         )
-    kind: Kind = "binary" if classes.size == 2 else "multiclass"
-    return Targets(kind, codes.astype(np.int64), tuple(str(name) for name in classes))
+    of_two: Kind = "binary" if classes.size == 2 else "multiclass"
+    return Targets(of_two, codes.astype(np.int64), tuple(str(name) for name in classes))
+
+
+def _numbers(column: pd.Series, label: str) -> np.ndarray:
+    """Values of a column as numbers; text is refused by its first value that is none."""
+    values = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(np.isnan(values))
+    if wrong.size:
+        raise InputError(
+            f"label: expected numbers in {label!r} for {label}:{LEVEL}; found "
+            f"{column.iloc[wrong[0]]!r}"
+        )
+    return values
 
 
 def _is_level(values: np.ndarray) -> bool:

@@ -17,6 +17,7 @@ NAMES = (
     "log2_tpm1",
     "normalized",
     "log2_normalized1",
+    "ln_normalized1",
     "intensity",
     "log2_intensity",
     "log_fold_change",
@@ -31,9 +32,10 @@ LOG_OF = {
     "normalized": "log2_normalized1",
     "intensity": "log2_intensity",
 }
+LN = "ln_normalized1"  # as scanpy leaves it: the natural logarithm of 1 + x
 MILLION = 1e6
 _PER_MILLION = ("cpm", "log2_cpm1", "tpm", "log2_tpm1")
-_BY_TOTAL = ("cpm", "log2_cpm1", "normalized", "log2_normalized1")
+BY_TOTAL = ("cpm", "log2_cpm1", "normalized", "log2_normalized1", LN)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Units:
                 raise InputError(f"units: {self.name} sums to 1e6; found {self.target_sum}")
             object.__setattr__(self, "target_sum", MILLION)
         elif self.target_sum is not None:
-            if self.name not in _BY_TOTAL:
+            if self.name not in BY_TOTAL:
                 raise InputError(f"units: {self.name} has no target sum; found {self.target_sum}")
             if not 0 < self.target_sum < float("inf"):
                 raise InputError(f"units: expected a positive target sum; found {self.target_sum}")
@@ -79,7 +81,7 @@ class Units:
     @property
     def is_log(self) -> bool:
         """Logarithms, of levels or of ratios."""
-        return self.name in LOG_OF.values() or self.name == "log_fold_change"
+        return self.name in (*LOG_OF.values(), LN, "log_fold_change")
 
     @property
     def is_linear(self) -> bool:
@@ -89,11 +91,13 @@ class Units:
     @property
     def is_by_total(self) -> bool:
         """Counts scaled to one total a sample, or their logarithms."""
-        return self.name in _BY_TOTAL
+        return self.name in BY_TOTAL
 
     @property
     def label(self) -> str:
         """For the axis of a figure: `log2(TPM + 1)`."""
+        if self.name == LN:
+            return "ln(normalized + 1)"
         linear = next((name for name, log in LOG_OF.items() if log == self.name), self.name)
         words = linear.upper() if linear in ("cpm", "tpm") else linear.replace("_", " ")
         if linear == self.name:
@@ -119,7 +123,7 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
     Parameters
     ----------
     uns : mapping
-        Keys `units` and, where there is one, `target_sum`; others are not looked at.
+        Keys `units`, `target_sum`, and, where units are not recorded, scanpy's `log1p`.
     where : str
         The file, for the message.
 
@@ -129,6 +133,8 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
         If the target sum does not go with the units.
     """
     name = uns.get("units", "unknown")
+    if name == "unknown":
+        name = {"natural": LN, "2": "log2_normalized1"}.get(read_logarithm(uns), name)
     if not isinstance(name, str) or name not in NAMES:
         text = f"{where}: units {name!r} are not known: taken as unknown"
         warnings.warn(text, M1Warning, stacklevel=2)
@@ -138,6 +144,26 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
         return Units(name, None if target_sum is None else float(target_sum))
     except InputError as error:
         raise InputError(f"{where}: {error}: correct uns, or convert the file again") from None
+
+
+def read_logarithm(uns: Mapping[str, Any]) -> str:
+    """The logarithm that scanpy says it took of 1 + x, in `uns["log1p"]`; empty where it took none.
+
+    Parameters
+    ----------
+    uns : mapping
+
+    Returns
+    -------
+    "natural", or its base such as "2", or ""
+    """
+    entry = uns.get("log1p")
+    if not isinstance(entry, Mapping):
+        return ""
+    base = entry.get("base")
+    if base is None or abs(float(base) - np.e) < 1e-6:
+        return "natural"
+    return f"{float(base):g}"
 
 
 def log_units(have: Units) -> Units:
@@ -150,6 +176,8 @@ def log_units(have: Units) -> Units:
     """
     if have.name in LOG_OF:
         return Units(LOG_OF[have.name], have.target_sum)
+    if have.name == LN:
+        return Units("log2_normalized1", have.target_sum)
     if have.is_counts:
         raise InputError(
             "log2p1: counts are normalised before the logarithm: add --normalize total"
@@ -175,6 +203,19 @@ def log2p1(X: np.ndarray) -> np.ndarray:
     return np.asarray(np.log1p(X, dtype=np.float64) / np.log(2.0), dtype=np.float32)
 
 
+def to_linear(X: np.ndarray, units: Units) -> np.ndarray:
+    """Values before their logarithm; as they are where there is none, or one of ratios.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n_samples, n_genes)
+    units : Units
+    """
+    if units.name == LN:
+        return np.asarray(np.expm1(X))
+    return np.asarray(np.exp2(X) - 1) if units.name in LOG_OF.values() else X
+
+
 def scale_rows(X: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarray:
     """Rows of X times target_sum / totals; a row whose total is 0 stays as it is.
 
@@ -197,7 +238,7 @@ def scale_rows(X: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarr
 def convert_units(
     X: np.ndarray, have: Units, want: Units, totals: np.ndarray | None = None
 ) -> np.ndarray:
-    """Values in other units, by the recipe counts -> normalised -> log2(1 + x).
+    """Values in other units, by the recipe counts -> normalised -> log2(1 + x) or ln(1 + x).
 
     Parameters
     ----------
@@ -226,18 +267,30 @@ def convert_units(
         message = f"units: values in {have} are taken as they are where {want} is expected"
         warnings.warn(message, M1Warning, stacklevel=2)
         return X.astype(np.float32, copy=False)
-    linear = _linear_units(want)
+    linear, logged = _linear_units(want), _linear_units(have)
+    if logged != have and _same_scale(logged, linear) and {have.name, want.name} & {LN}:
+        factor = np.log(2.0) if want.name == LN else 1 / np.log(2.0)
+        return np.asarray(np.asarray(X, dtype=np.float64) * factor, dtype=np.float32)
+    if have.name == LN:
+        X, have = to_linear(np.asarray(X, dtype=np.float64), have), logged
     if have != linear:
         X = scale_rows(X, *_scaling(X, have, linear, want, totals=totals))
     if linear == want:
         return X.astype(np.float32)
     if (X < 0).any():
         raise InputError(f"units: {have} to {want}: expected values of at least 0 before the log")
-    return log2p1(X)
+    return np.log1p(X, dtype=np.float64).astype(np.float32) if want.name == LN else log2p1(X)
+
+
+def _same_scale(one: Units, other: Units) -> bool:
+    """Whether linear values of both are the same: cpm is normalised to a million."""
+    return {one.name, other.name} <= {"cpm", "normalized"} and one.target_sum == other.target_sum
 
 
 def _linear_units(want: Units) -> Units:
     """The linear units whose logarithm `want` is, or `want` itself."""
+    if want.name == LN:
+        return Units("normalized", want.target_sum)
     for linear, logged in LOG_OF.items():
         if want.name == logged:
             return Units(linear, want.target_sum)
@@ -248,7 +301,7 @@ def _scaling(
     X: np.ndarray, have: Units, linear: Units, want: Units, *, totals: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
     """Totals and target sum that bring `have` to `linear`; InputError where nothing does."""
-    if linear.name not in _BY_TOTAL or linear.target_sum is None:
+    if linear.name not in BY_TOTAL or linear.target_sum is None:
         raise InputError(f"units: expected {want}; found {have}, and there is no way between them")
     if have.is_counts:
         totals = X.sum(axis=1, dtype=np.float64) if totals is None else np.asarray(totals)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.arrays import hold_in_rows
+from m1pipe.data.labels import as_text
+from m1pipe.data.labels import read_column as obs_column
 from m1pipe.errors import InputError, M1Warning
 
 MOST_CLASSES = 200
@@ -147,14 +149,14 @@ def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
             f"{where}: expected column {column!r} of obs, which the model is conditioned on; found "
             f"{', '.join(map(str, obs.columns)) or 'no columns'}: add it with convert --labels"
         )
-    values = obs[column]
+    values = obs_column(obs, column, "condition")
     lacking = np.flatnonzero(values.isna().to_numpy())
     if lacking.size:
         raise InputError(
             f"{where}: expected a class in column {column!r} for every sample; found none for "
             f"{lacking.size} of {len(values)}, {obs.index[lacking[0]]!r} first: leave them out"
         )
-    return values.astype(str).to_numpy(dtype=object)
+    return as_text(values)
 
 
 def codes_of(names: np.ndarray, classes: tuple[str, ...], where: str) -> np.ndarray:

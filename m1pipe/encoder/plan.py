@@ -10,6 +10,7 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
+from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
 from m1pipe.data.splits import inner_split
@@ -19,7 +20,7 @@ from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.recipe import Aligned, Recipe, align, name_columns, refuse_counts
+from m1pipe.recipe import Aligned, align, refuse_counts, whole_recipe
 from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
@@ -155,16 +156,11 @@ def plan_training(
         no level at all.
     """
     matrix = open_matrix(data)
-    recipe = Recipe(
-        genes=tuple(matrix.genes.tolist()),
-        units=matrix.units,
-        gene_means=np.zeros(matrix.n_genes, dtype=np.float32),
-        gene_names=name_columns(matrix.var),
-    )
+    usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
+    recipe = whole_recipe(matrix, usable, np.zeros(matrix.n_genes, dtype=np.float32))
     every = GeneMatch(np.arange(matrix.n_genes), [], 0, 1.0, "the training genes")
     source = Aligned(matrix, recipe, every)
     source.keep_missing = True
-    usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
     train_rows, held_out, held_out_rows = _split(source, usable, config, groups, validation)
     if train_rows.size < 2:
         raise InputError(
@@ -277,7 +273,7 @@ def _codes(condition: Condition, source: Aligned, rows: np.ndarray) -> np.ndarra
 def _strata(source: Aligned, column: str | None) -> np.ndarray | None:
     """Classes of a conditional model, that each may be on both sides of the validation split."""
     obs = source.matrix.obs
-    return None if column not in obs.columns else obs[column].astype(str).to_numpy(dtype=object)
+    return None if column not in obs.columns else as_text(tidy(obs[column]))
 
 
 def _split(
@@ -351,7 +347,8 @@ def _with_genes(aligned: Aligned, kept: np.ndarray) -> Aligned:
         gene_means=recipe.gene_means[kept],
         gene_names=recipe.gene_names.iloc[np.flatnonzero(kept)],
     )
-    other = Aligned(aligned.matrix, fewer, replace(aligned.match, columns=columns))
+    match = replace(aligned.match, columns=columns)
+    other = Aligned(aligned.matrix, fewer, match, aligned.counted)
     other.keep_missing = aligned.keep_missing
     return other
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from m1pipe import config, settings
 from m1pipe.data.matrix import open_matrix
+from m1pipe.data.unit_check import check_units
 from m1pipe.errors import InputError
 
 MODEL = config.ModelConfig()
@@ -66,8 +67,11 @@ def as_table(X: Any) -> Any:
         return X
     matrix = open_matrix(X)
     try:
+        check_units(matrix)
         values = matrix.take(np.arange(matrix.n_samples))
-        return pd.DataFrame(values, index=matrix.samples, columns=matrix.genes)
+        table = pd.DataFrame(values, index=matrix.samples, columns=matrix.genes)
+        table.attrs.update(matrix.units.to_uns())
+        return table
     finally:
         if is_file:
             matrix.close()
@@ -98,9 +102,11 @@ def checked_levels(
     InputError
         If a sample has no level at all.
     """
+    table = as_table(X)
+    _check_same_units(estimator, getattr(table, "attrs", {}).get("units"), fitting=fitting)
     found: np.ndarray = validate_data(
         estimator,
-        as_table(X),
+        table,
         dtype=np.float32,
         reset=fitting,
         ensure_min_samples=2 if fitting else 1,
@@ -113,6 +119,19 @@ def checked_levels(
             f"{empty[0]} ({empty.size} such rows): leave them out"
         )
     return found
+
+
+def _check_same_units(estimator: BaseEstimator, units: str | None, *, fitting: bool) -> None:
+    """Keep the units of what is fitted; refuse others later, where both are known."""
+    if fitting:
+        estimator._fitted_units = units
+        return
+    known = getattr(estimator, "_fitted_units", None)
+    if "unknown" not in (known, units) and None not in (known, units) and known != units:
+        raise InputError(
+            f"X: expected {known}, as it was fitted to; found {units}: bring it to the same units "
+            "(m1pipe convert), or use m1pipe.load_encoder, which converts"
+        )
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

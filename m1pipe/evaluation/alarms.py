@@ -7,8 +7,9 @@ import numpy as np
 
 from m1pipe.data.copies import file_signatures, find_copies, row_digests
 from m1pipe.data.depth import depths
+from m1pipe.data.labels import tidy
 from m1pipe.data.matrix import open_matrix
-from m1pipe.data.splits import DONOR_COLUMN
+from m1pipe.data.splits import group_column, recurring_columns
 from m1pipe.data.thinning import QUANTILES
 from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation import confounding, design, guards
@@ -17,7 +18,7 @@ from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import training_file
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.tuning import can_tune
-from m1pipe.recipe import match_recipe
+from m1pipe.recipe import match_recipe, unknown_units
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
@@ -32,12 +33,17 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
     targets, samples = problem.targets, problem.samples
     signatures = file_signatures(problem.matrix, problem.rows)
     found = design.copies_on_both_sides(signatures, problem.folds, samples)
-    if DONOR_COLUMN in problem.obs:
+    donor = group_column(problem.matrix.obs)
+    if donor is not None:
         found += design.groups_on_both_sides(
-            problem.obs[DONOR_COLUMN], problem.folds, left_out=problem.config.leave_out
+            tidy(problem.obs[donor]), problem.folds, name=donor, left_out=problem.config.leave_out
         )
+    config = problem.config
+    known = {donor, label, config.group, config.stratify, config.leave_out}
+    for name in recurring_columns(problem.obs, {str(name) for name in known}):
+        found += design.group_not_checked(name)
     if problem.groups is not None:
-        name = problem.config.group or DONOR_COLUMN
+        name = problem.config.group or donor or "group"
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
     found += design.liberal_test(len(samples), problem.config.repeats)
     found += design.missing_levels(problem.n_missing, len(samples) * problem.matrix.n_genes)
@@ -55,6 +61,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         found += same_samples(*find_origin(problem), len(samples))
     for row in problem.encoders:
         for encoder, source in zip(row.frozen, row.sources, strict=False):
+            found += design.units_unknown(unknown_units(problem.matrix, encoder.units))
             name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
             found += design.samples_seen_by_encoder(
                 name, samples, encoder.samples, encoder.validation_samples
@@ -62,6 +69,34 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
             found += _copied_rows(name, source, problem)
             found += _other_depth(name, encoder, problem)
     return [*found, *_different_widths(problem)]
+
+
+def not_checked(problem: Problem, label: str | None) -> list[str]:
+    """Guards that have nothing to look at here: that they found nothing says nothing."""
+    targets, frozen = problem.targets, [row for row in problem.encoders if row.frozen]
+    others = [name for name in problem.obs.columns if name != label]
+    idle = {
+        "group_on_both_sides": group_column(problem.matrix.obs) is None and problem.groups is None,
+        "few_groups": problem.groups is None,
+        "seen_by_encoder": not frozen,
+        "copies_seen_by_encoder": not any(
+            training_file(source) is not None for row in frozen for source in row.sources
+        ),
+        "conditioned_on_label": not problem.encoders,
+        "widths_differ": len(problem.encoders) < 2,
+        "collapsed_latents": not problem.encoders,
+        "latent_follows_depth": not problem.encoders,
+        "weak_encoder": not problem.encoders,
+        "confounded_label": not (targets.is_classes and label is not None and others),
+        "class_in_few_groups": not (targets.is_classes and label is not None and others),
+        "small_strata": problem.strata is None,
+        "constant_targets": targets.kind != "regression",
+        "nothing_tuned": not problem.config.tune,
+        "labels_of_same_samples": problem.label_obs is None,
+        "labels_not_learned": targets.kind != "multilabel",
+        "labels_too_few": targets.kind != "multilabel",
+    }
+    return [name for name, unasked in idle.items() if unasked]
 
 
 def find_origin(problem: Problem) -> tuple[str | None, int]:

@@ -52,6 +52,32 @@ def groups_on_both_sides(
     return [Alarm("group_on_both_sides", "severe", text)]
 
 
+def group_not_checked(column: str) -> list[Alarm]:
+    """A column that may say whose a sample is, and that nobody chose.
+
+    Parameters
+    ----------
+    column : str
+        Its values recur in a few samples each.
+    """
+    text = (
+        f"not checked: {column} recurs, its values are those of 2 to 10 samples each. If they are "
+        f"donors, or anything else that makes samples alike, keep them together (--group {column})."
+    )
+    return [Alarm("group_not_checked", "note", text)]
+
+
+def units_unknown(text: str) -> list[Alarm]:
+    """Values that were taken for what an encoder was trained on, since nobody said what they are.
+
+    Parameters
+    ----------
+    text : str
+        From `m1pipe.recipe.unknown_units`.
+    """
+    return [Alarm("units_unknown", "severe", text[0].upper() + text[1:])] if text else []
+
+
 def copies_on_both_sides(
     signatures: np.ndarray, folds: np.ndarray, samples: Sequence[str] | np.ndarray
 ) -> list[Alarm]:

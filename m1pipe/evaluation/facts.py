@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.evaluation.alarms import design_alarms, encoder_alarms, find_origin
+from m1pipe.data.labels import as_text, tidy
+from m1pipe.data.splits import group_column
+from m1pipe.evaluation.alarms import design_alarms, encoder_alarms, find_origin, not_checked
 from m1pipe.evaluation.label_metrics import PRECISION_AT
 from m1pipe.evaluation.ladder import (
     CONSTANT_ROWS,
@@ -50,6 +52,7 @@ def make_plan(
         for run in info["encoders"][row.name]["runs"]:
             name = row.name if row.n_seeds == 1 else f"{row.name} ({run['path']})"
             alarms += encoder_alarms(name, row.n_latent, run)
+    info["not_checked"] = not_checked(problem, label)
     info["labels_from"] = find_origin(problem)[0]
     info["confounding"] = [a.text for a in alarms if a.name in CONFOUNDED]
     return Plan(
@@ -72,7 +75,7 @@ def _report_strata(problem: Problem) -> np.ndarray | None:
     """Stratum of every sample, by which errors are shown: those left out, or those of the folds."""
     column = problem.config.leave_out
     if column is not None:
-        return problem.obs[column].astype(str).to_numpy(dtype=object)
+        return as_text(tidy(problem.obs[column]))
     return None if problem.strata is None else problem.strata.astype(str).astype(object)
 
 
@@ -129,7 +132,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     if problem.strata is not None:
         facts["strata"] = {str(k): n for k, n in Counter(problem.strata).items()}
     if groups is not None:
-        facts["group"] = config.group or "donor"
+        facts["group"] = config.group or group_column(problem.matrix.obs)
         facts["n_groups"] = len(set(groups))
     return facts
 

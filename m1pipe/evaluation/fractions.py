@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.targets import Targets
-from m1pipe.data.units import LOG_OF
+from m1pipe.data.units import LN, LOG_OF, Units, to_linear
 
 SMALLEST_TOTAL = 1.0
 """A gene whose isoforms sum to less in a sample (before the logarithm) has no fractions there."""
@@ -30,15 +30,15 @@ def fraction_r2(prediction: np.ndarray, targets: Targets, mean: np.ndarray) -> f
         and the samples where the gene's total is at least `SMALLEST_TOTAL`. None where genes or
         a scale that can be summed are not known, or no gene has several isoforms.
     """
-    logged = targets.units.name in LOG_OF.values()
-    if targets.genes is None or not (logged or targets.units.name in LOG_OF):
+    units = targets.units
+    if targets.genes is None or units.name not in (*LOG_OF, *LOG_OF.values(), LN):
         return None
     sse = base = 0.0
     for columns, starts in gene_blocks(targets.genes, len(prediction)):
-        true, total = _fractions(targets.values[:, columns], starts, logged)
+        true, total = _fractions(targets.values[:, columns], starts, units)
         known = np.repeat(total >= SMALLEST_TOTAL, np.diff([*starts, columns.size]), axis=1)
-        ours, _ = _fractions(prediction[:, columns], starts, logged)
-        theirs, _ = _fractions(mean[None, columns], starts, logged)
+        ours, _ = _fractions(prediction[:, columns], starts, units)
+        theirs, _ = _fractions(mean[None, columns], starts, units)
         sse += float(((ours - true) ** 2)[known].sum())
         base += float(((theirs - true) ** 2)[known].sum())
     return 1 - sse / base if base > 0 else None
@@ -67,10 +67,10 @@ def gene_blocks(genes: tuple[str, ...], n: int) -> list[tuple[np.ndarray, np.nda
 
 
 def _fractions(
-    levels: np.ndarray, starts: np.ndarray, logged: bool
+    levels: np.ndarray, starts: np.ndarray, units: Units
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fractions of each gene's total, equal ones where that is 0, and the totals."""
-    linear = np.maximum(np.exp2(levels.astype(np.float64)) - 1 if logged else levels, 0)
+    linear = np.maximum(to_linear(levels.astype(np.float64), units), 0)
     total = np.add.reduceat(linear, starts, axis=1)
     sizes = np.diff([*starts, levels.shape[1]])
     spread = np.repeat(total, sizes, axis=1)

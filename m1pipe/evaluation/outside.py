@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
+from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Targets, load_targets
@@ -14,11 +15,12 @@ from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compare import compare
+from m1pipe.evaluation.design import units_unknown
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.result import Alarm
 from m1pipe.evaluation.rivals import Rivals
 from m1pipe.predictor import Predictor
-from m1pipe.recipe import align
+from m1pipe.recipe import align, unknown_units
 
 MODEL, LINEAR = "model", "linear"
 
@@ -119,7 +121,8 @@ def evaluate_outside(
         "n_groups": None if own_groups is None else len(set(own_groups)),
     }
     table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
-    return Outside(table, pd.DataFrame(lines), comparisons, _seen(samples, trained_on), info)
+    alarms = [*units_unknown(unknown_units(matrix, recipe.units)), *_seen(samples, trained_on)]
+    return Outside(table, pd.DataFrame(lines), comparisons, alarms, info)
 
 
 def _tests(
@@ -173,6 +176,8 @@ def _outside_targets(
         rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
         return rows, _in_units(targets, predictor), columns, dropped
     column = label or predictor.config.label
+    if column is not None and find_column(matrix.obs, column, "label")[1] is None:
+        column = f"{column}:{CLASS if predictor.is_classes else LEVEL}"
     rows, targets, dropped = load_targets(matrix, y=y, label=column)
     if targets.is_classes != predictor.is_classes:
         raise InputError(

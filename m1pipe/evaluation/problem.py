@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.config import CrossvalConfig
+from m1pipe.data.labels import as_text, find_column, read_column
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.obsm import PREFIX, read_obsm
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.unit_check import check_units
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.design import encoder_conditioned
@@ -161,9 +163,11 @@ def make_problem(
         If the data, the folds or the rows asked for cannot be had.
     """
     levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
+    check_units(matrix)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
+    label = None if label is None else find_column(matrix.obs, label, "label")[0]
     obs, opened = matrix.obs.iloc[rows], resolve_encoders(encoders or {}, reserved=ALL_ROWS)
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
@@ -304,13 +308,14 @@ def _strata_to_leave(obs: pd.DataFrame, column: str | None, label: str | None) -
             f"leave-out-strata: expected a column of obs that is not the label ({others or 'none'})"
             f"; found {column!r}"
         )
-    absent = obs[column].isna() | (obs[column].astype(str) == "")
+    read = read_column(obs, column, "leave-out-strata")
+    absent = read.isna()
     if absent.any():
         raise InputError(
             f"leave-out-strata: expected an entry of every sample in {column!r}; "
             f"{int(absent.sum())} have none, such as {obs.index[absent][0]}: leave them out of X"
         )
-    return obs[column].astype(str).to_numpy(dtype=object)
+    return as_text(read)
 
 
 def _check_sizes(sizes: Sequence[int], folds: np.ndarray) -> None:
@@ -376,12 +381,9 @@ def find_strata(
             return name_classes(targets), True
         if column is None:
             return None, False
-    if column not in obs.columns:
-        raise InputError(
-            f"stratify: expected a column of obs ({', '.join(obs.columns) or 'there are none'}); "
-            f"found {column!r}"
-        )
-    values = obs[column].astype(object).where(obs[column].notna(), "missing").to_numpy()
+    read = read_column(obs, column, "stratify")
+    values = as_text(read)
+    values[read.isna().to_numpy()] = "missing"
     if len(set(values)) == len(values):
         raise InputError(
             f"stratify: expected a column with few values; found a value of its own for each of "

@@ -11,6 +11,7 @@ import numpy as np
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
+from m1pipe.data.hdf5 import split_address
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import plan_training
@@ -273,7 +274,7 @@ def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
 
 def training_file(source: str) -> Path | None:
     """File that a run was trained on, as its provenance has it; None where it is not there."""
-    there = [path for path in training_paths(source) if path.is_file()]
+    there = [path for path in training_paths(source) if split_address(path)[0].is_file()]
     return there[0].resolve() if there else None
 
 
@@ -302,10 +303,10 @@ def recorded_paths(known: Mapping[str, Any], folder: str | os.PathLike[str]) -> 
     folder : path
         That this file is in.
     """
-    found = []
+    found, part = [], f"#{known['part']}" if known.get("part") else ""
     if "relative" in known:
-        found.append(Path(os.path.normpath(Path(folder) / known["relative"])))
-    return [*found, Path(known["path"])] if "path" in known else found
+        found.append(Path(os.path.normpath(Path(folder) / known["relative"]) + part))
+    return [*found, Path(known["path"] + part)] if "path" in known else found
 
 
 def _resolve_row(name: str, items: list[Item]) -> EncoderRow:

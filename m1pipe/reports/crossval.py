@@ -93,7 +93,7 @@ def report_html(
         cautions=words.cautions(result),
         sections=[
             *_sections(result, ladder, provenance.get("inputs") or {}),
-            Section("guards", "Guards", [], [guards(guard_counts(a.name for a in alarms))]),
+            Section("guards", "Guards", [], [_guards(result, alarms)]),
         ],
         methods=methods,
         references=references,
@@ -101,6 +101,10 @@ def report_html(
         files_note=f"Beside this page: {', '.join(RESULT_FILES)}.",
         config=json.dumps(to_plain(config), indent=2) if config else "not recorded",
     )
+
+
+def _guards(result: CrossvalResult, alarms: list[Alarm]) -> Table:
+    return guards(guard_counts(a.name for a in alarms), result.info.get("not_checked", ()))
 
 
 def all_alarms(result: CrossvalResult) -> list[Alarm]:

@@ -8,6 +8,8 @@ from m1pipe.reports.numbers import count
 
 GUARDS = {
     "group_on_both_sides": "samples of one donor on both sides of a split",
+    "group_not_checked": "columns that recur as donors would, and were not chosen",
+    "units_unknown": "values whose units nobody recorded, given to an encoder that knows its own",
     "copies_on_both_sides": "near-identical samples on both sides of a split",
     "seen_by_encoder": "labelled samples among those that an encoder was trained or stopped on",
     "copies_seen_by_encoder": "rows near-identical to labelled samples in an encoder's data",
@@ -42,10 +44,23 @@ def guard_counts(raised: Iterable[str]) -> dict[str, int]:
     return {name: found[name] for name in dict.fromkeys([*GUARDS, *found])}
 
 
-def guards(counts: dict[str, int]) -> Table:
-    """Every guard with what it looks for and what came of it."""
+def guards(counts: dict[str, int], not_checked: Iterable[str] = ()) -> Table:
+    """Every guard with what it looks for and what came of it.
+
+    Parameters
+    ----------
+    counts : dict of str to int
+        From `guard_counts`.
+    not_checked : iterable of str
+        Guards that there was nothing to ask about.
+    """
+    idle = set(not_checked)
     rows = [
-        [name.replace("_", " "), GUARDS.get(name, ""), count(n, "time") if n else "not found"]
+        [
+            name.replace("_", " "),
+            GUARDS.get(name, ""),
+            count(n, "time") if n else "not checked" if name in idle else "not found",
+        ]
         for name, n in counts.items()
     ]
     caption = "What was looked for; what was found is told at the top of the page."

@@ -18,7 +18,7 @@ from m1pipe.encoder.bound import bounds
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned, match_recipe, missing_uns
+from m1pipe.recipe import Aligned, match_recipe, missing_uns, unknown_units
 from m1pipe.runs.inputs import training_data
 
 PathLike = str | os.PathLike[str]
@@ -198,7 +198,7 @@ def _write_rows(
     matrix: Matrix = aligned.matrix
     codes = encoder.codes(matrix)
     var = encoder.recipe.gene_names
-    uns = missing_uns(aligned.match.missing)
+    uns = missing_uns(aligned.match.missing, unknown_units(matrix, encoder.units))
     with MatrixWriter(
         out, obs=matrix.obs, var=var, units=encoder.units, uns=uns, force=force
     ) as writer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.config import EncoderConfig
-from m1pipe.data.units import MILLION, Units
+from m1pipe.data.units import BY_TOTAL, MILLION, Units
 from m1pipe.encoder.trained import Encoder
 from m1pipe.recipe import MIN_COVERAGE
 from m1pipe.settings import to_dict
@@ -180,7 +180,7 @@ def _limits(encoder: Encoder) -> str:
     """What goes in, and what the model is not for."""
     units, lines = encoder.units, []
     wanted = f"Samples in {units_text(units)}"
-    if units.name in ("cpm", "log2_cpm1", "normalized", "log2_normalized1"):
+    if units.name in BY_TOTAL:
         wanted += ", or raw counts, which are brought to them"
     lines.append(
         f"{wanted}; genes by name, at least {MIN_COVERAGE:.0%} of the model's (the others stand "

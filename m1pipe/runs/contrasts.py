@@ -1,6 +1,7 @@
 """What `m1pipe contrasts` and `m1pipe enrich` do: files in, one h5ad out."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from m1pipe.data.obsm import read_layer
 from m1pipe.data.sources.tables import read_table
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.runs.provenance import describe_input
 from m1pipe.settings import to_dict
 
@@ -92,6 +93,10 @@ def _write_contrasts(
 ) -> None:
     for one in found.skipped:
         log.info("skipped %s: %s", one.name, one.reason)
+    if found.silent:
+        text = f"{path}: left out, having no counts: {', '.join(found.silent[:6])}"
+        warnings.warn(text, M1Warning, stacklevel=3)
+    record["without_counts"] = _texts(list(found.silent))
     record["skipped"] = _texts([f"{one.name}: {one.reason}" for one in found.skipped])
     layers = {"statistic": found.statistic, "padj": found.padj}
     write_matrix(
@@ -130,6 +135,9 @@ def run_enrich(
         obs = matrix.obs.assign(fold_changes=row_digests(values))
         padj = read_layer(matrix, "padj")
     found = enrich(values, padj, genes, sets, config)
+    for row, reason in found.skipped.items():
+        text = f"{lfc}: {obs.index[row]} cannot be tested: {reason}; its row is NaN"
+        warnings.warn(text, M1Warning, stacklevel=2)
     layers = {"pvalue": found.pvalue, "padj": found.padj, "score": found.score}
     record = (
         _record(config, "enrich")
@@ -137,6 +145,7 @@ def run_enrich(
         | {
             "background": "all genes measured in the contrast",
             "gene_sets": Path(gene_sets).name,
+            "skipped": _texts([f"{obs.index[i]}: {why}" for i, why in found.skipped.items()]),
         }
     )
     write_matrix(
@@ -145,7 +154,7 @@ def run_enrich(
     )  # fmt: skip
     return (
         f"{out}: {len(obs):,} contrasts x {len(found.var):,} sets of {found.n_tested:,} tested, "
-        f"{found.enriched.mean():.1%} enriched"
+        f"{np.nanmean(found.enriched):.1%} enriched"
     )
 
 

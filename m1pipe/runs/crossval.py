@@ -10,6 +10,7 @@ from m1pipe._version import __version__
 from m1pipe.atomic import write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
+from m1pipe.data.labels import find_column
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.obsm import PREFIX
 from m1pipe.errors import InputError
@@ -129,7 +130,8 @@ def run_crossval(
     out = Path(out)
     _refuse_folder(out, force=force, finished=not report)
     problem = run.problem(config)
-    plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
+    label = None if run.label is None else find_column(problem.matrix.obs, run.label, "label")[0]
+    plan = make_plan(problem, label=label, paths={"x": run.x, "y": run.y})
     if only is not None and (*only, None) not in plan.shares:
         raise InputError(
             f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "

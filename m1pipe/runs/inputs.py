@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from m1pipe.data.hdf5 import split_address
 from m1pipe.errors import InputError
 from m1pipe.evaluation.representations import recorded_paths
 from m1pipe.runs.folder import RunFolder
@@ -33,7 +34,7 @@ def training_data(run: Path, data: PathLike | None, what_for: str, advice: str) 
     """
     known = ((RunFolder(run).read_provenance() or {}).get("inputs") or {}).get("data")
     paths = [Path(data)] if data is not None else recorded_paths(known or {}, run)
-    there = [path for path in paths if path.exists()]
+    there = [path for path in paths if split_address(path)[0].exists()]
     if not there:
         raise InputError(
             f"{run}: expected the training data, {what_for}; found no file "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
+from m1pipe.data.hdf5 import split_address
 from m1pipe.errors import InputError
 
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "h5py", "anndata", "safetensors")
@@ -85,7 +86,7 @@ def describe_input(
     InputError
         If the file cannot be read.
     """
-    path = Path(path)
+    path, part = split_address(path)
     try:
         with open(path, "rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -94,6 +95,7 @@ def describe_input(
         raise InputError(f"{path}: expected a readable file; {error.strerror}") from None
     return {
         "path": str(path.resolve()),
+        **({"part": part} if part else {}),
         **({} if folder is None else _relative(path.resolve(), Path(folder).resolve())),
         "size": stat.st_size,
         "modified_ns": stat.st_mtime_ns,
@@ -131,7 +133,9 @@ def same_input(known: Mapping[str, Any], path: str | os.PathLike[str]) -> bool:
 
     A file of the same path, size and time of change is taken for the same; any other is hashed.
     """
-    path = Path(path)
+    path, part = split_address(path)
+    if part != known.get("part", ""):
+        return False
     if path.exists():
         stat = path.stat()
         stamp = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)

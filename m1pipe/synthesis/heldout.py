@@ -17,7 +17,7 @@ from torch import Tensor
 
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.normal_scores import to_places
-from m1pipe.data.units import log2p1
+from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.laws import OF_COUNTS
@@ -105,7 +105,8 @@ def held_out_likelihood(
     for start, stop, X in aligned.blocks(ROWS):
         raw = matrix.take(np.arange(start, stop), aligned.match.columns) if counted else None
         told = None if codes is None else torch.from_numpy(codes[start:stop])
-        low, high = _intervals(encoder, X, raw)
+        totals = aligned.totals(np.arange(start, stop), raw)
+        low, high = _intervals(encoder, X, raw, totals)
         nats[start:stop] = _bound(encoder, X, told, (low, high), (draws, generator))
         if raw is None:
             above = (X > 0) if ends_at_zero(encoder) else np.ones(X.shape, dtype=bool)
@@ -114,7 +115,7 @@ def held_out_likelihood(
 
 
 def _intervals(
-    encoder: Encoder, X: np.ndarray, raw: np.ndarray | None
+    encoder: Encoder, X: np.ndarray, raw: np.ndarray | None, totals: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the interval that each value stands for, in units of the model or as counts."""
     if raw is None:
@@ -122,10 +123,13 @@ def _intervals(
         return (np.where(X <= 0, -np.inf, low), high) if ends_at_zero(encoder) else (low, high)
     if encoder.module.of_counts:
         return raw, raw
-    depth = (encoder.units.target_sum or 1) / raw.sum(axis=1, keepdims=True, dtype=np.float64)
+    if totals is None:
+        totals = raw.sum(axis=1, dtype=np.float64)
+    depth = (encoder.units.target_sum or 1) / totals[:, None]
     ends = [np.maximum(raw + half, 0) * depth for half in (-0.5, 0.5)]
     if encoder.units.is_log:
-        ends = [log2p1(end) for end in ends]
+        natural = encoder.units.name == LN
+        ends = [np.log1p(end) if natural else log2p1(end) for end in ends]
     return np.where(raw == 0, -np.inf, ends[0]), ends[1]
 
 

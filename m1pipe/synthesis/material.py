@@ -12,7 +12,8 @@ import pandas as pd
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.names import match_genes, require_coverage
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.units import Units, log2p1
+from m1pipe.data.unit_check import check_units
+from m1pipe.data.units import LN, Units, log2p1
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis.config import QualityConfig
 
@@ -110,6 +111,7 @@ def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig
 
 def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
     for role, matrix in sets.items():
+        check_units(matrix)
         if matrix.n_samples < FEWEST:
             raise InputError(
                 f"{role}: expected at least {FEWEST} samples; found {matrix.n_samples} in "
@@ -234,6 +236,10 @@ def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
     units : Units
         Of all of them.
     """
+    if units.name == LN:
+        for X in values.values():
+            X /= np.float32(np.log(2.0))
+        return Scale(f"log2(1 + x), from {units.name}", is_log=True)
     if units.is_log and units.name != "log_fold_change":
         return Scale(f"{units.name}, as stored", is_log=True)
     if not units.is_linear:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from m1pipe.data.units import Units
+from m1pipe.data.units import Units, to_linear
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
@@ -181,8 +181,7 @@ def totals(X: np.ndarray, units: Units) -> np.ndarray:
         found: np.ndarray = X.sum(axis=1, dtype=np.float64)
         return found
     if units.is_log and units.name != "log_fold_change":
-        linear: np.ndarray = (np.exp2(X.astype(np.float64)) - 1).sum(axis=1)
-        return linear
+        return np.asarray(to_linear(X.astype(np.float64), units).sum(axis=1))
     return np.empty(0)
 
 

@@ -105,7 +105,7 @@ def test_defaults_come_from_the_configuration(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--label", "nothing"], 1, "expected a column of x.h5ad: status, centre, alone"),
+        (["--label", "nothing"], 1, "label: expected a column of obs (status, centre, alone)"),
         (["--label", "alone"], 1, "expected at least two classes in 'alone'"),
         (["--label", "status", "--folds", "30"], 1, "lower --folds"),
         (["--label", "status", "--y", "y.h5ad"], 1, "expected one of --y, --label"),

@@ -187,7 +187,7 @@ def test_the_command_chooses(path: Path, tmp_path: Path, capsys: Any) -> None:
         (["--single-cell-below", "0"], "no sample is below 0"),
         (["--series", "GSE5", "--single-cell-below", "0.1"], "meets all that is asked of them"),
         (["--from", "dee2"], "human_gene.h5: expected dee2; found archs4"),
-        (["--genes-as-rows"], "--genes-as-rows and --obs-columns are for text; found HDF5"),
+        (["--genes-as-rows"], "--obs-columns and --var-columns are for text; found HDF5"),
     ],
 )
 def test_what_cannot_be_chosen(

@@ -208,8 +208,11 @@ def test_tpm_divides_by_length_first(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("ENSG00000000000\t7", "29 of 30 have none, such as 'ENSG00000000001'"),
-        ("\n".join(f"{g}\tlong" for g in GENES), "positive length; found 'long' for gene 'ENSG0"),
-        ("\n".join(f"{g}\t0" for g in GENES), "positive length; found '0'"),
+        (
+            "\n".join(f"{g}\tlong" for g in GENES),
+            "length of at least 1; found 'long' for gene 'ENSG0",
+        ),
+        ("\n".join(f"{g}\t0" for g in GENES), "length of at least 1; found '0'"),
     ],
 )
 def test_lengths_must_serve_every_gene(tmp_path: Path, line: str, reason: str) -> None:
@@ -343,7 +346,7 @@ def test_text_among_the_genes_is_named(tmp_path: Path) -> None:
     reason = r"line 2: .* found 'liver' in column 'tissue': name label columns with --obs-columns"
     with pytest.raises(InputError, match=reason):
         _convert(source, units="counts")
-    with pytest.raises(InputError, match="expected the label column 'tissues'"):
+    with pytest.raises(InputError, match="expected the column 'tissues'"):
         _convert(source, units="counts", obs_columns=("tissues",))
     with pytest.raises(InputError, match="expected a row of labels named 'tissues'"):
         _convert(
@@ -357,7 +360,7 @@ def test_text_among_the_genes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("frame", [COUNTS, LEVELS], ids=["counts", "levels"])
 def test_a_column_of_zeros_and_ones_is_doubted(tmp_path: Path, frame: pd.DataFrame) -> None:
     source = _write(frame.assign(case=LABELS["case"]), tmp_path / "m.tsv")
-    with pytest.warns(M1Warning, match=r"1 columns hold 0 and 1 only \(case\).*--obs-columns case"):
+    with pytest.warns(M1Warning, match=r"1 hold 0 and 1 only \(case\).*--obs-columns case"):
         _convert(source, units="intensity")
 
 

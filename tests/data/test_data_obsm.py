@@ -23,7 +23,7 @@ def marks() -> pd.DataFrame:
 
 @pytest.fixture
 def path(tmp_path: Path, marks: pd.DataFrame) -> Path:
-    X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+    X = np.random.default_rng(0).normal(5, 1, size=(60, 5)).astype(np.float32)
     data = anndata.AnnData(X, obs=pd.DataFrame(index=SAMPLES), uns={"units": "log2_tpm1"})
     data.var_names = list("abcde")
     data.obsm["terms"] = marks

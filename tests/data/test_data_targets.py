@@ -113,14 +113,14 @@ def test_whole_numbers_are_classes_in_their_own_order(
 @pytest.mark.parametrize("ages", [np.arange(30) / 2, np.arange(30)])
 def test_numbers_that_are_no_codes_are_a_level(ages: np.ndarray) -> None:
     x = make_matrix([f"s{i}" for i in range(30)], age=ages)
-    _, targets, _ = load_targets(x, label="age")
+    _, targets, _ = load_targets(x, label="age:level")
     assert (targets.kind, targets.names, targets.values.shape) == ("regression", ("age",), (30, 1))
     np.testing.assert_array_equal(targets.values[:, 0], ages)
 
 
 def test_labels_that_cannot_be_used_are_refused() -> None:
     x = make_matrix(["a", "b"], status=["x", "x"], empty=["", None], batch=[1, 2])
-    with pytest.raises(InputError, match="status, empty, batch; found 'tissue'"):
+    with pytest.raises(InputError, match=r"status, empty, batch\); found 'tissue'"):
         load_targets(x, label="tissue")
     with pytest.raises(InputError, match="at least two classes in 'status'; found only 'x'"):
         load_targets(x, label="status")

@@ -30,6 +30,7 @@ def labelled(expression: Callable[..., anndata.AnnData]) -> anndata.AnnData:
     offsets = 3 * np.random.default_rng(5).normal(size=(3, data.n_vars))
     data.X = data.X + offsets[np.unique(kinds, return_inverse=True)[1]].astype(np.float32)
     data.obs["kind"] = kinds
+    data.uns = {"units": "log2_intensity"}  # samples sum to nothing in particular now
     return data
 
 

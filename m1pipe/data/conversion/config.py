@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from m1pipe.data.conversion.prepare import ZeroTotal
 from m1pipe.data.conversion.steps import Normalize
+from m1pipe.data.sources.numbers import Notation
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 
@@ -21,10 +22,15 @@ Format = Literal[
     "dee2_study",
     "10x",
     "10x_h5",
+    "zarr",
+    "salmon",
+    "kallisto",
+    "rsem",
 ]
 Missing = Literal["error", "keep"]
 Duplicates = Literal["error", "sum"]
 Quality = Literal["pass", "warn"]
+Decimal = Literal[".", ","]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,13 @@ class ConvertConfig:
         Table of gene annotations, joined by gene name; a column `gene` becomes `gene_id`.
     obs_columns : tuple of str
         Labels that sit among the genes.
-    zero_total : "error", "drop" or "keep"
-        What is done, when normalising, with samples whose total is 0.
+    var_columns : tuple of str
+        What describes genes among the samples of a text, beside what is known by its name.
+    decimal, thousands : str
+        How numbers of a text are written: what stands before fractions, and between thousands.
+    zero_total : "error", "drop", "keep" or None
+        What is done with samples whose total is 0. None: an error where they are normalised, and
+        nothing elsewhere.
     missing : "error" or "keep"
         What is done with missing values.
     where : str or None
@@ -79,6 +90,8 @@ class ConvertConfig:
         Transcripts of a study of DEE2 instead of its genes.
     gene_names : str or None
         Column of the genes' annotations to name them by.
+    tx2gene : str or None
+        Table of transcripts and their genes, for a folder of salmon, kallisto or RSEM.
     aliases : str or None
         Table of other names of genes: alias, name.
     duplicates : "error" or "sum"
@@ -96,7 +109,10 @@ class ConvertConfig:
     labels: str | None = None
     var: str | None = None
     obs_columns: tuple[str, ...] = ()
-    zero_total: ZeroTotal = "error"
+    var_columns: tuple[str, ...] = ()
+    decimal: Decimal = "."
+    thousands: str = ""
+    zero_total: ZeroTotal | None = None
     missing: Missing = "error"
     where: str | None = None
     series: tuple[str, ...] = ()
@@ -107,14 +123,21 @@ class ConvertConfig:
     quality: str | None = None
     isoforms: bool = False
     gene_names: str | None = None
+    tx2gene: str | None = None
     aliases: str | None = None
     duplicates: Duplicates = "error"
+
+    @property
+    def notation(self) -> Notation:
+        """How numbers of a text are written."""
+        return Notation(self.decimal, self.thousands)
 
     def __post_init__(self) -> None:
         choices: dict[str, tuple[Any, Any]] = {
             "from": (self.format, Format),
             "normalize": (self.normalize or "total", Normalize),
-            "zero-total": (self.zero_total, ZeroTotal),
+            "zero-total": (self.zero_total or "error", ZeroTotal),
+            "decimal": (self.decimal, Decimal),
             "missing": (self.missing, Missing),
             "qc": (self.qc or "pass", Quality),
             "duplicates": (self.duplicates, Duplicates),
@@ -127,6 +150,10 @@ class ConvertConfig:
             raise InputError("--normalize tpm and --lengths need each other; one was given alone")
         if self.quality is not None and self.qc is None:
             raise InputError("quality: it serves --qc pass or --qc warn; neither was given")
+        if self.thousands and (len(self.thousands) > 1 or self.thousands in f"{self.decimal}-+"):
+            raise InputError(
+                f"thousands: expected one character that is no decimal; found {self.thousands!r}"
+            )
         if not 0 < self.target_sum < float("inf"):
             raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
         Units(self.units or "unknown")
@@ -145,6 +172,8 @@ class ConvertSummary:
         Samples left out because their total is 0.
     n_source : int
         Samples in the source; 0 where all were wanted.
+    beside : ConvertSummary or None
+        Of the sums by gene, where the source holds transcripts.
     n_labelled, n_annotated : int or None
         Samples and genes that the tables of labels knew; None where there was no table.
     """
@@ -157,6 +186,7 @@ class ConvertSummary:
     n_labelled: int | None = None
     n_annotated: int | None = None
     n_source: int = 0
+    beside: "ConvertSummary | None" = None
 
     def __str__(self) -> str:
         words = [f"{self.path}: {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}"]
@@ -168,4 +198,4 @@ class ConvertSummary:
             words.append(f"annotations for {self.n_annotated:,} genes")
         if self.dropped:
             words.append(f"{len(self.dropped):,} dropped (total 0)")
-        return ", ".join(words)
+        return ", ".join(words) + ("" if self.beside is None else f"\n{self.beside}")

@@ -1,10 +1,11 @@
 """Turning a source into h5ad: read once, check, floor, normalise, log, label, write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,13 @@ from m1pipe.data.conversion.prepare import (
     check_values,
     gtex_columns,
     kept_samples,
+    leave_out,
     target_sum,
     with_totals,
 )
 from m1pipe.data.conversion.steps import Steps, apply_steps, screen
+from m1pipe.data.hdf5 import split_address
+from m1pipe.data.sources.quant import Quantifier, read_quants, sums_by_gene
 from m1pipe.data.sources.tables import read_lengths, read_table
 from m1pipe.data.spool import Loaded
 from m1pipe.data.survey import Block, survey
@@ -66,35 +70,89 @@ def convert(
         table of labels does not fit, or the disk is full.
     """
     source, dest = Path(source), refuse_existing(dest, force=force)
-    if dest.exists() and source.exists() and dest.samefile(source):
+    file = split_address(source)[0]
+    if dest.exists() and file.exists() and dest.samefile(file):
         raise InputError(f"{dest}: source and destination are the same file")
-    labels, annotations = (
-        None if path is None else read_table(Path(path)) for path in (config.labels, config.var)
-    )
-    runs = None if config.runs is None else read_table(Path(config.runs))
+    kind = find_format(source, config)
+    if kind in get_args(Quantifier):
+        return _convert_quants(source, dest, config, cast(Quantifier, kind), force=force)
+    if config.tx2gene is not None:
+        raise InputError(f"{source}: --tx2gene is for salmon, kallisto and RSEM; found {kind}")
     if config.units is not None:
         _plan(Units(config.units), config)  # steps that make no sense are refused before reading
     with ExitStack() as stack:
         data, units = load_source(source, dest, config, stack)
-        n_source = len(data.obs)
-        obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
-        data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
-        data = _chosen(data, units, config, runs, str(source))
-        var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes")
-        data = name_genes(replace(data, var=var), units, config, str(source))
-        steps = _plan(units, config, data.var.index)
-        found = survey(_screened(data, steps, source), *data.shape)
-        mixed = find_format(source, config) == "text"
-        check_values(found, steps, data.var.index, where=str(source), may_hold_labels=mixed)
-        steps = replace(steps, target_sum=target_sum(found, steps))
-        kept = kept_samples(found, steps, data.obs.index, config.zero_total, where=str(source))
-        obs = with_totals(data.obs, found, steps).loc[kept]
-        dropped = tuple(data.obs.index[~kept])
-        uns = {"m1pipe": _record(source, steps, dropped)}
-        with MatrixWriter(
-            dest, obs=obs, var=data.var, units=steps.result, force=force, uns=uns
-        ) as writer:
-            _write(writer, _screened(data, steps, source), steps, kept, found.totals)
+        return _convert_loaded(data, units, source, dest, config, force=force)
+
+
+def _convert_quants(
+    source: Path, dest: Path, config: ConvertConfig, kind: Quantifier, *, force: bool
+) -> ConvertSummary:
+    """Transcripts of a quantifier's folder to `dest`, and their sums by gene beside it."""
+    beside = dest.with_name(f"{dest.stem}.genes{dest.suffix}")
+    refuse_existing(beside, force=force)
+    found = read_quants(source, kind, config.tx2gene)
+    summaries = []
+    genes = sums_by_gene(found)
+    for part, path in ((found, dest), (genes, beside)):
+        if part is None:
+            continue
+        counted = config.units == "counts"
+        X, units = (part.counts, Units("counts")) if counted else (part.tpm, Units("tpm"))
+        obs = pd.DataFrame(index=pd.Index(part.samples, dtype=object))
+        data = Loaded(obs, part.var, partial(_whole, X))
+        layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
+        summaries.append(
+            _convert_loaded(data, units, source, path, config, force=force, layers=layers)
+        )
+    return replace(summaries[0], beside=summaries[1]) if genes is not None else summaries[0]
+
+
+def _whole(X: np.ndarray) -> Iterator[Block]:
+    yield 0, len(X), X
+
+
+def _convert_loaded(
+    data: Loaded,
+    units: Units,
+    source: Path,
+    dest: Path,
+    config: ConvertConfig,
+    *,
+    force: bool,
+    layers: Mapping[str, np.ndarray] | None = None,
+) -> ConvertSummary:
+    """Choose, annotate, check, take the steps and write; `layers` of all samples and genes."""
+    labels, annotations = (
+        None if path is None else read_table(Path(path)) for path in (config.labels, config.var)
+    )
+    runs = None if config.runs is None else read_table(Path(config.runs))
+    all_samples, all_genes = data.obs.index, data.var.index
+    data = leave_out(data, str(source))
+    n_source = len(data.obs)
+    obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
+    data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
+    data = _chosen(data, units, config, runs, str(source))
+    var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes", genes=True)
+    data = name_genes(replace(data, var=var), units, config, str(source))
+    steps = _plan(units, config, data.var.index)
+    found = survey(_screened(data, steps, source), *data.shape)
+    mixed = find_format(source, config) == "text"
+    check_values(found, steps, data.var.index, where=str(source), may_hold_labels=mixed)
+    steps = replace(steps, target_sum=target_sum(found, steps))
+    kept = kept_samples(found, steps, data.obs.index, config.zero_total, where=str(source))
+    obs = with_totals(data.obs, found, steps).loc[kept]
+    dropped = tuple(data.obs.index[~kept])
+    uns = {"m1pipe": _record(source, steps, dropped)}
+    if layers is not None and len(data.var) == len(all_genes):
+        rows = all_samples.get_indexer(obs.index)
+        layers = {name: values[rows] for name, values in layers.items()}
+    else:
+        layers = None
+    with MatrixWriter(
+        dest, obs=obs, var=data.var, units=steps.result, force=force, uns=uns, layers=layers
+    ) as writer:
+        _write(writer, _screened(data, steps, source), steps, kept, found.totals)
     return ConvertSummary(
         path=dest,
         n_samples=len(obs),

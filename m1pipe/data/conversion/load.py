@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from m1pipe.data.conversion.pooling import (
     sum_genes,
     sum_samples,
 )
+from m1pipe.data.hdf5 import split_address
+from m1pipe.data.kinds import is_zarr, named_kind
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.names import resolve_aliases
 from m1pipe.data.sources.dee2 import (
@@ -39,26 +41,41 @@ from m1pipe.data.sources.dee2_study import is_study_folder, load_study, unpacked
 from m1pipe.data.sources.gct import looks_like_gct
 from m1pipe.data.sources.lines import open_lines
 from m1pipe.data.sources.mtx import load_folder
+from m1pipe.data.sources.quant import Quantifier, quantifier_of
 from m1pipe.data.sources.tables import read_aliases
+from m1pipe.data.sources.zarr_store import read_zarr
 from m1pipe.data.spool import Loaded, choose, load_gct, load_genes, load_matrix, load_text
-from m1pipe.data.units import Units
+from m1pipe.data.unit_check import check_units
+from m1pipe.data.unit_signs import inferred_sum
+from m1pipe.data.units import LN, Units
 from m1pipe.errors import InputError, M1Warning
 
 _HDF5_MAGIC = b"\x89HDF"
 _ZIP_MAGIC = b"PK\x03\x04"
-_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x")
+_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x", "zarr", *get_args(Quantifier))
 
 
 def find_format(source: Path, config: ConvertConfig) -> str:
     """Format of a source, as told or by its content; "hdf5" for any layout of HDF5."""
+    source, part = split_address(source)
+    if part:
+        return "zarr" if source.is_dir() else "hdf5"
     if config.format != "auto":
         return config.format if config.format in _TEXTS else "hdf5"
+    if source.is_dir() and is_zarr(source):
+        return "zarr"
+    quantifier = quantifier_of(source) if source.is_dir() else None
+    if quantifier is not None:
+        return quantifier
     if source.is_dir():
         return "dee2_study" if is_study_folder(source) else "10x"
     if not source.is_file():
         return "text"
     with open(source, "rb") as handle:
-        magic = handle.read(4)
+        start = handle.read(4096)
+    if "Excel" in (kind := named_kind(start)):
+        raise InputError(f"{source}: expected a table or HDF5; found {kind}")
+    magic = start[:4]
     if magic in (_HDF5_MAGIC, _ZIP_MAGIC):
         return "hdf5" if magic == _HDF5_MAGIC else "dee2_study"
     with open_lines(source) as lines:
@@ -92,11 +109,17 @@ def load_source(
     told = Units(config.units or "unknown")
     kind = find_format(source, config)
     keep_missing = config.missing == "keep"
-    if kind != "text" and (config.genes_as_rows or config.obs_columns):
+    if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
         found = "HDF5" if kind == "hdf5" else kind
-        raise InputError(f"{source}: --genes-as-rows and --obs-columns are for text; found {found}")
+        raise InputError(
+            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
+            f"{found}"
+        )
     if kind != "dee2_study" and config.isoforms:
         raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
+    if kind == "zarr":
+        matrix = open_matrix(read_zarr(source))
+        return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
     if kind == "hdf5":
         matrix = stack.enter_context(open_matrix(source))
         if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
@@ -116,15 +139,20 @@ def load_source(
         return load_long(source, spool), _counts(told)
     repeats = config.duplicates == "sum"
     if kind == "gct":
-        return load_gct(source, spool, keep_missing=keep_missing, repeats=repeats), told
+        options = {"keep_missing": keep_missing, "repeats": repeats}
+        return load_gct(source, spool, **options, notation=config.notation), told
     loaded = load_text(
         source,
         spool,
         genes_as_rows=config.genes_as_rows,
         label_names=config.obs_columns,
+        describing=config.var_columns,
+        notation=config.notation,
         keep_missing=keep_missing,
         repeats=repeats,
     )
+    if told.name == LN:
+        told = inferred_sum(told, next(iter(loaded.blocks()))[2])
     return loaded, told
 
 
@@ -259,7 +287,10 @@ def _counts(told: Units) -> Units:
 
 def _told_units(matrix: Matrix, told: Units) -> Units:
     if told.name == "unknown":
+        check_units(matrix)
         return matrix.units
+    if matrix.n_samples and matrix.n_genes:
+        told = inferred_sum(told, matrix.some_rows())
     if matrix.units.name not in ("unknown", told.name):
         message = f"{matrix.path}: says its units are {matrix.units}; taken as {told} as asked"
         warnings.warn(message, M1Warning, stacklevel=2)

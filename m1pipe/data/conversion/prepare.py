@@ -1,17 +1,27 @@
 """What `convert` decides once the values are known: target, samples left out, labels, doubts."""
 
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from m1pipe.data.conversion.steps import Steps
+from m1pipe.data.sources.header import (
+    describing_columns,
+    named_like_annotations,
+    no_genes,
+    sums_of_others,
+    unlike_others,
+)
 from m1pipe.data.sources.tables import join_labels
+from m1pipe.data.spool import Loaded, choose, choose_genes
 from m1pipe.data.survey import Survey, binary_genes
 from m1pipe.data.units import MILLION
 from m1pipe.errors import InputError, M1Warning
 
+_NAMED = 6
 _GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
 ZeroTotal = Literal["error", "drop", "keep"]
 
@@ -40,18 +50,50 @@ def check_values(
     if found.n_infinite:
         raise InputError(f"{where}: expected finite values; found {found.n_infinite:,} infinite")
     doubts = []
-    suspects = genes[binary_genes(found)] if may_hold_labels else genes[:0]
-    if len(suspects):
-        doubts.append(
-            f"{len(suspects):,} columns hold 0 and 1 only ({', '.join(suspects[:3])}): if they are "
-            f"labels take them out of the genes, --obs-columns {','.join(suspects[:3])}"
-        )
+    if may_hold_labels:
+        doubts += _label_doubts(found, genes)
     if steps.units.is_counts and not found.whole:
         doubts.append("units are counts, but not all values are whole numbers")
     if steps.result.name == "unknown":
         doubts.append("the units are not known: say them by --units")
     for doubt in doubts:
         warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=2)
+
+
+def _described(data: Loaded, where: str) -> Loaded:
+    """Rows that describe genes among samples, such as Length, moved to `var`."""
+    names = [str(name) for name in data.obs.index]
+    known = describing_columns(names, [])
+    if not known:
+        return data
+    mask = data.obs.index.isin(known)
+    values = np.concatenate([X for _, _, X in choose(data, mask).blocks()])
+    var = data.var.assign(**dict(zip(np.array(names)[mask], values, strict=True)))
+    text = f"{where}: rows that describe genes, not samples: {', '.join(known)} (kept in var)"
+    warnings.warn(text, M1Warning, stacklevel=4)
+    return choose(replace(data, var=var), ~mask)
+
+
+def _label_doubts(found: Survey, genes: pd.Index) -> list[str]:
+    """Columns among the genes that may be labels: by their names or their values."""
+    names = [str(name) for name in genes]
+    binary = np.isin(np.arange(len(names)), binary_genes(found))
+    named = named_like_annotations(names) | unlike_others(names)
+    unlike = np.isin(np.arange(len(names)), found.unlike)
+    ways = {"hold 0 and 1 only": binary, "are named unlike genes": named}
+    ways["hold values unlike the others'"] = unlike
+    said = [
+        f"{mask.sum():,} {way} ({', '.join(genes[mask][:_NAMED])})"
+        for way, mask in ways.items()
+        if mask.any()
+    ]
+    if not said:
+        return []
+    columns = ",".join(genes[binary | named | unlike][:_NAMED])
+    return [
+        f"of the columns {'; '.join(said)}: if they are labels take them out of the genes, "
+        f"--obs-columns {columns}"
+    ]
 
 
 def target_sum(found: Survey, steps: Steps) -> float | None:
@@ -63,7 +105,7 @@ def target_sum(found: Survey, steps: Steps) -> float | None:
 
 
 def kept_samples(
-    found: Survey, steps: Steps, samples: pd.Index, zero_total: ZeroTotal, *, where: str
+    found: Survey, steps: Steps, samples: pd.Index, zero_total: ZeroTotal | None, *, where: str
 ) -> np.ndarray:
     """Which samples are written: all, but for those with a total of 0 that are to be dropped.
 
@@ -72,7 +114,8 @@ def kept_samples(
     found : Survey
     steps : Steps
     samples : Index, length n_samples
-    zero_total : "error", "drop" or "keep"
+    zero_total : "error", "drop", "keep" or None
+        None: an error where samples are normalised.
     where : str
         The source, for messages.
 
@@ -87,14 +130,18 @@ def kept_samples(
     """
     zero = found.totals <= 0
     everyone = np.ones(len(zero), dtype=bool)
-    if steps.normalize is None or not zero.any():
+    if zero_total is None:
+        zero_total = "keep" if steps.normalize is None else "error"
+        if steps.normalize is None:
+            return everyone
+    if not zero.any():
         return everyone
     names = ", ".join(map(repr, samples[zero][:3]))
     what = f"{where}: {zero.sum():,} of {len(zero):,} samples have a total of 0 ({names})"
     if zero_total == "error" or zero.all():
         raise InputError(
-            f"{what} and cannot be normalised: --zero-total drop leaves them out, keep leaves "
-            "them at 0"
+            f"{what}{' and cannot be normalised' if steps.normalize else ''}: --zero-total drop "
+            "leaves them out, keep leaves them at 0"
         )
     done = "dropped" if zero_total == "drop" else "kept at 0"
     warnings.warn(f"{what}: {done}", M1Warning, stacklevel=2)
@@ -102,7 +149,7 @@ def kept_samples(
 
 
 def annotate(
-    frame: pd.DataFrame, table: pd.DataFrame | None, what: str
+    frame: pd.DataFrame, table: pd.DataFrame | None, what: str, *, genes: bool = False
 ) -> tuple[pd.DataFrame, int | None]:
     """Join a table where there is one; its column `gene` becomes `gene_id`.
 
@@ -112,6 +159,8 @@ def annotate(
     table : DataFrame, shape (m, b), or None
     what : str
         Named in messages.
+    genes : bool
+        Rows are genes.
 
     Returns
     -------
@@ -121,9 +170,37 @@ def annotate(
     """
     if table is None:
         return frame, None
-    if "gene_id" not in table.columns:
+    if genes and "gene_id" not in table.columns:
         table = table.rename(columns={"gene": "gene_id"})
-    return join_labels(frame, table, what)
+    return join_labels(frame, table, what, genes=genes)
+
+
+def leave_out(data: Loaded, where: str) -> Loaded:
+    """A source without what is no gene or sample, named on the way: counters, totals.
+
+    Parameters
+    ----------
+    data : Loaded
+    where : str
+        The source, for the warning.
+
+    Warns
+    -----
+    M1Warning
+        Naming what was left out.
+    """
+    genes = no_genes([str(name) for name in data.var.index])
+    samples = sums_of_others([str(name) for name in data.obs.index])
+    for what, index, odd in (("gene", data.var.index, genes), ("sample", data.obs.index, samples)):
+        if odd.any() and not odd.all():
+            names = ", ".join(map(str, index[odd][:6]))
+            text = f"{where}: left out, being no {what}s: {names}{', ...' * int(odd.sum() > 6)}"
+            warnings.warn(text, M1Warning, stacklevel=3)
+    data = _described(data, where)
+    samples = sums_of_others([str(name) for name in data.obs.index])
+    if genes.any() and not genes.all():
+        data = choose_genes(data, ~genes)
+    return choose(data, ~samples) if samples.any() and not samples.all() else data
 
 
 def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:

@@ -5,10 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from m1pipe.data.units import MILLION, Units, log2p1, log_units, scale_rows
+from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
 from m1pipe.errors import InputError
 
 Normalize = Literal["total", "median", "tpm"]
+_MOSTLY_SIGNED = 0.2
 NON_NEGATIVE = ("counts", "cpm", "tpm", "normalized")
 
 
@@ -62,7 +63,8 @@ class Steps:
         if self.normalize is not None:
             words.append(f"normalize {self.normalize} to {self.target_sum:.10g}")
         if self.log:
-            words.append("log2(1 + x)")
+            natural = self.units.name == LN
+            words.append("ln(1 + x) to log2(1 + x)" if natural else "log2(1 + x)")
         return words
 
     def _normalized(self) -> Units:
@@ -108,7 +110,7 @@ def screen(
         row, column = np.argwhere(X < 0)[0]
         raise InputError(
             f"{where}: expected values of at least 0 for {reason}; found {X[row, column]:g} in "
-            f"sample {samples[row]!r}, gene {genes[column]!r}: intensities are raised by --floor"
+            f"sample {samples[row]!r}, gene {genes[column]!r}: {_why_negative(X, steps)}"
         )
     return X
 
@@ -134,7 +136,21 @@ def apply_steps(X: np.ndarray, steps: Steps, totals: np.ndarray) -> np.ndarray:
     if steps.normalize is not None:
         assert steps.target_sum is not None
         X = scale_rows(X, totals, steps.target_sum)
+    if steps.log and steps.units.name == LN:
+        return convert_units(X, steps.units, steps.result)
     return log2p1(X) if steps.log else np.asarray(X, dtype=np.float32)
+
+
+def _why_negative(X: np.ndarray, steps: Steps) -> str:
+    """What negative values likely are, and the way out."""
+    if steps.units.name == "intensity":
+        return "intensities are raised by --floor"
+    if np.mean(X < 0) > _MOSTLY_SIGNED:
+        return (
+            "so many negative values are z-scores or ratios: convert the values before they were "
+            "scaled (FILE#raw or FILE#layers/KEY of an h5ad), or say --units zscore and no steps"
+        )
+    return "correct the value, or the units; background below 0 is raised by --floor"
 
 
 def _no_negatives(steps: Steps) -> str:

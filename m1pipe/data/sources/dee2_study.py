@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pandas as pd
 
+from m1pipe.data.labels import label_column
 from m1pipe.data.sources.dee2 import QUALITY, quality_column
-from m1pipe.data.sources.tables import label_column
 from m1pipe.data.spool import Loaded, load_text
 from m1pipe.errors import InputError
 

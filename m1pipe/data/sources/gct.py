@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from m1pipe.data.sources.lines import TextReader, open_chunks
+from m1pipe.data.sources.lines import BOM, TextReader, open_chunks
+from m1pipe.data.sources.numbers import PLAIN, Notation
 from m1pipe.data.sources.text import TextTable
 from m1pipe.errors import InputError
 
 _VERSIONS = {b"#1.2": 2, b"#1.3": 4}
 _TRANSCRIPTS = b"transcript_id\tgene_id\t"
+_NUMBERED = b"id\tname\t"
 _COLUMNS = {"description": "symbol", "Description": "symbol"}
 
 
@@ -38,11 +40,12 @@ class Gct:
 
 def looks_like_gct(first_line: bytes) -> bool:
     """Whether a text begins as GCT, or as GTEx's transcripts without the lines above the header."""
+    first_line = first_line.removeprefix(BOM)
     return first_line.rstrip() in _VERSIONS or first_line.startswith(_TRANSCRIPTS)
 
 
 @contextmanager
-def open_gct(path: Path) -> Iterator[Gct]:
+def open_gct(path: Path, notation: Notation = PLAIN) -> Iterator[Gct]:
     """Open a GCT file, compressed or not, and read what stands above its rows.
 
     Raises
@@ -52,10 +55,10 @@ def open_gct(path: Path) -> Iterator[Gct]:
     """
     with open_chunks(path) as chunks:
         reader = TextReader(chunks)
-        first = reader.line() or b""
+        first = (reader.line() or b"").removeprefix(BOM)
         if first.startswith(_TRANSCRIPTS):
-            reader.back(first)
-            yield Gct(TextTable(path, reader), ["gene_id"], None, {})
+            reader.back([first])
+            yield Gct(TextTable(path, reader, notation=notation), ["gene_id"], None, {})
             return
         n_dimensions = _VERSIONS.get(first.rstrip())
         if n_dimensions is None:
@@ -63,7 +66,8 @@ def open_gct(path: Path) -> Iterator[Gct]:
                 f"{path}: line 1: expected #1.2 or #1.3 as GCT has; found "
                 f"{first[:20].decode('latin-1')!r}"
             )
-        yield _below(path, reader, _dimensions(reader.line() or b"", n_dimensions, path))
+        dimensions = _dimensions(reader.line() or b"", n_dimensions, path)
+        yield _below(path, reader, dimensions, notation)
 
 
 def annotation_name(column: str) -> str:
@@ -80,11 +84,12 @@ def check_n_rows(gct: Gct, n_rows: int) -> None:
         )
 
 
-def _below(path: Path, reader: TextReader, dimensions: list[int]) -> Gct:
+def _below(path: Path, reader: TextReader, dimensions: list[int], notation: Notation) -> Gct:
     """What stands below the line of dimensions."""
     n_genes, n_samples, n_columns, n_rows = dimensions
     header = reader.line() or b""
-    n_fields = len(header.split(b"\t"))
+    numbered = header.lower().startswith(_NUMBERED)  # as GTEx has it by tissue
+    n_fields = len(header.split(b"\t")) - numbered
     if n_fields != 1 + n_columns + n_samples:
         raise InputError(
             f"{path}: line 2: says {n_samples} samples and {n_columns} columns of annotations; "
@@ -93,14 +98,16 @@ def _below(path: Path, reader: TextReader, dimensions: list[int]) -> Gct:
     labels = {}
     for number in range(4, 4 + n_rows):
         fields = (reader.line() or b"").decode("utf-8", "replace").split("\t")
-        if len(fields) != n_fields:
+        if len(fields) != n_fields + numbered:
             raise InputError(
                 f"{path}: line {number}: expected {n_fields} fields as in the header; found "
                 f"{len(fields)}"
             )
-        labels[fields[0]] = fields[1 + n_columns :]
-    reader.back(header)
-    table = TextTable(path, reader, header_line=3, skipped=n_rows)
+        labels[fields[0]] = fields[1 + numbered + n_columns :]
+    reader.back([header])
+    table = TextTable(
+        path, reader, header_line=3, skipped=n_rows, notation=notation, numbering=("id",)
+    )
     return Gct(table, table.columns[:n_columns], n_genes, labels)
 
 

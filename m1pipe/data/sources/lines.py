@@ -5,13 +5,14 @@ import gzip
 import queue
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from m1pipe.console import progress
+from m1pipe.data.kinds import named_kind
 from m1pipe.errors import InputError
 
 GzipReader: Callable[..., Any]
@@ -26,6 +27,7 @@ except ImportError:
 _READ_BYTES = 2**20
 _N_AHEAD = 4
 _HDF5_MAGIC = b"\x89HDF"
+BOM = b"\xef\xbb\xbf"  # that Windows programs put before UTF-8
 
 
 @contextmanager
@@ -92,9 +94,18 @@ class TextReader:
         self._at = 0
         return held or next(self._pieces, None)
 
-    def back(self, line: bytes) -> None:
-        """Put a line back, so that it is the next."""
-        self._held, self._at = line + b"\n" + self._held[self._at :], 0
+    def back(self, lines: Sequence[bytes]) -> None:
+        """Put lines back, so that they are the next."""
+        before = b"".join(line + b"\n" for line in lines)
+        self._held, self._at = before + self._held[self._at :], 0
+
+    def ahead(self, n: int) -> list[bytes]:
+        """The next lines, n at most, which stay the next."""
+        found: list[bytes] = []
+        while len(found) < n and (line := self.line()) is not None:
+            found.append(line)
+        self.back(found)
+        return found
 
 
 def whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -175,6 +186,9 @@ def _chunks(stream: BinaryIO, path: Path, tick: Callable[[], object]) -> Iterato
             ) from None
         except (OSError, zlib.error, FastZlibError, ValueError) as error:
             raise InputError(f"{path}: could not be read: {error}") from None
+        kind = named_kind(chunk[:4096]) if first else ""
+        if kind:
+            raise InputError(f"{path}: expected delimited text; found {kind}")
         if first and (chunk.startswith(_HDF5_MAGIC) or b"\0" in chunk[:4096]):
             raise InputError(f"{path}: expected delimited text; found a binary file")
         if not chunk:

@@ -7,11 +7,16 @@ float64 that is nearest to the text (Clinger 1990, "How to read floating point n
 the exact case). Tokens of another kind are left to the caller.
 """
 
+import re
+from dataclasses import dataclass
+
 import numpy as np
 
 # What must be readable before the first token, since words are loaded by their last character.
 PADDING = 16
-MISSING = frozenset({"", "NA", "NaN", "nan", "N/A", "NULL", "null"})
+MISSING = frozenset(
+    {"", "NA", "NaN", "nan", "NAN", "N/A", "n/a", "na", "NULL", "null", "#N/A", "<NA>", "#NA"}
+)
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _STEP = 2**14
 _U = np.uint64
@@ -55,6 +60,55 @@ def parse_decimals(
         values[part], strange = _parse(text, words, starts[part], ends[part], signed=signed)
         odd.append(np.flatnonzero(strange) + first)
     return values, np.concatenate(odd) if odd else np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How numbers are written.
+
+    Attributes
+    ----------
+    decimal : str
+        Stands before the fraction.
+    thousands : str
+        Parts thousands; empty where nothing does.
+    """
+
+    decimal: str = "."
+    thousands: str = ""
+
+    def number(self, field: str) -> float | None:
+        """A finite float32, NaN for a missing one, None for anything else."""
+        if self.thousands:
+            whole = field.strip().split(self.decimal)[0]
+            if self.thousands in whole and not re.fullmatch(
+                rf"[+-]?\d{{1,3}}({re.escape(self.thousands)}\d{{3}})+", whole
+            ):
+                return None
+            field = field.replace(self.thousands, "")
+        if self.decimal != ".":
+            if "." in field:
+                return None
+            field = field.replace(self.decimal, ".")
+        return one_number(field)
+
+    def fault(self, field: str, delimiter: str) -> str:
+        """What is likely the matter with text that is no number; empty where nobody knows."""
+        field = field.strip()
+        if self.decimal == "," and "." in field:
+            return "a point, where commas are decimal: --thousands . where it parts thousands"
+        groups = re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", field)
+        if groups and delimiter != ";":
+            return "thousands: --thousands , reads them (--decimal , where the comma is decimal)"
+        if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", field):
+            return "decimal commas: --decimal , reads them"
+        if re.fullmatch(r"[+-]?\d{1,3}([.,' \u00a0\u202f]\d{3})+([.,]\d+)?", field):
+            mark = next(c for c in field if not c.isdigit() and c not in "+-")
+            return f"thousands: --thousands '{mark}' reads them (and --decimal , where it is one)"
+        return ""
+
+
+PLAIN = Notation()
 
 
 def one_number(field: str) -> float | None:

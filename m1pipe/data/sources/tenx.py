@@ -73,9 +73,14 @@ def _features(group: h5py.Group, path: Path) -> tuple[np.ndarray, np.ndarray, np
     """Ids and names of the features, and which of them are genes."""
     if "features" not in group:
         ids = read_names(group["genes"])
-        return ids, read_names(group["gene_names"]), np.arange(len(ids))
+        names = read_names(group["gene_names"]) if "gene_names" in group else ids
+        return ids, names, np.arange(len(ids))
     features = group["features"]
-    ids, names = (read_names(features[key]) for key in ("id", "name"))
+    key = "id" if "id" in features else "name"
+    ids = read_names(features[key])
+    names = read_names(features["name"]) if "name" in features else ids
+    if "feature_type" not in features:
+        return ids, names, np.arange(len(ids))
     kept = gene_rows(read_names(features["feature_type"]), f"{path}: {group.name}/features")
     return ids, names, kept
 

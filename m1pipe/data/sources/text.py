@@ -1,6 +1,5 @@
 """Streaming reader of delimited text: a header, rows of text, blocks of numbers."""
 
-import csv
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m1pipe.data.sources.header import ROWS_AHEAD, decode, read_header, skip_comments, split
 from m1pipe.data.sources.lines import TextReader, open_chunks
-from m1pipe.data.sources.numbers import one_number
+from m1pipe.data.sources.numbers import PLAIN, Notation
 from m1pipe.data.sources.pieces import Piece, compiled_scan, parse_piece
 from m1pipe.errors import InputError
 
 # From here on compiled code and threads make up for their start.
 _LARGE_BYTES = 2**26
 _MOST_THREADS = 4
+_INSIDE = "\x1f"  # stands for a delimiter between quotes
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,32 @@ class TextTable:
     path : Path
         For messages.
     reader : TextReader
-        Its next line is the header.
+        Its next line is the header, or a comment above it.
     header_line : int
-        Line number of the header.
+        Line number of that line.
     skipped : int
         Lines between the header and the first row that were taken out.
     repeats : bool
         Column names may come more than once.
+    notation : Notation
+        How numbers are written.
+    numbering : sequence of str
+        Names of a first column that only counts the rows.
 
     Attributes
     ----------
     path : Path
     delimiter : str
+    corner : str
+        What stands above the names of the rows.
     columns : list of str
-        Names of the columns after the first, which names the rows.
+        Names of the columns, without the one that names the rows.
+    first_rows : list of list of str
+        Fields of these columns in the first rows.
     labels : dict of str to list of str
         Rows of labels that `blocks` has met.
+    advice : str
+        What is said of text among the numbers.
     """
 
     def __init__(
@@ -86,25 +97,29 @@ class TextTable:
         header_line: int = 1,
         skipped: int = 0,
         repeats: bool = False,
+        notation: Notation = PLAIN,
+        numbering: Sequence[str] = (),
     ) -> None:
         self.path = path
-        self._first_line = header_line + 1 + skipped
         self.labels: dict[str, list[str]] = {}
-        self._reader = reader
+        self.advice = "name label columns with --obs-columns"
+        self._reader, self._notation = reader, notation
         self._blank = 0
-        header = (reader.line() or b"").removeprefix(b"\xef\xbb\xbf")
-        if not header.strip():
+        line, header_line = skip_comments(reader, header_line)
+        self._first_line = header_line + 1 + skipped
+        if not line.strip():
             raise InputError(f"{path}: expected a header line; found an empty file")
         where = f"{path}: line {header_line}"
-        self.delimiter = _find_delimiter(header, where)
-        cells = _split(header, self.delimiter, where)
-        first = reader.line()
-        if first is None:
-            raise InputError(f"{path}: expected rows below the header; found the header only")
-        reader.back(first)
-        n_fields = len(_split(first, self.delimiter, f"{path}: line {self._first_line}"))
-        # R writes no name above the row names, so that its header is one field shorter.
-        self.columns = cells if len(cells) == n_fields - 1 else cells[1:]
+        rows = reader.ahead(ROWS_AHEAD)
+        below = [f"{path}: line {self._first_line + i}" for i in range(len(rows))]
+        self._header = header = read_header(line, rows, where, below, numbering=numbering)
+        self.delimiter, self.corner, self.columns = header.delimiter, header.corner, header.columns
+        table = [split(row, self.delimiter, where) for row in rows if row.strip()]
+        self.first_rows = [
+            [fields[place].strip() for place in header.places]
+            for fields in table
+            if len(fields) == header.n_fields
+        ]
         _check_names(self.columns, where, repeats=repeats)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
@@ -113,7 +128,7 @@ class TextTable:
             yield from self._lines_of(piece, number)
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Rows as lists of text with their line numbers, all as wide as the header.
+        """Rows as lists of text, the name first, with their line numbers.
 
         Raises
         ------
@@ -121,9 +136,11 @@ class TextTable:
             On a row that is wider or narrower.
         """
         for number, line in self.lines():
-            fields = _split(line, self.delimiter, f"{self.path}: line {number}")
+            fields = split(line, self.delimiter, f"{self.path}: line {number}")
             self._check_width(fields, number)
-            yield number, fields
+            self._check_end(fields[-1], number)
+            places = (self._header.name_field, *self._header.places)
+            yield number, [fields[place].strip() for place in places]
 
     def blocks(
         self,
@@ -148,18 +165,40 @@ class TextTable:
         InputError
             On a ragged row, a missing value, or text among the numbers, with line and column.
         """
-        cut = [self.columns.index(name) + 1 for name in text_columns]
+        of = self._header
+        cut = [*(of.places[self.columns.index(name)] for name in text_columns), *of.extra]
         pieces = self._parsed(cut, keep_missing=keep_missing)
         if text_rows:
             pieces = ((number, piece, None) for number, piece in self._pieces())
         for number, piece, parsed in pieces:
             if parsed is not None and not self._blank:
                 lines = list(range(number, number + len(parsed.names)))
-                yield TextBlock(parsed.names, lines, parsed.values, parsed.text)
+                found = TextBlock(parsed.names, lines, parsed.values, parsed.text)
+                yield self._without_extra(found, len(text_columns))
                 continue
             held = self._held_rows(piece, number, cut, text_rows)
             if held:
-                yield self._parse(held, cut, keep_missing=keep_missing)
+                found = self._parse(held, cut, keep_missing=keep_missing)
+                yield self._without_extra(found, len(text_columns))
+
+    def _without_extra(self, block: TextBlock, n_labels: int) -> TextBlock:
+        """A block without the fields that hold neither values nor labels."""
+        names, extra, text = block.names, self._header.extra, block.text
+        if extra:
+            for line, fields in zip(block.lines, text, strict=True):
+                self._check_end(fields[-1], line)
+            if self._header.name_field:
+                names = [fields[n_labels] for fields in text]
+            text = [fields[:n_labels] for fields in text]
+        return TextBlock([name.strip() for name in names], block.lines, block.values, text)
+
+    def _check_end(self, field: str, number: int) -> None:
+        """Refuse what stands behind the last delimiter of lines that all end in one."""
+        if self._header.trailing and field.strip():
+            raise InputError(
+                f"{self.path}: line {number}: expected nothing behind the last "
+                f"{self.delimiter!r}, as in the lines before; found {field!r}"
+            )
 
     def _parsed(
         self, cut: list[int], *, keep_missing: bool
@@ -169,11 +208,14 @@ class TextTable:
         parse = partial(
             parse_piece,
             delimiter=self.delimiter,
-            n_fields=len(self.columns) + 1,
+            n_fields=self._header.n_fields,
             cut=cut,
             keep_missing=keep_missing,
             scan=compiled_scan() if large else None,
         )
+        if self.delimiter == " " or self._notation != PLAIN:
+            yield from ((number, piece, None) for number, piece in self._pieces())
+            return
         if not large:
             for number, piece in self._pieces():
                 yield number, piece, parse(piece)
@@ -195,9 +237,10 @@ class TextTable:
         held = []
         for line_number, line in self._lines_of(piece, number):
             row = self._cut_row(line, line_number, cut)
-            if row.name in text_rows:
-                self.labels[row.name] = row.numbers.split(self.delimiter)
-                self._check_width(["", *self.labels[row.name]], line_number)
+            if row.name.strip() in text_rows:
+                fields = row.numbers.split(self.delimiter)
+                self._check_width(["", *row.labels, *fields], line_number)
+                self.labels[row.name.strip()] = fields
             else:
                 held.append(row)
         return held
@@ -223,8 +266,11 @@ class TextTable:
             yield number + offset, line
 
     def _parse(self, rows: list[_Row], cut: list[int], *, keep_missing: bool) -> TextBlock:
-        columns = [c for i, c in enumerate(self.columns) if i + 1 not in set(cut)]
-        values = _parse_fast([row.numbers for row in rows], self.delimiter, len(columns))
+        named = zip(self.columns, self._header.places, strict=True)
+        columns = [name for name, place in named if place not in set(cut)]
+        values = None
+        if self._notation == PLAIN:
+            values = _parse_fast([row.numbers for row in rows], self.delimiter, len(columns))
         if values is None:
             values = np.stack(
                 [self._parse_row(row, columns, keep_missing=keep_missing) for row in rows]
@@ -234,15 +280,19 @@ class TextTable:
 
     def _cut_row(self, line: bytes, number: int, cut: list[int]) -> _Row:
         """Cut a row into its name, its numbers, still as one text, and its labels."""
-        if not cut and b'"' not in line:
+        where = f"{self.path}: line {number}"
+        if not cut and b'"' not in line and self.delimiter != " ":
             name, delimiter, numbers = line.partition(self.delimiter.encode())
-            name_text = _decode(name, f"{self.path}: line {number}")
+            name_text = decode(name, where)
             if not delimiter:
                 self._check_width([name_text], number)
-            return _Row(number, name_text, numbers.decode("latin-1"), [])
-        fields = _split(line, self.delimiter, f"{self.path}: line {number}")
+            return _Row(number, name_text, decode(numbers, where), [])
+        fields = split(line, self.delimiter, where)
         self._check_width(fields, number)
-        rest = self.delimiter.join(f for i, f in enumerate(fields) if i > 0 and i not in cut)
+        held = [f for i, f in enumerate(fields) if i > 0 and i not in cut]
+        if self.delimiter in "".join(held):  # between quotes: kept apart from the others
+            held = [f.replace(self.delimiter, _INSIDE) for f in held]
+        rest = self.delimiter.join(held)
         return _Row(number, fields[0], rest, [fields[i] for i in cut])
 
     def _parse_row(self, row: _Row, columns: list[str], *, keep_missing: bool) -> np.ndarray:
@@ -250,12 +300,14 @@ class TextTable:
         fields = row.numbers.split(self.delimiter)
         self._check_width(["", *row.labels, *fields], row.line)
         where = f"{self.path}: line {row.line}"
-        values = [one_number(field) for field in fields]
+        fields = [field.replace(_INSIDE, self.delimiter) for field in fields]
+        values = [self._notation.number(field) for field in fields]
         for column, (field, value) in enumerate(zip(fields, values, strict=True)):
             if value is None:
+                fault = self._notation.fault(field, self.delimiter) or self.advice
                 raise InputError(
                     f"{where}: expected a number; found {field.strip()!r} in column "
-                    f"{columns[column]!r}: name label columns with --obs-columns"
+                    f"{columns[column]!r}: {fault}"
                 )
             if value != value and not keep_missing:
                 raise InputError(
@@ -265,19 +317,22 @@ class TextTable:
         return np.array(values, dtype=np.float32)
 
     def _check_width(self, fields: list[str], number: int) -> None:
-        if len(fields) != len(self.columns) + 1:
+        n_fields = self._header.n_fields
+        if len(fields) != n_fields:
             raise InputError(
-                f"{self.path}: line {number}: expected {len(self.columns) + 1} fields as in the "
-                f"header; found {len(fields)}"
+                f"{self.path}: line {number}: expected {n_fields} fields as in the header; found "
+                f"{len(fields)}"
             )
 
 
 @contextmanager
-def open_table(path: Path, *, repeats: bool = False) -> Iterator[TextTable]:
+def open_table(
+    path: Path, *, repeats: bool = False, notation: Notation = PLAIN
+) -> Iterator[TextTable]:
     """Open a delimited text file, compressed or not, and read its header.
 
-    The delimiter is what the header holds: a tab, else a comma, else a semicolon. With `repeats`
-    a column's name may come more than once.
+    What header and delimiter are is for `m1pipe.data.sources.header` to say. With `repeats` a
+    column's name may come more than once.
 
     Raises
     ------
@@ -286,7 +341,7 @@ def open_table(path: Path, *, repeats: bool = False) -> Iterator[TextTable]:
         is read, if it turns out to be cut short or broken.
     """
     with open_chunks(path) as chunks:
-        yield TextTable(path, TextReader(chunks), repeats=repeats)
+        yield TextTable(path, TextReader(chunks), repeats=repeats, notation=notation)
 
 
 def _done(
@@ -294,30 +349,6 @@ def _done(
 ) -> tuple[int, bytes, Piece | None]:
     number, piece, parsing = waiting
     return number, piece, parsing.result()
-
-
-def _find_delimiter(header: bytes, where: str) -> str:
-    for delimiter in "\t,;":
-        if delimiter.encode() in header:
-            return delimiter
-    raise InputError(
-        f"{where}: expected names separated by tabs or commas; found "
-        f"{header[:40].decode('latin-1')!r}"
-    )
-
-
-def _split(line: bytes, delimiter: str, where: str) -> list[str]:
-    text = _decode(line, where)
-    if '"' in text:
-        return next(csv.reader([text], delimiter=delimiter))
-    return text.split(delimiter)
-
-
-def _decode(text: bytes, where: str) -> str:
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: expected UTF-8 text: {error}") from None
 
 
 def _check_names(names: list[str], where: str, *, repeats: bool) -> None:

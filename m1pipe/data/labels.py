@@ -1,0 +1,235 @@
+"""Columns that describe samples, read in one way by all that takes one: labels, groups, strata."""
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.sources.numbers import MISSING, one_number
+from m1pipe.errors import InputError, M1Warning
+
+CLASS, LEVEL = "class", "level"
+# Words that may mean that nothing is known; they stay levels, with a warning.
+DOUBTFUL = frozenset(
+    """none unknown unspecified missing undefined unk unclear notavailable notapplicable
+    notreported notcollected notprovided notdetermined nodata blank unassigned""".split()
+)
+_MARKS = frozenset({"-", "--", "?", "??", ".", "..", "_"})
+_BLANKS = " \t\r\n\v\f\u00a0\u200b\u202f\u2007\ufeff"
+_MOST_LEVELS = 1000  # that are compared with each other
+_MANY_VALUES = 20
+_INTEGER = re.compile(r"[+-]?\d+")
+
+
+def strip(text: str) -> str:
+    """Text without blanks at its ends, those that do not break a line included."""
+    return text.strip(_BLANKS)
+
+
+def is_missing(text: str) -> bool:
+    """Whether text says that nothing is known, as NaN does."""
+    return text in MISSING
+
+
+def label_column(fields: Sequence[str]) -> np.ndarray:
+    """Labels as text, or as numbers where they are measurements.
+
+    Numbers are recognised by a decimal point or exponent in at least one of them, and only if every
+    text comes back as it was: cluster 1.10 is not 1.1, and 007 is a name. Whole numbers stay text:
+    a donor 101 or a class 0 is a name. Many values of equally many places are measurements.
+
+    Parameters
+    ----------
+    fields : sequence of str, length n
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        float64, or objects (str, and NaN where a value is missing).
+    """
+    texts = [strip(field) for field in fields]
+    known = {text for text in texts if not is_missing(text)}
+    if known and any(not _INTEGER.fullmatch(text) for text in known) and _come_back(known):
+        return np.array([np.nan if is_missing(text) else float(text) for text in texts])
+    return np.array([np.nan if is_missing(text) else text for text in texts], dtype=object)
+
+
+def _come_back(texts: set[str]) -> bool:
+    """Whether all texts are numbers, written as their numbers are."""
+    numbers = {text: one_number(text) for text in texts}
+    if any(number is None or number != number for number in numbers.values()):
+        return False
+    plain = {t for t, x in numbers.items() if t in (repr(x), f"{x:g}", f"{x:.0f}", str(x))}
+    if plain == texts:
+        return True
+    places = {len(text.partition(".")[2]) for text in texts}
+    if len(texts) <= _MANY_VALUES or len(places) > 1:
+        return False
+    n = places.pop()
+    return all(f"{float(text):.{n}f}" == text for text in texts)
+
+
+def tidy_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table with every column tidied; the same object where nothing had to be."""
+    tidied = {name: tidy(frame[name]) for name in frame.columns if frame.columns.is_unique}
+    changed = {name: column for name, column in tidied.items() if column is not frame[name]}
+    changed = {n: c for n, c in changed.items() if not c.equals(frame[n])}
+    return frame.assign(**{str(n): c for n, c in changed.items()}) if changed else frame
+
+
+def tidy(column: pd.Series) -> pd.Series:
+    """A column of text without blanks at the ends, and NaN for words that say it is missing.
+
+    Parameters
+    ----------
+    column : Series, shape (n_samples,)
+        Numbers and truth values are returned as they are.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        levels = column.cat.categories
+        if not _has_text(levels):
+            return column
+        names = [_plain(level) for level in levels]
+        if all(a is b or a == b for a, b in zip(names, levels, strict=True)):
+            return column
+        kept = list(dict.fromkeys(name for name in names if name is not np.nan))
+        place = {name: i for i, name in enumerate(kept)}
+        codes = np.array([place.get(name, -1) for name in names] + [-1])[column.cat.codes]
+        known = pd.Categorical.from_codes(codes.tolist(), pd.Index(kept, dtype=object))
+        return pd.Series(known, index=column.index, name=column.name)
+    if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
+        return column
+    codes, levels = pd.factorize(column)
+    names = [_plain(level) for level in levels]
+    if all(a is b or a == b for a, b in zip(names, levels, strict=True)):
+        return column
+    values = np.array([*names, np.nan], dtype=object)[codes]
+    return pd.Series(values, index=column.index, name=column.name)
+
+
+def _has_text(levels: Iterable[object]) -> bool:
+    return any(isinstance(level, str) for level in levels)
+
+
+def _plain(level: object) -> object:
+    if not isinstance(level, str):
+        return level
+    text = strip(level)
+    return np.nan if is_missing(text) else text
+
+
+def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | None]:
+    """Name of a column, and what it is said to hold: COL, COL:class or COL:level.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    spec : str
+    option : str
+        That it was given by, for messages.
+
+    Returns
+    -------
+    name : str
+    kind : "class", "level" or None
+        None where nothing is said.
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
+    """
+    if spec in obs.columns:
+        return spec, None
+    name, _, kind = spec.rpartition(":")
+    if kind in (CLASS, LEVEL) and name in obs.columns:
+        return name, kind
+    near = [str(c) for c in obs.columns if str(c).strip().lower() == spec.strip().lower()]
+    hint = f": did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"{option}: expected a column of obs ({', '.join(map(str, obs.columns)) or 'it has none'});"
+        f" found {spec!r}{hint}"
+    )
+
+
+def read_column(obs: pd.DataFrame, name: str, option: str) -> pd.Series:
+    """A column that describes samples, tidied; doubtful levels are warned of.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    name : str
+    option : str
+        That it was given by, for messages.
+
+    Returns
+    -------
+    Series, shape (n_samples,)
+        NaN where a sample has no entry.
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
+    """
+    column = tidy(obs[find_column(obs, name, option)[0]])
+    warn_of_levels(column, f"{option} {name}")
+    return column
+
+
+def as_text(column: pd.Series) -> np.ndarray:
+    """Levels as text, object array of shape (n_samples,); NaN where there is none.
+
+    Whole numbers lose the point that missing values gave them: 1, not 1.0.
+    """
+    known = column.notna().to_numpy()
+    values = column.astype(object).to_numpy(copy=True)
+    numbers = pd.api.types.is_float_dtype(column.dtype)
+    whole = numbers and all(float(value).is_integer() for value in values[known])
+    values[known] = [str(int(value)) if whole else str(value) for value in values[known]]
+    values[~known] = np.nan
+    return values
+
+
+def warn_of_levels(column: pd.Series, where: str, *, doubtful: bool = True) -> None:
+    """Warn of levels that differ by case or blanks only, and of words that may mean missing.
+
+    Parameters
+    ----------
+    column : Series, shape (n_samples,)
+        Tidied.
+    where : str
+        Of the column, for the warning.
+    doubtful : bool
+        Words that may mean missing are warned of as well.
+    """
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return
+    counts = column.value_counts()
+    names = [str(name) for name, n in counts.items() if n]
+    if len(names) > _MOST_LEVELS or (len(names) > _MANY_VALUES and len(names) > len(column) / 2):
+        return
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        alike[re.sub(r"[\s_-]+", "", name.casefold())].append(name)
+    doubts = [
+        f"the levels {', '.join(map(repr, same))} differ by case or blanks only"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    doubts += [
+        f"the level {name!r} ({counts[name]:,} samples) is taken as it is: if it means missing, "
+        "leave the field empty"
+        for name in names
+        if doubtful and is_doubtful(name)
+    ]
+    for doubt in doubts:
+        warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=4)
+
+
+def is_doubtful(name: str) -> bool:
+    """Whether a level may mean that nothing is known."""
+    return name in _MARKS or re.sub(r"[^a-z]", "", name.lower()) in DOUBTFUL

@@ -1,0 +1,176 @@
+"""What values look like, and why they cannot be in the units that a file says."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from m1pipe.data.survey import Survey, survey
+from m1pipe.data.units import BY_TOTAL, LN, LOG_OF, NAMES, Units
+
+_LARGEST_LOG = 40.0
+_LARGEST_LN = 25.0
+_LOOKS_LOG = 25.0
+_RAW_LOOKING = 100.0
+_MANY_GENES = 500
+_EQUAL_SUMS = 1e-3
+_CENTRED = 0.3  # of a gene's standard deviation
+
+
+def survey_rows(X: np.ndarray) -> Survey:
+    """What some rows, shape (n_samples, n_genes), hold."""
+    blocks: Iterable[tuple[int, int, np.ndarray]] = [(0, len(X), X)] if len(X) else []
+    return survey(blocks, *X.shape)
+
+
+def log_fault(units: Units, logarithm: str) -> str:
+    """Why units and the logarithm that `uns["log1p"]` records do not go together; empty if so.
+
+    Parameters
+    ----------
+    units : Units
+    logarithm : "natural", "2", "10" or ""
+    """
+    if not logarithm or units.name == "unknown":
+        return ""
+    fitting = {"natural": (LN,), "2": tuple(LOG_OF.values())}.get(logarithm, ())
+    if units.name in fitting:
+        return ""
+    words = "the natural logarithm" if logarithm == "natural" else f"the logarithm to {logarithm}"
+    return f"units say {units}; uns['log1p'] says that {words} of 1 + x was taken"
+
+
+def unit_fault(units: Units, found: Survey, X: np.ndarray) -> str:
+    """Why values cannot be in their units; empty where they can.
+
+    Parameters
+    ----------
+    units : Units
+    found : Survey
+        Of the values.
+    X : ndarray, shape (n_samples, n_genes)
+        Some of them.
+    """
+    looks_like = guess_scale(found)
+    if looks_like == "empty" or found.n_infinite:
+        return ""
+    if units.is_counts:
+        return _no_counts(found, looks_like, X)
+    if units.name == LN and found.maximum > _LARGEST_LN:
+        return f"units say {units}; {found.maximum:.6g} is too large for a natural logarithm"
+    if units.is_log and found.maximum > _LARGEST_LOG:
+        return f"units say {units}; {found.maximum:.6g} is too large for a logarithm"
+    if units.is_log and units.name != "log2_intensity" and _standardised(found, X):
+        return f"units say {units}; genes are centred and scaled, as z-scores are"
+    linear = units.name in LOG_OF and units.name != "intensity"
+    if linear and looks_like == "signed":
+        return f"units say {units}; values such as {found.minimum:.6g} are negative"
+    if linear and looks_like == "log" and len(found.ones) >= _MANY_GENES:
+        return f"units say {units}; no value is above {found.maximum:.6g}: they look like logs"
+    return ""
+
+
+def _no_counts(found: Survey, looks_like: str, X: np.ndarray) -> str:
+    if looks_like == "signed":
+        return f"units say counts; values such as {found.minimum:.6g} are negative"
+    if looks_like == "log":
+        return (
+            f"units say counts; the values have fractions and none is above {found.maximum:.6g}: "
+            "they look like logarithms"
+        )
+    if looks_like == "linear" and equal_sums(X) is not None:
+        return (
+            "units say counts; the values have fractions and every sample has the same sum: they "
+            "were normalised"
+        )
+    return ""
+
+
+def equal_sums(X: np.ndarray) -> float | None:
+    """What every row, shape (n_samples, n_genes), sums to; None where sums differ."""
+    sums = X.sum(axis=1, dtype=np.float64)
+    middle = float(np.median(sums)) if len(sums) else 0.0
+    if len(sums) < 3 or not middle > 0 or np.ptp(sums) > _EQUAL_SUMS * middle:
+        return None
+    return float(f"{middle:.4g}")
+
+
+def _standardised(found: Survey, X: np.ndarray) -> bool:
+    """Whether genes are centred and scaled: many negative values, about half of each gene's."""
+    if len(X) < 20 or found.n_negative < 0.3 * found.n_values:
+        return False
+    sd = X.std(axis=0)
+    varying = sd > 0
+    off = np.abs(X.mean(axis=0)[varying]) / sd[varying]
+    return bool(varying.any() and np.median(off) < _CENTRED and 0.7 < np.median(sd[varying]) < 1.4)
+
+
+def guess_scale(found: Survey) -> str:
+    """What values look like, by their range and by whether they are whole numbers.
+
+    Returns
+    -------
+    str
+        "counts" (whole, none negative), "log" (none negative, all small), "linear" (none
+        negative), "signed", or "empty".
+    """
+    if np.isnan(found.minimum):
+        return "empty"
+    if found.n_negative:
+        return "signed"
+    if found.whole:
+        return "counts"
+    return "log" if found.maximum < _LOOKS_LOG else "linear"
+
+
+def looks_raw(X: np.ndarray) -> str:
+    """What values of unknown units look like if they were never logged; empty if they may be."""
+    found = survey_rows(X)
+    looks_like = guess_scale(found)
+    large = _RAW_LOOKING if looks_like == "counts" else _LARGEST_LOG
+    if looks_like in ("counts", "linear") and found.maximum > large:
+        return "counts" if looks_like == "counts" else "levels before the logarithm"
+    return ""
+
+
+def inferred_sum(units: Units, X: np.ndarray) -> Units:
+    """Units with the target sum that rows show, where they are made by totals and say none.
+
+    Parameters
+    ----------
+    units : Units
+    X : ndarray, shape (n_samples, n_genes)
+        Some rows.
+    """
+    if units.target_sum is not None or units.name not in BY_TOTAL or np.isnan(X).any():
+        return units
+    if units.name == "normalized":
+        linear = X.astype(np.float64)
+    elif X.max(initial=0.0) > _LARGEST_LN:
+        return units
+    else:
+        linear = np.expm1(X, dtype=np.float64) if units.name == LN else np.exp2(X) - 1
+    found = equal_sums(linear)
+    return units if found is None else Units(units.name, found)
+
+
+def part_units(part: str, X: np.ndarray, logarithm: str) -> Units:
+    """Units of a layer or of `raw`, by its name and by what its values look like.
+
+    Parameters
+    ----------
+    part : str
+        "layers/KEY" or "raw".
+    X : ndarray, shape (n_samples, n_genes)
+        Some of its rows.
+    logarithm : str
+        That the file says was taken.
+    """
+    name = part.removeprefix("layers/").lower()
+    looks_like = guess_scale(survey_rows(X))
+    if looks_like == "counts" and (name == "raw" or "count" in name or "umi" in name):
+        return Units("counts")
+    if name in NAMES and name not in ("counts", "raw"):
+        return Units(name)
+    if name == "raw" and looks_like == "log" and logarithm == "natural":
+        return Units(LN)
+    return Units()
