@@ -1,5 +1,6 @@
 """Files that appear under their final name only when they are complete."""
 
+import errno
 import glob
 import json
 import os
@@ -11,6 +12,48 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.errors import InputError
+
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EFBIG", "EIO", "EISDIR", "ELOOP", "ENAMETOOLONG", "ENOENT"),
+        *("ENOSPC", "ENOTDIR", "EPERM", "EROFS", "EEXIST", "ENOTEMPTY", "EBUSY", "EXDEV"),
+    )
+)
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the file system refuses, while `path` is written, into one line for the user.
+
+    Raises
+    ------
+    InputError
+        In the place of an OSError that says why: the disk is full, a name too long, ...
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        other = f" ({error.filename})" if str(error.filename or path) != str(path) else ""
+        raise InputError(
+            f"{path}: could not be written: {error.strerror}{other}: make room or choose another "
+            "place"
+        ) from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be.
+    """
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Path:

@@ -1,6 +1,7 @@
 """`model.md` of a run folder: what was trained on what, how it went, and what it is good for."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -194,12 +195,13 @@ def _limits(encoder: Encoder) -> str:
 
 
 def _usage(encoder: Encoder, run: str) -> str:
-    quoted = json.dumps(run, ensure_ascii=False)
+    quoted = shlex.quote(run)
+    code = f"from m1pipe import load_encoder; Z = load_encoder({json.dumps(run)})"
+    code += '.transform("new.h5ad")'
     lines = (
         f"m1pipe encode {quoted} new.h5ad --out z.h5ad",
         f"m1pipe fit --x x.h5ad --label LABEL --encoder {quoted} --out head",
-        f"python -c 'from m1pipe import load_encoder; Z = load_encoder({quoted})"
-        '.transform("new.h5ad")\'',
+        f"python -c {shlex.quote(code)}",
     )
     return "".join(f"    {line}\n" for line in lines)
 

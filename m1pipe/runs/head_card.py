@@ -1,6 +1,6 @@
 """`model.md` of a final head: what it predicts, from what, how well it fits, and its limits."""
 
-import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def head_card(
     what = "classes" if predictor.is_classes else "targets"
     features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
     begun = str(provenance.get("started", ""))[:10]
-    quoted = json.dumps(folder, ensure_ascii=False)
+    quoted = shlex.quote(folder)
     sections = (
         f"# Model card: {Path(folder).resolve().name}\n\n"
         f"A feed-forward head that predicts {len(predictor.head.names):,} {what} from {features}. "
@@ -114,5 +114,5 @@ def _limits(predictor: Predictor) -> Iterator[str]:
 def _labels(predictor: Predictor) -> str:
     """How an outside set names what is predicted."""
     if predictor.config.label is not None:
-        return f"--label {json.dumps(predictor.config.label, ensure_ascii=False)}"
+        return f"--label {shlex.quote(predictor.config.label)}"
     return "--y y.h5ad"
