@@ -16,7 +16,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
-from m1pipe.atomic import write_json
+from m1pipe.atomic import make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
@@ -25,9 +25,10 @@ from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
 from m1pipe.labelled import Labelled, load_labelled, own_genes
+from m1pipe.owned import below
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
 from m1pipe.settings import build, to_dict
 from m1pipe.training.added import AddedRows
@@ -37,6 +38,10 @@ from m1pipe.training.fit_heads import fit_head
 from m1pipe.training.fitted_head import FittedHead
 
 FORMAT_VERSION = 1
+PREDICTOR_FILES = (
+    *("config.json", "model.json", "head.safetensors"),
+    *below("encoder", ENCODER_FILES),
+)
 LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
@@ -171,8 +176,7 @@ class Predictor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.json, head.safetensors and a copy of the encoder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder)
         arrays, head = self.head.to_state()
         if self.encoder is not None:
             self.encoder.save(folder / "encoder")
@@ -183,7 +187,7 @@ class Predictor:
         if self.errors is not None:
             arrays["predictor.errors"] = self.errors
         packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        (folder / "head.safetensors").write_bytes(pack_arrays(packed))
+        write_bytes(folder / "head.safetensors", pack_arrays(packed))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
             folder / "model.json",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder
+from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.choose import matching_samples
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split, resolve_groups
@@ -16,6 +16,8 @@ from m1pipe.errors import InputError
 
 TRAINING = "training.h5ad"
 HELD_OUT = "held_out.h5ad"
+FILES = (TRAINING, HELD_OUT)
+WHAT = "a split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ def split_matrix(
         The folder; it will hold `training.h5ad` and `held_out.h5ad`.
     config : SplitConfig
     force : bool
-        Replace the folder.
+        Replace an earlier split.
 
     Returns
     -------
@@ -100,6 +102,7 @@ def split_matrix(
     InputError
         If there are fewer than two samples or groups, or a column is not there.
     """
+    out = refuse_folder(out, FILES, what=WHAT, force=force)
     rows = np.arange(matrix.n_samples)
     if config.where is not None:
         rows = np.flatnonzero(matching_samples(matrix.obs, config.where))
@@ -114,7 +117,7 @@ def split_matrix(
             groups=groups,
         )
     )
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         _write(matrix, training, folder / TRAINING, config)
         _write(matrix, held_out, folder / HELD_OUT, config)
     n_groups = None

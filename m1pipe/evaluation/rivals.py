@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as pack_arrays
 
-from m1pipe.atomic import write_json
+from m1pipe.atomic import write_bytes, write_json
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError
@@ -23,7 +23,7 @@ from m1pipe.pca import fit_pca
 
 MOST_DIRECTIONS = 512
 STORED = ("constant", "location", "scale", "directions", "weights", "intercept")
-ARRAYS, FACTS = "rivals.safetensors", "rivals.json"
+ARRAYS, FACTS = RIVAL_FILES = ("rivals.safetensors", "rivals.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Rivals:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `rivals.safetensors` and `rivals.json`."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in STORED}
-        (Path(folder) / ARRAYS).write_bytes(pack_arrays(arrays))
+        write_bytes(Path(folder) / ARRAYS, pack_arrays(arrays))
         write_json(Path(folder) / FACTS, {"kind": self.kind, "alpha": self.alpha})
 
 

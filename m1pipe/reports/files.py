@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.atomic import atomic_file, make_folder, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import fold_table, score_intervals, stratum_losses, summary_dict
@@ -18,6 +18,10 @@ from m1pipe.reports.terms import metric_of
 
 FORMAT_VERSION = 1
 RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "losses.h5")
+EXTRA_FILES = (
+    *("seed_scores.csv", "histories.csv", "label_efficiency.csv", "label_efficiency_tests.csv"),
+    *("targets.csv", "labels.csv", "calibration.csv", "score_intervals.csv", "strata.csv"),
+)
 
 
 def write_tables(result: CrossvalResult, folder: Path) -> None:
@@ -36,21 +40,17 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
     folder : Path
         Made if it is not there; files of the same names are replaced, each when complete.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_csv(result.scores, folder / "scores.csv")
     _write_csv(result.comparisons, folder / "comparisons.csv")
     _write_csv(fold_table(result), folder / "folds.csv")
-    extra = {"seed_scores.csv": result.seed_scores, "histories.csv": history_table(result)}
-    extra |= {
-        "label_efficiency.csv": result.curve,
-        "label_efficiency_tests.csv": result.curve_tests,
-        "targets.csv": result.targets,
-        "labels.csv": result.labels,
-        "calibration.csv": result.calibration,
-        "score_intervals.csv": score_intervals(result) if len(result.labels) else result.labels,
-        "strata.csv": stratum_losses(result),
-    }
-    for name, table in extra.items():
+    extra = (
+        *(result.seed_scores, history_table(result), result.curve, result.curve_tests),
+        *(result.targets, result.labels, result.calibration),
+        score_intervals(result) if len(result.labels) else result.labels,
+        stratum_losses(result),
+    )
+    for name, table in zip(EXTRA_FILES, extra, strict=True):
         if len(table):
             _write_csv(table, folder / name)
         else:

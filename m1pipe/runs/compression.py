@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors.numpy import load as unpack_arrays
 from safetensors.numpy import save as pack_arrays
 
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.atomic import atomic_file, write_bytes, write_json
 from m1pipe.evaluation.compression import (
     HEADLINE,
     FoldScores,
@@ -32,6 +32,7 @@ from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.folds import FoldTrial, Reconstruction
 from m1pipe.sweep.trials import Split
 
+TABLES = ("sweep.csv", "summary.csv", "comparisons.csv", "genes.csv.gz", "contrasts.csv.gz")
 SHARED = ("deviations", "sst", "samples", "genes")
 
 
@@ -58,8 +59,7 @@ def save_fold(
     for name, errors in found.errors.items():
         arrays |= {f"errors {name}": errors, f"sse {name}": found.sse[name]}
     packed = pack_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
-    with atomic_file(_arrays_file(folder, number)) as part:
-        part.write_bytes(packed)
+    write_bytes(_arrays_file(folder, number), packed)
     record = {"trial": number, **asdict(trial), "units": found.n_components, **found.facts}
     write_json(trial_file(folder, number), record)
 
@@ -93,14 +93,9 @@ def gather_folds(
     scores = read_scores(trials)
     summary = summary_table(table := fold_table(scores), config.folds)
     tests = compare_models(scores, config.folds, groups=groups, seed=config.seed)
-    tables = {
-        "sweep.csv": table,
-        "summary.csv": summary,
-        "comparisons.csv": tests,
-        "genes.csv.gz": gene_table(scores, dict(enumerate(genes))),
-        "contrasts.csv.gz": contrast_table(scores, dict(enumerate(samples))),
-    }
-    for name, each in tables.items():
+    by_gene = gene_table(scores, dict(enumerate(genes)))
+    by_contrast = contrast_table(scores, dict(enumerate(samples)))
+    for name, each in zip(TABLES, (table, summary, tests, by_gene, by_contrast), strict=True):
         _write(each, out / name)
     with styled():
         figure, axes = panels(1, 2, width=7.2, height=2.8)

@@ -10,20 +10,21 @@ import io
 import json
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from m1pipe.atomic import write_json, write_text
+from m1pipe.atomic import make_folder, write_json, write_text
 from m1pipe.console import log
 from m1pipe.errors import InputError, StoppedBySignalError
+from m1pipe.owned import clear, is_part
 from m1pipe.runs.provenance import job_id, make_provenance, now, same_input
 
 Start = Literal["fresh", "resumed", "finished"]
-OWN_FILES = ("config.json", "provenance.json", "status.json", "history.csv", "log.txt", "resume.pt")
+OWN_FILES = ("config.json", "provenance.json", "history.csv", "log.txt", "resume.pt", "status.json")
+STATES = ("running", "done", "stopped", "failed")
 
 
 class RunFolder:
@@ -49,7 +50,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], results: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self.checkpoint = self.path / "resume.pt"
-        self._results = (*OWN_FILES, *results)
+        self._results = (*results, *OWN_FILES)
         self._status: dict[str, Any] = {}
         self._log: logging.FileHandler | None = None
         self._lock: int | None = None
@@ -60,8 +61,8 @@ class RunFolder:
 
         "running" is also what a killed run left behind.
         """
-        status = self._read("status.json")
-        return None if status is None else str(status.get("state"))
+        state = (self._read("status.json") or {}).get("state")
+        return str(state) if state in STATES else None
 
     def read_config(self) -> dict[str, Any] | None:
         """Settings in `config.json`, or None."""
@@ -108,7 +109,9 @@ class RunFolder:
             be resumed had other settings or inputs, or if another process is at work in it.
         """
         state = self.state
-        if state is not None and not force:
+        if self._only_begun(config):
+            pass  # killed before there was anything to keep
+        elif state is not None and not force:
             if resume:
                 self._refuse_changes(config, inputs)
                 if state == "done":
@@ -126,8 +129,8 @@ class RunFolder:
                     f"{self.path} holds an unfinished run: go on with --resume, "
                     "or start again with --force"
                 )
-        elif state is None and not force:
-            self._refuse_other_files()
+        elif state is None:
+            self._refuse_other_files(force)
         provenance = make_provenance(inputs, folder=self.path, seed=seed, threads=threads)
         self._start_again(config, provenance)
         return "fresh"
@@ -212,11 +215,29 @@ class RunFolder:
     def _worth_keeping(self) -> bool:
         return self.checkpoint.exists() or (self.path / "history.csv").exists()
 
-    def _refuse_other_files(self) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+    def _only_begun(self, config: Mapping[str, Any]) -> bool:
+        """Whether a start was killed here before all was written that says what it was of."""
+        if not self.path.is_dir():
+            return False
+        names = {name for name in os.listdir(self.path) if not is_part(name)}
+        if not names or not names <= {"status.json", "config.json"}:
+            return False
+        known = self.read_config()
+        return known is None or known.keys() == config.keys()
+
+    def _refuse_other_files(self, force: bool) -> None:
+        """Refuse a folder that holds no run; with `force` one with files of the names of ours."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: choose another name for the run's folder")
+        others = sorted(name for name in os.listdir(self.path) if not is_part(name))
+        ours = [name for name in others if name in self._results]
+        if others and (ours or not force):
+            way = "move that file" if ours else "write into it with --force"
             raise InputError(
-                f"{self.path} exists already and holds no run: choose another name, "
-                "or write into it with --force"
+                f"{self.path} exists already and holds no run: found {(ours or others)[0]}: choose "
+                f"another name, or {way}"
             )
 
     def _refuse_changes(
@@ -247,9 +268,7 @@ class RunFolder:
         write_json(self.path / "provenance.json", provenance)
 
     def _start_again(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        if self.path.is_file():
-            raise InputError(f"{self.path} is a file: choose another name for the run's folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self._acquire()
         self._clear()
         write_json(self.path / "status.json", {"state": "running"})
@@ -257,13 +276,10 @@ class RunFolder:
         write_json(self.path / "provenance.json", provenance)
 
     def _clear(self) -> None:
-        """Remove what m1pipe wrote here, and nothing else."""
+        """Remove what m1pipe wrote here, status.json last, and nothing else."""
         self._sweep()
-        for name in self._results:
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
-            else:
-                (self.path / name).unlink(missing_ok=True)
+        clear(self.path, self._results[:-1])
+        clear(self.path, self._results)
 
     def _sweep(self) -> None:
         """Remove what a killed process left of files that it was writing."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from m1pipe.atomic import write_json
+from m1pipe.atomic import make_folder, write_json
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.runs.folder import differences
 from m1pipe.runs.provenance import describe_input, job_id, now, same_input
@@ -48,7 +48,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
 def write_record(out: Path, name: str, record: dict[str, Any]) -> None:
     """Write a task's record, with the time."""
     file = record_file(out, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_json(file, {**record, "updated": now()})
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.atomic import atomic_folder, make_folder, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.per_label import LabelSums
 from m1pipe.evaluation.per_target import TargetSums
@@ -20,6 +20,7 @@ from m1pipe.evaluation.shares import Plan, Share, ShareKey
 from m1pipe.evaluation.tables import to_plain
 
 PLAN = "plan.json"
+SHARE_FILES = ("losses.h5", "scores.csv", "share.json")
 Fingerprint = Mapping[str, str]
 _LABEL_COUNTS = ("positive", "pairs", "positive_units", "negative_units")
 
@@ -50,7 +51,7 @@ def fingerprint(settings: Any, inputs: Mapping[str, str], plan: Plan) -> dict[st
 
 def write_plan(folder: Path, plan: Plan, marks: Fingerprint) -> None:
     """Write the plan into the folder of the shares."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
     values["alarms"] = [dataclasses.asdict(alarm) for alarm in plan.alarms]
     write_json(folder / PLAN, to_plain({**values, "fingerprint": marks}))
@@ -88,7 +89,7 @@ def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = Non
 def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
     """Write a share; it appears under its name when it is complete."""
     target = share_folder(folder, *share.key)
-    with atomic_folder(target, force=force) as part:
+    with atomic_folder(target, SHARE_FILES, what="a share", force=force) as part:
         with h5py.File(part / "losses.h5", "w") as file:
             samples = np.array(share.samples, dtype=object)
             file.create_dataset("samples", data=samples, dtype=h5py.string_dtype())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,17 +12,28 @@ from typing import Any
 
 import pandas as pd
 
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.atomic import atomic_file, make_folder, refuse_folder, write_json
 from m1pipe.console import progress
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
+from m1pipe.owned import below, clear
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
-from m1pipe.runs.compression import gather_folds, save_fold
+from m1pipe.runs.compression import TABLES, gather_folds, save_fold
 from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
-from m1pipe.runs.trials import drop_weights, keep_if_best, read_records, settle_best, trial_file
+from m1pipe.runs.shares import read_json
+from m1pipe.runs.trials import (
+    RUN_FILES as BEST_RUN_FILES,
+)
+from m1pipe.runs.trials import (
+    drop_weights,
+    keep_if_best,
+    read_records,
+    settle_best,
+    trial_file,
+)
 from m1pipe.settings import to_dict
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.folds import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
@@ -51,6 +61,13 @@ CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
 )
 FIGURE_FILE, TRIALS, BEST_RUN = "sweep.png", "trials", "best"
 PROVENANCE_FILE = "provenance.json"
+OWN_FILES = (
+    *(CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE, FIGURE_FILE, PROVENANCE_FILE),
+    *TABLES,
+    *(f"{TRIALS}/[0-9]*.json", f"{TRIALS}/[0-9]*.safetensors"),
+    *below(f"{TRIALS}/[0-9]*", ENCODER_FILES),
+    *below(BEST_RUN, BEST_RUN_FILES),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,18 +177,14 @@ def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
     """Make the folder, or see that it is one of this very sweep."""
     plain = sweep.plain()
     known = out / CONFIG_FILE
-    if known.exists() and json.loads(known.read_text(encoding="utf-8")) == plain:
+    if known.exists() and read_json(known, "the settings of a sweep") == plain:
         return
-    if out.exists() and any(out.iterdir()):
-        if not known.exists() or not (out / TRIALS).is_dir():
-            raise InputError(f"{out} exists already and is no sweep: choose another name")
-        if not force:
-            raise InputError(
-                f"{out} holds a sweep of other settings or data: choose another name, or overwrite "
-                "with --force"
-            )
-        shutil.rmtree(out)
-    (out / TRIALS).mkdir(parents=True, exist_ok=True)
+    begun = known.exists()  # written last: without it a start was killed
+    own = OWN_FILES if begun else (PROVENANCE_FILE, f"{TRIALS}/")
+    what = "a sweep of other settings or data" if begun else "a sweep"
+    refuse_folder(out, own, what=what, force=force or not begun)
+    clear(out, own)
+    make_folder(out / TRIALS)
     provenance = make_provenance({"data": sweep.data}, folder=out, seed=sweep.config.seed)
     write_json(out / PROVENANCE_FILE, provenance)
     write_json(known, plain)

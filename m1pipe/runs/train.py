@@ -17,8 +17,9 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
+from m1pipe.runs.apply import QUANTILES_FILE
 from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.watch import STEPS_FILE, Watcher
@@ -30,6 +31,7 @@ from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 
 PathLike = str | os.PathLike[str]
+RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE)
 
 
 def run_training(
@@ -77,7 +79,7 @@ def run_training(
         inputs["dropped samples"] = config.selection.drop_samples_of
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
-    folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE, CARD_FILE))
+    folder = RunFolder(out, results=RESULTS)
     device = resolve_device(config.training.device)
     with open_matrix(data) as matrix, joined(device) as world:
         plan = make_plan(matrix, config)

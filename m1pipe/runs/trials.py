@@ -10,11 +10,22 @@ from typing import Any
 
 from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.encoder.load import load_encoder
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
+from m1pipe.owned import foreign_file
+from m1pipe.runs.apply import QUANTILES_FILE
 from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.settings import to_dict
 from m1pipe.sweep.trials import SCORE
 
+WHAT = "the encoder of a trial"
+RUN_FILES = (
+    *ENCODER_FILES,
+    MIXTURE_FILE,
+    QUANTILES_FILE,
+    "config.json",
+    "provenance.json",
+    CARD_FILE,
+)
 PathLike = str | os.PathLike[str]
 
 
@@ -52,7 +63,7 @@ def keep_if_best(folder: Path, record: Mapping[str, Any], encoder: Encoder | Non
     """
     number, score = int(record["trial"]), record[SCORE]
     if encoder is not None and score < min(_scores(folder).values(), default=float("inf")):
-        with atomic_folder(_weights(folder, number), force=True) as part:
+        with atomic_folder(_weights(folder, number), ENCODER_FILES, what=WHAT, force=True) as part:
             encoder.save(part)
     write_json(trial_file(folder, number), dict(record))
     scores = _scores(folder)
@@ -90,7 +101,7 @@ def settle_best(
     """
     kept = _weights(folder, number)
     encoder = load_encoder(kept) if (kept / "model.json").is_file() else again()
-    with atomic_folder(out, force=True) as part:
+    with atomic_folder(out, RUN_FILES, what=WHAT, force=True) as part:
         encoder.save(part)
         write_json(part / "config.json", to_dict(encoder.config))
         write_json(part / "provenance.json", dict(provenance))
@@ -100,8 +111,9 @@ def settle_best(
 
 def drop_weights(folder: Path) -> None:
     """Let go of the encoder that was kept, once it is in its place and was measured."""
-    for kept in folder.glob("[0-9]*/"):
-        shutil.rmtree(kept)
+    for kept in folder.glob("[0-9][0-9][0-9][0-9]*/"):
+        if foreign_file(kept, ENCODER_FILES) is None:
+            shutil.rmtree(kept)
 
 
 def _weights(folder: Path, number: int) -> Path:

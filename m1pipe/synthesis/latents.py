@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as pack_arrays
 
-from m1pipe.atomic import atomic_file
+from m1pipe.atomic import write_bytes
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
@@ -172,8 +172,7 @@ def save_law(law: LatentLaw, path: str | os.PathLike[str], *, model: str) -> Non
             arrays[f"{k}.{name}"] = np.ascontiguousarray(getattr(mixture, name))
     facts = {"kinds": [m.kind for m in law.mixtures], "version": FORMAT_VERSION, "model": model}
     packed = pack_arrays(arrays, metadata={"m1pipe": json.dumps(facts)})
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(packed)
+    write_bytes(path, packed)
 
 
 def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
