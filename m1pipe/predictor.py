@@ -1,6 +1,5 @@
 """A head on a frozen encoder (or on the genes), for new samples; stored so that it stands alone."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
+from m1pipe.artefacts import read_arrays, read_json, reading
 from m1pipe.atomic import make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.splits import inner_split
@@ -364,20 +362,23 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     """
     folder = Path(folder)
     path = folder / "model.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        found = stored["format_version"]
-        if "head" not in stored:
-            raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
-        arrays = load_arrays(folder / "head.safetensors")
-    except OSError:
-        raise InputError(f"{folder}: expected a model made by m1pipe fit; found none") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder}: expected a model made by m1pipe fit; {error}") from None
+    if not path.is_file():
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; found none")
+    what, remedy = "a model made by m1pipe fit", "fit it again, or copy the whole folder again"
+    stored = read_json(path, what, remedy=remedy)
+    if "head" not in stored:
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
+    found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
+    arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy)
+    with reading(path, what, remedy=remedy):
+        return _from_state(folder, stored, arrays)
+
+
+def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> Predictor:
+    """Predictor of what `Predictor.save` stored."""
+    path = folder / "model.json"
     head = FittedHead.from_state(arrays, stored["head"])
     config = build(FitConfig, stored["config"], where=str(path))
     extra = (

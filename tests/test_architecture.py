@@ -16,7 +16,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
     ["_version", "errors", "owned"],
-    ["atomic", "console", "settings"],
+    ["artefacts", "atomic", "console", "settings"],
     ["config", "presets"],
     ["data", "models"],
     ["plots"],

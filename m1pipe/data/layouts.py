@@ -7,9 +7,8 @@ from typing import Any
 import h5py
 import pandas as pd
 from anndata.io import read_elem
-from scipy import sparse
 
-from m1pipe.data.hdf5 import read_names
+from m1pipe.data.hdf5 import check_sizes, read_names, read_whole
 from m1pipe.data.sources.archs4 import archs4_stored, is_archs4
 from m1pipe.data.sources.dee2 import dee2_stored, is_dee2
 from m1pipe.data.sources.tenx import is_tenx, tenx_stored
@@ -17,10 +16,8 @@ from m1pipe.data.stored import (
     Stored,
     check_dense,
     check_shape,
-    check_sparse,
-    csr_reader,
     dense_rows,
-    in_memory,
+    sparse_rows,
 )
 from m1pipe.data.units import read_units
 from m1pipe.errors import InputError
@@ -64,16 +61,7 @@ def _h5ad(handle: h5py.File, path: Path) -> Stored:
     kind = str(X.attrs.get("encoding-type", ""))
     if kind not in ("csr_matrix", "csc_matrix"):
         raise InputError(f"{path}: X: expected a dense, CSR or CSC matrix; found {kind or 'none'}")
-    check_shape(X.attrs["shape"], obs, var, f"{path}: X")
-    if kind == "csr_matrix":
-        return Stored("h5ad_csr", csr_reader(X, len(var)), obs, var, units)
-    parts = (X["data"][:], X["indices"][:], X["indptr"][:])
-    try:
-        check_sparse(*parts, len(obs))
-        rows = sparse.csc_matrix(parts, shape=(len(obs), len(var)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: X could not be read: {error}") from None
-    return in_memory(rows, obs, var, units, layout="h5ad_csc")
+    return sparse_rows(X, kind, obs, var, units)
 
 
 def _flat(handle: h5py.File, path: Path) -> Stored:
@@ -84,13 +72,14 @@ def _flat(handle: h5py.File, path: Path) -> Stored:
     check_shape(X.shape, obs, var, f"{path}: expressions")
     for key, item in handle.items():
         if key not in FLAT_KEYS and isinstance(item, h5py.Dataset) and item.shape == (len(obs),):
-            obs[key] = read_names(item) if item.dtype.kind in "OS" else item[:]
+            obs[key] = read_names(item) if item.dtype.kind in "OS" else read_whole(item)
     stated = {k: v for k, v in handle.attrs.items() if k in ("units", "target_sum")}
     units = read_units(stated, str(path))
     return dense_rows("flat", X, obs, var, units)
 
 
 def _read_frame(handle: h5py.File, key: str, path: Path) -> pd.DataFrame:
+    check_sizes(handle[key])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # anndata's notes on old encodings concern its writers

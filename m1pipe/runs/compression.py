@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load as unpack_arrays
 from safetensors.numpy import save as pack_arrays
 
+from m1pipe.artefacts import read_arrays
 from m1pipe.atomic import atomic_file, write_bytes, write_json
 from m1pipe.evaluation.compression import (
     HEADLINE,
@@ -120,7 +120,9 @@ def read_scores(trials: Path) -> list[FoldScores]:
     """
     scores, seen = [], set()
     for record in read_records(trials):
-        arrays = unpack_arrays(_arrays_file(trials, record["trial"]).read_bytes())
+        file = _arrays_file(trials, record["trial"])
+        remedy = f"remove {trial_file(trials, record['trial'])}, and the trial is run again"
+        arrays, _ = read_arrays(file, "residuals of a trial", remedy=remedy, finite=False)
         width = record["settings"]["n_latent"]
         for model, n_components in record["units"].items():
             key = (record["repeat"], record["fold"], model, width)

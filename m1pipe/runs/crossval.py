@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
+from m1pipe.artefacts import read_json
 from m1pipe.atomic import write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
@@ -31,7 +32,6 @@ from m1pipe.runs.shares import (
     PLAN,
     SHARE_FILES,
     fingerprint,
-    read_json,
     read_plan,
     read_share,
     write_plan,

@@ -4,8 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-import pandas as pd
-
+from m1pipe.artefacts import read_table
 from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.data.matrix import open_matrix
 from m1pipe.evaluation.outside import LINEAR, MODEL, Outside, evaluate_outside
@@ -66,7 +65,9 @@ def run_evaluate(
     model = Path(model)
     out = refuse_folder(out, OWN_FILES, what=WHAT, force=force)
     seen = model / SAMPLES
-    known = set(pd.read_csv(seen, dtype=str)["sample"]) if seen.is_file() else None
+    known = None
+    if seen.is_file():
+        known = set(read_table(seen, "samples of a model", ("sample",), dtype=str)["sample"])
     predictor, rivals = load_predictor(model), load_rivals(model)
     with open_matrix(x, aliases=aliases) as matrix:
         result = evaluate_outside(

@@ -7,7 +7,6 @@ leaves a folder that can be read, resumed or started again.
 import csv
 import fcntl
 import io
-import json
 import logging
 import os
 import socket
@@ -16,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import make_folder, write_json, write_text
 from m1pipe.console import log
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.owned import clear, is_part
 from m1pipe.runs.provenance import job_id, make_provenance, now, same_input
 
+REMEDY = "put the file back, or start again in another folder"
 Start = Literal["fresh", "resumed", "finished"]
 OWN_FILES = ("config.json", "provenance.json", "history.csv", "log.txt", "resume.pt", "status.json")
 STATES = ("running", "done", "stopped", "failed")
@@ -70,7 +71,11 @@ class RunFolder:
 
     def read_provenance(self) -> dict[str, Any] | None:
         """Contents of `provenance.json`, or None."""
-        return self._read("provenance.json")
+        found = self._read("provenance.json")
+        with reading(self.path / "provenance.json", "the provenance of a run", remedy=REMEDY):
+            for known in ((found or {}).get("inputs") or {}).values():
+                known["path"], known["size"], known["modified_ns"], known["sha256"]
+        return found
 
     def prepare(
         self,
@@ -185,11 +190,7 @@ class RunFolder:
         file = self.path / name
         if not file.is_file():
             return None
-        try:
-            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file}: expected JSON written by m1pipe; {error}") from None
-        return value
+        return read_json(file, "JSON written by m1pipe", remedy=REMEDY)
 
     def _acquire(self) -> None:
         """One process a folder; the kernel lifts the lock when the process ends, however."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_file, make_folder, refuse_folder, write_json
 from m1pipe.console import progress
 from m1pipe.data.matrix import Matrix, open_matrix
@@ -23,7 +24,6 @@ from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.runs.compression import TABLES, gather_folds, save_fold
 from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
-from m1pipe.runs.shares import read_json
 from m1pipe.runs.trials import (
     RUN_FILES as BEST_RUN_FILES,
 )
@@ -61,6 +61,7 @@ CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
 )
 FIGURE_FILE, TRIALS, BEST_RUN = "sweep.png", "trials", "best"
 PROVENANCE_FILE = "provenance.json"
+ANEW = "remove the file, and it is made anew"
 OWN_FILES = (
     *(CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE, FIGURE_FILE, PROVENANCE_FILE),
     *TABLES,
@@ -295,8 +296,10 @@ def _known_result(out: Path, best: Mapping[str, Any], n_trials: int) -> dict[str
     known = out / RESULT_FILE
     if not known.is_file() or not (out / BEST_RUN / "model.json").is_file():
         return None
-    result: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
-    same = result["best"]["trial"] == best["trial"] and result["n_trials"] == n_trials
+    result = read_json(known, "the result of a sweep", remedy=ANEW)
+    with reading(known, "the result of a sweep", remedy=ANEW):
+        same = result["best"]["trial"] == best["trial"] and result["n_trials"] == n_trials
+        float(result["test"][SCORE]), float(result["test"][f"pca_{SCORE}"])
     return result if same else None
 
 
@@ -307,7 +310,7 @@ def _test_best(
     with open_matrix(sweep.data) as matrix:
         split = _split(sweep, matrix)
         settings = _with_tuples(best["settings"])
-        provenance = json.loads((out / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        provenance = read_json(out / PROVENANCE_FILE, "the provenance of a sweep")
         encoder = settle_best(
             out / TRIALS,
             int(best["trial"]),

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from m1pipe.artefacts import reading
 from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
@@ -124,7 +125,8 @@ def _watched(
     """Train, keep the folder up to date meanwhile, and put the result there."""
     log.info("%s", plan_line(plan))
     if resumed:
-        watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
+        with reading(folder.checkpoint, "the state of a run", remedy="start again with --force"):
+            watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
     encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
     encoder.save(folder.path)
     card = model_card(encoder, str(folder.path), folder.read_provenance() or {})

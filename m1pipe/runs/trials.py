@@ -1,6 +1,5 @@
 """The folder of a sweep's trials: what each found, and the encoder of the best so far."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -8,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
@@ -43,7 +43,12 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 @lru_cache(maxsize=2**16)
 def _read_record(file: Path, _changed: int, _inode: int) -> dict[str, Any]:
     """A record, which stays as it is once it is there, until its file is another one."""
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    remedy = "remove the file, and the trial is run again"
+    record = read_json(file, "what a trial found", remedy=remedy)
+    with reading(file, "what a trial found", remedy=remedy):
+        int(record["trial"]), dict(record["settings"])
+        if record.get(SCORE) is not None:
+            float(record[SCORE])
     return record
 
 

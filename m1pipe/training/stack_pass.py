@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m1pipe.artefacts import reading
 from m1pipe.config import HeadConfig
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
@@ -231,8 +232,16 @@ def load_pass(
     if not path.is_file():
         return None
     state = load_checkpoint(path)
-    if state["mark"] != mark:
+    if state.get("mark") != mark:
         return None
+    with reading(path, "the state of a pass", remedy="remove the file, and the pass begins anew"):
+        return _put_back(state, members)
+
+
+def _put_back(
+    state: dict[str, Any], members: Sequence[Member]
+) -> tuple[list[Group], tuple[int, int]]:
+    """What `load_pass` does with a state of this pass."""
     device = members[0].task.device
     for member, kept in zip(members, state["members"], strict=True):
         for name in FARING:
