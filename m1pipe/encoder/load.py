@@ -110,9 +110,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _refuse_other_shapes(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
     """Compare the shapes that settings give, on a device without memory, with those of a file."""
-    wanted = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    wanted = {name: tuple(t.shape) or (1,) for name, t in module.state_dict().items()}
     for name in (*wanted, *weights):
-        there = weights[name].shape if name in weights else None
+        there = (weights[name].shape or (1,)) if name in weights else None
         if wanted.get(name) != there:
             raise ValueError(f"{name}: the settings give {wanted.get(name)}, the file {there}")
 
