@@ -3,7 +3,7 @@
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,12 @@ def read_table(
 
 
 def read_arrays(
-    path: str | os.PathLike[str], what: str, *, remedy: str = AGAIN, finite: bool = True
+    path: str | os.PathLike[str],
+    what: str,
+    *,
+    remedy: str = AGAIN,
+    finite: bool = True,
+    free: Collection[str] = (),
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays of a safetensors file, and its texts.
 
@@ -132,6 +137,8 @@ def read_arrays(
     what, remedy : str
     finite : bool
         Refuse NaN and infinity: a model with such weights predicts nothing.
+    free : collection of str
+        Arrays that may hold them all the same.
 
     Raises
     ------
@@ -143,6 +150,7 @@ def read_arrays(
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             texts = dict(file.metadata() or {})
         for name, array in arrays.items():
-            if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+            checked = finite and name not in free and array.dtype.kind == "f"
+            if checked and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
     return arrays, texts

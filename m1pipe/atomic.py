@@ -39,13 +39,15 @@ def writing(path: PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        full = "No space left on device" in str(error)  # HDF5 has no other word for it
+        if error.errno not in _REFUSALS and not full:
             raise
         there = os.path.dirname(os.path.abspath(path))
         named = os.path.abspath(os.fsdecode(error.filename)) if error.filename else there
+        reason = "No space left on device" if full else error.strerror
         other = "" if named.startswith(there) else f" ({error.filename})"
         raise InputError(
-            f"{path}: could not be written: {error.strerror}{other}: make room there, or choose "
+            f"{path}: could not be written: {reason}{other}: make room there, or choose "
             "another place"
         ) from error
 
@@ -147,11 +149,17 @@ def refuse_folder(
 
 
 @contextmanager
-def atomic_file(path: PathLike) -> Iterator[Path]:
+def atomic_file(path: PathLike, *, fresh: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name when the block ends well.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched. What
     a killed process left is removed by the next one that writes the same name on that host.
+
+    Parameters
+    ----------
+    path : path
+    fresh : bool
+        Refuse to replace what has come under that name meanwhile.
 
     Raises
     ------
@@ -165,6 +173,8 @@ def atomic_file(path: PathLike) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
+            if fresh and path.exists():
+                raise InputError(f"{path}: another process has written it meanwhile")
             os.replace(temporary, path)
         finally:
             _remove(temporary)

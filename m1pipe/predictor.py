@@ -371,7 +371,9 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
-    arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy)
+    arrays, _ = read_arrays(
+        folder / "head.safetensors", what, remedy=remedy, free=("predictor.errors",)
+    )
     with reading(path, what, remedy=remedy):
         return _from_state(folder, stored, arrays)
 

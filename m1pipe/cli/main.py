@@ -11,6 +11,7 @@ import click
 from m1pipe import errors
 from m1pipe._version import __version__
 from m1pipe.console import log, set_verbosity
+from m1pipe.training.signals import stopped_at_once
 
 COMMANDS = {
     "demo": "the whole job on simulated data, in minutes",
@@ -93,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
+        with stopped_at_once():
+            cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -108,6 +110,10 @@ def run(arguments: list[str] | None = None) -> int:
         return errors.EXIT_OURS
     except errors.InputError as error:
         click.echo(f"m1pipe: error: {' '.join(str(error).split())}", err=True)
+        return errors.EXIT_INPUT
+    except MemoryError as error:
+        reason = " ".join(str(error).split()) or "no more memory"
+        click.echo(f"m1pipe: error: {reason}: lower --memory, or take a larger machine", err=True)
         return errors.EXIT_INPUT
     except Exception:  # noqa: BLE001 - the one place where a fault of ours becomes an exit code
         traceback.print_exc()

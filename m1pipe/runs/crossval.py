@@ -27,6 +27,7 @@ from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
 from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
 from m1pipe.runs.augment import train_generator
+from m1pipe.runs.lock import locked
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.runs.shares import (
     PLAN,
@@ -135,7 +136,21 @@ def run_crossval(
         After a signal; the folds that are done are kept.
     """
     out = Path(out)
-    _refuse_folder(out, force=force, finished=not report)
+    _refuse_folder(out, force=force, finished=not report or only is not None)
+    with locked(out, shared=only is not None):
+        return _run_locked(run, config, out, only=only, force=force, report=report)
+
+
+def _run_locked(
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    out: Path,
+    *,
+    only: tuple[int, int] | None,
+    force: bool,
+    report: bool,
+) -> CrossvalResult | None:
+    """What `run_crossval` does in a folder that no other process works in."""
     problem = run.problem(config)
     plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
     if only is not None and (*only, None) not in plan.shares:

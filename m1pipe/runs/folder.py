@@ -5,7 +5,6 @@ leaves a folder that can be read, resumed or started again.
 """
 
 import csv
-import fcntl
 import io
 import logging
 import os
@@ -16,16 +15,24 @@ from types import TracebackType
 from typing import Any, Literal
 
 from m1pipe.artefacts import read_json, reading
-from m1pipe.atomic import make_folder, write_json, write_text
+from m1pipe.atomic import make_folder, write_json, write_text, writing
 from m1pipe.console import log
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.owned import clear, is_part
+from m1pipe.runs.lock import take_lock
 from m1pipe.runs.provenance import job_id, make_provenance, now, same_input
 
 REMEDY = "put the file back, or start again in another folder"
 Start = Literal["fresh", "resumed", "finished"]
 OWN_FILES = ("config.json", "provenance.json", "history.csv", "log.txt", "resume.pt", "status.json")
 STATES = ("running", "done", "stopped", "failed")
+
+
+class _QuietHandler(logging.FileHandler):
+    """A log on a full disk is no reason to stop: what needs the room says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out."""
 
 
 class RunFolder:
@@ -157,7 +164,8 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         self._acquire()
-        self._log = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        with writing(self.path / "log.txt"):
+            self._log = _QuietHandler(self.path / "log.txt", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(self._log)
         self._status = {"host": socket.gethostname(), "job_id": job_id(), "pid": os.getpid()}
@@ -170,6 +178,20 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._end(kind, error)
+        finally:
+            if self._log is not None:
+                log.removeHandler(self._log)
+                self._log.close()
+            if kind is not None and issubclass(kind, InputError) and not self._worth_keeping():
+                self._clear()
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
+            self._release()
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        """Write down how the run ended."""
         if kind is None:
             self.update(state="done")
             self.checkpoint.unlink(missing_ok=True)
@@ -177,14 +199,6 @@ class RunFolder:
             self.update(state="stopped", message=str(error) or "interrupted")
         else:
             self.update(state="failed", message=f"{kind.__name__}: {error}")
-        if self._log is not None:
-            log.removeHandler(self._log)
-            self._log.close()
-        if kind is not None and issubclass(kind, InputError) and not self._worth_keeping():
-            self._clear()
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-        self._release()
 
     def _read(self, name: str) -> dict[str, Any] | None:
         file = self.path / name
@@ -193,20 +207,9 @@ class RunFolder:
         return read_json(file, "JSON written by m1pipe", remedy=REMEDY)
 
     def _acquire(self) -> None:
-        """One process a folder; the kernel lifts the lock when the process ends, however."""
-        if self._lock is not None:
-            return
-        self._lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._release()
-            raise InputError(
-                f"{self.path}: another process is at work in this folder; "
-                "wait for it, or choose another name"
-            ) from None
-        except OSError:
-            log.debug("%s: the file system has no locks", self.path)
+        """One process a folder."""
+        if self._lock is None:
+            self._lock = take_lock(self.path)
 
     def _release(self) -> None:
         if self._lock is not None:

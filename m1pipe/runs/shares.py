@@ -147,7 +147,7 @@ def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
         losses = {row: file["losses"][row][...] for row in file["losses"]}
         targets = _read_targets(file["targets"]) if "targets" in file else None
         labels = _read_labels(file["labels"]) if "labels" in file else None
-    if any(loss.shape != samples.shape for loss in losses.values()):
+    if any(loss.shape[-1:] != samples.shape for loss in losses.values()):
         raise ValueError(f"losses are not all of {samples.size:,} samples")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
     repeat, fold, n_train = key

@@ -23,6 +23,7 @@ from m1pipe.owned import below, clear
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.runs.compression import TABLES, gather_folds, save_fold
+from m1pipe.runs.lock import locked
 from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
 from m1pipe.runs.trials import (
     RUN_FILES as BEST_RUN_FILES,
@@ -149,6 +150,22 @@ def run_sweep(
     planned = _planned(sweep)
     if not planned and not asks:
         raise InputError("sweep: expected --neurons, --layers or --space; found none of them")
+    with locked(out, shared=trial is not None):
+        return _run_locked(sweep, out, planned, trial, n_jobs, together, force=force)
+
+
+def _run_locked(
+    sweep: Sweep,
+    out: Path,
+    planned: list[Trial],
+    trial: int | None,
+    n_jobs: int,
+    together: int,
+    *,
+    force: bool,
+) -> str:
+    """What `run_sweep` does in a folder that no other process works in."""
+    asks = sweep.space is not None and sweep.config.sampler == "optuna"
     _prepare(out, sweep, force)
     if trial is not None:
         if asks or not 1 <= trial <= len(planned):

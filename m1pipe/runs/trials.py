@@ -46,7 +46,7 @@ def _read_record(file: Path, _changed: int, _inode: int) -> dict[str, Any]:
     remedy = "remove the file, and the trial is run again"
     record = read_json(file, "what a trial found", remedy=remedy)
     with reading(file, "what a trial found", remedy=remedy):
-        int(record["trial"]), dict(record["settings"])
+        int(record["trial"]), dict(record.get("settings", {}))
         if record.get(SCORE) is not None:
             float(record[SCORE])
     return record
