@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
+from m1pipe.owned import clear, foreign_file
+from m1pipe.runs import crossval, fit, folder, sweep, train
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mutate.py"
 N_CASES = int(os.environ.get("M1PIPE_MUTATIONS", "48"))
 
@@ -84,3 +87,39 @@ def test_the_judge_knows_right_from_wrong(mutate: ModuleType, tmp_path: Path) ->
     with_reader = mutate.Kind("k", ("a.json",), (), kind.result, lambda folder: '{"a": 2}')
     (here / "a.json").write_text('{"a": 2}')
     assert mutate.judge(with_reader, here, here / "a.json", 0, wanted)[0] == "faithful"
+
+
+@pytest.mark.slow
+def test_each_command_knows_every_file_that_it_writes(mutate: ModuleType, tmp_path: Path) -> None:
+    code, _ = mutate.in_child(lambda: mutate.make_world(tmp_path) or 0, tmp_path)
+    assert code == 0, (tmp_path / "stderr").read_text()
+    own = {
+        "run": (*folder.OWN_FILES, *train.RESULTS),
+        "model": fit.OWN_FILES,
+        "cv": crossval.OWN_FILES,
+        "sweep": sweep.OWN_FILES,
+    }
+    for name, files in own.items():
+        assert foreign_file(tmp_path / name, files) is None
+    for other in ("model/encoder/mine.txt", "cv/shares/r0_f0/mine.txt", "sweep/best/mine.txt"):
+        (tmp_path / other).write_text("mine")
+        top, _, rest = other.partition("/")
+        assert foreign_file(tmp_path / top, own[top]) == rest
+        clear(tmp_path / top, own[top])
+        left = [p for p in (tmp_path / top).rglob("*") if p.is_file()]
+        assert [p.name for p in left] == ["mine.txt"]
+
+
+@pytest.mark.slow
+def test_commands_killed_before_their_file_operations(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "kill_operations", SCRIPT.with_name("kill_operations.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kill_operations"] = module
+    spec.loader.exec_module(module)
+    found = module.run_all(tmp_path, 3, ["train", "fit", "crossval", "sweep", "split"])
+    assert len(found) == 5
+    for facts in found:
+        assert facts["wrong"] == [] and facts["kills"] >= 3, facts

@@ -84,8 +84,9 @@ def _read_frame(handle: h5py.File, key: str, path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # anndata's notes on old encodings concern its writers
             frame = read_elem(handle[key])
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"{path}: {key} could not be read: {error}") from None
+    except Exception as error:  # noqa: BLE001 - anndata raises errors of its own, which are private
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: {key} could not be read: {reason}") from None
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"{path}: {key}: expected a table; found {type(frame).__name__}")
     frame.index = pd.Index(frame.index.astype(str), dtype=object, name=frame.index.name)
@@ -97,4 +98,8 @@ def _read_uns(handle: h5py.File) -> dict[str, Any]:
     uns = handle.get("uns")
     if not isinstance(uns, h5py.Group):
         return {}
-    return {k: read_elem(uns[k]) for k in ("units", "target_sum") if k in uns}
+    try:
+        return {k: read_elem(uns[k]) for k in ("units", "target_sum") if k in uns}
+    except Exception as error:  # noqa: BLE001 - anndata raises errors of its own, which are private
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{handle.filename}: uns could not be read: {reason}") from None

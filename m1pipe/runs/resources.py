@@ -78,9 +78,6 @@ class Resources:
             value = getattr(self, name)
             if value is not None and not _WORD.fullmatch(value):
                 raise InputError(f"{name}: expected one word; found {value!r}")
-        for name in ("setup", "extra"):
-            if isinstance(getattr(self, name), str):
-                raise InputError(f"{name}: expected a list of lines; found one text")
         wrong = [option for option in self.extra if not option.startswith("-")]
         if wrong:
             raise InputError(f"extra: expected options, such as --qos=long; found {wrong[0]!r}")

@@ -184,7 +184,7 @@ def test_a_pipeline_waits_and_is_stopped_with_what_it_waits_for(example: Study) 
         ('[jobs.slurm]\nqueue = "a b"', "queue: expected one word; found 'a b'"),
         ('[jobs.slurm.train]\nmemory = "much"', "memory: expected a size"),
         ('setup = ["a\\nb"]', "expected single lines"),
-        ('setup = "module load x"', "setup: expected a list of lines; found one text"),
+        ('setup = "module load x"', "setup: expected a list of str; found 'module load x'"),
         ('extra = ["qos=long"]', "extra: expected options, such as --qos=long; found 'qos=long'"),
     ],
 )
