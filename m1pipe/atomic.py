@@ -84,21 +84,11 @@ def refuse_existing(path: PathLike, *, force: bool = False) -> Path:
         If something is there already, a link leads nowhere, another process is writing it, or the
         folder that should hold it cannot be written in.
     """
-    with writing(path):
-        path = _place(Path(path))
-        _sweep(path)
-        if path.exists() and not force:
-            raise InputError(
-                f"{path} exists already: choose another name, or overwrite with --force"
-            )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"{path}: expected a folder to write in; {path.parent} is none"
-            ) from None
-        _refuse_unwritable(path)
-        _refuse_another(path)
+    path = _ready(path)
+    if path.is_dir():
+        raise InputError(f"{path} exists already and is a folder: choose the name of a file")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already: choose another name, or overwrite with --force")
     return path
 
 
@@ -127,7 +117,7 @@ def refuse_folder(
     InputError
         If it is taken, or cannot be made.
     """
-    path = refuse_existing(folder, force=True)
+    path = _ready(folder)
     if not path.exists():
         return path
     if not path.is_dir():
@@ -225,6 +215,23 @@ def write_bytes(path: PathLike, content: bytes) -> None:
 def write_json(path: PathLike, value: Any) -> None:
     """Write `value` as indented JSON atomically; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _ready(path: PathLike) -> Path:
+    """The place to write, in a folder that is made and may be written in by this process."""
+    with writing(path):
+        place = _place(Path(path))
+        _sweep(place)
+        place.exists()  # refuses a name that is too long
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"{path}: expected a folder to write in; {place.parent} is none"
+            ) from None
+        _refuse_unwritable(place)
+        _refuse_another(place)
+    return place
 
 
 def _place(path: Path) -> Path:

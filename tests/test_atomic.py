@@ -190,3 +190,12 @@ def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
             refuse(tmp_path / ("a" * 256))
     with pytest.raises(InputError, match="File name too long"):
         write_json(tmp_path / ("a" * 256), [1])
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for force in (False, True):
+        with pytest.raises(
+            InputError, match="exists already and is a folder: choose the name of a file"
+        ):
+            refuse_existing(tmp_path / "x", force=force)

@@ -63,9 +63,9 @@ def test_a_file_is_changed_and_the_seed_repeats_it(
 
 def test_the_judge_knows_right_from_wrong(mutate: ModuleType, tmp_path: Path) -> None:
     here, world = tmp_path / "case", tmp_path / "world"
-    for folder in (here, world):
-        folder.mkdir()
-        (folder / "a.json").write_text('{"a": 1}')
+    for place in (here, world):
+        place.mkdir()
+        (place / "a.json").write_text('{"a": 1}')
     kind = mutate.Kind("k", ("a.json",), (), lambda folder: (folder / "a.json").read_text())
     wanted = mutate._digest(lambda: '{"a": 1}')
 

@@ -1,9 +1,11 @@
 """The `m1pipe` command: finds the sub-command, and turns failures into exit codes in one place."""
 
 import importlib
+import os
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -94,7 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        with stopped_at_once():
+        # workers of torchrun are ended by their agent, also from calls that hear no signal
+        with stopped_at_once() if "RANK" not in os.environ else nullcontext():
             cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
