@@ -1,6 +1,8 @@
-"""Files that appear under their final name only when they are complete."""
+"""Files and folders that appear under their final name only when they are complete."""
 
+import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -11,97 +13,292 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.errors import InputError
+from m1pipe.owned import foreign_file, is_part
+
+PathLike = str | os.PathLike[str]
+LONGEST_NAME = 255
+ASIDE = "-old.part"
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EINVAL", "EIO", "EISDIR", "ELOOP"),
+        *("ENAMETOOLONG", "ENOENT", "ENOSPC", "ENOTDIR", "ENOTEMPTY", "EPERM", "EROFS", "EXDEV"),
+    )
+)
 
 
-def refuse_existing(path: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Return `path` as a Path, refusing one that exists unless `force` is given.
+@contextmanager
+def writing(path: PathLike) -> Iterator[None]:
+    """Turn what the file system refuses, while `path` is written, into one line for the user.
 
     Raises
     ------
     InputError
-        If something is there already, or the folder that should hold it is not.
+        In the place of an OSError that says why: the disk is full, a name too long, ...
     """
-    path = Path(path)
+    try:
+        yield
+    except OSError as error:
+        full = "No space left on device" in str(error)  # HDF5 has no other word for it
+        if error.errno not in _REFUSALS and not full:
+            raise
+        there = os.path.dirname(os.path.abspath(path))
+        named = os.path.abspath(os.fsdecode(error.filename)) if error.filename else there
+        reason = "No space left on device" if full else error.strerror
+        other = "" if named.startswith(there) else f" ({error.filename})"
+        raise InputError(
+            f"{path}: could not be written: {reason}{other}: make room there, or choose "
+            "another place"
+        ) from error
+
+
+def make_folder(path: PathLike) -> Path:
+    """Make a folder and those above it, where they are not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be.
+    """
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
+
+
+def refuse_existing(path: PathLike, *, force: bool = False) -> Path:
+    """Return the place to write, refusing one that exists unless `force` is given.
+
+    Parameters
+    ----------
+    path : path
+        A link stands for what it leads to.
+    force : bool
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        If something is there already, a link leads nowhere, another process is writing it, or the
+        folder that should hold it cannot be written in.
+    """
+    path = _ready(path)
+    if path.is_dir():
+        raise InputError(f"{path} exists already and is a folder: choose the name of a file")
     if path.exists() and not force:
         raise InputError(f"{path} exists already: choose another name, or overwrite with --force")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path}: expected a folder to write in; {path.parent} is none") from None
     return path
 
 
-def refuse_other_files(
-    folder: str | os.PathLike[str], names: Collection[str], *, force: bool = False
+def refuse_folder(
+    folder: PathLike, own: Collection[str], *, what: str, force: bool = False
 ) -> Path:
-    """Return `folder` as a Path, refusing one that `force` does not let go, or of other files.
+    """Return the place of a folder, refusing one that holds what may not be replaced.
 
     Parameters
     ----------
     folder : path
-        To be made.
-    names : collection of str
-        Files that may be in it already, with `force`.
+        To be made. An empty one may be there.
+    own : collection of str
+        Files that the command writes, as `m1pipe.owned.foreign_file` takes them: with `force` these
+        may be there, and nothing else.
+    what : str
+        What it holds then, such as "a model".
     force : bool
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     InputError
-        If it is there and `force` is not given, or holds anything else.
+        If it is taken, or cannot be made.
     """
-    path = refuse_existing(folder, force=force)
-    if path.exists() and not (path.is_dir() and {p.name for p in path.iterdir()} <= set(names)):
-        raise InputError(f"{path} holds other files: choose another name")
+    path = _ready(folder)
+    if not path.exists():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path} exists already and is no folder: choose another name")
+    other = foreign_file(path, own)
+    if other is not None:
+        raise InputError(
+            f"{path} exists already and holds {other}, which is no part of {what}: choose another "
+            "name, or move that file"
+        )
+    if any(not is_part(name) for name in os.listdir(path)) and not force:
+        raise InputError(
+            f"{path} exists already and holds {what}: choose another name, or overwrite with "
+            "--force"
+        )
+    if os.path.ismount(path):
+        raise InputError(f"{path} is a mounted file system: choose a folder in it")
     return path
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: PathLike, *, fresh: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name when the block ends well.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` is untouched. What
     a killed process left is removed by the next one that writes the same name on that host.
+
+    Parameters
+    ----------
+    path : path
+    fresh : bool
+        Refuse to replace what has come under that name meanwhile.
+
+    Raises
+    ------
+    InputError
+        If the file system refuses: the disk is full, a name too long, ...
     """
     path = Path(path)
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            if fresh and path.exists():
+                raise InputError(f"{path}: another process has written it meanwhile")
+            os.replace(temporary, path)
+        finally:
+            _remove(temporary)
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes the final name when the block ends well.
+def atomic_folder(
+    folder: PathLike, own: Collection[str], *, what: str, force: bool = False
+) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; it takes the name when the block ends well.
 
-    With `force` an existing folder is replaced, and only after the new one is complete.
+    With `force` an existing folder is replaced, if it holds nothing but what the command writes,
+    and only after the new one is complete. The parameters are those of `refuse_folder`.
+
+    Raises
+    ------
+    InputError
+        As `refuse_folder`, or if the file system refuses.
     """
-    path = refuse_existing(path, force=force)
-    temporary = _temporary(path)
-    try:
-        temporary.mkdir()
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    path = refuse_folder(folder, own, what=what, force=force)
+    with writing(path):
+        temporary = _temporary(path)
+        aside = temporary.with_name(temporary.name.removesuffix(".part") + ASIDE)
+        try:
+            temporary.mkdir()
+            yield temporary
+            if path.exists():
+                refuse_folder(path, own, what=what, force=force)  # it may have changed meanwhile
+                os.replace(path, aside)
+            os.replace(temporary, path)
+        finally:
+            _remove(temporary)
+            _remove(aside)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: PathLike, content: bytes) -> None:
+    """Write bytes atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Write `value` as indented JSON atomically; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _ready(path: PathLike) -> Path:
+    """The place to write, in a folder that is made and may be written in by this process."""
+    with writing(path):
+        place = _place(Path(path))
+        _sweep(place)
+        place.exists()  # refuses a name that is too long
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"{path}: expected a folder to write in; {place.parent} is none"
+            ) from None
+        _refuse_unwritable(place)
+        _refuse_another(place)
+    return place
+
+
+def _place(path: Path) -> Path:
+    """What a path leads to, where it is a link."""
+    if not path.is_symlink():
+        return path
+    found = Path(os.path.realpath(path))
+    if not found.exists():
+        raise InputError(f"{path} is a link to {found}, which is not there: remove the link")
+    return found
+
+
+def _refuse_unwritable(path: Path) -> None:
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: expected a folder to write in; {path.parent} may not be written")
+
+
+def _refuse_another(path: Path) -> None:
+    """Refuse a place that another process of this host is writing at this moment."""
+    for _, pid in _parts(path):
+        if pid != os.getpid() and _is_alive(pid):
+            raise InputError(
+                f"{path}: another process ({pid}) is writing it: wait for it, or choose another "
+                "name"
+            )
 
 
 def _temporary(path: Path) -> Path:
     """Name beside `path` for this process, after sweeping those of dead processes of this host."""
-    start = f".{path.name}.{socket.gethostname()}-"
+    _sweep(path)
+    return path.with_name(f"{_start(path)}{os.getpid()}.part")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what dead processes left; a folder that one had put aside comes back."""
+    for left, pid in _parts(path):
+        if not _is_alive(pid):
+            if left.name.endswith(ASIDE) and not path.exists():
+                os.replace(left, path)
+            _remove(left)
+
+
+def _parts(path: Path) -> list[tuple[Path, int]]:
+    """What processes of this host are writing of a file or folder, or left of it."""
+    start, found = _start(path), []
     for left in path.parent.glob(f"{glob.escape(start)}*.part"):
-        pid = left.name.removeprefix(start).removesuffix(".part")
-        if pid.isdecimal() and not _is_alive(int(pid)):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
-    return path.with_name(f"{start}{os.getpid()}.part")
+        pid = left.name.removeprefix(start).removesuffix(ASIDE).removesuffix(".part")
+        if pid.isdecimal():
+            found.append((left, int(pid)))
+    return found
+
+
+def _start(path: Path) -> str:
+    """Beginning of the names of temporary files; a name that only just fits is shortened."""
+    host = socket.gethostname()
+    start = f".{path.name}.{host}-"
+    if len(os.fsencode(start)) + len(f"4194304{ASIDE}") <= LONGEST_NAME:
+        return start
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return f".{digest}.{host[:64]}-"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -112,14 +309,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` (UTF-8) atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON atomically; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,6 +1,5 @@
 """A head on a frozen encoder (or on the genes), for new samples; stored so that it stands alone."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
 
 from m1pipe._version import __version__
 from m1pipe.arrays import pack_arrays
-from m1pipe.atomic import write_json
+from m1pipe.artefacts import read_arrays, read_json, reading
+from m1pipe.atomic import make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.splits import inner_split
@@ -26,18 +24,23 @@ from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.labelled import Labelled, load_labelled, own_genes
+from m1pipe.owned import below
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads, threads
 
 FORMAT_VERSION = 1
+PREDICTOR_FILES = (
+    *("config.json", "model.json", "head.safetensors"),
+    *below("encoder", ENCODER_FILES),
+)
 LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
@@ -175,8 +178,7 @@ class Predictor:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.json, head.safetensors and a copy of the encoder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder)
         arrays, head = self.head.to_state()
         if self.encoder is not None:
             self.encoder.save(folder / "encoder")
@@ -186,7 +188,7 @@ class Predictor:
             arrays["predictor.own_genes"] = self.own_genes
         if self.errors is not None:
             arrays["predictor.errors"] = self.errors
-        (folder / "head.safetensors").write_bytes(pack_arrays(arrays))
+        write_bytes(folder / "head.safetensors", pack_arrays(arrays))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
             folder / "model.json",
@@ -368,20 +370,25 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     """
     folder = Path(folder)
     path = folder / "model.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        found = stored["format_version"]
-        if "head" not in stored:
-            raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
-        arrays = load_arrays(folder / "head.safetensors")
-    except OSError:
-        raise InputError(f"{folder}: expected a model made by m1pipe fit; found none") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder}: expected a model made by m1pipe fit; {error}") from None
+    if not path.is_file():
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; found none")
+    what, remedy = "a model made by m1pipe fit", "fit it again, or copy the whole folder again"
+    stored = read_json(path, what, remedy=remedy)
+    if "head" not in stored:
+        raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
+    found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
+    arrays, _ = read_arrays(
+        folder / "head.safetensors", what, remedy=remedy, free=("predictor.errors",)
+    )
+    with reading(path, what, remedy=remedy):
+        return _from_state(folder, stored, arrays)
+
+
+def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> Predictor:
+    """Predictor of what `Predictor.save` stored."""
+    path = folder / "model.json"
     head = FittedHead.from_state(arrays, stored["head"])
     config = build(FitConfig, stored["config"], where=str(path))
     extra = (

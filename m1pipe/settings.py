@@ -172,4 +172,26 @@ def _coerce(f: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
         return float(value)
     if f.type is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    words = getattr(f.type, "__name__", text) if isinstance(f.type, type) else text
+    if not any(_is_one(value, word) for word in words.split(" | ")):
+        wanted = words.replace("tuple[", "a list of ").replace(", ...]", "")
+        raise InputError(f"{where}: {f.name}: expected {wanted}; found {value!r}")
     return value
+
+
+def _is_one(value: Any, word: str) -> bool:
+    """Whether a value is of a plain type; of other types the configuration knows itself."""
+    if word.startswith("tuple[") and word.endswith(", ...]"):
+        inner = word.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, tuple) and all(_is_one(part, inner) for part in value)
+    if word == "None":
+        return value is None
+    plain: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+    }
+    if word not in plain:
+        return True
+    return isinstance(value, plain[word]) and (word == "bool") == isinstance(value, bool)

@@ -15,8 +15,8 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
-    ["_version", "errors"],
-    ["arrays", "atomic", "console", "settings"],
+    ["_version", "errors", "owned"],
+    ["arrays", "artefacts", "atomic", "console", "settings"],
     ["config", "presets"],
     ["data", "models"],
     ["plots"],

@@ -96,3 +96,20 @@ def test_sizes(text: str, size: int) -> None:
 def test_sizes_refused(text: str) -> None:
     with pytest.raises(InputError, match="expected a size such as 4G"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("rows", {}, r"rows: expected str \| None; found \{\}"),
+        ("rows", 3, r"rows: expected str \| None; found 3"),
+        ("epochs", "many", r"epochs: expected int \| None; found 'many'"),
+        ("hidden", ["a"], "hidden: expected .*a list of int"),
+        ("lr", "fast", "lr: expected .*float.*; found 'fast'"),
+        ("n_latent", 2.5, "n_latent: expected int; found 2.5"),
+        ("n_latent", [], r"n_latent: expected int; found \(\)"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, value: object, wanted: str) -> None:
+    with pytest.raises(InputError, match=wanted):
+        build(EncoderConfig, {name: value}, where="config")

@@ -76,7 +76,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     type=click.Choice(get_args(Missing)),
     help=f"Empty fields, NA, NaN.  [default: {_DEFAULTS['missing']}]",
 )
-@click.option("--where", metavar="COND", help="Samples wanted: COLUMN~REGEX, or a pandas query.")
+@click.option("--where", metavar="COND", help="Samples wanted: COLUMN~REGEX, or a condition.")
 @click.option("--series", callback=_names, metavar="A,B", help="Samples wanted: of GEO series.")
 @click.option(
     "--single-cell-below", type=float, metavar="F", help="Samples wanted: ARCHS4's probability."

@@ -1,9 +1,11 @@
 """The `m1pipe` command: finds the sub-command, and turns failures into exit codes in one place."""
 
 import importlib
+import os
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ import click
 from m1pipe import errors
 from m1pipe._version import __version__
 from m1pipe.console import log, set_verbosity
+from m1pipe.training.signals import stopped_at_once
 
 COMMANDS = {
     "demo": "the whole job on simulated data, in minutes",
@@ -93,7 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
+        # workers of torchrun are ended by their agent, also from calls that hear no signal
+        with stopped_at_once() if "RANK" not in os.environ else nullcontext():
+            cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -108,6 +113,10 @@ def run(arguments: list[str] | None = None) -> int:
         return errors.EXIT_OURS
     except errors.InputError as error:
         click.echo(f"m1pipe: error: {' '.join(str(error).split())}", err=True)
+        return errors.EXIT_INPUT
+    except MemoryError as error:
+        reason = " ".join(str(error).split()) or "no more memory"
+        click.echo(f"m1pipe: error: {reason}: lower --memory, or take a larger machine", err=True)
         return errors.EXIT_INPUT
     except Exception:  # noqa: BLE001 - the one place where a fault of ours becomes an exit code
         traceback.print_exc()

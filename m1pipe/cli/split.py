@@ -22,7 +22,7 @@ _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SplitConfig)}
     metavar="F",
     help=f"Share to hold out.  [default: {_DEFAULTS['holdout']}]",
 )
-@click.option("--where", metavar="COND", help="Samples to deal: COLUMN~REGEX, or a pandas query.")
+@click.option("--where", metavar="COND", help="Samples to deal: COLUMN~REGEX, or a condition.")
 @click.option("--stratify", metavar="COL", help="Column whose levels keep their shares.")
 @click.option(
     "--group",

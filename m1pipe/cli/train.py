@@ -20,7 +20,7 @@ def _default(value: object) -> str | bool:
 @click.command()
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder of the run.")
-@click.option("--rows", help="pandas query on obs, or COLUMN~REGEX, that chooses the rows.")
+@click.option("--rows", help="COLUMN~REGEX, or a condition on obs, that chooses the rows.")
 @click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="A published set-up.")
 @click.option("--config", "file", type=click.Path(), help="JSON or TOML; RUN/config.json repeats.")
 @click.option(

@@ -213,7 +213,7 @@ class SelectionConfig:
     Attributes
     ----------
     rows : str or None
-        pandas query on obs, such as "tissue.isna()", or COLUMN~REGEX. None: all rows.
+        Condition on obs, such as "tissue.isna()", or COLUMN~REGEX. None: all rows.
     group : str or None
         obs column, or regular expression on the sample ids, whose groups are never on both
         sides of the validation split.

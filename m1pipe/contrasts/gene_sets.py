@@ -66,7 +66,9 @@ def read_gmt(path: Path) -> GeneSets:
             if not line.strip():
                 continue
             try:
-                name, description, *members = line.decode("utf-8").split("\t")
+                name, description, *members = (
+                    line.decode("utf-8").removeprefix("\ufeff").split("\t")
+                )
             except (UnicodeDecodeError, ValueError):
                 raise InputError(
                     f"{path}: line {number}: expected a name, a description and genes, separated "

@@ -1,4 +1,4 @@
-"""Choosing samples by their annotations: a query, a regular expression, series, single cells."""
+"""Choosing samples by their annotations: a condition, a pattern, series, single cells."""
 
 import re
 from collections.abc import Sequence
@@ -6,22 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.condition import holds
+from m1pipe.data.patterns import compile_pattern, texts_with
 from m1pipe.data.sources.archs4 import SINGLE_CELL
 from m1pipe.data.sources.dee2 import QUALITY, quality_column
 from m1pipe.errors import InputError
 
 SERIES = "series_id"
-_BY_REGEX = re.compile(r"\s*(\*|\w+)~(.+)", re.DOTALL)
-_QUERY_FAULTS = (
-    ArithmeticError,
-    AttributeError,
-    KeyError,
-    NameError,
-    NotImplementedError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+_WORD = re.compile(r"[^\s=<>!&|()'\"`~,]+")
 
 
 def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") -> np.ndarray:
@@ -32,8 +24,9 @@ def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") ->
     obs : DataFrame, shape (n_samples, n_columns)
     where : str
         ``COLUMN~REGEX``: the regular expression is found in the column, in upper or lower case;
-        ``*~REGEX``: in any column of text. Anything else is a pandas query, such as
-        ``tissue == "Liver" and age > 50``. A missing value never matches.
+        ``*~REGEX``: in any column of text. COLUMN is any column that exists, whatever its name
+        holds. Anything else is a condition, such as ``tissue == "Liver" and age > 50``, as
+        `m1pipe.data.condition.holds` takes it. A missing value never matches.
     option : str
         That the condition was given by, for messages.
 
@@ -46,12 +39,11 @@ def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") ->
     InputError
         If the condition cannot be understood, or holds for no sample.
     """
-    by_regex = _BY_REGEX.fullmatch(where)
-    if by_regex:
-        column, regex = by_regex.groups()
-        chosen = _by_regex(obs, column, regex, option)
+    by_regex = _apart(obs, where)
+    if by_regex is not None:
+        chosen = _by_regex(obs, *by_regex, option)
     else:
-        chosen = _by_query(obs, where, option)
+        chosen = holds(obs, where, option=option)
     if not chosen.any():
         raise InputError(f"{option}: {where!r} holds for none of the {len(obs):,} samples")
     return chosen
@@ -141,41 +133,31 @@ def _need(obs: pd.DataFrame, column: str, option: str) -> None:
         )
 
 
+def _apart(obs: pd.DataFrame, where: str) -> tuple[str, str] | None:
+    """Column and regular expression of COLUMN~REGEX; None where it is none."""
+    places = [i for i, character in enumerate(where) if character == "~" and where[i + 1 :]]
+    pairs = [(_plain(where[:i]), where[i + 1 :]) for i in places]
+    columns = {"*", *map(str, obs.columns)}
+    existing = [pair for pair in pairs if pair[0] and pair[0] in columns]
+    return next(iter(existing + [pair for pair in pairs if _WORD.fullmatch(pair[0])]), None)
+
+
+def _plain(column: str) -> str:
+    return column.strip().removeprefix("`").removesuffix("`")
+
+
 def _by_regex(obs: pd.DataFrame, column: str, regex: str, option: str) -> np.ndarray:
-    try:
-        pattern = re.compile(regex, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"{option}: {regex!r} is no regular expression: {error}") from None
+    pattern = compile_pattern(regex, option, flags=re.IGNORECASE)
     if column != "*":
         _need(obs, column, option)
-        return _found(obs[column], pattern)
     chosen = np.zeros(len(obs), dtype=bool)
-    for name in obs.columns:
-        if not pd.api.types.is_numeric_dtype(obs[name]):
-            chosen |= _found(obs[name], pattern)
+    for i, name in enumerate(map(str, obs.columns)):
+        is_text = not pd.api.types.is_numeric_dtype(obs.iloc[:, i].dtype)
+        if name == column or (column == "*" and is_text):
+            codes, levels = pd.factorize(obs.iloc[:, i])
+            hits = texts_with(pattern, map(str, levels), option)
+            chosen |= np.array([*hits, False])[codes]
     return chosen
-
-
-def _found(column: pd.Series, pattern: re.Pattern[str]) -> np.ndarray:
-    codes, levels = pd.factorize(column)
-    hits = np.array([bool(pattern.search(str(level))) for level in levels] + [False])
-    return hits[codes]
-
-
-def _by_query(obs: pd.DataFrame, query: str, option: str) -> np.ndarray:
-    try:
-        chosen = obs.eval(query, engine="python")
-    except _QUERY_FAULTS as error:
-        raise InputError(
-            f"{option}: expected COLUMN~REGEX or a pandas query on the columns {_columns(obs)}; "
-            f"found {query!r}: {error}"
-        ) from None
-    if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
-        raise InputError(
-            f"{option}: expected what is true or false for each sample; found {query!r} (columns: "
-            f"{_columns(obs)})"
-        )
-    return chosen.to_numpy()
 
 
 def _columns(obs: pd.DataFrame) -> str:

@@ -56,6 +56,10 @@ def split_address(address: str | os.PathLike[str]) -> tuple[Path, str]:
     return path, ""
 
 
+LEAST_HOLLOW = 2**24  # bytes: what is smaller may be anything
+MOST_PACKED = 2**15  # times: no filter makes more of what is stored
+
+
 def open_hdf5(path: Path) -> h5py.File:
     """Open an HDF5 file for reading.
 
@@ -117,10 +121,88 @@ def refuse_links(group: h5py.Group, path: Path, seen: set[int] | None = None) ->
             _refuse_foreign(item, where)
 
 
+def read_whole(dataset: h5py.Dataset, *, kinds: str = "", ndim: int = 1) -> np.ndarray:
+    """Values of a dataset, once its shape is known to be that of what the file holds.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    kinds : str
+        Kinds of numbers that are wanted, as numpy's `dtype.kind` has them; empty: any values.
+    ndim : int
+
+    Raises
+    ------
+    InputError
+        If it is no dataset, of other dimensions or values, or says that it is larger than the file
+        can hold.
+    """
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(f"{_place(dataset)}: expected values; found {type(dataset).__name__}")
+    if dataset.shape is None or dataset.ndim != ndim or (kinds and dataset.dtype.kind not in kinds):
+        wanted = "whole numbers" if kinds == "iu" else "numbers" if kinds else "values"
+        found = "none" if dataset.shape is None else f"{dataset.ndim} of {dataset.dtype}"
+        raise InputError(
+            f"{_place(dataset)}: expected {ndim} {'dimension' if ndim == 1 else 'dimensions'} of "
+            f"{wanted}; found {found}"
+        )
+    check_size(dataset)
+    values: np.ndarray = dataset[()]
+    return values
+
+
+def check_size(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that says it is larger than its bytes in the file can be.
+
+    Raises
+    ------
+    InputError
+        Before anything of its size is asked for.
+    """
+    if dataset.shape is None:
+        return
+    stored = dataset.id.get_storage_size()
+    packed = dataset.id.get_create_plist().get_nfilters() > 0
+    if dataset.nbytes > max(LEAST_HOLLOW, stored * (MOST_PACKED if packed else 1)):
+        raise InputError(
+            f"{_place(dataset)}: expected {dataset.nbytes:,} bytes of values by its shape; found "
+            f"{stored:,} in the file: it is damaged"
+        )
+
+
+def check_sizes(item: h5py.Group | h5py.Dataset) -> None:
+    """`check_size` of a dataset, or of all in a group."""
+    if isinstance(item, h5py.Dataset):
+        check_size(item)
+        return
+    item.visititems(lambda _, part: check_size(part) if isinstance(part, h5py.Dataset) else None)
+
+
 def read_names(dataset: h5py.Dataset) -> np.ndarray:
-    """One-dimensional text dataset as an object array of str; numbers become their text."""
-    values = dataset[:]
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=object)
+    """One-dimensional text dataset as an object array of str; numbers become their text.
+
+    Text that is not UTF-8 is read as Latin-1.
+
+    Raises
+    ------
+    InputError
+        If it has other dimensions, or a name holds a NUL.
+    """
+    names = [as_text(value) for value in read_whole(dataset)]
+    wrong = next((name for name in names if "\0" in name), None)
+    if wrong is not None:
+        raise InputError(f"{_place(dataset)}: expected names; found a NUL in {wrong!r}")
+    return np.array(names, dtype=object)
+
+
+def as_text(value: object) -> str:
+    """A value as text; bytes are UTF-8, or where they are not, Latin-1."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def read_columns(group: h5py.Group, n_rows: int) -> pd.DataFrame:
@@ -135,15 +217,19 @@ def read_columns(group: h5py.Group, n_rows: int) -> pd.DataFrame:
     columns: dict[str, object] = {}
     for name, item in group.items():
         if isinstance(item, h5py.Dataset) and item.shape == (n_rows,):
-            columns[name] = item[:] if item.dtype.kind in "fiub" else _text_column(item)
+            numbers = item.dtype.kind in "fiub"
+            columns[name] = read_whole(item) if numbers else _text_column(item)
     return pd.DataFrame(columns, index=range(n_rows))
 
 
 def _text_column(dataset: h5py.Dataset) -> object:
-    codes, levels = pd.factorize(np.asarray(dataset[:], dtype=object))
-    names = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in levels]
-    values = np.array(names, dtype=object)[codes]
-    return values if 2 * len(names) > len(values) else pd.Categorical(values)
+    codes, levels = pd.factorize(np.asarray(read_whole(dataset), dtype=object))
+    values = np.array([as_text(v) for v in levels], dtype=object)[codes]
+    return values if 2 * len(levels) > len(values) else pd.Categorical(values)
+
+
+def _place(item: h5py.Dataset | h5py.Group) -> str:
+    return f"{item.file.filename}: {str(item.name).lstrip('/')}"
 
 
 def _closed_on_refusal(handle: h5py.File, path: Path) -> h5py.File:

@@ -9,21 +9,17 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem
-from scipy import sparse
 
-from m1pipe.data.hdf5 import read_names, reading
+from m1pipe.data.hdf5 import check_sizes, read_names, read_whole, reading
 from m1pipe.data.sources.archs4 import archs4_stored, is_archs4
 from m1pipe.data.sources.dee2 import dee2_stored, is_dee2
 from m1pipe.data.sources.tenx import is_tenx, tenx_stored
 from m1pipe.data.stored import (
     Stored,
-    as_float32,
     check_dense,
     check_shape,
-    check_sparse,
-    csr_reader,
     dense_rows,
-    in_memory,
+    sparse_rows,
 )
 from m1pipe.data.units import Units, read_logarithm, read_units
 from m1pipe.errors import InputError
@@ -116,16 +112,7 @@ def _rows_of(
         raise InputError(
             f"{path}: {key}: expected a dense, CSR or CSC matrix; found {kind or 'none'}{old}"
         )
-    check_shape(X.attrs["shape"], obs, var, f"{path}: {key}")
-    if kind == "csr_matrix":
-        return Stored("h5ad_csr", csr_reader(X, len(var)), obs, var, units)
-    parts = (as_float32(X["data"][:]), X["indices"][:], X["indptr"][:])
-    try:
-        check_sparse(*parts, len(obs))
-        rows = sparse.csc_matrix(parts, shape=(len(obs), len(var)))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {key} could not be read: {error}") from None
-    return in_memory(rows, obs, var, units, layout="h5ad_csc")
+    return sparse_rows(X, kind, obs, var, units)
 
 
 def _flat(handle: h5py.File, path: Path) -> Stored:
@@ -136,13 +123,14 @@ def _flat(handle: h5py.File, path: Path) -> Stored:
     check_shape(X.shape, obs, var, f"{path}: expressions")
     for key, item in handle.items():
         if key not in FLAT_KEYS and isinstance(item, h5py.Dataset) and item.shape == (len(obs),):
-            obs[key] = read_names(item) if item.dtype.kind in "OS" else item[:]
+            obs[key] = read_names(item) if item.dtype.kind in "OS" else read_whole(item)
     stated = {k: v for k, v in handle.attrs.items() if k in ("units", "target_sum")}
     units = read_units(stated, str(path))
     return dense_rows("flat", X, obs, var, units)
 
 
 def _read_frame(handle: h5py.File, key: str, path: Path) -> pd.DataFrame:
+    check_sizes(handle[key])
     with reading(path, key), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata's notes on old encodings concern its writers
         item = handle[key]
@@ -179,4 +167,5 @@ def _read_uns(handle: h5py.File) -> dict[str, Any]:
     uns = handle.get("uns")
     if not isinstance(uns, h5py.Group):
         return {}
-    return {k: read_elem(uns[k]) for k in ("units", "target_sum", "log1p") if k in uns}
+    with reading(Path(handle.filename), "uns"):
+        return {k: read_elem(uns[k]) for k in ("units", "target_sum", "log1p") if k in uns}

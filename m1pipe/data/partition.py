@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder
+from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.choose import matching_samples
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
@@ -17,6 +17,8 @@ from m1pipe.errors import InputError
 
 TRAINING = "training.h5ad"
 HELD_OUT = "held_out.h5ad"
+FILES = (TRAINING, HELD_OUT)
+WHAT = "a split"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def split_matrix(
         The folder; it will hold `training.h5ad` and `held_out.h5ad`.
     config : SplitConfig
     force : bool
-        Replace the folder.
+        Replace an earlier split.
 
     Returns
     -------
@@ -101,6 +103,7 @@ def split_matrix(
     InputError
         If there are fewer than two samples or groups, or a column is not there.
     """
+    out = refuse_folder(out, FILES, what=WHAT, force=force)
     rows = np.arange(matrix.n_samples)
     if config.where is not None:
         rows = np.flatnonzero(matching_samples(matrix.obs, config.where))
@@ -115,7 +118,7 @@ def split_matrix(
             groups=groups,
         )
     )
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         _write(matrix, training, folder / TRAINING, config)
         _write(matrix, held_out, folder / HELD_OUT, config)
     n_groups = None

@@ -4,7 +4,6 @@ The splitters are scikit-learn's. Labels and groups enter as codes in order of f
 so that renaming them changes nothing.
 """
 
-import re
 import warnings
 from collections.abc import Collection
 
@@ -22,6 +21,7 @@ from sklearn.model_selection import (
 from m1pipe.console import log
 from m1pipe.data.choose import SERIES
 from m1pipe.data.labels import as_text, is_doubtful, tidy, warn_of_levels
+from m1pipe.data.patterns import LONGEST_TEXT, compile_pattern
 from m1pipe.data.sources.header import plain
 from m1pipe.errors import InputError, M1Warning
 
@@ -323,19 +323,15 @@ def _linked(entries: np.ndarray) -> np.ndarray:
 
 
 def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
-    try:
-        pattern = re.compile(spec)
-    except re.error as error:
-        raise InputError(
-            f"group: expected a column ({', '.join(obs.columns)}) or a regular expression; found "
-            f"{spec!r} ({error})"
-        ) from None
+    columns = ", ".join(map(str, obs.columns))
+    where = f"group: expected a column ({columns}) or a regular expression"
+    pattern = compile_pattern(spec, where)
     groups = []
     for sample in obs.index:
-        found = pattern.search(str(sample))
+        found = pattern.search(str(sample)[:LONGEST_TEXT])
         if not found:
             raise InputError(
-                f"group: expected a column ({', '.join(obs.columns)}) or a regular expression that "
+                f"{where} that "
                 f"matches every sample id; found {spec!r}, which does not match {sample!r}"
             )
         groups.append(found.group(1) if pattern.groups and found.group(1) else found.group(0))

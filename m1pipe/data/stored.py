@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from m1pipe.data.hdf5 import read_whole
 from m1pipe.data.rawio import prefetch, read_at
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -72,7 +73,7 @@ def in_memory(
             f"found an array of shape {X.shape}"
         )
     if sparse.issparse(X):
-        rows = X.tocsr()
+        rows = _csr(X)
 
         def read_sparse(start: int, out: np.ndarray) -> None:
             out[:] = rows[start : start + len(out)].toarray()
@@ -83,6 +84,15 @@ def in_memory(
         out[:] = X[start : start + len(out)]
 
     return Stored(layout, read, obs, var, units)
+
+
+def _csr(X: Any) -> Any:
+    """A scipy sparse matrix by rows, each place once."""
+    coordinates = X.tocoo()
+    rows = coordinates.tocsr()
+    if rows.nnz != coordinates.nnz:
+        raise InputError("matrix: expected every place of a sparse matrix once; found one twice")
+    return rows
 
 
 def check_shape(X: Any, obs: pd.DataFrame, var: pd.DataFrame, where: str) -> None:
@@ -160,8 +170,46 @@ def transposed_rows(
     return stored if chunk_samples <= largest else replace(stored, whole_genes=X)
 
 
+def sparse_rows(
+    X: h5py.Group, kind: str, obs: pd.DataFrame, var: pd.DataFrame, units: Units
+) -> Stored:
+    """Rows of a sparse matrix of h5ad; by columns it is turned in memory.
+
+    Parameters
+    ----------
+    X : h5py.Group
+        With data, indices and indptr, and the attribute shape.
+    kind : str
+        "csr_matrix" or "csc_matrix".
+    obs, var : DataFrame
+    units : Units
+
+    Raises
+    ------
+    InputError
+        If its parts do not fit together.
+    """
+    where = f"{X.file.filename}: {str(X.name).lstrip('/')}"
+    shape = np.asarray(X.attrs.get("shape", ()))
+    if shape.shape != (2,) or shape.dtype.kind not in "iu":
+        raise InputError(f"{where}: expected a shape of two whole numbers; found {shape.tolist()}")
+    check_shape(shape, obs, var, where)
+    if kind == "csr_matrix":
+        return Stored("h5ad_csr", csr_reader(X, len(obs), len(var)), obs, var, units)
+    pointers = _pointers(X, len(var), len(obs))
+    values = as_float32(read_whole(X["data"], kinds="fiub"))
+    indices = read_whole(X["indices"], kinds="iu")
+    try:
+        check_sparse(values, indices, pointers, len(obs))
+        columns = sparse.csc_matrix((values, indices, pointers), shape=(len(obs), len(var)))
+        refuse_repeated(columns)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: could not be read: {error}") from None
+    return in_memory(columns, obs, var, units, layout="h5ad_csc")
+
+
 def csr_reader(
-    group: h5py.Group, n_genes: int, kept: np.ndarray | None = None
+    group: h5py.Group, n_rows: int, n_genes: int, kept: np.ndarray | None = None
 ) -> Callable[[int, np.ndarray], None]:
     """Row reader of a CSR group, of some of its columns; only the row pointers are held.
 
@@ -169,8 +217,8 @@ def csr_reader(
     ----------
     group : h5py.Group
         With data, indices and indptr.
-    n_genes : int
-        Columns that it has.
+    n_rows, n_genes : int
+        Rows and columns that it has.
     kept : ndarray of int, shape (n_kept,), optional
         Those that are wanted.
 
@@ -178,8 +226,13 @@ def csr_reader(
     -------
     callable
         Fills an array of shape (n_rows, n_kept) from a first row on.
+
+    Raises
+    ------
+    InputError
+        If its parts do not fit together.
     """
-    indptr = group["indptr"][:]
+    indptr = _pointers(group, n_rows, n_genes)
 
     def read(start: int, out: np.ndarray) -> None:
         stop = start + len(out)
@@ -190,6 +243,7 @@ def csr_reader(
         rows = sparse.csr_matrix(
             (as_float32(values), columns, pointers), shape=(stop - start, n_genes)
         )
+        refuse_repeated(rows)
         out[:] = rows.toarray() if kept is None else np.take(rows.toarray(), kept, axis=1)
 
     return read
@@ -206,6 +260,40 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "fiub":
         raise InputError(f"sparse matrix: expected numbers; found {values.dtype}")
     return values.astype(np.float32, copy=False)
+
+
+def _pointers(group: h5py.Group, n_lines: int, width: int) -> np.ndarray:
+    """Where the lines of a sparse matrix begin in its values, which are as many as they say."""
+    where = f"{group.file.filename}: {str(group.name).lstrip('/')}"
+    for name, kinds in (("data", "fiub"), ("indices", "iu"), ("indptr", "iu")):
+        part = group.get(name)
+        if not isinstance(part, h5py.Dataset) or part.ndim != 1 or part.dtype.kind not in kinds:
+            wanted = "numbers" if name == "data" else "whole numbers"
+            raise InputError(f"{where}: expected a sparse matrix with {wanted} in {name}")
+    if group["indptr"].shape != (n_lines + 1,):
+        raise InputError(
+            f"{where}: indptr: expected {n_lines + 1:,} row pointers; found "
+            f"{len(group['indptr']):,}"
+        )
+    pointers = read_whole(group["indptr"]).astype(np.int64)
+    n_values, n_indices = len(group["data"]), len(group["indices"])
+    lengths = np.diff(pointers)
+    if n_values != n_indices:
+        raise InputError(
+            f"{where}: expected as many indices as values; found {n_indices:,} and {n_values:,}"
+        )
+    if pointers[0] != 0 or pointers[-1] != n_values:
+        raise InputError(
+            f"{where}: indptr: expected pointers from 0 to {n_values:,}; found {pointers[0]:,} to "
+            f"{pointers[-1]:,}"
+        )
+    if (lengths < 0).any() or (lengths > width).any():
+        line = int(np.flatnonzero((lengths < 0) | (lengths > width))[0])
+        raise InputError(
+            f"{where}: indptr: expected 0 to {width:,} values a line; found {lengths[line]:,} in "
+            f"line {line}"
+        )
+    return pointers
 
 
 def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, np.ndarray], None]:
@@ -241,3 +329,18 @@ def check_sparse(
         raise OSError("the row pointers of the sparse matrix do not ascend")
     if n_values and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
         raise OSError("an index of the sparse matrix lies outside it")
+
+
+def refuse_repeated(matrix: Any) -> None:
+    """Refuse a sparse matrix that has a place twice in a line: which value holds, none can say.
+
+    Raises
+    ------
+    OSError
+        As for any other damage of a file.
+    """
+    if not matrix.has_canonical_format:
+        once = matrix.copy()
+        once.sum_duplicates()
+        if once.nnz != matrix.nnz:
+            raise OSError("an index of the sparse matrix stands twice in a line")

@@ -78,6 +78,8 @@ class MatrixWriter:
         self._uns = {**(uns or {}), **units.to_uns(), "m1pipe_version": __version__}
         self._layers, self._obsm = dict(layers or {}), dict(obsm or {})
         self._rows_written = 0
+        self._force = force
+        self._n_infinite = 0
         self._file: h5py.File
         self._stack: ExitStack
 
@@ -90,7 +92,7 @@ class MatrixWriter:
         n_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         _check_space(self.path, n_bytes + sum(layer.nbytes for layer in self._layers.values()))
         with ExitStack() as stack:
-            part = stack.enter_context(atomic_file(self.path))
+            part = stack.enter_context(atomic_file(self.path, fresh=not self._force))
             self._file = stack.enter_context(_new_hdf5(part, self.path, self._small_bytes()))
             self._write_parts()
             self._stack = stack.pop_all()
@@ -115,6 +117,7 @@ class MatrixWriter:
             raise InputError(f"{self.path}: a value is too large for float16: write float32")
         if not len(rows):
             return
+        self._n_infinite += int(np.isinf(rows).sum())
         stop = start + len(rows)
         try:
             self._file["X"].write_direct(
@@ -135,6 +138,9 @@ class MatrixWriter:
             self._stack.__exit__(RuntimeError, lacking, None)
             raise lacking
         self._stack.__exit__(kind, error, trace)
+        if error is None and self._n_infinite:
+            message = f"{self.path}: {self._n_infinite:,} values are infinite"
+            warnings.warn(message, M1Warning, stacklevel=2)
 
     def _small_bytes(self) -> int:
         """Room enough for everything but X."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from m1pipe._version import __version__
-from m1pipe.atomic import atomic_file, refuse_existing
+from m1pipe.atomic import refuse_existing, write_bytes
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
@@ -98,8 +98,7 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str], *, force: bool =
     gap = _gap(encoder, content)
     if not gap <= TOLERANCE:
         raise RuntimeError(f"export: latents differ from those of torch by {gap:.1e} (relative)")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
     return gap
 
 

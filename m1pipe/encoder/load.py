@@ -1,6 +1,5 @@
 """Reading a trained encoder from the folder of a run."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
+from torch import nn
 
+from m1pipe.artefacts import DAMAGE, read_arrays, read_json, read_table, reading
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.condition import Condition
@@ -22,6 +21,9 @@ from m1pipe.models.vae import VAEModule
 from m1pipe.pca import PCA
 from m1pipe.recipe import Recipe
 from m1pipe.settings import build
+
+WHAT = "the model of m1pipe train"
+REMEDY = "train it again, or copy the whole folder again"
 
 
 def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
@@ -58,16 +60,24 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         n_classes = 0 if condition is None else condition.n_classes
         if n_genes != pca.mean.size:
             raise ValueError(f"{n_genes} genes and {pca.mean.size} means")
-        module = VAEModule(n_genes, config.model, n_classes=n_classes)
         weights = _read_arrays(folder / "model.safetensors")
+        with torch.device("meta"):
+            unmade = VAEModule(n_genes, config.model, n_classes=n_classes)
+        _refuse_other_shapes(unmade, weights)
+        module = VAEModule(n_genes, config.model, n_classes=n_classes)
         module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
         recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca, module))
         config, latent_scale = _latent_scale(config, stored.get("latent_scale"))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except InputError:
+        raise
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"{folder}: the files of the model do not fit together: {reason}"
         ) from None
+    summary = stored.get("summary")
+    if not isinstance(summary, dict):
+        raise InputError(f"{folder / 'model.json'}: expected {WHAT}; no summary in it: {REMEDY}")
     roles = _read_roles(folder / "samples.csv")
     return Encoder(
         module=module.eval(),
@@ -75,7 +85,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
         recipe=recipe,
         scaler=scaler,
         pca=pca,
-        summary=stored["summary"],
+        summary=summary,
         history=_read_history(folder / "history.csv"),
         samples=tuple(roles.loc[roles["role"] == "train", "sample"]),
         validation_samples=tuple(roles.loc[roles["role"] == "validation", "sample"]),
@@ -112,36 +122,41 @@ def _read_model_json(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         state = "its training is not finished" if (folder / "status.json").exists() else "none"
         raise InputError(f"{folder}: expected a trained model with model.json; found {state}")
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        found = stored["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected JSON written by m1pipe; {error}") from None
+    stored = read_json(path, WHAT, remedy=REMEDY)
+    found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
-    return dict(stored)
+    return stored
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        arrays: dict[str, np.ndarray] = load_arrays(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: expected weights in safetensors; {error}") from None
+    arrays, _ = read_arrays(path, "weights in safetensors", remedy=REMEDY)
     return arrays
+
+
+def _refuse_other_shapes(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
+    """Compare the shapes that settings give, on a device without memory, with those of a file."""
+    wanted = {name: tuple(t.shape) or (1,) for name, t in module.state_dict().items()}
+    for name in (*wanted, *weights):
+        there = (weights[name].shape or (1,)) if name in weights else None
+        if wanted.get(name) != there:
+            raise ValueError(f"{name}: the settings give {wanted.get(name)}, the file {there}")
 
 
 def _read_roles(path: Path) -> pd.DataFrame:
     """Columns sample and role, as text; empty where there is no such file."""
     if not path.is_file():
         return pd.DataFrame({"sample": [], "role": []})
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    what = "a table of samples and their roles"
+    return read_table(path, what, ("sample", "role"), remedy=REMEDY, dtype=str)
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:
     """Rows of history.csv; none where there is no such file."""
-    if not path.is_file() or not path.read_text(encoding="utf-8").strip():
-        return []
-    return [
-        {str(name): value for name, value in row.items()}
-        for row in pd.read_csv(path, float_precision="round_trip").to_dict("records")
-    ]
+    with reading(path, "a table of epochs", remedy=REMEDY):
+        if not path.is_file() or not path.read_text(encoding="utf-8").strip():
+            return []
+        return [
+            {str(name): value for name, value in row.items()}
+            for row in pd.read_csv(path, float_precision="round_trip").to_dict("records")
+        ]

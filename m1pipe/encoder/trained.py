@@ -13,7 +13,7 @@ import torch
 
 from m1pipe._version import __version__
 from m1pipe.arrays import pack_arrays
-from m1pipe.atomic import atomic_file, write_json, write_text
+from m1pipe.atomic import make_folder, write_bytes, write_json, write_text
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.thinning import in_units, thinned
@@ -35,6 +35,7 @@ OfRows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
 LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
+ENCODER_FILES = (*FILES, LEVELS_FILE)
 
 
 @dataclass(eq=False, repr=False)
@@ -387,8 +388,7 @@ class Encoder:
 
         Each file is replaced atomically; model.json, without which nothing is read, comes last.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(folder)
         weights = {name: t.cpu().numpy() for name, t in self.module.state_dict().items()}
         _write_arrays(folder / "model.safetensors", weights)
         shift = {} if self.condition is None else {"class_shift": self.condition.shift}
@@ -435,5 +435,4 @@ class Encoder:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(pack_arrays(arrays))
+    write_bytes(path, pack_arrays(arrays))

@@ -3,27 +3,24 @@
 Both are fitted on the samples that the model was fitted on, and kept with it.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from m1pipe.arrays import hold_in_rows, pack_arrays
-from m1pipe.atomic import write_json
+from m1pipe.artefacts import read_arrays, read_json, reading
+from m1pipe.atomic import write_bytes, write_json
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.data.transforms import fit_gene_transform
-from m1pipe.errors import InputError
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.pca import fit_pca
 
 MOST_DIRECTIONS = 512
 STORED = ("constant", "location", "scale", "directions", "weights", "intercept")
-ARRAYS, FACTS = "rivals.safetensors", "rivals.json"
+ARRAYS, FACTS = RIVAL_FILES = ("rivals.safetensors", "rivals.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ class Rivals:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `rivals.safetensors` and `rivals.json`."""
         arrays = {name: getattr(self, name) for name in STORED}
-        (Path(folder) / ARRAYS).write_bytes(pack_arrays(arrays))
+        write_bytes(Path(folder) / ARRAYS, pack_arrays(arrays))
         write_json(Path(folder) / FACTS, {"kind": self.kind, "alpha": self.alpha})
 
 
@@ -139,17 +136,16 @@ def load_rivals(folder: str | os.PathLike[str]) -> Rivals:
         If there are none, or they are damaged.
     """
     folder = Path(folder)
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        arrays = load_file(folder / ARRAYS)
-        return Rivals(facts["kind"], float(facts["alpha"]), *(arrays[name] for name in STORED))
-    except OSError:
-        raise InputError(
-            f"{folder}: expected a model with its rivals ({ARRAYS}); found none: fit it again with "
-            "this version of m1pipe"
-        ) from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(f"{folder / ARRAYS}: expected rivals of a model; {error}") from None
+    what, remedy = "a model with its rivals", "fit it again with this version of m1pipe"
+    facts = read_json(folder / FACTS, what, remedy=remedy)
+    arrays, _ = read_arrays(folder / ARRAYS, what, remedy=remedy)
+    with reading(folder / ARRAYS, what, remedy=remedy):
+        rivals = Rivals(facts["kind"], float(facts["alpha"]), *(arrays[name] for name in STORED))
+        n_genes, n_directions = rivals.directions.shape
+        fits = rivals.location.shape == rivals.scale.shape == (n_genes,)
+        if not fits or rivals.weights.shape != (n_directions, rivals.intercept.size):
+            raise ValueError("its arrays are of different sizes")
+        return rivals
 
 
 def _frequencies(targets: Targets) -> np.ndarray:

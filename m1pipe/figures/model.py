@@ -1,8 +1,7 @@
 """Figures of a trained encoder: its training, its layers, its latents, a way through them."""
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
+from m1pipe.artefacts import read_json
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
@@ -210,7 +210,7 @@ def _read_trials(sweep: Path) -> dict[str, pd.DataFrame]:
     """
     found: dict[str, list[pd.DataFrame]] = {}
     for file in sorted((sweep / TRIALS).glob("[0-9]*.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file, "what a trial of m1pipe sweep found")
         if record.get("history"):
             settings = ", ".join(f"{k} {v}" for k, v in record["settings"].items())
             name = settings if "fold" in record else f"{record['trial']}: {settings}"
@@ -235,7 +235,7 @@ def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:
     stored = run / "model.json"
     if not stored.is_file():
         return table, []
-    summary: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8"))["summary"]
+    summary = read_json(stored, "the model of m1pipe train").get("summary") or {}
     return table, [best for best in [summary.get("best_epoch")] if best is not None]
 
 

@@ -1,6 +1,5 @@
 """Tables of a cross-validation folder: written for people and programs, read back bit for bit."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.artefacts import read_json, read_table, reading
+from m1pipe.atomic import atomic_file, make_folder, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import Alarm, CrossvalResult
 from m1pipe.evaluation.tables import fold_table, score_intervals, stratum_losses, summary_dict
@@ -17,7 +17,12 @@ from m1pipe.reports.guards import guard_counts
 from m1pipe.reports.terms import metric_of
 
 FORMAT_VERSION = 1
+REMEDY = "gather it again with m1pipe report"
 RESULT_FILES = ("summary.json", "scores.csv", "comparisons.csv", "folds.csv", "losses.h5")
+EXTRA_FILES = (
+    *("seed_scores.csv", "histories.csv", "label_efficiency.csv", "label_efficiency_tests.csv"),
+    *("targets.csv", "labels.csv", "calibration.csv", "score_intervals.csv", "strata.csv"),
+)
 
 
 def write_tables(result: CrossvalResult, folder: Path) -> None:
@@ -36,21 +41,17 @@ def write_tables(result: CrossvalResult, folder: Path) -> None:
     folder : Path
         Made if it is not there; files of the same names are replaced, each when complete.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _write_csv(result.scores, folder / "scores.csv")
     _write_csv(result.comparisons, folder / "comparisons.csv")
     _write_csv(fold_table(result), folder / "folds.csv")
-    extra = {"seed_scores.csv": result.seed_scores, "histories.csv": history_table(result)}
-    extra |= {
-        "label_efficiency.csv": result.curve,
-        "label_efficiency_tests.csv": result.curve_tests,
-        "targets.csv": result.targets,
-        "labels.csv": result.labels,
-        "calibration.csv": result.calibration,
-        "score_intervals.csv": score_intervals(result) if len(result.labels) else result.labels,
-        "strata.csv": stratum_losses(result),
-    }
-    for name, table in extra.items():
+    extra = (
+        *(result.seed_scores, history_table(result), result.curve, result.curve_tests),
+        *(result.targets, result.labels, result.calibration),
+        score_intervals(result) if len(result.labels) else result.labels,
+        stratum_losses(result),
+    )
+    for name, table in zip(EXTRA_FILES, extra, strict=True):
         if len(table):
             _write_csv(table, folder / name)
         else:
@@ -84,19 +85,20 @@ def read_result(folder: str | Path) -> CrossvalResult:
             f"{folder}: expected a finished cross-validation; found no {', '.join(missing)}"
         )
     summary = read_settings(folder / "summary.json")
-    return CrossvalResult(
-        **_read_losses(folder / "losses.h5"),
-        scores=_read_csv(folder / "scores.csv"),
-        comparisons=_read_csv(folder / "comparisons.csv"),
-        seed_scores=_read_csv(folder / "seed_scores.csv"),
-        curve=_read_csv(folder / "label_efficiency.csv"),
-        curve_tests=_read_csv(folder / "label_efficiency_tests.csv"),
-        targets=_read_csv(folder / "targets.csv"),
-        labels=_read_csv(folder / "labels.csv"),
-        calibration=_read_csv(folder / "calibration.csv"),
-        alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
-        info=_with_histories(summary.get("info", {}), _read_csv(folder / "histories.csv")),
-    )
+    with reading(folder, "a finished cross-validation", remedy=REMEDY):
+        return CrossvalResult(
+            **_read_losses(folder / "losses.h5"),
+            scores=_read_csv(folder / "scores.csv"),
+            comparisons=_read_csv(folder / "comparisons.csv"),
+            seed_scores=_read_csv(folder / "seed_scores.csv"),
+            curve=_read_csv(folder / "label_efficiency.csv"),
+            curve_tests=_read_csv(folder / "label_efficiency_tests.csv"),
+            targets=_read_csv(folder / "targets.csv"),
+            labels=_read_csv(folder / "labels.csv"),
+            calibration=_read_csv(folder / "calibration.csv"),
+            alarms=[Alarm(a["name"], a["severity"], a["text"]) for a in summary["warnings"]],
+            info=_with_histories(summary.get("info", {}), _read_csv(folder / "histories.csv")),
+        )
 
 
 def history_table(result: CrossvalResult) -> pd.DataFrame:
@@ -139,11 +141,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON written by m1pipe; {error}") from None
-    return value
+    return read_json(path, "JSON written by m1pipe", remedy=REMEDY)
 
 
 def failed_scores(result: CrossvalResult) -> list[str]:
@@ -187,20 +185,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Table of a file; empty where there is no such file, or nothing in it."""
     if not path.is_file():
         return pd.DataFrame()
-    try:
-        texts = ("model", "model_a", "model_b", "target", "gene", "label", "learned_by")
-        text_columns = dict.fromkeys(texts, str)
-        return pd.read_csv(
-            path,
-            dtype=text_columns,
-            keep_default_na=False,
-            na_values=["NaN"],
-            float_precision="round_trip",
-        )
-    except pd.errors.EmptyDataError:
+    if not path.read_bytes().strip():
         return pd.DataFrame()
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a table written by m1pipe; {error}") from None
+    texts = ("model", "model_a", "model_b", "target", "gene", "label", "learned_by")
+    return read_table(
+        path, "a table written by m1pipe", remedy=REMEDY, dtype=dict.fromkeys(texts, str)
+    )
 
 
 def _write_losses(result: CrossvalResult, path: Path) -> None:
@@ -228,18 +218,19 @@ def _write_texts(file: h5py.File, name: str, texts: Sequence[str]) -> None:
 
 def _read_losses(path: Path) -> dict[str, Any]:
     """Arguments of CrossvalResult that `losses.h5` holds."""
-    try:
+    with reading(path, "losses written by m1pipe", remedy=REMEDY):
         with h5py.File(path) as file:
             texts = {k: file[k].asstr()[...] for k in ("samples", "models", "seed_models")}
             folds, losses, seeds = (file[k][...] for k in ("folds", "losses", "seed_losses"))
             strata = file["strata"].asstr()[...] if "strata" in file else None
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
-    names = list(dict.fromkeys(texts["seed_models"]))
-    return {
-        "samples": texts["samples"],
-        "folds": folds,
-        "strata": strata,
-        "losses": dict(zip(texts["models"], losses, strict=True)),
-        "seed_losses": {name: seeds[texts["seed_models"] == name] for name in names},
-    }
+        names = list(dict.fromkeys(texts["seed_models"]))
+        n_samples = len(texts["samples"])
+        if {array.shape[-1] for array in (folds, losses, seeds)} != {n_samples}:
+            raise ValueError(f"its arrays are not all of {n_samples:,} samples")
+        return {
+            "samples": texts["samples"],
+            "folds": folds,
+            "strata": strata,
+            "losses": dict(zip(texts["models"], losses, strict=True)),
+            "seed_losses": {name: seeds[texts["seed_models"] == name] for name in names},
+        }

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
-from m1pipe.atomic import atomic_file, write_json, write_text
+from m1pipe.atomic import atomic_file, make_folder, write_json, write_text
 from m1pipe.evaluation.tables import to_plain
 from m1pipe.reports import facts, quality_parts
 from m1pipe.reports.layout import Section, render
 from m1pipe.reports.numbers import count
 from m1pipe.synthesis.quality import SYNTHETIC, QualityReport
 
+PAGE = "quality.html"
 QUALITY_FILES = ("quality.json", "quality.csv")
 HOW_TO_READ = (
     "Every fidelity score compares the samples with the hold-out, which the generator never saw, "
@@ -44,8 +45,7 @@ def write_quality(
     Path
         Of `quality.html`, which needs no other file and no network.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     table = report.to_frame()
     with atomic_file(folder / "quality.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -56,7 +56,7 @@ def write_quality(
     alarms = [{"name": a.name, "severity": a.severity, "text": a.text} for a in report.alarms]
     content = {"models": models, "alarms": alarms, "info": report.info}
     write_json(folder / "quality.json", to_plain(content))
-    page = folder / "quality.html"
+    page = folder / PAGE
     write_text(page, quality_html(report, provenance=provenance or {}))
     return page
 

@@ -1,6 +1,5 @@
 """What commands do that put a file through a model: reconstruct, impute, score, interpolate."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import refuse_existing, write_json
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, open_matrix
@@ -217,9 +217,14 @@ def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
     """Log-likelihoods of training samples a level, ascending; kept with the run."""
     path = run / QUANTILES_FILE
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["model"] == encoder.digest() and QUANTILES in stored:
-            return np.asarray(stored[QUANTILES])
+        remedy = "remove the file, and it is made anew"
+        stored = read_json(path, "scores of training samples", remedy=remedy)
+        with reading(path, "scores of training samples", remedy=remedy):
+            if stored["model"] == encoder.digest() and QUANTILES in stored:
+                known = np.asarray(stored[QUANTILES], dtype=np.float64)
+                if known.ndim != 1 or not known.size or not np.isfinite(known).all():
+                    raise ValueError(f"{QUANTILES} are no list of numbers")
+                return known
     log.info("scoring the training samples, once for this model")
     advice = "put it back, or let m1pipe score run once where it is"
     with open_matrix(training_data(run, None, "to compare with", advice)) as matrix:
@@ -228,9 +233,9 @@ def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
         if rows.size > MOST_TRAINING:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_TRAINING])
         scores, n_known = bounds(encoder, encoder.as_trained(matrix), rows=rows)
-    known: np.ndarray = np.sort(scores / n_known)
+    known = np.sort(scores / n_known)
     try:
         write_json(path, {"model": encoder.digest(), QUANTILES: known.tolist()})
-    except OSError as error:
+    except InputError as error:
         log.info("%s: could not be kept (%s)", path, error)
     return known

@@ -1,6 +1,9 @@
 """`model.md` of a run folder: what was trained on what, how it went, and what it is good for."""
 
 import json
+import re
+import shlex
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,10 +52,10 @@ def _head(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str:
     beta = encoder.config.model.beta
     kind = "variational autoencoder" if beta > 0 else "plain autoencoder (beta 0)"
     if encoder.condition is not None:
-        kind = f"conditional {kind}, told `{encoder.condition.column}`"
+        kind = f"conditional {kind}, told {as_code(encoder.condition.column)}"
     begun = str(provenance.get("started", ""))[:10]
     return (
-        f"# Model card: {Path(run).resolve().name}\n\n"
+        f"# Model card: {as_text(Path(run).resolve().name)}\n\n"
         f"A {kind} of gene expression: {len(encoder.genes):,} genes, {encoder.n_latent} latent "
         f"units. Trained by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n")
@@ -69,8 +72,8 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
         "(`samples.csv`)",
     )
     if selection.rows is not None:
-        yield "rows", f"`{selection.rows}`"
-    named = ", ".join(encoder.genes[:_NAMED])
+        yield "rows", as_code(selection.rows)
+    named = ", ".join(map(as_text, encoder.genes[:_NAMED]))
     yield "genes", f"{len(encoder.genes):,}: {named}, ... (`model.json`)"
     yield "units", units_text(encoder.units)
     if encoder.thinning is not None:
@@ -85,13 +88,13 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Iterator[tuple[str
         yield "missing levels", f"{found['n_missing']:,}"
     if encoder.condition is not None:
         pairs = zip(encoder.condition.classes, encoder.condition.counts, strict=True)
-        yield "classes", ", ".join(f"{name} ({count:,})" for name, count in pairs)
+        yield "classes", ", ".join(f"{as_text(name)} ({count:,})" for name, count in pairs)
 
 
 def input_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and hashes of the files that a run read."""
     for role, known in (provenance.get("inputs") or {}).items():
-        yield role, f"`{Path(known['path']).name}`, SHA-256 `{known['sha256']}`"
+        yield role, f"{as_code(Path(known['path']).name)}, SHA-256 `{known['sha256']}`"
 
 
 def units_text(units: Units) -> str:
@@ -188,7 +191,8 @@ def _limits(encoder: Encoder) -> str:
     )
     if encoder.condition is not None:
         lines.append(
-            f"A column `{encoder.condition.column}` with one of the classes above for each sample."
+            f"A column {as_code(encoder.condition.column)} with one of the classes above for each "
+            "sample."
         )
     lines.append(
         "Made for: latent features for prediction from few labelled samples, maps of samples, "
@@ -211,14 +215,27 @@ def _limits(encoder: Encoder) -> str:
 
 
 def _usage(encoder: Encoder, run: str) -> str:
-    quoted = json.dumps(run, ensure_ascii=False)
+    quoted = shlex.quote(run)
+    code = f"from m1pipe import load_encoder; Z = load_encoder({json.dumps(run)})"
+    code += '.transform("new.h5ad")'
     lines = (
         f"m1pipe encode {quoted} new.h5ad --out z.h5ad",
         f"m1pipe fit --x x.h5ad --label LABEL --encoder {quoted} --out head",
-        f"python -c 'from m1pipe import load_encoder; Z = load_encoder({quoted})"
-        '.transform("new.h5ad")\'',
+        f"python -c {shlex.quote(code)}",
     )
     return "".join(f"    {line}\n" for line in lines)
+
+
+def as_code(text: str) -> str:
+    """A name as code that ends where it ends, in a cell or out of it."""
+    plain = "".join("?" if unicodedata.category(c).startswith("C") else c for c in str(text))
+    return "`" + plain.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def as_text(text: str) -> str:
+    """A name as text without the marks of Markdown."""
+    plain = "".join("?" if unicodedata.category(c).startswith("C") else c for c in str(text))
+    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", plain)
 
 
 def as_table(rows: Iterator[tuple[str, str]]) -> str:

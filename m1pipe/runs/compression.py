@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load as unpack_arrays
 
 from m1pipe.arrays import pack_arrays
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.artefacts import read_arrays
+from m1pipe.atomic import atomic_file, write_bytes, write_json
 from m1pipe.evaluation.compression import (
     HEADLINE,
     FoldScores,
@@ -32,6 +32,7 @@ from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.folds import FoldTrial, Reconstruction
 from m1pipe.sweep.trials import Split
 
+TABLES = ("sweep.csv", "summary.csv", "comparisons.csv", "genes.csv.gz", "contrasts.csv.gz")
 SHARED = ("deviations", "sst", "samples", "genes")
 
 
@@ -57,8 +58,7 @@ def save_fold(
     arrays["samples"] = split.test
     for name, errors in found.errors.items():
         arrays |= {f"errors {name}": errors, f"sse {name}": found.sse[name]}
-    with atomic_file(_arrays_file(folder, number)) as part:
-        part.write_bytes(pack_arrays(arrays))
+    write_bytes(_arrays_file(folder, number), pack_arrays(arrays))
     record = {"trial": number, **asdict(trial), "units": found.n_components, **found.facts}
     write_json(trial_file(folder, number), record)
 
@@ -92,14 +92,9 @@ def gather_folds(
     scores = read_scores(trials)
     summary = summary_table(table := fold_table(scores), config.folds)
     tests = compare_models(scores, config.folds, groups=groups, seed=config.seed)
-    tables = {
-        "sweep.csv": table,
-        "summary.csv": summary,
-        "comparisons.csv": tests,
-        "genes.csv.gz": gene_table(scores, dict(enumerate(genes))),
-        "contrasts.csv.gz": contrast_table(scores, dict(enumerate(samples))),
-    }
-    for name, each in tables.items():
+    by_gene = gene_table(scores, dict(enumerate(genes)))
+    by_contrast = contrast_table(scores, dict(enumerate(samples)))
+    for name, each in zip(TABLES, (table, summary, tests, by_gene, by_contrast), strict=True):
         _write(each, out / name)
     with styled():
         figure, axes = panels(1, 2, width=7.2, height=2.8)
@@ -124,7 +119,9 @@ def read_scores(trials: Path) -> list[FoldScores]:
     """
     scores, seen = [], set()
     for record in read_records(trials):
-        arrays = unpack_arrays(_arrays_file(trials, record["trial"]).read_bytes())
+        file = _arrays_file(trials, record["trial"])
+        remedy = f"remove {trial_file(trials, record['trial'])}, and the trial is run again"
+        arrays, _ = read_arrays(file, "residuals of a trial", remedy=remedy, finite=False)
         width = record["settings"]["n_latent"]
         for model, n_components in record["units"].items():
             key = (record["repeat"], record["fold"], model, width)

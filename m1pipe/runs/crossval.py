@@ -1,12 +1,13 @@
 """The call behind `m1pipe crossval`: a folder that is resumed fold by fold, and gathered."""
 
 import json
-import shutil
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
+from m1pipe.artefacts import read_json
 from m1pipe.atomic import write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
@@ -23,14 +24,17 @@ from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.evaluation.tables import ladder_table
 from m1pipe.heads.train import PassFile
+from m1pipe.owned import below, clear, is_part
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
+from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
 from m1pipe.runs.augment import train_generator
+from m1pipe.runs.lock import locked
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.runs.shares import (
     PLAN,
+    SHARE_FILES,
     fingerprint,
-    read_json,
     read_plan,
     read_share,
     write_plan,
@@ -41,7 +45,12 @@ from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.signals import StopFlag
 
 SHARES = "shares"
-RESULTS = ("summary.json", "report.html")
+FINISHED = ("summary.json", "report.html")
+TOP_FILES = (
+    *(*RESULT_FILES, *EXTRA_FILES, "report.html", MISSING_FILE, "config.json", "provenance.json"),
+)
+SHARED_FILES = (f"{SHARES}/pass*.pt", *below(f"{SHARES}/r[0-9]*_f[0-9]*", SHARE_FILES))
+OWN_FILES = (*TOP_FILES, *SHARED_FILES, f"{SHARES}/{PLAN}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +137,21 @@ def run_crossval(
         After a signal; the folds that are done are kept.
     """
     out = Path(out)
-    _refuse_folder(out, force=force, finished=not report)
+    _refuse_folder(out, force=force, finished=not report or only is not None)
+    with locked(out, shared=only is not None):
+        return _run_locked(run, config, out, only=only, force=force, report=report)
+
+
+def _run_locked(
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    out: Path,
+    *,
+    only: tuple[int, int] | None,
+    force: bool,
+    report: bool,
+) -> CrossvalResult | None:
+    """What `run_crossval` does in a folder that no other process works in."""
     problem = run.problem(config)
     label = None if run.label is None else find_column(problem.matrix.obs, run.label, "label")[0]
     plan = make_plan(problem, label=label, paths={"x": run.x, "y": run.y})
@@ -175,18 +198,24 @@ def gather(folder: str | Path) -> CrossvalResult:
 
 def _refuse_folder(out: Path, *, force: bool, finished: bool) -> None:
     """Refuse a folder that is finished (unless it may be), or that is not ours."""
-    if force or not out.exists():
+    if not out.exists():
         return
-    if not finished and all((out / name).exists() for name in RESULTS):
+    if not out.is_dir():
+        raise InputError(f"{out} exists already and is no folder: choose another name")
+    if (out / SHARES / PLAN).exists():
+        if not force and not finished and all((out / name).exists() for name in FINISHED):
+            raise InputError(
+                f"{out} holds a finished cross-validation: choose another name, or overwrite it "
+                "with --force"
+            )
+        return
+    others = [name for name in sorted(os.listdir(out)) if not is_part(name) and name != SHARES]
+    ours = [name for name in others if name in TOP_FILES]
+    if others and (ours or not force):
+        way = "move that file" if ours else "write into it with --force"
         raise InputError(
-            f"{out} holds a finished cross-validation: choose another name, or overwrite it with "
-            "--force"
-        )
-    others = {p.name for p in out.iterdir()} - {SHARES} if out.is_dir() else {out.name}
-    if others and not (out / SHARES / PLAN).exists():
-        raise InputError(
-            f"{out} exists already and holds no cross-validation: choose another name, or write "
-            "into it with --force"
+            f"{out} exists already and holds no cross-validation: found {(ours or others)[0]}: "
+            f"choose another name, or {way}"
         )
 
 
@@ -220,8 +249,8 @@ def _start_folder(
         write_plan(out / SHARES, plan, marks)
     if not (out / "provenance.json").exists():
         write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
-        write_json(out / "provenance.json", provenance)
         write_text(out / MISSING_FILE, missing)
+        write_json(out / "provenance.json", provenance)
     return marks
 
 
@@ -279,10 +308,9 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
 
 
 def _clear(out: Path) -> None:
-    """Remove the earlier cross-validation, and nothing that is not ours."""
-    shutil.rmtree(out / SHARES, ignore_errors=True)
-    for name in (*RESULTS, "provenance.json", MISSING_FILE):
-        (out / name).unlink(missing_ok=True)
+    """Remove the earlier cross-validation, its plan last, and nothing that is not ours."""
+    for own in ((*TOP_FILES, *SHARED_FILES), (f"{SHARES}/{PLAN}",)):
+        clear(out, own)
 
 
 def summary_line(out: str | Path, result: CrossvalResult) -> str:

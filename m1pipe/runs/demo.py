@@ -1,18 +1,21 @@
 """What `m1pipe demo` does: the whole job on simulated data, as a user would run it."""
 
 import os
-import shutil
 from pathlib import Path
 
+from m1pipe.atomic import make_folder, refuse_folder, write_text
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
-from m1pipe.data.simulation.m1 import SIZES, simulate_m1
-from m1pipe.errors import InputError
+from m1pipe.data.simulation.expression import FILES, ExpressionConfig, simulate_expression
+from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
+from m1pipe.owned import below, clear
+from m1pipe.runs.crossval import OWN_FILES as CROSSVAL_FILES
 from m1pipe.runs.crossval import CrossvalRun, run_crossval
+from m1pipe.runs.folder import OWN_FILES as RUN_FILES
 from m1pipe.runs.generate import run_generate
+from m1pipe.runs.quality import OWN_FILES as QUALITY_FILES
 from m1pipe.runs.quality import run_quality
-from m1pipe.runs.train import run_training, summary_line
+from m1pipe.runs.train import RESULTS, run_training, summary_line
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
@@ -20,6 +23,13 @@ MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
 N_SEEDS = 3
 SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
+RUNS = ("vae[0-9]", "ae", "generator")
+OWN_FILES = (
+    *(MARK, "synthetic.h5ad", *below("data", M1_FILES), *below("data/clusters", FILES)),
+    *(name for run in RUNS for name in below(f"runs/{run}", (*RUN_FILES, *RESULTS))),
+    *below("runs/cv", CROSSVAL_FILES),
+    *below("runs/quality", QUALITY_FILES),
+)
 ROWS = (
     *("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene"),
     *("pca_gene", "vae_gene", "vae_linear", "vae_ridge"),
@@ -59,8 +69,7 @@ def run_demo(
     InputError
         If `out` exists and is not an earlier demo that `force` allows to replace.
     """
-    out = Path(out)
-    _make_room(out, force=force)
+    out = _make_room(Path(out), force=force)
     log.info("[1/5] simulating (%s): %s", size, out / "data")
     simulate_m1(out / "data", size, seed)
     data, runs = out / "data", out / "runs"
@@ -111,15 +120,12 @@ def _train(data: Path, folder: Path, config: EncoderConfig) -> None:
     log.info("%s", summary_line(folder, encoder))
 
 
-def _make_room(out: Path, *, force: bool) -> None:
+def _make_room(out: Path, *, force: bool) -> Path:
     """Make the folder, clearing an earlier demo if that is allowed."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        mark = out / MARK
-        if not force or not mark.is_file() or mark.read_text(encoding="utf-8") != README:
-            raise InputError(
-                f"{out} exists already: expected no such folder, or (with --force) that of an "
-                "earlier demo; choose another --out"
-            )
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text(README, encoding="utf-8")
+    mark = out / MARK
+    made = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace") == README
+    out = refuse_folder(out, OWN_FILES if made else (), what="an earlier demo", force=force)
+    clear(out, OWN_FILES)
+    make_folder(out)
+    write_text(out / MARK, README)
+    return out

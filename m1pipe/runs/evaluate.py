@@ -4,20 +4,20 @@ import dataclasses
 import os
 from pathlib import Path
 
-import pandas as pd
-
-from m1pipe.atomic import atomic_folder, write_json, write_text
+from m1pipe.artefacts import read_table
+from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.data.matrix import open_matrix
-from m1pipe.errors import InputError
 from m1pipe.evaluation.outside import LINEAR, MODEL, Outside, evaluate_outside
 from m1pipe.evaluation.rivals import load_rivals
 from m1pipe.evaluation.tables import to_plain
 from m1pipe.predictor import load_predictor
-from m1pipe.reports.evaluate import evaluation_html
+from m1pipe.reports.evaluate import EVALUATION_FILES, evaluation_html
 from m1pipe.runs.fit import SAMPLES
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.settings import to_dict
 
+PAGE, WHAT = "evaluate.html", "an evaluation"
+OWN_FILES = (*EVALUATION_FILES, "provenance.json", PAGE)
 PathLike = str | os.PathLike[str]
 
 
@@ -62,10 +62,12 @@ def run_evaluate(
     InputError
         If the folder is taken, or the files do not fit the model.
     """
-    out, model = Path(out), Path(model)
-    _refuse_folder(out, force)
+    model = Path(model)
+    out = refuse_folder(out, OWN_FILES, what=WHAT, force=force)
     seen = model / SAMPLES
-    known = set(pd.read_csv(seen, dtype=str)["sample"]) if seen.is_file() else None
+    known = None
+    if seen.is_file():
+        known = set(read_table(seen, "samples of a model", ("sample",), dtype=str)["sample"])
     predictor, rivals = load_predictor(model), load_rivals(model)
     with open_matrix(x, aliases=aliases) as matrix:
         result = evaluate_outside(
@@ -80,13 +82,13 @@ def run_evaluate(
         )
     named = {"x": x, "y": y, "aliases": aliases, "model": model / "head.safetensors"}
     inputs = {role: path for role, path in named.items() if path is not None}
-    with atomic_folder(out, force=force) as part:
+    with atomic_folder(out, OWN_FILES, what=WHAT, force=force) as part:
         _write(result, part)
         provenance = make_provenance(inputs, folder=out, seed=0, threads=1)
         write_json(part / "provenance.json", provenance)
         config = to_dict(predictor.config)
         page = evaluation_html(result, provenance=provenance, config=config)
-        write_text(part / "evaluate.html", page)
+        write_text(part / PAGE, page)
     return result, _line(out, result)
 
 
@@ -114,13 +116,3 @@ def _line(out: Path, result: Outside) -> str:
         f"{out}: {metric} of {result.info['n']:,} samples: {losses}; {MODEL} - {LINEAR} "
         f"{row['difference']:.3g} (95 % CI {row['ci_low']:.3g} to {row['ci_high']:.3g})"
     )
-
-
-def _refuse_folder(out: Path, force: bool) -> None:
-    """Refuse a folder that is taken; with `force` only one that holds no evaluation."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / "losses.csv").exists() or not force:
-        raise InputError(
-            f"{out} exists already: choose another name, or overwrite an evaluation with --force"
-        )

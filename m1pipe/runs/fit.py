@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, write_json, write_text
+from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
-from m1pipe.errors import InputError
-from m1pipe.evaluation.rivals import fit_rivals
+from m1pipe.evaluation.rivals import RIVAL_FILES, fit_rivals
 from m1pipe.labelled import Labelled, load_labelled
-from m1pipe.predictor import Predictor, fit_labelled, head_threads
+from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.runs.augment import added_to_fit
 from m1pipe.runs.card import CARD_FILE
@@ -22,6 +21,10 @@ from m1pipe.runs.head_card import describe_head, head_card
 from m1pipe.runs.provenance import make_provenance
 
 SAMPLES = "samples.csv"
+WHAT = "a model"
+OWN_FILES = (
+    *(*PREDICTOR_FILES, *RIVAL_FILES, SAMPLES, "provenance.json", MISSING_FILE, CARD_FILE),
+)
 PathLike = str | os.PathLike[str]
 
 
@@ -63,8 +66,7 @@ def run_fit(
         If the folder is taken, or the files do not fit together.
     """
     begun = time.perf_counter()
-    out = Path(out)
-    _refuse_folder(out, force)
+    out = refuse_folder(out, OWN_FILES, what=WHAT, force=force)
     with open_matrix(x, aliases=aliases) as matrix:
         data = load_labelled(matrix, config, y=y, encoder=encoder)
         predictor = fit_labelled(data, config, added=added_to_fit(data, config))
@@ -81,7 +83,7 @@ def run_fit(
     head = predictor.head
     n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
-    with atomic_folder(out, force=force) as temporary:
+    with atomic_folder(out, OWN_FILES, what=WHAT, force=force) as temporary:
         predictor.save(temporary)
         rivals.save(temporary)
         pd.DataFrame({"sample": samples}).to_csv(temporary / SAMPLES, index=False)
@@ -90,16 +92,6 @@ def run_fit(
         card = head_card(predictor, str(out), provenance, n_samples=len(samples))
         write_text(temporary / CARD_FILE, card)
     return predictor, _line(out, predictor, time.perf_counter() - begun)
-
-
-def _refuse_folder(out: Path, force: bool) -> None:
-    """Refuse a folder that is taken; with `force` only one that holds no model."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / "head.safetensors").exists():
-        raise InputError(f"{out} exists already and is no model: choose another name")
-    if not force:
-        raise InputError(f"{out} holds a model: choose another name, or overwrite with --force")
 
 
 def _tell_missing(data: Labelled) -> None:

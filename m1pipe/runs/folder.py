@@ -5,25 +5,34 @@ leaves a folder that can be read, resumed or started again.
 """
 
 import csv
-import fcntl
 import io
-import json
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from m1pipe.atomic import write_json, write_text
+from m1pipe.artefacts import read_json, reading
+from m1pipe.atomic import make_folder, write_json, write_text, writing
 from m1pipe.console import log
 from m1pipe.errors import InputError, StoppedBySignalError
+from m1pipe.owned import clear, is_part
+from m1pipe.runs.lock import take_lock
 from m1pipe.runs.provenance import job_id, make_provenance, now, same_input
 
+REMEDY = "put the file back, or start again in another folder"
 Start = Literal["fresh", "resumed", "finished"]
-OWN_FILES = ("config.json", "provenance.json", "status.json", "history.csv", "log.txt", "resume.pt")
+OWN_FILES = ("config.json", "provenance.json", "history.csv", "log.txt", "resume.pt", "status.json")
+STATES = ("running", "done", "stopped", "failed")
+
+
+class _QuietHandler(logging.FileHandler):
+    """A log on a full disk is no reason to stop: what needs the room says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out."""
 
 
 class RunFolder:
@@ -49,7 +58,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str], results: Sequence[str] = ()) -> None:
         self.path = Path(path)
         self.checkpoint = self.path / "resume.pt"
-        self._results = (*OWN_FILES, *results)
+        self._results = (*results, *OWN_FILES)
         self._status: dict[str, Any] = {}
         self._log: logging.FileHandler | None = None
         self._lock: int | None = None
@@ -60,8 +69,8 @@ class RunFolder:
 
         "running" is also what a killed run left behind.
         """
-        status = self._read("status.json")
-        return None if status is None else str(status.get("state"))
+        state = (self._read("status.json") or {}).get("state")
+        return str(state) if state in STATES else None
 
     def read_config(self) -> dict[str, Any] | None:
         """Settings in `config.json`, or None."""
@@ -74,7 +83,11 @@ class RunFolder:
 
     def read_provenance(self) -> dict[str, Any] | None:
         """Contents of `provenance.json`, or None."""
-        return self._read("provenance.json")
+        found = self._read("provenance.json")
+        with reading(self.path / "provenance.json", "the provenance of a run", remedy=REMEDY):
+            for known in ((found or {}).get("inputs") or {}).values():
+                known["path"], known["size"], known["modified_ns"], known["sha256"]
+        return found
 
     def prepare(
         self,
@@ -113,7 +126,9 @@ class RunFolder:
             be resumed had other settings or inputs, or if another process is at work in it.
         """
         state = self.state
-        if state is not None and not force:
+        if self._only_begun(config):
+            pass  # killed before there was anything to keep
+        elif state is not None and not force:
             if resume:
                 self._refuse_changes(config, inputs)
                 if state == "done":
@@ -131,8 +146,8 @@ class RunFolder:
                     f"{self.path} holds an unfinished run: go on with --resume, "
                     "or start again with --force"
                 )
-        elif state is None and not force:
-            self._refuse_other_files()
+        elif state is None:
+            self._refuse_other_files(force)
         provenance = make_provenance(inputs, folder=self.path, seed=seed, threads=threads)
         self._start_again(config, provenance)
         return "fresh"
@@ -154,7 +169,8 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         self._acquire()
-        self._log = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        with writing(self.path / "log.txt"):
+            self._log = _QuietHandler(self.path / "log.txt", encoding="utf-8")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(self._log)
         self._status = {"host": socket.gethostname(), "job_id": job_id(), "pid": os.getpid()}
@@ -167,6 +183,20 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._end(kind, error)
+        finally:
+            if self._log is not None:
+                log.removeHandler(self._log)
+                self._log.close()
+            if kind is not None and issubclass(kind, InputError) and not self._worth_keeping():
+                self._clear()
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
+            self._release()
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
+        """Write down how the run ended."""
         if kind is None:
             self.update(state="done")
             self.checkpoint.unlink(missing_ok=True)
@@ -174,40 +204,17 @@ class RunFolder:
             self.update(state="stopped", message=str(error) or "interrupted")
         else:
             self.update(state="failed", message=f"{kind.__name__}: {error}")
-        if self._log is not None:
-            log.removeHandler(self._log)
-            self._log.close()
-        if kind is not None and issubclass(kind, InputError) and not self._worth_keeping():
-            self._clear()
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-        self._release()
 
     def _read(self, name: str) -> dict[str, Any] | None:
         file = self.path / name
         if not file.is_file():
             return None
-        try:
-            value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file}: expected JSON written by m1pipe; {error}") from None
-        return value
+        return read_json(file, "JSON written by m1pipe", remedy=REMEDY)
 
     def _acquire(self) -> None:
-        """One process a folder; the kernel lifts the lock when the process ends, however."""
-        if self._lock is not None:
-            return
-        self._lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._release()
-            raise InputError(
-                f"{self.path}: another process is at work in this folder; "
-                "wait for it, or choose another name"
-            ) from None
-        except OSError:
-            log.debug("%s: the file system has no locks", self.path)
+        """One process a folder."""
+        if self._lock is None:
+            self._lock = take_lock(self.path)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -217,11 +224,29 @@ class RunFolder:
     def _worth_keeping(self) -> bool:
         return self.checkpoint.exists() or (self.path / "history.csv").exists()
 
-    def _refuse_other_files(self) -> None:
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+    def _only_begun(self, config: Mapping[str, Any]) -> bool:
+        """Whether a start was killed here before all was written that says what it was of."""
+        if not self.path.is_dir():
+            return False
+        names = {name for name in os.listdir(self.path) if not is_part(name)}
+        if not names or not names <= {"status.json", "config.json"}:
+            return False
+        known = self.read_config()
+        return known is None or known.keys() == config.keys()
+
+    def _refuse_other_files(self, force: bool) -> None:
+        """Refuse a folder that holds no run; with `force` one with files of the names of ours."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: choose another name for the run's folder")
+        others = sorted(name for name in os.listdir(self.path) if not is_part(name))
+        ours = [name for name in others if name in self._results]
+        if others and (ours or not force):
+            way = "move that file" if ours else "write into it with --force"
             raise InputError(
-                f"{self.path} exists already and holds no run: choose another name, "
-                "or write into it with --force"
+                f"{self.path} exists already and holds no run: found {(ours or others)[0]}: choose "
+                f"another name, or {way}"
             )
 
     def _refuse_changes(
@@ -252,9 +277,7 @@ class RunFolder:
         write_json(self.path / "provenance.json", provenance)
 
     def _start_again(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        if self.path.is_file():
-            raise InputError(f"{self.path} is a file: choose another name for the run's folder")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self._acquire()
         self._clear()
         write_json(self.path / "status.json", {"state": "running"})
@@ -262,13 +285,10 @@ class RunFolder:
         write_json(self.path / "provenance.json", provenance)
 
     def _clear(self) -> None:
-        """Remove what m1pipe wrote here, and nothing else."""
+        """Remove what m1pipe wrote here, status.json last, and nothing else."""
         self._sweep()
-        for name in self._results:
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
-            else:
-                (self.path / name).unlink(missing_ok=True)
+        clear(self.path, self._results[:-1])
+        clear(self.path, self._results)
 
     def _sweep(self) -> None:
         """Remove what a killed process left of files that it was writing."""

@@ -1,6 +1,6 @@
 """`model.md` of a final head: what it predicts, from what, how well it fits, and its limits."""
 
-import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from m1pipe._version import __version__
 from m1pipe.encoder.summary import health
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.predictor import Predictor
-from m1pipe.runs.card import as_table, input_rows, number, units_text
+from m1pipe.runs.card import as_table, as_text, input_rows, number, units_text
 
 _NAMED = 3
 
@@ -37,9 +37,9 @@ def head_card(
     what = "classes" if predictor.is_classes else "targets"
     features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
     begun = str(provenance.get("started", ""))[:10]
-    quoted = json.dumps(folder, ensure_ascii=False)
+    quoted = shlex.quote(folder)
     sections = (
-        f"# Model card: {Path(folder).resolve().name}\n\n"
+        f"# Model card: {as_text(Path(folder).resolve().name)}\n\n"
         f"A head that predicts {len(predictor.head.names):,} {what} from {features}. "
         f"Fitted by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n"),
@@ -76,16 +76,20 @@ def _data(
     yield from input_rows(provenance)
     yield "samples", f"{n_samples:,} (`samples.csv`)"
     if predictor.added:
-        named = ", ".join(f"{name} ({n:,})" for name, n in predictor.added.items())
+        named = ", ".join(f"{as_text(name)} ({n:,})" for name, n in predictor.added.items())
         yield "synthetic samples added", named
     recipe, head = predictor.recipe, predictor.head
-    yield "genes", f"{len(recipe.genes):,}: {', '.join(recipe.genes[:_NAMED])}, ... (`model.json`)"
+    first = ", ".join(map(as_text, recipe.genes[:_NAMED]))
+    yield (
+        "genes",
+        f"{len(recipe.genes):,}: {first}, ... (`model.json`)",
+    )
     yield "units of the genes", units_text(recipe.units)
     if predictor.encoder is not None:
         n_latent, found = predictor.encoder.n_latent, health(predictor.encoder.summary)
         yield "features", f"{n_latent} latents of the encoder, a copy of which is here; its {found}"
     more = ", ..." * (len(head.names) > _NAMED)
-    yield "predicted", ", ".join(map(str, head.names[:_NAMED])) + more
+    yield "predicted", ", ".join(map(as_text, head.names[:_NAMED])) + more
     if not predictor.is_classes and head.kind == "regression":
         yield "units of the predictions", units_text(head.units)
 
@@ -131,5 +135,5 @@ def _limits(predictor: Predictor) -> Iterator[str]:
 def _labels(predictor: Predictor) -> str:
     """How an outside set names what is predicted."""
     if predictor.config.label is not None:
-        return f"--label {json.dumps(predictor.config.label, ensure_ascii=False)}"
+        return f"--label {shlex.quote(predictor.config.label)}"
     return "--y y.h5ad"

@@ -1,19 +1,19 @@
 """What `m1pipe quality` does: scores, and a folder with the report around them."""
 
 import os
-from pathlib import Path
 
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, write_json, write_text
-from m1pipe.errors import InputError
+from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.recipe import MISSING_FILE
-from m1pipe.reports.quality import summary_line, write_quality
+from m1pipe.reports.quality import PAGE, QUALITY_FILES, summary_line, write_quality
 from m1pipe.runs.provenance import make_provenance
 from m1pipe.settings import to_dict
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality import QualityReport, quality
 
+WHAT = "a quality report"
+OWN_FILES = (*QUALITY_FILES, PAGE, "config.json", "provenance.json", MISSING_FILE)
 PathLike = str | os.PathLike[str]
 
 
@@ -50,14 +50,13 @@ def run_quality(
     InputError
         If the folder is taken, or the files do not fit together.
     """
-    out = Path(out)
-    _refuse_folder(out, force)
+    out = refuse_folder(out, OWN_FILES, what=WHAT, force=force)
     inputs = {"real": real, "synthetic": synthetic, "holdout": holdout}
     if config.aliases is not None:
         inputs["aliases"] = config.aliases
     provenance = make_provenance(inputs, folder=out, seed=config.seed)
     report = quality(real, synthetic, holdout, config=config)
-    with atomic_folder(out, force=True) as temporary:
+    with atomic_folder(out, OWN_FILES, what=WHAT, force=force) as temporary:
         write_json(temporary / "config.json", to_dict(config))
         write_json(temporary / "provenance.json", provenance)
         write_quality(report, temporary, provenance=provenance)
@@ -65,16 +64,4 @@ def run_quality(
         rows = [(role, gene) for role, genes in lacking.items() for gene in genes]
         table = pd.DataFrame(rows, columns=["set", "gene"])
         write_text(temporary / MISSING_FILE, table.to_csv(index=False))
-    return report, f"{out / 'quality.html'}: {summary_line(report)}"
-
-
-def _refuse_folder(out: Path, force: bool) -> None:
-    """Refuse a folder that is taken; with `force` only one that holds no quality report."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / "quality.json").exists():
-        raise InputError(f"{out} exists already and is no quality report: choose another name")
-    if not force:
-        raise InputError(
-            f"{out} holds a quality report: choose another name, or overwrite with --force"
-        )
+    return report, f"{out / PAGE}: {summary_line(report)}"

@@ -7,19 +7,21 @@ side.
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from m1pipe.atomic import write_json
+from m1pipe.artefacts import read_json, reading
+from m1pipe.atomic import make_folder, write_json
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.runs.folder import differences
 from m1pipe.runs.provenance import describe_input, job_id, now, same_input
 from m1pipe.runs.stages import Task
 
 FOLDER = "stages"
+REMEDY = "remove it, and the task is done again"
 Standing = Literal["done", "missing", "stale"]
 
 
@@ -36,19 +38,27 @@ def read_record(file: Path) -> dict[str, Any] | None:
     InputError
         If the file is damaged.
     """
-    try:
-        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: expected a record of a study; {error}") from None
-    return value
+    record = read_json(file, "a record of a study", remedy=REMEDY)
+    with reading(file, "a record of a study", remedy=REMEDY):
+        known = record["state"] in ("queued", "running", "done", "stopped", "failed")
+        if not known or (record["state"] == "done" and not _is_complete(record)):
+            raise ValueError(f"state {record['state']!r}, or what belongs to it is not there")
+    return record
+
+
+def _is_complete(record: Mapping[str, Any]) -> bool:
+    """Whether the record of a finished task says what its result was made from."""
+    files = [*record["inputs"].values(), *record["outputs"].values()]
+    known = all(file.keys() >= {"path", "size", "modified_ns", "sha256"} for file in files)
+    return known and isinstance(record["settings"], dict)
 
 
 def write_record(out: Path, name: str, record: dict[str, Any]) -> None:
     """Write a task's record, with the time."""
     file = record_file(out, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_json(file, {**record, "updated": now()})
 
 

@@ -78,8 +78,9 @@ class Resources:
             value = getattr(self, name)
             if value is not None and not _WORD.fullmatch(value):
                 raise InputError(f"{name}: expected one word; found {value!r}")
-        if any("\n" in line for line in (*self.setup, *self.extra, self.container or "")):
-            raise InputError("setup, extra, container: expected single lines; found a line break")
+        wrong = [option for option in self.extra if not option.startswith("-")]
+        if wrong:
+            raise InputError(f"extra: expected options, such as --qos=long; found {wrong[0]!r}")
 
     @property
     def minutes(self) -> int:
@@ -104,9 +105,15 @@ def read_resources(study: Study, system: System, stage: str) -> Resources:
     where = f"{study.file}: jobs"
     common, systems, stages = _apart(study.jobs, where, (*SYSTEMS, *JOB_STAGES))
     own, _, own_stages = _apart(systems.get(system, {}), f"{where}.{system}", JOB_STAGES)
-    layers = [{"name": study.file.stem}, common, own]
+    layers = [{"name": _as_word(study.file.stem)}, common, own]
     layers += [stages.get(stage, {}), own_stages.get(stage, {})]
     return build(Resources, *layers, where=f"{where} ({system}, {stage})")
+
+
+def _as_word(text: str) -> str:
+    """A name of a file as the name of a job."""
+    word = re.sub(r"[^A-Za-z0-9_.-]", "_", text)
+    return word if word[:1].isalpha() else f"study_{word}"
 
 
 def _apart(

@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, write_json
+from m1pipe.artefacts import read_json, read_table, reading
+from m1pipe.atomic import atomic_folder, make_folder, write_json
 from m1pipe.errors import InputError
 from m1pipe.evaluation.per_label import LabelSums
 from m1pipe.evaluation.per_target import TargetSums
@@ -20,6 +21,8 @@ from m1pipe.evaluation.shares import Plan, Share, ShareKey
 from m1pipe.evaluation.tables import to_plain
 
 PLAN = "plan.json"
+WHAT, REMEDY = "a share of a cross-validation", "remove it, and run m1pipe crossval again"
+SHARE_FILES = ("losses.h5", "scores.csv", "share.json")
 Fingerprint = Mapping[str, str]
 _LABEL_COUNTS = ("positive", "pairs", "positive_units", "negative_units")
 
@@ -50,7 +53,7 @@ def fingerprint(settings: Any, inputs: Mapping[str, str], plan: Plan) -> dict[st
 
 def write_plan(folder: Path, plan: Plan, marks: Fingerprint) -> None:
     """Write the plan into the folder of the shares."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
     values["alarms"] = [dataclasses.asdict(alarm) for alarm in plan.alarms]
     write_json(folder / PLAN, to_plain({**values, "fingerprint": marks}))
@@ -64,8 +67,9 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
     InputError
         If there is none.
     """
-    stored = read_json(folder / PLAN, "the plan of a cross-validation (made by m1pipe crossval)")
-    try:
+    what = "the plan of a cross-validation (made by m1pipe crossval)"
+    stored = read_json(folder / PLAN, what, remedy="run m1pipe crossval with --force")
+    with reading(folder / PLAN, what, remedy="run m1pipe crossval with --force"):
         marks = dict(stored.pop("fingerprint"))
         for name in ("samples", "folds", "groups", "strata"):
             stored[name] = None if stored[name] is None else np.asarray(stored[name])
@@ -74,10 +78,6 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
         for name in ("encoders", "train_sizes", "target_names", "target_genes"):
             stored[name] = None if stored[name] is None else tuple(stored[name])
         return Plan(**stored), marks
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder / PLAN}: not written by this version of m1pipe: {error}"
-        ) from None
 
 
 def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = None) -> Path:
@@ -88,7 +88,7 @@ def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = Non
 def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
     """Write a share; it appears under its name when it is complete."""
     target = share_folder(folder, *share.key)
-    with atomic_folder(target, force=force) as part:
+    with atomic_folder(target, SHARE_FILES, what="a share", force=force) as part:
         with h5py.File(part / "losses.h5", "w") as file:
             samples = np.array(share.samples, dtype=object)
             file.create_dataset("samples", data=samples, dtype=h5py.string_dtype())
@@ -101,6 +101,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
         share.scores.to_csv(part / "scores.csv", index=False, na_rep="NaN")
         facts = {
             "fingerprint": dict(marks),
+            "sha256": {name: _file_digest(part / name) for name in SHARE_FILES[:2]},
             "repeat": share.repeat,
             "fold": share.fold,
             "alarms": {
@@ -125,22 +126,29 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
     path = share_folder(folder, *key)
     if not path.is_dir():
         return None
-    facts = read_json(path / "share.json", "a share of a cross-validation")
+    facts = read_json(path / "share.json", WHAT, remedy=REMEDY)
     changed = [what for what in marks if facts.get("fingerprint", {}).get(what) != marks[what]]
     if changed:
         raise InputError(
             f"{path}: expected a share of this cross-validation; its {' and '.join(changed)} "
             "differ: remove it, or give what it was made with"
         )
-    try:
-        with h5py.File(path / "losses.h5") as file:
-            samples = file["samples"].asstr()[...]
-            losses = {row: file["losses"][row][...] for row in file["losses"]}
-            targets = _read_targets(file["targets"]) if "targets" in file else None
-            labels = _read_labels(file["labels"]) if "labels" in file else None
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
-    scores = _read_scores(path / "scores.csv")
+    with reading(path, WHAT, remedy=REMEDY):
+        for name, known in facts.get("sha256", {}).items():
+            if _file_digest(path / name) != known:
+                raise ValueError(f"{name} is not as it was written")
+        return _read_parts(path, key, facts)
+
+
+def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
+    """Tables of a share, which may be damaged."""
+    with h5py.File(path / "losses.h5") as file:
+        samples = file["samples"].asstr()[...]
+        losses = {row: file["losses"][row][...] for row in file["losses"]}
+        targets = _read_targets(file["targets"]) if "targets" in file else None
+        labels = _read_labels(file["labels"]) if "labels" in file else None
+    if any(loss.shape[-1:] != samples.shape for loss in losses.values()):
+        raise ValueError(f"losses are not all of {samples.size:,} samples")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
     repeat, fold, n_train = key
     return Share(
@@ -148,7 +156,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         fold,
         samples,
         losses,
-        scores,
+        _read_scores(path / "scores.csv"),
         alarms,
         facts["encoders"],
         targets,
@@ -161,13 +169,13 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
 
 def _read_scores(path: Path) -> pd.DataFrame:
     """Scores of a share, bit for bit."""
-    return pd.read_csv(
-        path,
-        dtype={"model": str, "metric": str},
-        keep_default_na=False,
-        na_values=["NaN"],
-        float_precision="round_trip",
-    )
+    columns = ("model", "metric", "value")
+    return read_table(path, WHAT, columns, remedy=REMEDY, dtype=dict.fromkeys(columns[:2], str))
+
+
+def _file_digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _write_targets(group: h5py.Group, sums: TargetSums) -> None:
@@ -214,20 +222,3 @@ def _read_labels(group: h5py.Group) -> LabelSums:
 def _digest(value: Any) -> str:
     text = json.dumps(to_plain(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Object in a JSON file of a cross-validation folder.
-
-    Raises
-    ------
-    InputError
-        If the file, called `what` in the message, is missing or damaged.
-    """
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected {what}; found no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected {what}; {error}") from None
-    return value

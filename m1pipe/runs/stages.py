@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from m1pipe.atomic import write_json
+from m1pipe.atomic import make_folder, write_json
 from m1pipe.data.conversion.config import ConvertConfig
 from m1pipe.data.partition import HELD_OUT, TRAINING, SplitConfig
 from m1pipe.runs.study import (
@@ -262,7 +262,7 @@ def _items(study: Study, encoder: EncoderRuns) -> tuple[str, ...]:
     items = []
     for run, config in encoder.runs.items():
         file = study.out / "stages" / f"encoder-{run}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         write_json(file, to_dict(config))
         items.append(f"fold:{file}")
     return tuple(items)

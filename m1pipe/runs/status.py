@@ -1,6 +1,5 @@
 """What `m1pipe status` tells: where every run and every task of a study stands, and why."""
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m1pipe.artefacts import read_json
 from m1pipe.errors import InputError
 from m1pipe.runs.queues import QueuedJob
 from m1pipe.runs.records import FOLDER
@@ -75,11 +75,7 @@ def status_text(lines: list[RunLine]) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: expected JSON written by m1pipe; {error}") from None
-    return value
+    return read_json(file, "JSON written by m1pipe", remedy="remove it, and run the command again")
 
 
 def _task_line(

@@ -5,6 +5,7 @@ Reading it loads no torch, so that job scripts are written and a mistake is foun
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
 TABLES = ("out", "convert", "data", "encoders", "crossval", "generation", "quality", "jobs")
 TABLES_OF_CONVERT = ("lengths", "labels", "var", "runs", "aliases")
+CONDITIONS = ("where", "rows")
 NAMED = ("y", "label", "multilabel", "targets")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 Table = dict[str, Any]
@@ -148,6 +150,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     """
     path = Path(path)
     tables = read_config_file(path)
+    _refuse_control(path.name, f"{str(path)!r}: the file's name")
+    _refuse_control(tables, str(path))
     _refuse_unknown(tables, TABLES, str(path))
     for name in TABLES[1:]:
         _table(tables, name, str(path))
@@ -349,6 +353,28 @@ def _text(tables: Table, name: str, default: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{where}: {name}: expected text; found {value!r}")
     return value
+
+
+def _refuse_control(value: Any, where: str) -> None:
+    """Refuse characters that would end a line of a script, wherever text stands.
+
+    Conditions on samples, which no script holds, may go over several lines.
+    """
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _refuse_control(name, where)
+            if name not in CONDITIONS:
+                _refuse_control(part, f"{where}: {name}")
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_control(part, where)
+    elif isinstance(value, str):
+        wrong = [c for c in value if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
+        if wrong:
+            raise InputError(
+                f"{where}: expected single lines without control characters; found {wrong[0]!r} "
+                f"in {value!r}"
+            )
 
 
 def _refuse_unknown(tables: Table, known: tuple[str, ...], where: str) -> None:

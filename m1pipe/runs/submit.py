@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+from m1pipe.atomic import make_folder
 from m1pipe.errors import InputError
 from m1pipe.runs.jobs import count_tasks, job_script
 from m1pipe.runs.provenance import now
@@ -12,6 +13,8 @@ from m1pipe.runs.stages import array_tasks
 from m1pipe.runs.study import Study
 
 _JOB_ID = {"slurm": re.compile(r"(\d+)(?:;\S+)?"), "lsf": re.compile(r"Job <(\d+)> is submitted")}
+
+PATIENCE = 300
 
 
 def submit(study: Study, system: System, stage: str) -> list[tuple[str, str]]:
@@ -29,8 +32,8 @@ def submit(study: Study, system: System, stage: str) -> list[tuple[str, str]]:
     InputError
         If the queue is not there or refuses, in its own words.
     """
-    (study.out / "logs").mkdir(parents=True, exist_ok=True)
     script = job_script(study, system, stage)
+    make_folder(study.out / "logs")
     client = "sbatch" if system == "slurm" else "bsub"
     command = ["bash"] if stage == "pipeline" else [client]
     command += ["--parsable"] if command == ["sbatch"] else []
@@ -51,9 +54,18 @@ def submit(study: Study, system: System, stage: str) -> list[tuple[str, str]]:
 def _call(command: list[str], script: str, study: Study) -> str:
     try:
         done = subprocess.run(
-            command, input=script, capture_output=True, text=True, cwd=study.folder, timeout=300
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            cwd=study.folder,
+            timeout=PATIENCE,
         )
-    except FileNotFoundError:
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{command[0]}: expected an answer of the queue; none came in {PATIENCE} s"
+        ) from None
+    except OSError:
         raise InputError(
             f"{command[0]}: expected this command of the queue; found none: submit on the cluster"
         ) from None

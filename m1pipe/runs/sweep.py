@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,17 +12,29 @@ from typing import Any
 
 import pandas as pd
 
-from m1pipe.atomic import atomic_file, write_json
+from m1pipe.artefacts import read_json, reading
+from m1pipe.atomic import atomic_file, make_folder, refuse_folder, write_json
 from m1pipe.console import progress
 from m1pipe.data.matrix import Matrix, open_matrix
 from m1pipe.data.splits import resolve_groups
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
+from m1pipe.owned import below, clear
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
-from m1pipe.runs.compression import gather_folds, save_fold
+from m1pipe.runs.compression import TABLES, gather_folds, save_fold
+from m1pipe.runs.lock import locked
 from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
-from m1pipe.runs.trials import drop_weights, keep_if_best, read_records, settle_best, trial_file
+from m1pipe.runs.trials import (
+    RUN_FILES as BEST_RUN_FILES,
+)
+from m1pipe.runs.trials import (
+    drop_weights,
+    keep_if_best,
+    read_records,
+    settle_best,
+    trial_file,
+)
 from m1pipe.settings import to_dict
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.folds import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
@@ -51,6 +62,14 @@ CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (
 )
 FIGURE_FILE, TRIALS, BEST_RUN = "sweep.png", "trials", "best"
 PROVENANCE_FILE = "provenance.json"
+ANEW = "remove the file, and it is made anew"
+OWN_FILES = (
+    *(CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE, FIGURE_FILE, PROVENANCE_FILE),
+    *TABLES,
+    *(f"{TRIALS}/[0-9]*.json", f"{TRIALS}/[0-9]*.safetensors"),
+    *below(f"{TRIALS}/[0-9]*", ENCODER_FILES),
+    *below(BEST_RUN, BEST_RUN_FILES),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +150,22 @@ def run_sweep(
     planned = _planned(sweep)
     if not planned and not asks:
         raise InputError("sweep: expected --neurons, --layers or --space; found none of them")
+    with locked(out, shared=trial is not None):
+        return _run_locked(sweep, out, planned, trial, n_jobs, together, force=force)
+
+
+def _run_locked(
+    sweep: Sweep,
+    out: Path,
+    planned: list[Trial],
+    trial: int | None,
+    n_jobs: int,
+    together: int,
+    *,
+    force: bool,
+) -> str:
+    """What `run_sweep` does in a folder that no other process works in."""
+    asks = sweep.space is not None and sweep.config.sampler == "optuna"
     _prepare(out, sweep, force)
     if trial is not None:
         if asks or not 1 <= trial <= len(planned):
@@ -160,18 +195,14 @@ def _prepare(out: Path, sweep: Sweep, force: bool) -> None:
     """Make the folder, or see that it is one of this very sweep."""
     plain = sweep.plain()
     known = out / CONFIG_FILE
-    if known.exists() and json.loads(known.read_text(encoding="utf-8")) == plain:
+    if known.exists() and read_json(known, "the settings of a sweep") == plain:
         return
-    if out.exists() and any(out.iterdir()):
-        if not known.exists() or not (out / TRIALS).is_dir():
-            raise InputError(f"{out} exists already and is no sweep: choose another name")
-        if not force:
-            raise InputError(
-                f"{out} holds a sweep of other settings or data: choose another name, or overwrite "
-                "with --force"
-            )
-        shutil.rmtree(out)
-    (out / TRIALS).mkdir(parents=True, exist_ok=True)
+    begun = known.exists()  # written last: without it a start was killed
+    own = OWN_FILES if begun else (PROVENANCE_FILE, f"{TRIALS}/")
+    what = "a sweep of other settings or data" if begun else "a sweep"
+    refuse_folder(out, own, what=what, force=force or not begun)
+    clear(out, own)
+    make_folder(out / TRIALS)
     provenance = make_provenance({"data": sweep.data}, folder=out, seed=sweep.config.seed)
     write_json(out / PROVENANCE_FILE, provenance)
     write_json(known, plain)
@@ -282,8 +313,10 @@ def _known_result(out: Path, best: Mapping[str, Any], n_trials: int) -> dict[str
     known = out / RESULT_FILE
     if not known.is_file() or not (out / BEST_RUN / "model.json").is_file():
         return None
-    result: dict[str, Any] = json.loads(known.read_text(encoding="utf-8"))
-    same = result["best"]["trial"] == best["trial"] and result["n_trials"] == n_trials
+    result = read_json(known, "the result of a sweep", remedy=ANEW)
+    with reading(known, "the result of a sweep", remedy=ANEW):
+        same = result["best"]["trial"] == best["trial"] and result["n_trials"] == n_trials
+        float(result["test"][SCORE]), float(result["test"][f"pca_{SCORE}"])
     return result if same else None
 
 
@@ -294,7 +327,7 @@ def _test_best(
     with open_matrix(sweep.data) as matrix:
         split = _split(sweep, matrix)
         settings = _with_tuples(best["settings"])
-        provenance = json.loads((out / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        provenance = read_json(out / PROVENANCE_FILE, "the provenance of a sweep")
         encoder = settle_best(
             out / TRIALS,
             int(best["trial"]),

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from m1pipe.artefacts import reading
 from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
@@ -18,8 +19,9 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import FILES, LEVELS_FILE, MIXTURE_FILE, Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
+from m1pipe.runs.apply import QUANTILES_FILE
 from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.training_counts import settled, training_counts
@@ -32,6 +34,7 @@ from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 
 PathLike = str | os.PathLike[str]
+RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE)
 
 
 def run_training(
@@ -81,7 +84,7 @@ def run_training(
         inputs["thinned to"] = config.selection.thin_to
     if config.selection.aliases is not None:
         inputs["aliases"] = config.selection.aliases
-    folder = RunFolder(out, results=(*FILES, LEVELS_FILE, MIXTURE_FILE, STEPS_FILE, CARD_FILE))
+    folder = RunFolder(out, results=RESULTS)
     device = resolve_device(config.training.device)
     with open_matrix(data) as matrix, joined(device) as world:
         plan = make_plan(matrix, config)
@@ -126,7 +129,8 @@ def _watched(
     """Train, keep the folder up to date meanwhile, and put the result there."""
     log.info("%s", plan_line(plan))
     if resumed:
-        watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
+        with reading(folder.checkpoint, "the state of a run", remedy="start again with --force"):
+            watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
     encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
     encoder.save(folder.path)
     card = model_card(encoder, str(folder.path), folder.read_provenance() or {})

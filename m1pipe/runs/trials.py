@@ -1,6 +1,5 @@
 """The folder of a sweep's trials: what each found, and the encoder of the best so far."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -8,13 +7,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_folder, write_json, write_text
 from m1pipe.encoder.load import load_encoder
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
+from m1pipe.owned import foreign_file
+from m1pipe.runs.apply import QUANTILES_FILE
 from m1pipe.runs.card import CARD_FILE, model_card
 from m1pipe.settings import to_dict
 from m1pipe.sweep.trials import SCORE
 
+WHAT = "the encoder of a trial"
+RUN_FILES = (
+    *ENCODER_FILES,
+    MIXTURE_FILE,
+    QUANTILES_FILE,
+    "config.json",
+    "provenance.json",
+    CARD_FILE,
+)
 PathLike = str | os.PathLike[str]
 
 
@@ -32,7 +43,12 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 @lru_cache(maxsize=2**16)
 def _read_record(file: Path, _changed: int, _inode: int) -> dict[str, Any]:
     """A record, which stays as it is once it is there, until its file is another one."""
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    remedy = "remove the file, and the trial is run again"
+    record = read_json(file, "what a trial found", remedy=remedy)
+    with reading(file, "what a trial found", remedy=remedy):
+        int(record["trial"]), dict(record.get("settings", {}))
+        if record.get(SCORE) is not None:
+            float(record[SCORE])
     return record
 
 
@@ -52,7 +68,7 @@ def keep_if_best(folder: Path, record: Mapping[str, Any], encoder: Encoder | Non
     """
     number, score = int(record["trial"]), record[SCORE]
     if encoder is not None and score < min(_scores(folder).values(), default=float("inf")):
-        with atomic_folder(_weights(folder, number), force=True) as part:
+        with atomic_folder(_weights(folder, number), ENCODER_FILES, what=WHAT, force=True) as part:
             encoder.save(part)
     write_json(trial_file(folder, number), dict(record))
     scores = _scores(folder)
@@ -90,7 +106,7 @@ def settle_best(
     """
     kept = _weights(folder, number)
     encoder = load_encoder(kept) if (kept / "model.json").is_file() else again()
-    with atomic_folder(out, force=True) as part:
+    with atomic_folder(out, RUN_FILES, what=WHAT, force=True) as part:
         encoder.save(part)
         write_json(part / "config.json", to_dict(encoder.config))
         write_json(part / "provenance.json", dict(provenance))
@@ -100,8 +116,9 @@ def settle_best(
 
 def drop_weights(folder: Path) -> None:
     """Let go of the encoder that was kept, once it is in its place and was measured."""
-    for kept in folder.glob("[0-9]*/"):
-        shutil.rmtree(kept)
+    for kept in folder.glob("[0-9][0-9][0-9][0-9]*/"):
+        if foreign_file(kept, ENCODER_FILES) is None:
+            shutil.rmtree(kept)
 
 
 def _weights(folder: Path, number: int) -> Path:

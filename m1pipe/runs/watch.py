@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from m1pipe.atomic import atomic_file
+from m1pipe.artefacts import reading
+from m1pipe.atomic import atomic_file, writing
 from m1pipe.console import log, progress, shows_bars
 from m1pipe.encoder.plan import TrainingPlan
 from m1pipe.runs.folder import RunFolder
@@ -106,11 +107,12 @@ class _StepLog:
         if not self._path.exists():
             return
         with open(self._path, newline="", encoding="utf-8") as old, atomic_file(self._path) as new:
-            reader = csv.DictReader(old)
-            whole = [row for row in reader if None not in row.values()]
-            done = [
-                r for r in whole if (int(r["epoch"]), int(r["step"])) <= (n_epochs + 1, n_steps)
-            ]
+            with reading(self._path, "losses of steps", remedy="remove the file"):
+                reader = csv.DictReader(old)
+                whole = [row for row in reader if None not in row.values()]
+                done = [
+                    r for r in whole if (int(r["epoch"]), int(r["step"])) <= (n_epochs + 1, n_steps)
+                ]
             with open(new, "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, reader.fieldnames or [], lineterminator="\n")
                 writer.writeheader()
@@ -118,14 +120,16 @@ class _StepLog:
 
     def write(self, step: Mapping[str, Any]) -> None:
         """Append a step."""
-        if self._file is None:
-            fresh = not self._path.exists()
-            self._file = open(self._path, "a", buffering=1, newline="", encoding="utf-8")
-            if fresh:
-                self._file.write(",".join(step) + "\n")
-        self._file.write(",".join(str(value) for value in step.values()) + "\n")
+        with writing(self._path):
+            if self._file is None:
+                fresh = not self._path.exists()
+                self._file = open(self._path, "a", buffering=1, newline="", encoding="utf-8")
+                if fresh:
+                    self._file.write(",".join(step) + "\n")
+            self._file.write(",".join(str(value) for value in step.values()) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with writing(self._path):
+                self._file.close()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from m1pipe.arrays import pack_arrays
-from m1pipe.atomic import atomic_file
+from m1pipe.artefacts import read_arrays, reading
+from m1pipe.atomic import write_bytes
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
@@ -184,8 +184,7 @@ def save_law(law: LatentLaw, path: str | os.PathLike[str], *, model: str) -> Non
             arrays[f"{k}.{name}"] = getattr(mixture, name)
     facts = {"kinds": [m.kind for m in law.mixtures], "version": FORMAT_VERSION, "model": model}
     packed = pack_arrays(arrays, metadata={"m1pipe": json.dumps(facts)})
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(packed)
+    write_bytes(path, packed)
 
 
 def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
@@ -198,18 +197,13 @@ def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
     """
     if not Path(path).is_file():
         return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = json.loads((file.metadata() or {})["m1pipe"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    what, remedy = "mixtures written by m1pipe", "remove the file, and it is made anew"
+    arrays, texts = read_arrays(path, what, remedy=remedy)
+    with reading(path, what, remedy=remedy):
+        facts = json.loads(texts["m1pipe"])
         if facts["version"] != FORMAT_VERSION or facts["model"] != model:
             return None
         return LatentLaw(tuple(_mixture(arrays, k, kind) for k, kind in enumerate(facts["kinds"])))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected mixtures written by m1pipe; {error}: remove the file, and it is "
-            "made anew"
-        ) from None
 
 
 def _mixture(arrays: Mapping[str, np.ndarray], k: int, kind: str) -> Mixture:

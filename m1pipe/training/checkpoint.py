@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from m1pipe.artefacts import DAMAGE
 from m1pipe.atomic import atomic_file
 from m1pipe.errors import InputError
 
@@ -53,8 +54,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"{path}: expected a checkpoint; found no such file: train without resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{path}: expected a readable checkpoint; {_reason(error)}") from None
+    except (*DAMAGE, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path}: expected a readable checkpoint; {_reason(error)}: start again with --force"
+        ) from None
     found = state.get("format_version") if isinstance(state, dict) else None
     if found != FORMAT_VERSION:
         raise InputError(

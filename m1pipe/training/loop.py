@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from m1pipe.artefacts import reading
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
 from m1pipe.training.adamw import adamw_step
@@ -60,9 +61,10 @@ def begin(loop: Loop, resume: bool) -> None:
         if loop.checkpoint is None:
             raise ValueError("resume needs the path of a checkpoint")
         packed = load_checkpoint(loop.checkpoint)
-        loop.state = unpack_state(
-            packed, loop.module, loop.optimizer, loop.generator, _settings(loop)
-        )
+        with reading(loop.checkpoint, "the state of a run", remedy="start again with --force"):
+            loop.state = unpack_state(
+                packed, loop.module, loop.optimizer, loop.generator, _settings(loop)
+            )
         return
     dtype = resolve_precision(
         loop.config.precision,

@@ -145,5 +145,9 @@ def test_models_are_kept_and_other_folders_left_alone(
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("text")
     assert _fit(files, tmp_path / "thesis", *label, "--force") == 1
-    assert "is no model" in capsys.readouterr().err
+    assert "holds chapter.tex, which is no part of a model" in capsys.readouterr().err
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+    (tmp_path / "m" / "encoder" / "notes.txt").write_text("mine")
+    assert _fit(files, tmp_path / "m", *label, "--force") == 1
+    assert "holds encoder/notes.txt, which is no part of a model" in capsys.readouterr().err
+    assert (tmp_path / "m" / "encoder" / "notes.txt").exists()

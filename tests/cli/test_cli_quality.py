@@ -88,7 +88,7 @@ def test_the_stored_config_repeats_the_scores_and_reports_are_kept(
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("text")
     assert _quality(files, tmp_path / "thesis", "--force") == 1
-    assert "is no quality report" in capsys.readouterr().err
+    assert "holds chapter.tex, which is no part of a quality report" in capsys.readouterr().err
     assert (tmp_path / "thesis" / "chapter.tex").exists()
 
 

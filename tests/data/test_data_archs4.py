@@ -180,9 +180,9 @@ def test_the_command_chooses(path: Path, tmp_path: Path, capsys: Any) -> None:
     [
         (["--where", "source_name_ch1~muscle"], "holds for none of the 53 samples"),
         (["--where", "organ~liver"], "where: expected the column organ among"),
-        (["--where", "title~("], "where: '(' is no regular expression"),
-        (["--where", "organ == 'liver'"], "where: expected COLUMN~REGEX or a pandas query on"),
-        (["--where", "singlecellprobability + 1"], "expected what is true or false for each"),
+        (["--where", "title~("], "where: found '(', which is no regular expression"),
+        (["--where", "organ == 'liver'"], "found no column 'organ' at character 1"),
+        (["--where", "singlecellprobability + 1"], "found arithmetic at character 1"),
         (["--series", "GSE2,GSE77"], "series: expected samples of GSE77; found none"),
         (["--single-cell-below", "0"], "no sample is below 0"),
         (["--series", "GSE5", "--single-cell-below", "0.1"], "meets all that is asked of them"),

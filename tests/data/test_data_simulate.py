@@ -220,7 +220,7 @@ def test_only_a_simulation_is_replaced(tmp_path: Path) -> None:
     simulate_m1(out, "tiny", n_unlabelled=10, force=True)
     assert open_matrix(out / "unlabelled.h5ad").n_samples == 10
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"found thesis\.txt there"):
+    with pytest.raises(InputError, match=r"holds thesis\.txt, which is no part of a simulation"):
         simulate_m1(out, "tiny", force=True)
     assert (out / "thesis.txt").exists()
 

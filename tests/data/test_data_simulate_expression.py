@@ -30,7 +30,7 @@ def test_two_files_of_one_law_that_the_seed_repeats(
     assert run(["simulate", "expression", "--out", str(tmp_path / "a")]) == 1
     (tmp_path / "a" / "thesis.tex").write_text("text")
     assert run(["simulate", "expression", "--out", str(tmp_path / "a"), "--force"]) == 1
-    assert "holds other files" in capsys.readouterr().err
+    assert "holds thesis.tex, which is no part of a simulation" in capsys.readouterr().err
 
 
 def test_one_cloud_is_one_cloud_with_zeros_at_the_limit() -> None:

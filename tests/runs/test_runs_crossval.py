@@ -229,7 +229,7 @@ def test_gather_refuses_what_is_damaged(run: CrossvalRun, tmp_path: Path) -> Non
     run_crossval(run, QUICK, tmp_path / "cv")
     losses = tmp_path / "cv" / "shares" / "r0_f2" / "losses.h5"
     losses.write_bytes(losses.read_bytes()[:100])
-    with pytest.raises(InputError, match="r0_f2: expected losses written by m1pipe"):
+    with pytest.raises(InputError, match="r0_f2: expected a share of a cross-validation; losses"):
         gather(tmp_path / "cv")
 
 

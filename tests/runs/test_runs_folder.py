@@ -151,6 +151,41 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path, data: Path) -> No
     assert keep.read_text() == "text"
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.csv", "log.txt"])
+def test_files_of_others_that_are_named_as_ours_are_left_alone(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    keep = tmp_path / "thesis" / name
+    keep.parent.mkdir()
+    keep.write_text('{"mine": 1}')
+    for force in (False, True):
+        with pytest.raises(InputError, match=f"holds no run: found {name}: .* move that file"):
+            _begin(keep.parent, data, force=force)
+    assert keep.read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("left", [["status.json"], ["status.json", "config.json"], ["config.json"]])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_start_that_was_killed_is_no_start(
+    tmp_path: Path, data: Path, left: list[str], resume: bool
+) -> None:
+    folder, _ = _begin(tmp_path / "run", data)
+    folder._release()
+    for path in folder.path.iterdir():
+        if path.name not in left:
+            path.unlink()
+    (folder.path / ".provenance.json.elsewhere-1.part").write_text('{"ha')
+    _, start = _begin(tmp_path / "run", data, resume=resume)
+    assert start == "fresh"
+    assert (folder.path / "provenance.json").exists()
+
+
+def test_a_folder_of_parts_alone_is_a_fresh_start(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".status.json.host-1.part").touch()
+    assert _begin(tmp_path / "run", data, resume=True)[1] == "fresh"
+
+
 def test_a_run_refused_for_its_input_leaves_nothing(tmp_path: Path, data: Path) -> None:
     folder, _ = _begin(tmp_path / "run", data)
     with pytest.raises(InputError, match="bad gene"), folder:

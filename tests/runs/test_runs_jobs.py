@@ -153,7 +153,9 @@ def test_the_reader_of_bsub_lines_is_strict(line: str) -> None:
 
 def test_a_pipeline_waits_and_is_stopped_with_what_it_waits_for(example: Study) -> None:
     slurm = job_script(example, "slurm", "pipeline")
-    asked = re.findall(r"^(\w+)=\$\(sbatch --parsable(.*) <<'JOB'$", slurm, re.MULTILINE)
+    asked = re.findall(r"^\} \| sbatch --parsable(.*)\n\)\n(\w+)=", slurm, re.MULTILINE)
+    asked = [(stage, options) for options, stage in asked]
+    assert slurm.count("while true") == 1
     wait = ' --dependency="afterok:{}" --kill-on-invalid-dep=yes'
     assert asked == [
         ("convert", ""),
@@ -163,7 +165,8 @@ def test_a_pipeline_waits_and_is_stopped_with_what_it_waits_for(example: Study) 
         ("generate", wait.format("$convert:$train")),
     ]
     lsf = job_script(example, "lsf", "pipeline")
-    for words in re.findall(r"=\$\(bsub(.*) <<'JOB'$", lsf, re.MULTILINE)[1:]:
+    assert lsf.count("while true") == 1
+    for words in re.findall(r"^\} \| bsub(.*)$", lsf, re.MULTILINE)[1:]:
         numbered = re.sub(r"\$\w+", "17", words)
         assert set(read_options(f"#!\n#BSUB{numbered}")) == {"-w", "-ti"}
     assert '-w "done($convert) && done($train)" -ti' in lsf
@@ -181,6 +184,8 @@ def test_a_pipeline_waits_and_is_stopped_with_what_it_waits_for(example: Study) 
         ('[jobs.slurm]\nqueue = "a b"', "queue: expected one word; found 'a b'"),
         ('[jobs.slurm.train]\nmemory = "much"', "memory: expected a size"),
         ('setup = ["a\\nb"]', "expected single lines"),
+        ('setup = "module load x"', "setup: expected a list of str; found 'module load x'"),
+        ('extra = ["qos=long"]', "extra: expected options, such as --qos=long; found 'qos=long'"),
     ],
 )
 def test_what_cannot_be_asked_for_is_said(

@@ -72,7 +72,7 @@ class ConvertConfig:
     missing : "error" or "keep"
         What is done with missing values.
     where : str or None
-        Samples wanted: COLUMN~REGEX, or a pandas query on their annotations.
+        Samples wanted: COLUMN~REGEX, or a condition on their annotations.
     series : tuple of str
         Samples wanted: of these GEO series (ARCHS4).
     single_cell_below : float or None

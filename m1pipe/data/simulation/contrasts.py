@@ -13,13 +13,14 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_other_files, write_text
+from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
 
 Size = Literal["tiny", "small", "medium"]
 SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes
+WHAT = "a simulation"
 FILES = ("counts.h5ad", "design.tsv", "gene_sets.gmt", "truth.tsv")
 N_PROGRAMMES, GENES_A_SET = 20, 30
 N_REPLICATES = (3, 6)
@@ -126,11 +127,11 @@ def simulate_contrasts(
     InputError
         If the folder holds anything else.
     """
-    out = refuse_other_files(out, FILES, force=force)
+    out = refuse_folder(out, FILES, what=WHAT, force=force)
     law = plant_contrasts(config)
     genes = [f"G{j + 1:05d}" for j in range(law.level.size)]
     counts, design = _draw(law, np.random.default_rng([config.seed, 48]))
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         write_matrix(
             folder / "counts.h5ad", counts, obs=design, var=pd.DataFrame(index=genes),
             units=Units("counts"),

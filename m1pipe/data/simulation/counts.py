@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_other_files
+from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -19,6 +19,7 @@ from m1pipe.errors import InputError
 N_FACTORS, MARKERS_A_TYPE = 6, 20
 DEPTH, DEPTH_SD = 3000.0, 0.4
 DISPERSION = 0.3
+WHAT = "a simulation"
 FILES = ("training.h5ad", "held_out.h5ad", "truth.npz")
 
 
@@ -148,7 +149,7 @@ def simulate_counts(
     InputError
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
-    out = refuse_other_files(out, FILES, force=force)
+    out = refuse_folder(out, FILES, what=WHAT, force=force)
     law = plant_counts(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     n_held = max(config.n_donors // 3, 1)
@@ -156,7 +157,7 @@ def simulate_counts(
         "training": (config.n_training, np.arange(n_held, config.n_donors)),
         "held_out": (config.n_held_out, np.arange(n_held)),
     }
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         for part, (n, donors) in parts.items():
             rng = np.random.default_rng([config.seed, 72, int(part == "held_out")])
             counts, obs = draw_counts(law, n, donors, rng)

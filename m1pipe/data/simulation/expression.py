@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_other_files
+from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -23,6 +23,7 @@ Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8
 N_GROUPS, N_CHANGED = 3, 100
 DETECTION = 0.5  # TPM
+WHAT = "a simulation"
 FILES = ("training.h5ad", "held_out.h5ad", "truth.npz")
 
 
@@ -163,10 +164,10 @@ def simulate_expression(
     InputError
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
-    out = refuse_other_files(out, FILES, force=force)
+    out = refuse_folder(out, FILES, what=WHAT, force=force)
     law = plant_law(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         truth = dict(vars(law))
         for part, n in (("training", config.n_training), ("held_out", config.n_held_out)):
             rng = np.random.default_rng([config.seed, 32, int(part == "held_out")])

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_existing
+from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.console import progress
 from m1pipe.data.simulation.m1_law import World, tissue_expression, usage
 from m1pipe.data.simulation.m1_samples import (
@@ -53,6 +53,7 @@ SIZES = {
         samples_per_donor=18.31,
     ),
 }
+WHAT = "a simulation"
 M1_FILES = ("unlabelled.h5ad", "genes.h5ad", "isoforms.h5ad", "truth.h5", "README.txt")
 _UNITS = Units("log2_tpm1")
 _BLOCK_BYTES = 2**26
@@ -126,10 +127,9 @@ def simulate_m1(
     """
     resolved = resolve_size(size, n_unlabelled, n_labelled, n_genes)
     _check_seed(seed)
-    out = refuse_existing(out, force=force)
-    _check_replaceable(out)
+    out = refuse_folder(out, M1_FILES, what=WHAT, force=force)
     _check_space(out, resolved)
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, M1_FILES, what=WHAT, force=force) as folder:
         world = plant(resolved, seed)
         unlabelled, labelled = unlabelled_design(resolved, seed), labelled_design(resolved, seed)
         latents = {
@@ -237,18 +237,6 @@ labelled ones, as a whole and by study.
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**63:
         raise InputError(f"seed: expected 0 to 2**63 - 1; found {seed}")
-
-
-def _check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that holds anything but a simulation."""
-    if not out.exists():
-        return
-    others = [p.name for p in out.iterdir() if p.name not in M1_FILES] if out.is_dir() else [out]
-    if others:
-        raise InputError(
-            f"{out}: expected an earlier simulation to replace; found {others[0]} there: choose "
-            "another folder"
-        )
 
 
 def _check_space(out: Path, size: M1Size) -> None:

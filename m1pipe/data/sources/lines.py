@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import os
 import queue
 import threading
 import zlib
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from m1pipe.console import progress
 from m1pipe.data.kinds import named_kind
 from m1pipe.errors import InputError
+from m1pipe.settings import parse_bytes
 
 GzipReader: Callable[..., Any]
 FastZlibError: type[Exception]
@@ -24,6 +26,7 @@ try:  # the extra `fast`: inflates three times as fast
 except ImportError:
     GzipReader, FastZlibError = gzip.GzipFile, zlib.error
 
+LINE_OPTION, LONGEST_LINE = "M1PIPE_LONGEST_LINE", "256M"
 _READ_BYTES = 2**20
 _N_AHEAD = 4
 _HDF5_MAGIC = b"\x89HDF"
@@ -64,8 +67,9 @@ def open_chunks(path: Path) -> Iterator[Iterator[bytes]]:
         raise InputError(f"{path}: could not be read: {error.strerror}") from None
     bar: Any = progress(total=path.stat().st_size, label=f"reading {path.name}", unit="B")
     with raw, bar, _decompressed(raw) as stream:
-        with _ahead(_chunks(stream, path, lambda: bar.update(raw.tell() - bar.n))) as chunks:
-            yield chunks
+        chunks = _chunks(stream, path, lambda: bar.update(raw.tell() - bar.n))
+        with _ahead(_bounded(chunks, path)) as ahead:
+            yield ahead
 
 
 class TextReader:
@@ -195,6 +199,21 @@ def _chunks(stream: BinaryIO, path: Path, tick: Callable[[], object]) -> Iterato
             return
         first = False
         tick()
+        yield chunk
+
+
+def _bounded(chunks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """The same pieces, as long as a line in them ends: a small file can hold a line without end."""
+    most = parse_bytes(os.environ.get(LINE_OPTION, LONGEST_LINE))
+    length = 0
+    for chunk in chunks:
+        end = chunk.rfind(b"\n")
+        length = length + len(chunk) if end < 0 else len(chunk) - end - 1
+        if length > most:
+            raise InputError(
+                f"{path}: expected lines of at most {most:,} bytes; found a longer one: if it is "
+                f"right, set {LINE_OPTION}=2G in the environment"
+            )
         yield chunk
 
 

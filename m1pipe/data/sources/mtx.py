@@ -1,5 +1,6 @@
 """Folders of Cell Ranger: a Matrix Market file of features x barcodes, and their names."""
 
+import itertools
 import mmap
 import os
 import warnings
@@ -10,11 +11,13 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.hdf5 import as_text
 from m1pipe.data.sources.lines import open_chunks, open_lines, whole_lines
 from m1pipe.data.sources.tenx import gene_rows
 from m1pipe.data.spool import Loaded, row_blocks
 from m1pipe.errors import InputError
 
+MOST_COMMENTS = 1000
 _BANNER = b"%%MatrixMarket matrix coordinate"
 
 
@@ -31,15 +34,22 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
         number, stands twice, or lies outside, or the disk is too full.
     """
     matrix = _find(folder, "matrix.mtx")
-    features = _fields(_find(folder, "features.tsv", "genes.tsv"))
-    barcodes = [fields[0] for fields in _fields(_find(folder, "barcodes.tsv"))]
-    kept = np.arange(len(features))
-    if len(features[0]) > 2:
-        kinds = np.array([fields[2] for fields in features], dtype=object)
-        kept = gene_rows(kinds, str(folder))
+    named = _find(folder, "features.tsv", "genes.tsv"), _find(folder, "barcodes.tsv")
     with open_chunks(matrix) as chunks:
         pieces = whole_lines(chunks)
-        n_entries, rest, line = _head(pieces, matrix, (len(features), len(barcodes)))
+        sizes, rest, line = _head(pieces, matrix)
+        features, barcodes = (_fields(path, n) for path, n in zip(named, sizes[:2], strict=True))
+        n_entries = sizes[2]
+        shape = (len(features), len(barcodes))
+        if sizes[:2] != shape:
+            raise InputError(
+                f"{matrix}: line {line}: expected {shape[0]} features x {shape[1]} barcodes by the "
+                f"names beside it; found {sizes[0]} x {sizes[1]}"
+            )
+        kept = np.arange(len(features))
+        if len(features[0]) > 2:
+            kinds = np.array([fields[2] for fields in features], dtype=object)
+            kept = gene_rows(kinds, str(folder))
         column = np.full(len(features), -1)
         column[kept] = np.arange(len(kept))
         values = _zeros(spool, len(barcodes) * len(kept), folder)
@@ -49,7 +59,7 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
             f"{matrix}: expected {n_entries} entries; found {found}: was it cut short?"
         )
     ids, symbols = (np.array([f[i] for f in features], dtype=object)[kept] for i in (0, 1))
-    obs = pd.DataFrame(index=pd.Index(barcodes, dtype=object))
+    obs = pd.DataFrame(index=pd.Index([fields[0] for fields in barcodes], dtype=object))
     var = pd.DataFrame({"symbol": symbols}, index=pd.Index(ids, dtype=object))
     return Loaded(obs, var, row_blocks(spool, len(barcodes), len(kept)))
 
@@ -66,10 +76,17 @@ def _find(folder: Path, *names: str) -> Path:
     )
 
 
-def _fields(path: Path) -> list[list[str]]:
-    """Tab-separated fields of a file without a header, all lines as long as the first."""
+def _fields(path: Path, most: int) -> list[list[str]]:
+    """Tab-separated fields of a file without a header, all lines as long as the first.
+
+    No more lines are read than there are to be, and one.
+    """
     with open_lines(path) as lines:
-        rows = [line.decode("utf-8", "replace").split("\t") for line in lines if line]
+        some = itertools.islice((line for line in lines if line), most + 1)
+        rows = [as_text(line).removeprefix("\ufeff").split("\t") for line in some]
+    for number, row in enumerate(rows, 1):
+        if any("\0" in field for field in row):
+            raise InputError(f"{path}: line {number}: expected names; found a NUL")
     if not rows:
         raise InputError(f"{path}: expected names; found an empty file")
     if path.name.startswith(("features", "genes")):
@@ -82,8 +99,8 @@ def _fields(path: Path) -> list[list[str]]:
     return rows
 
 
-def _head(pieces: Iterator[bytes], path: Path, shape: tuple[int, int]) -> tuple[int, bytes, int]:
-    """Number of entries, the text after the line of sizes, and the lines before it."""
+def _head(pieces: Iterator[bytes], path: Path) -> tuple[tuple[int, ...], bytes, int]:
+    """Features, cells and entries; the text after the line of sizes; its number."""
     text = next(pieces, b"")
     if not text.startswith(_BANNER) or b"general" not in text.split(b"\n", 1)[0]:
         raise InputError(
@@ -94,17 +111,13 @@ def _head(pieces: Iterator[bytes], path: Path, shape: tuple[int, int]) -> tuple[
     while text.startswith(b"%"):
         text = text[text.find(b"\n") + 1 :] or next(pieces, b"")
         line += 1
+        if line > MOST_COMMENTS:
+            raise InputError(f"{path}: expected sizes after at most {MOST_COMMENTS:,} comments")
     sizes, _, rest = text.partition(b"\n")
     fields = sizes.split()
-    if len(fields) != 3 or not all(field.isdigit() for field in fields):
+    if len(fields) != 3 or not all(f.isdigit() and len(f) < 16 for f in fields):
         raise InputError(f"{path}: line {line + 1}: expected three sizes; found {sizes[:40]!r}")
-    n_features, n_cells, n_entries = (int(field) for field in fields)
-    if (n_features, n_cells) != shape:
-        raise InputError(
-            f"{path}: line {line + 1}: expected {shape[0]} features x {shape[1]} barcodes by the "
-            f"names beside it; found {n_features} x {n_cells}"
-        )
-    return n_entries, rest, line + 1
+    return tuple(int(field) for field in fields), rest, line + 1
 
 
 def _zeros(spool: BinaryIO, n_values: int, folder: Path) -> np.ndarray:

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.hdf5 import read_names
+from m1pipe.data.hdf5 import read_names, read_whole
 from m1pipe.data.stored import Stored, csr_reader
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -41,12 +41,10 @@ def tenx_stored(handle: h5py.File, path: Path) -> Stored:
     group = handle[groups[0]]
     ids, names, kept = _features(group, path)
     barcodes = read_names(group["barcodes"])
-    n_features, n_cells = (int(n) for n in group["shape"][:])
-    if len(group["indptr"]) != n_cells + 1:
-        raise InputError(
-            f"{path}: {groups[0]}/indptr: expected {n_cells + 1} row pointers; found "
-            f"{len(group['indptr'])}"
-        )
+    shape = read_whole(group["shape"], kinds="iu").tolist()
+    if len(shape) != 2:
+        raise InputError(f"{path}: {groups[0]}/shape: expected two whole numbers; found {shape}")
+    n_features, n_cells = shape
     if (n_features, n_cells) != (len(ids), len(barcodes)):
         raise InputError(
             f"{path}: {groups[0]}/shape: expected {len(ids)} features x {len(barcodes)} barcodes "
@@ -54,7 +52,7 @@ def tenx_stored(handle: h5py.File, path: Path) -> Stored:
         )
     obs = pd.DataFrame(index=pd.Index(barcodes, dtype=object))
     var = pd.DataFrame({"symbol": names[kept]}, index=pd.Index(ids[kept], dtype=object))
-    reader = csr_reader(group, n_features, None if len(kept) == n_features else kept)
+    reader = csr_reader(group, n_cells, n_features, None if len(kept) == n_features else kept)
     return Stored("10x_h5", reader, obs, var, Units("counts"))
 
 
@@ -70,19 +68,36 @@ def _matrices(handle: h5py.File) -> list[str]:
 
 
 def _features(group: h5py.Group, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids and names of the features, and which of them are genes."""
+    """Ids and names of the features, and which of them are genes.
+
+    Files may leave names out, and where all features are genes, their kinds.
+    """
     if "features" not in group:
         ids = read_names(group["genes"])
         names = read_names(group["gene_names"]) if "gene_names" in group else ids
+        _refuse_other_lengths(path, ids, {"gene_names": names})
         return ids, names, np.arange(len(ids))
     features = group["features"]
     key = "id" if "id" in features else "name"
+    if not isinstance(features, h5py.Group) or key not in features:
+        raise InputError(f"{path}: {group.name}/features: expected ids of the features; found none")
     ids = read_names(features[key])
     names = read_names(features["name"]) if "name" in features else ids
     if "feature_type" not in features:
+        _refuse_other_lengths(path, ids, {"name": names})
         return ids, names, np.arange(len(ids))
-    kept = gene_rows(read_names(features["feature_type"]), f"{path}: {group.name}/features")
-    return ids, names, kept
+    kinds = read_names(features["feature_type"])
+    _refuse_other_lengths(path, ids, {"name": names, "feature_type": kinds})
+    return ids, names, gene_rows(kinds, f"{path}: {group.name}/features")
+
+
+def _refuse_other_lengths(path: Path, ids: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    for part, values in parts.items():
+        if len(values) != len(ids):
+            raise InputError(
+                f"{path}: {part}: expected {len(ids):,} entries, as many as ids; found "
+                f"{len(values):,}"
+            )
 
 
 def gene_rows(kinds: np.ndarray, where: str) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""Files that m1pipe wrote, read back: what is damaged is said in a line, with the way out."""
+
+import json
+import os
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from m1pipe.errors import InputError
+
+MOST_BYTES = 2**30
+AGAIN = "make it again"
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    zlib.error,
+)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str, *, remedy: str = AGAIN) -> Iterator[None]:
+    """Turn whatever a damaged file leads to into one line.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What was expected, such as "a share of a cross-validation".
+    remedy : str
+        What to do about it.
+
+    Raises
+    ------
+    InputError
+        That names the file, and the reason.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected {what}; found no such file: {remedy}") from None
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        if isinstance(error, KeyError):
+            reason = f"no {reason} in it"
+        raise InputError(
+            f"{path}: expected {what}; {reason or type(error).__name__}: {remedy}"
+        ) from None
+
+
+def read_json(path: str | os.PathLike[str], what: str, *, remedy: str = AGAIN) -> dict[str, Any]:
+    """Object in a JSON file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, too large, nested too deep, or holds no object.
+    """
+    with reading(path, what, remedy=remedy):
+        size = os.stat(path).st_size
+        if size > MOST_BYTES:
+            raise ValueError(f"{size:,} bytes are more than m1pipe writes")
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} in the place of an object")
+    return value
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    what: str,
+    columns: Sequence[str] = (),
+    *,
+    remedy: str = AGAIN,
+    dtype: Any = None,
+) -> pd.DataFrame:
+    """Table in a CSV file, numbers bit for bit; "NaN" alone is missing.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+    columns : sequence of str
+        That must be in it.
+    remedy : str
+    dtype : optional
+        As pandas takes it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or lacks a column.
+    """
+    with reading(path, what, remedy=remedy):
+        table = pd.read_csv(
+            path,
+            dtype=dtype,
+            keep_default_na=False,
+            na_values=[] if dtype is str else ["NaN"],
+            float_precision="round_trip",
+            compression=None,
+        )
+        lacking = [name for name in columns if name not in table]
+        if lacking:
+            raise ValueError(f"no column {lacking[0]!r} in it")
+    return table
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+    what: str,
+    *,
+    remedy: str = AGAIN,
+    finite: bool = True,
+    free: Collection[str] = (),
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays of a safetensors file, and its texts.
+
+    Parameters
+    ----------
+    path : path
+    what, remedy : str
+    finite : bool
+        Refuse NaN and infinity: a model with such weights predicts nothing.
+    free : collection of str
+        Arrays that may hold them all the same.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or a number is not finite.
+    """
+    with reading(path, what, remedy=remedy):
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            texts = dict(file.metadata() or {})
+        for name, array in arrays.items():
+            checked = finite and name not in free and array.dtype.kind == "f"
+            if checked and not np.isfinite(array).all():
+                raise ValueError(f"{name} holds numbers that are not finite")
+    return arrays, texts
