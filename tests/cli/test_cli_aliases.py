@@ -94,7 +94,10 @@ def test_train_with_a_validation_file(job: Path, tmp_path: Path, capsys: Any) ->
     assert _run(*arguments, *validation, *table) == 0
     assert '"aliases"' in (tmp_path / "run/provenance.json").read_text()
     assert _run("train", data, "--out", tmp_path / "other", *LIGHT, *table) == 1
-    assert "aliases: they serve the genes of a --validation FILE" in capsys.readouterr().err
+    assert (
+        "aliases: they serve the genes of a --validation or --thin-to FILE"
+        in capsys.readouterr().err
+    )
 
 
 def test_inspect(job: Path, capsys: Any) -> None:
