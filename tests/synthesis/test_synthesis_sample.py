@@ -134,7 +134,7 @@ def test_mixture_covers_what_the_prior_misses(encoder: Encoder) -> None:
     ks = [
         stats.ks_2samp(draw_law(which, codes, rng)[:, 0], fresh).statistic for which in (law, prior)
     ]
-    assert ks[0] < 0.1 < 0.2 < ks[1]
+    assert ks[0] < 2.1 * np.sqrt(3 / 600) < 0.2 < ks[1]  # Kolmogorov's, of three such samples
 
 
 def test_classes_have_mixtures_of_their_own() -> None:
