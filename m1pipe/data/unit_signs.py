@@ -83,8 +83,9 @@ def _other_base(units: Units, X: np.ndarray) -> str:
     own = "natural" if units.name == LN else "2"
     sums = {base: equal_sums(linear) for base, linear in by_base.items()}
     other = "2" if own == "natural" else "natural"
-    if sums[own] is None and sums[other] is not None:
-        off = abs(sums[other] / units.target_sum - 1)
+    found = sums[other]
+    if sums[own] is None and found is not None:
+        off = abs(found / units.target_sum - 1)
         words = "natural logarithms" if other == "natural" else "logarithms to 2"
         return words if off < _NEAR_TARGET else ""
     return ""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.hdf5 import open_hdf5, reading
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
@@ -143,6 +143,6 @@ def write_latents(
 
 def digest_in(path: PathLike) -> str:
     """Digest of the encoder that a file of latents names; "" where it names none."""
-    with open_hdf5(Path(path)) as handle:
+    with open_hdf5(Path(path)) as handle, reading(Path(path), "uns"):
         key = f"uns/m1pipe/{DIGEST}"
         return str(read_elem(handle[key])) if key in handle else ""
