@@ -57,7 +57,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, where there is one",
+    show_default="donor, patient, ..., if there",
     help="Groups that stay in one fold; none for none.",
 )
 @click.option("--folds", type=int, show_default=str(CrossvalConfig.folds), help="Number of folds.")

@@ -14,7 +14,7 @@ from m1pipe.console import log
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, where there is one",
+    show_default="donor, patient, ..., if there",
     help="Samples of one group are one unit of the tests; none for none.",
 )
 @click.option("--out", required=True, type=click.Path(), help="Folder to make.")

@@ -20,7 +20,7 @@ from m1pipe.config import FitConfig, HeadConfig, Sampler
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, where there is one",
+    show_default="donor, patient, ..., if there",
     help="Groups that stay on one side of the inner split; none for none.",
 )
 @click.option(

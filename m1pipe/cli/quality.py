@@ -19,7 +19,7 @@ from m1pipe.synthesis.config import QualityConfig
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, where there is one",
+    show_default="donor, patient, ..., if there",
     help="Donors, never on both sides; none for none.",
 )
 @click.option("--rivals", is_flag=True, default=None, help="Score simple generators beside.")

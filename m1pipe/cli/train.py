@@ -114,7 +114,7 @@ def _default(value: object) -> str | bool:
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, where there is one",
+    show_default="donor, patient, ..., if there",
     help="Groups that stay on one side of the validation split; none for none.",
 )
 @click.option(

@@ -83,7 +83,10 @@ def open_hdf5(path: Path) -> h5py.File:
         return _closed_on_refusal(handle, path)
     if "signature not found" in reason:
         with open(path, "rb") as handle:
-            found = named_kind(handle.read(4096))
+            start = handle.read(4096)
+        found = named_kind(start)
+        if start.startswith(b"\x1f\x8b"):
+            found = "a gzip file: unpack it (gunzip), or m1pipe convert where it is text"
         raise InputError(
             f"{path}: expected an HDF5 file (h5ad or flat); found "
             f"{found or 'another kind of file: text is turned into h5ad by `m1pipe convert`'}"

@@ -22,6 +22,8 @@ _BY_MAGIC = {
     b"<!DO": "a web page: download the file itself",
     b"<htm": "a web page: download the file itself",
     b"<!do": "a web page: download the file itself",
+    b"!Series_": "a GEO series matrix: keep the lines between !series_matrix_table_begin and _end",
+    b"^DATABASE": "a SOFT file of GEO: take the series matrix, or the supplementary table",
 }
 _WAY = "save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
 

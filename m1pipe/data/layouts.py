@@ -24,6 +24,12 @@ from m1pipe.data.stored import (
 from m1pipe.data.units import Units, read_logarithm, read_units
 from m1pipe.errors import InputError
 
+_FOREIGN = {
+    frozenset({"matrix", "row_attrs", "col_attrs"}): "a loom file: anndata.read_loom reads it, "
+    "write_h5ad writes it",
+    frozenset({"mod"}): "an h5mu file: write one of its modalities as h5ad",
+    frozenset({"assays", "cell.names"}): "an h5Seurat file: SeuratDisk::Convert makes h5ad of it",
+}
 FLAT_KEYS = ("expressions", "row_names", "col_names")
 
 
@@ -55,6 +61,9 @@ def find_stored(handle: h5py.File, path: Path, part: str = "") -> Stored:
     if is_tenx(handle):
         return tenx_stored(handle, path)
     found = ", ".join(sorted(handle)[:12]) or "none"
+    for keys, words in _FOREIGN.items():
+        if keys <= set(handle):
+            raise InputError(f"{path}: expected h5ad; found {words}")
     raise InputError(
         f"{path}: expected h5ad (X, obs, var), flat HDF5 ({', '.join(FLAT_KEYS)}), ARCHS4 "
         f"(data, meta), DEE2 (bigmatrix) or 10x (matrix); found the keys {found}"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.hdf5 import open_hdf5, reading
 from m1pipe.data.matrix import Matrix
 from m1pipe.errors import InputError
 
@@ -64,7 +64,7 @@ def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
         raise InputError(
             f"{matrix.path}: expected an array {key!r} in obsm; found {', '.join(known) or 'none'}"
         )
-    with open_hdf5(matrix.path) as handle:
+    with open_hdf5(matrix.path) as handle, reading(matrix.path, f"obsm/{key}"):
         array = read_elem(handle[f"obsm/{key}"])
     if hasattr(array, "toarray"):
         array = array.toarray()
@@ -94,7 +94,7 @@ def read_layer(matrix: Matrix, key: str) -> np.ndarray | None:
     """
     if matrix.path is None or not matrix.layout.startswith("h5ad"):
         return None
-    with open_hdf5(matrix.path) as handle:
+    with open_hdf5(matrix.path) as handle, reading(matrix.path, f"layers/{key}"):
         if f"layers/{key}" not in handle:
             return None
         layer = read_elem(handle[f"layers/{key}"])

@@ -11,8 +11,9 @@ _LARGEST_LOG = 40.0
 _LARGEST_LN = 25.0
 _LOOKS_LOG = 25.0
 _RAW_LOOKING = 100.0
-_MANY_GENES = 500
+_MANY_GENES = 100
 _EQUAL_SUMS = 1e-3
+_NEAR_TARGET = 0.01
 _CENTRED = 0.3  # of a gene's standard deviation
 
 
@@ -57,6 +58,9 @@ def unit_fault(units: Units, found: Survey, X: np.ndarray) -> str:
         return _no_counts(found, looks_like, X)
     if units.name == LN and found.maximum > _LARGEST_LN:
         return f"units say {units}; {found.maximum:.6g} is too large for a natural logarithm"
+    other = _other_base(units, X)
+    if other:
+        return f"units say {units}; by the sums of the samples they are {other}"
     if units.is_log and found.maximum > _LARGEST_LOG:
         return f"units say {units}; {found.maximum:.6g} is too large for a logarithm"
     if units.is_log and units.name != "log2_intensity" and _standardised(found, X):
@@ -66,6 +70,24 @@ def unit_fault(units: Units, found: Survey, X: np.ndarray) -> str:
         return f"units say {units}; values such as {found.minimum:.6g} are negative"
     if linear and looks_like == "log" and len(found.ones) >= _MANY_GENES:
         return f"units say {units}; no value is above {found.maximum:.6g}: they look like logs"
+    return ""
+
+
+def _other_base(units: Units, X: np.ndarray) -> str:
+    """The logarithm that brings rows to their target sum, where it is not that of the units."""
+    if units.name not in BY_TOTAL or not units.is_log or units.target_sum is None:
+        return ""
+    if np.isnan(X).any() or X.max(initial=0.0) > _LARGEST_LN:
+        return ""
+    by_base = {"natural": np.expm1(X, dtype=np.float64), "2": np.exp2(X.astype(np.float64)) - 1}
+    own = "natural" if units.name == LN else "2"
+    sums = {base: equal_sums(linear) for base, linear in by_base.items()}
+    other = "2" if own == "natural" else "natural"
+    found = sums[other]
+    if sums[own] is None and found is not None:
+        off = abs(found / units.target_sum - 1)
+        words = "natural logarithms" if other == "natural" else "logarithms to 2"
+        return words if off < _NEAR_TARGET else ""
     return ""
 
 

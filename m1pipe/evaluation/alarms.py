@@ -42,6 +42,9 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
     known = {donor, label, config.group, config.stratify, config.leave_out}
     for name in recurring_columns(problem.obs, {str(name) for name in known}):
         found += design.group_not_checked(name)
+    if problem.nearly_paired is not None:
+        n_lost = problem.matrix.n_samples - len(samples)
+        found += design.nearly_paired(len(samples), n_lost, problem.nearly_paired)
     if problem.groups is not None:
         name = problem.config.group or donor or "group"
         found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")

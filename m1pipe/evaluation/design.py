@@ -67,6 +67,24 @@ def group_not_checked(column: str) -> list[Alarm]:
     return [Alarm("group_not_checked", "note", text)]
 
 
+def nearly_paired(n_paired: int, n_lost: int, example: tuple[str, str]) -> list[Alarm]:
+    """Samples that were left out, since their ids in X and Y are not quite the same.
+
+    Parameters
+    ----------
+    n_paired, n_lost : int
+        Samples of X.
+    example : (str, str)
+        Ids in X and in Y.
+    """
+    text = (
+        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which have ids in "
+        f"Y that differ by blanks, case or marks only (such as {example[0]!r} and "
+        f"{example[1]!r}): name the samples alike."
+    )
+    return [Alarm("nearly_paired", "warning", text)]
+
+
 def units_unknown(text: str) -> list[Alarm]:
     """Values that were taken for what an encoder was trained on, since nobody said what they are.
 

@@ -93,6 +93,7 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "units": str(problem.matrix.units),
         "target_units": str(targets.units) if targets.kind == "regression" else None,
         "dropped": problem.dropped,
+        "left_out_example": next(iter(problem.matrix.samples[problem.unlabelled]), None),
         "n_missing": problem.n_missing,
         "n_x": problem.matrix.n_samples,
         "n_y": problem.n_y,

@@ -10,6 +10,7 @@ import pandas as pd
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import as_text, find_column, read_column
 from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.names import near_names
 from m1pipe.data.obsm import PREFIX, read_obsm
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
 from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
@@ -71,6 +72,8 @@ class Problem:
         Annotations of the labels' own file, of the samples.
     n_missing : int
         Levels of the samples that X lacks (NaN).
+    nearly_paired : (str, str) or None
+        Samples of X and of Y that were left out, and differ by blanks, case or marks only.
     """
 
     matrix: Matrix
@@ -91,6 +94,7 @@ class Problem:
     generator: Generator | None = None
     label_obs: pd.DataFrame | None = None
     n_missing: int = 0
+    nearly_paired: tuple[str, str] | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -203,7 +207,16 @@ def make_problem(
         generator=generator,
         label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
         n_missing=count_missing(matrix, rows),
+        nearly_paired=_nearly_paired(matrix, rows, levels or marks),
     )
+
+
+def _nearly_paired(x: Matrix, rows: np.ndarray, y: Matrix | None) -> tuple[str, str] | None:
+    """Ids of both sides that would be one but for blanks, case or marks."""
+    if y is None or rows.size == x.n_samples:
+        return None
+    lost = np.delete(x.samples, rows).astype(str).tolist()
+    return near_names(lost, np.setdiff1d(y.samples.astype(str), x.samples.astype(str)).tolist())
 
 
 def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | None, Matrix | None]:

@@ -29,7 +29,7 @@ def data(result: CrossvalResult, inputs: Mapping[str, Mapping[str, Any]]) -> Tab
     info = result.info
     lines = [
         ("samples", _samples_text(result)),
-        ("left out", _counts_text(info.get("dropped"))),
+        ("left out", _left_out(info)),
         ("inputs (X)", _with_units(count(info.get("n_features"), "gene"), info.get("units"))),
         ("missing levels", _missing_text(result)),
         ("targets (Y)", _targets_text(info)),
@@ -73,6 +73,12 @@ def _targets_text(info: Mapping[str, Any]) -> str:
     if info.get("kind") == "binary" and len(names) == 2:
         text += f"; ROC AUC and average precision are those of {names[1]}"
     return text
+
+
+def _left_out(info: Mapping[str, Any]) -> str:
+    """How many samples were left out and why, with an example."""
+    text, example = _counts_text(info.get("dropped")), info.get("left_out_example")
+    return f"{text} (such as {example})" if text and example is not None else text
 
 
 def _counts_text(counts: Mapping[str, int] | None) -> str:

@@ -9,6 +9,7 @@ from m1pipe.reports.numbers import count
 GUARDS = {
     "group_on_both_sides": "samples of one donor on both sides of a split",
     "group_not_checked": "columns that recur as donors would, and were not chosen",
+    "nearly_paired": "samples left out since their ids in X and Y are not quite the same",
     "units_unknown": "values whose units nobody recorded, given to an encoder that knows its own",
     "copies_on_both_sides": "near-identical samples on both sides of a split",
     "seen_by_encoder": "labelled samples among those that an encoder was trained or stopped on",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from m1pipe.data.hdf5 import open_hdf5
+from m1pipe.data.hdf5 import open_hdf5, reading
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
@@ -152,7 +152,7 @@ def write_latents(
 
 def _recorded(path: PathLike) -> tuple[str, np.ndarray | None]:
     """Digest of the encoder that a file of latents names, and their scale; "" and None if none."""
-    with open_hdf5(Path(path)) as handle:
+    with open_hdf5(Path(path)) as handle, reading(Path(path), "uns"):
         key = f"uns/m1pipe/{DIGEST}"
         digest = str(read_elem(handle[key])) if key in handle else ""
         key = f"uns/{SCALE}"

@@ -140,7 +140,26 @@ def test_a_cross_validation_of_such_labels(m1pipe: Run, tmp_path: Path) -> None:
     assert summary["info"]["classes"] == {"case": 26, "control": 25}
     assert "group_on_both_sides" in summary["info"]["not_checked"]
     assert "not checked: mother recurs" in str(summary["warnings"])
-    assert ">not checked<" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert ">not checked<" in page and "samples without status (9) (such as s0)" in page
+
+
+def test_nearly_lost_pairs_stand_in_the_report(m1pipe: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, ids in (
+        ("x", [f"s{i}" for i in range(40)]),
+        ("y", [f"s{i}" + " " * (i % 2) for i in range(40)]),
+    ):
+        data = ad.AnnData(rng.normal(5, 1, (40, 6)).astype("f4"), pd.DataFrame(index=ids))
+        data.var_names = [f"g{j}" for j in range(6)]
+        data.uns["units"] = "log2_tpm1"
+        data.write_h5ad(tmp_path / f"{name}.h5ad")
+    files = ["--x", tmp_path / "x.h5ad", "--y", tmp_path / "y.h5ad"]
+    out = ["--models", "mean,ridge", "--folds", "2", "--out", tmp_path / "cv"]
+    said = m1pipe("crossval", *files, *out)
+    assert said.code == 0 and "20 samples are paired" in said.err and "'s1' and 's1 '" in said.err
+    summary = json.loads((tmp_path / "cv/summary.json").read_text())
+    assert "nearly_paired" in [alarm["name"] for alarm in summary["warnings"]]
 
 
 def test_codes_are_warned_of_and_can_be_said_to_be_classes(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ KINDS = {
     "utf16 without a mark": ("id\tg1\ns1\t1\ns2\t2\n".encode("utf-16-le"), "UTF-16"),
     "macintosh": (b"id\tg1\rs1\t1\rs2\t2\r", "old Macintosh"),
     "xls": (b"\xd0\xcf\x11\xe0" + b"\0" * 40, "Excel"),
+    "series matrix": (b'!Series_title\t"x"\n!series_matrix_table_begin\n', "GEO series matrix"),
     "web page": (b"<!DOCTYPE html><html>404</html>", "web page"),
 }
 
@@ -181,6 +182,31 @@ def test_foreign_kinds_are_called_by_their_names(m1pipe: Run, tmp_path: Path, na
     assert said.code == 1 and word in said.err and "expected" in said.err, said.err
     said = m1pipe("convert", tmp_path / "good.tsv", tmp_path / "y.h5ad", "--labels", tmp_path / "x")
     assert said.code == 1 and word in said.err, said.err
+
+
+@pytest.mark.parametrize(
+    ("keys", "word"),
+    [(("matrix", "row_attrs", "col_attrs"), "loom"), (("mod", "obs"), "h5mu")],
+)
+def test_foreign_hdf5_is_called_by_its_name(
+    m1pipe: Run, tmp_path: Path, keys: tuple[str, ...], word: str
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for key in keys:
+            file.create_group(key)
+    said = m1pipe("convert", tmp_path / "x.h5", tmp_path / "y.h5ad")
+    assert said.code == 1 and word in said.err
+
+
+def test_a_folder_of_ids_alone(m1pipe: Run, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/features.tsv").write_text("e1\ne2\n")
+    (tmp_path / "m/barcodes.tsv").write_text("A\nB\n")
+    banner = "%%MatrixMarket matrix coordinate integer general\n"
+    (tmp_path / "m/matrix.mtx").write_text(f"{banner}2 2 2\n1 1 5\n2 2 7\n")
+    said = m1pipe("convert", tmp_path / "m", tmp_path / "y.h5ad")
+    assert said.code == 0, said.err
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "y.h5ad").X, [[5, 0], [0, 7]])
 
 
 def test_latin_text_is_named(m1pipe: Run, tmp_path: Path) -> None:

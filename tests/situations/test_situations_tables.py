@@ -30,6 +30,7 @@ DESCRIBED = {
     "at the end": "gene\tS1\tS2\tdescription\tbiotype\ng1\t3\t4\tone, two\tx\ng2\t5\t6\tthree\ty\n",
     "transcripts": "gene_id,transcript_id(s),length,effective_length,S1,S2\n"
     'g1,"t1,t2",10,5.5,3,4\ng2,t3,20,7.5,5,6\n',
+    "lengths in bases": "gene\tGene length (bp)\tS1\tS2\ng1\t500\t3\t4\ng2\t900\t5\t6\n",
     "a range": "\tseqnames\tstart\tend\twidth\tstrand\tS1\tS2\ng1\t1\t5\t9\t5\t+\t3\t4\n"
     "g2\t1\t15\t19\t5\t-\t5\t6\n",
     "commented header": "# made by x\n#gene\tS1\tS2\ng1\t3\t4\ng2\t5\t6\n",
@@ -126,6 +127,11 @@ def test_labels_among_genes_are_warned_of(
     lines = [f"s\t{tab}\t{genes}", *(f"s{i}\t{row}\t{i}\t7\t9" for i, row in enumerate(rows))]
     _, said = _converted(m1pipe, text("\n".join(lines) + "\n"), *COUNTS)
     assert f"--obs-columns {columns.replace(' ', ',')}" in said.err
+
+
+def test_genes_that_became_dates_are_warned_of(m1pipe: Run, text: Text) -> None:
+    _, said = _converted(m1pipe, text("gene\tA\n2-Sep\t1\n1-Mar\t2\nTP53\t3\n"), GENES, *COUNTS)
+    assert "2 genes are named as dates (2-Sep, 1-Mar)" in said.err
 
 
 def test_a_column_of_fractions_among_counts_is_warned_of(m1pipe: Run, text: Text) -> None:

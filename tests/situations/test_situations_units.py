@@ -46,6 +46,9 @@ def _stale() -> dict[str, ad.AnnData]:
     no_note = _normalised()
     del no_note.uns["log1p"]
     found["logarithms called counts"] = no_note
+    unnoted = _normalised()
+    unnoted.uns = {"units": "log2_normalized1", "target_sum": 1e4}
+    found["natural logarithms called log2, without a note"] = unnoted
     called_log2 = _normalised()
     called_log2.uns |= {"units": "log2_normalized1", "target_sum": 1e4}
     found["natural logarithms called log2"] = called_log2

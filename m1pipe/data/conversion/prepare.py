@@ -13,6 +13,7 @@ from m1pipe.data.sources.header import (
     named_like_annotations,
     no_genes,
     sums_of_others,
+    turned_to_dates,
     unlike_others,
 )
 from m1pipe.data.sources.tables import join_labels
@@ -50,6 +51,12 @@ def check_values(
     if found.n_infinite:
         raise InputError(f"{where}: expected finite values; found {found.n_infinite:,} infinite")
     doubts = []
+    dates = turned_to_dates([str(gene) for gene in genes])
+    if dates:
+        doubts.append(
+            f"{len(dates)} genes are named as dates ({', '.join(dates[:3])}): Excel turned their "
+            "names, such as SEPT2 and MARCH1; take the table from its source"
+        )
     if may_hold_labels:
         doubts += _label_doubts(found, genes)
     if steps.units.is_counts and not found.whole:

@@ -55,6 +55,7 @@ _AS_TEXT = frozenset(
     category title comment note notes ontology go kegg pathway family accession locustag targetid
     isoform transcript idref""".split()
 )
+_DATE = re.compile(r"\d{1,2}-(Mar|Sep|Sept|Dec|Oct|Apr|Feb|Nov)|(Mar|Sep|Sept|Dec)-\d{1,2}")
 _NO_GENES = re.compile(
     r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+"
     r"|no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique"
@@ -342,6 +343,11 @@ def decode(text: bytes, where: str) -> str:
         ) from None
 
 
+def _describes(word: str) -> bool:
+    """Whether a plain name is sure to describe genes: a known one, or a length in some unit."""
+    return word in _DESCRIBING or re.fullmatch(r"\w*length(bp|kb|nt|bases)?", word) is not None
+
+
 def describing_columns(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns that describe genes, among those of a table with genes as rows.
 
@@ -356,7 +362,7 @@ def describing_columns(columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     list of str
         Known by their names; some of these names only beside others, or above text.
     """
-    sure = [name for name in columns if plain(name) in _DESCRIBING]
+    sure = [name for name in columns if _describes(plain(name))]
     found = []
     for place, name in enumerate(columns):
         word = plain(name)
@@ -410,6 +416,11 @@ def sums_of_others(names: Sequence[str]) -> np.ndarray:
 def named_like_annotations(names: Sequence[str]) -> np.ndarray:
     """Which names of genes are words for samples, such as age and sex, bool, shape (n,)."""
     return np.array([bool(_OF_SAMPLES.fullmatch(plain(name))) for name in names], dtype=bool)
+
+
+def turned_to_dates(names: Sequence[str]) -> list[str]:
+    """Names that Excel made of genes such as SEPT2 and MARCH1: 2-Sep, 1-Mar."""
+    return [name for name in names if _DATE.fullmatch(name)]
 
 
 def unlike_others(names: Sequence[str]) -> np.ndarray:

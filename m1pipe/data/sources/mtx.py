@@ -58,8 +58,9 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
         raise InputError(
             f"{matrix}: expected {n_entries} entries; found {found}: was it cut short?"
         )
-    ids, symbols = (np.array([f[i] for f in features], dtype=object)[kept] for i in (0, 1))
-    obs = pd.DataFrame(index=pd.Index([fields[0] for fields in barcodes], dtype=object))
+    fields = (0, min(1, len(features[0]) - 1))  # ids alone are their own names
+    ids, symbols = (np.array([f[i] for f in features], dtype=object)[kept] for i in fields)
+    obs = pd.DataFrame(index=pd.Index([own[0] for own in barcodes], dtype=object))
     var = pd.DataFrame({"symbol": symbols}, index=pd.Index(ids, dtype=object))
     return Loaded(obs, var, row_blocks(spool, len(barcodes), len(kept)))
 
@@ -91,7 +92,7 @@ def _fields(path: Path, most: int) -> list[list[str]]:
         raise InputError(f"{path}: expected names; found an empty file")
     if path.name.startswith(("features", "genes")):
         for number, row in enumerate(rows, 1):
-            if len(row) < 2 or len(row) != len(rows[0]):
+            if len(row) != len(rows[0]):
                 raise InputError(
                     f"{path}: line {number}: expected an id and a name, as many fields as in the "
                     f"first line; found {len(row)}"
