@@ -163,7 +163,14 @@ def run_all(folder: Path, n: int, only: list[str] | None = None) -> list[dict[st
     if code != 0:
         raise SystemExit((world / "stderr").read_text())
     cases = [case for case in make_cases(mutate) if not only or case.name in only]
-    return [run_case(case, mutate, world, folder, n) for case in cases]
+    found = []
+    for case in cases:
+        found.append(run_case(case, mutate, world, folder, n))
+        words = f"{found[-1]['kills']} kills among {found[-1]['operations']} operations"
+        print(f"{case.name}: {words}, {len(found[-1]['wrong'])} wrong", flush=True)
+        for wrong in found[-1]["wrong"]:
+            print("   ", json.dumps(wrong), flush=True)
+    return found
 
 
 def main() -> None:
@@ -174,11 +181,6 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = run_all(Path(temporary), chosen.n, chosen.only)
-    for facts in found:
-        words = f"{facts['kills']} kills among {facts['operations']} operations"
-        print(f"{facts['command']}: {words}, {len(facts['wrong'])} wrong")
-        for wrong in facts["wrong"]:
-            print("   ", json.dumps(wrong))
     if chosen.out is not None:
         facts = {"m1pipe": m1pipe.__version__, "python": platform.python_version()}
         chosen.out.write_text(json.dumps({**facts, "commands": found}, indent=2) + "\n")

@@ -47,7 +47,7 @@ def writing(path: PathLike) -> Iterator[None]:
         reason = "No space left on device" if full else error.strerror
         other = "" if named.startswith(there) else f" ({error.filename})"
         raise InputError(
-            f"{path}: could not be written: {reason}{other}: make room there, or choose "
+            f"{path}: could not be written; {reason}{other}: make room there, or choose "
             "another place"
         ) from error
 

@@ -162,7 +162,7 @@ def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path: Path) -> No
 def test_what_the_file_system_refuses_is_a_line(tmp_path: Path, kind: str) -> None:
     number = getattr(errno, kind)
     with (
-        pytest.raises(InputError, match=rf"a\.txt: could not be written: {os.strerror(number)}"),
+        pytest.raises(InputError, match=rf"a\.txt: could not be written; {os.strerror(number)}"),
         atomic_file(tmp_path / "a.txt") as temporary,
     ):
         temporary.write_text("half")
@@ -186,7 +186,7 @@ def test_long_names_are_written_if_the_file_system_takes_them(tmp_path: Path, le
 
 def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
     for refuse in (refuse_existing, partial(refuse_folder, own=(), what="a thing")):
-        with pytest.raises(InputError, match="could not be written: File name too long"):
+        with pytest.raises(InputError, match="could not be written; File name too long"):
             refuse(tmp_path / ("a" * 256))
     with pytest.raises(InputError, match="File name too long"):
         write_json(tmp_path / ("a" * 256), [1])

@@ -22,7 +22,7 @@ from m1pipe.pca import PCA
 from m1pipe.recipe import Recipe
 from m1pipe.settings import build
 
-WHAT = "the model of m1pipe train"
+WHAT = "JSON written by m1pipe train"
 REMEDY = "train it again, or copy the whole folder again"
 
 

@@ -77,7 +77,30 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
         stored["ladder"] = tuple(stored["ladder"])
         for name in ("encoders", "train_sizes", "target_names", "target_genes"):
             stored[name] = None if stored[name] is None else tuple(stored[name])
-        return Plan(**stored), marks
+        plan = Plan(**stored)
+        _check_plan(plan)
+        return plan, marks
+
+
+def _check_plan(plan: Plan) -> None:
+    """Refuse a plan whose parts are not what they are to be."""
+    n = len(plan.samples)
+    if plan.folds.ndim != 2 or plan.folds.shape[1] != n or plan.folds.dtype.kind != "i":
+        raise ValueError(f"folds are no whole numbers, one for each of {n:,} samples")
+    for name in ("samples", "groups", "strata"):
+        values = getattr(plan, name)
+        if values is None and name != "samples":
+            continue
+        plain = all(
+            value is None or isinstance(value, str | int | float) for value in values.tolist()
+        )
+        if values.shape != (n,) or not plain:
+            raise ValueError(f"{name} are no names, one for each of {n:,} samples")
+    if not isinstance(plan.info, dict):
+        raise ValueError("info is no table")
+    texts = (plan.ladder, plan.encoders, plan.target_names, plan.target_genes)
+    if not all(isinstance(text, str) for row in texts for text in row or ()):
+        raise ValueError("a row or a target has no name")
 
 
 def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = None) -> Path:
@@ -149,6 +172,9 @@ def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
         labels = _read_labels(file["labels"]) if "labels" in file else None
     if any(loss.shape[-1:] != samples.shape for loss in losses.values()):
         raise ValueError(f"losses are not all of {samples.size:,} samples")
+    tables = {name: facts.get(name, {}) for name in ("encoders", "chosen", "added")}
+    if not all(isinstance(table, dict) for table in tables.values()):
+        raise ValueError("what is told of its encoders is no table")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
     repeat, fold, n_train = key
     return Share(
@@ -158,11 +184,11 @@ def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
         losses,
         _read_scores(path / "scores.csv"),
         alarms,
-        facts["encoders"],
+        tables["encoders"],
         targets,
         n_train,
-        facts.get("chosen", {}),
-        facts.get("added", {}),
+        tables["chosen"],
+        tables["added"],
         labels,
     )
 

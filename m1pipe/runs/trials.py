@@ -9,12 +9,13 @@ from typing import Any
 
 from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_folder, write_json, write_text
+from m1pipe.config import EncoderConfig
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.owned import foreign_file
 from m1pipe.runs.apply import QUANTILES_FILE
 from m1pipe.runs.card import CARD_FILE, model_card
-from m1pipe.settings import to_dict
+from m1pipe.settings import build, to_dict
 from m1pipe.sweep.trials import SCORE
 
 WHAT = "the encoder of a trial"
@@ -46,7 +47,8 @@ def _read_record(file: Path, _changed: int, _inode: int) -> dict[str, Any]:
     remedy = "remove the file, and the trial is run again"
     record = read_json(file, "what a trial found", remedy=remedy)
     with reading(file, "what a trial found", remedy=remedy):
-        int(record["trial"]), dict(record.get("settings", {}))
+        int(record["trial"])
+        build(EncoderConfig, dict(record.get("settings", {})), where=str(file))
         if record.get(SCORE) is not None:
             float(record[SCORE])
     return record
