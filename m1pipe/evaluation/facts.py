@@ -63,6 +63,7 @@ def make_plan(
         info=info,
         strata=_report_strata(problem),
         train_sizes=problem.config.train_sizes,
+        draws=problem.config.draws,
         target_names=None if problem.targets.is_classes else problem.targets.names,
         target_genes=problem.targets.genes,
     )
@@ -120,6 +121,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
         for name in ("folds", "repeats", "seed", "recipe", "min_coverage", "group")
     }
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
+    facts["draws"] = config.draws
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
     facts["leave_out"], facts["n_settings"] = config.leave_out, _n_head_settings(problem)
     facts["augment"] = config.augment

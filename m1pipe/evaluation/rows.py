@@ -26,6 +26,7 @@ from m1pipe.heads.fitted import FittedHead
 
 HEAD_ROWS = 2048
 _BLOCK_CELLS = 2**24
+Joined = dict[tuple[int, int], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,7 @@ def head_jobs(
     genes: np.ndarray | None = None,
     covariance: Covariance | None = None,
     added: Sequence[AddedRows] = (),
+    joined: Joined | None = None,
 ) -> list[HeadJob]:
     """What is to be fitted for a model in one fold, one a seed.
 
@@ -127,6 +129,9 @@ def head_jobs(
         For a model whose coefficients have it as their prior.
     added : sequence of AddedRows
         What is trained on beside the training rows, one a seed.
+    joined : dict, optional
+        Genes with inputs beside them, by their identities: those that are made are added to it, and
+        used again while these arrays are in memory.
     """
     model = model_of(name)
     own = fold.own if has_own_term(name, config) else None
@@ -134,7 +139,11 @@ def head_jobs(
     for i, X in enumerate(arrays):
         n_beside = 0
         if model.with_genes and genes is not None:
-            X, n_beside = np.concatenate([genes, X], axis=1), X.shape[1]
+            n_beside, key = X.shape[1], (id(genes), id(X))
+            known = {} if joined is None else joined
+            if key not in known:
+                known[key] = np.concatenate([genes, X], axis=1)
+            X = known[key]
         jobs.append(
             HeadJob(
                 X=X,
@@ -183,12 +192,22 @@ def train_mean(fold: Fold) -> np.ndarray:
     Returns
     -------
     ndarray of float64, shape (n_targets,) or (n_classes,)
+        A class or label that no training row has, or that all have, counts half a row, as in the
+        other models.
     """
     values, train = fold.targets.values, fold.train
     if fold.targets.is_classes:
-        counts = np.bincount(values[train], minlength=len(fold.targets.names))
+        counts = np.bincount(values[train], minlength=len(fold.targets.names)).astype(np.float64)
+        counts[counts == 0] = 0.5
         found: np.ndarray = counts / counts.sum()
         return found
+    if fold.targets.kind == "multilabel":
+        share = values[train].mean(axis=0, dtype=np.float64)
+        without = (share == 0) | (share == 1)
+        labelled: np.ndarray = np.where(
+            without, (share * train.size + 0.5) / (train.size + 1), share
+        )
+        return labelled
     width = max(1, _BLOCK_CELLS // max(train.size, 1))  # nothing of their size is held twice
     starts = range(0, values.shape[1], width)
     parts = [values[:, s : s + width][train].mean(axis=0, dtype=np.float64) for s in starts]

@@ -130,7 +130,7 @@ def run_crossval(
     _refuse_folder(out, force=force, finished=not report)
     problem = run.problem(config)
     plan = make_plan(problem, label=run.label, paths={"x": run.x, "y": run.y})
-    if only is not None and (*only, None) not in plan.shares:
+    if only is not None and (*only, None, 0) not in plan.shares:
         raise InputError(
             f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "
             f"{config.repeats - 1}; found --fold {only[1]} --repeat {only[0]}"

@@ -80,9 +80,16 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
         ) from None
 
 
-def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = None) -> Path:
-    """Where the share of one (repeat, fold), or of a part of its training rows, is kept."""
-    return folder / (f"r{repeat}_f{fold}" + ("" if n_train is None else f"_n{n_train}"))
+def share_folder(
+    folder: Path, repeat: int, fold: int, n_train: int | None = None, draw: int = 0
+) -> Path:
+    """Where the share of a (repeat, fold), or of a draw of its training rows, is kept.
+
+    >>> share_folder(Path("shares"), 0, 1, 30, 2).name, share_folder(Path("shares"), 0, 1, 30).name
+    ('r0_f1_n30_d2', 'r0_f1_n30')
+    """
+    part = "" if n_train is None else f"_n{n_train}"
+    return folder / (f"r{repeat}_f{fold}{part}" + (f"_d{draw}" if draw else ""))
 
 
 def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
@@ -142,7 +149,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         raise InputError(f"{path}: expected losses written by m1pipe; {error}") from None
     scores = _read_scores(path / "scores.csv")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
-    repeat, fold, n_train = key
+    repeat, fold, n_train, draw = key
     return Share(
         repeat,
         fold,
@@ -156,6 +163,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         facts.get("chosen", {}),
         facts.get("added", {}),
         labels,
+        draw,
     )
 
 
