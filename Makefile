@@ -1,5 +1,6 @@
 # make demo       the whole job on simulated data, ending in the path of a report
 # make test       the tests                     make test-slow   the longer ones
+# make test-elsewhere   the tests of what computes as other processors and the oldest libraries do
 # make lint       ruff and mypy                 make env         the environment alone
 # make docs       the documentation as a site, in build/site
 #
@@ -15,7 +16,7 @@ TESTS ?=
 go := cd "$(here)" && set -euo pipefail &&
 bin := "$(VENV)/bin"
 
-.PHONY: env demo test test-slow lint docs
+.PHONY: env demo test test-slow test-elsewhere lint docs
 .DEFAULT_GOAL := demo
 
 # The stamp holds a checksum of what decides the environment, so that a second run reuses it.
@@ -37,6 +38,9 @@ test: env
 
 test-slow: env
 	@$(go) $(bin)/python -m pytest -m slow $(TESTS)
+
+test-elsewhere: env
+	@$(go) VENV="$(VENV)" .ci/elsewhere
 
 lint: env
 	@$(go) $(bin)/ruff check . && $(bin)/ruff format --check . && $(bin)/mypy

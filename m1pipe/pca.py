@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.errors import InputError
 
 EXACT_FLOP = 4e11
@@ -43,6 +44,9 @@ class PCA:
     variances: np.ndarray
     gene_variances: np.ndarray
 
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
+
     @property
     def residual_variances(self) -> np.ndarray:
         """Variance of each gene that the components leave, float32, shape (n_genes,)."""
@@ -61,7 +65,7 @@ class PCA:
         -------
         ndarray of float32, shape (n_samples, n_components)
         """
-        centred = np.subtract(X, self.mean, dtype=np.float32)
+        centred = np.subtract(X, self.mean, dtype=np.float32, order="C")
         scores: np.ndarray = centred @ self.components.T
         return scores
 
@@ -157,7 +161,7 @@ def _exact(blocks: Blocks, n: int, mean: np.ndarray, k: int) -> tuple[np.ndarray
             products += part @ part.T
         variances, vectors = _leading(products / n, min(k, n))
         components = vectors.astype(np.float32) @ rows
-        lengths = np.linalg.norm(components, axis=1, keepdims=True)
+        lengths = np.linalg.norm(components, axis=1, keepdims=True).astype(np.float64)
         return variances, components / np.maximum(lengths, np.finfo(np.float64).tiny)
     covariance = np.zeros((p, p))
     for block in blocks():

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
+from m1pipe.arrays import pack_arrays
 from m1pipe.atomic import write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.splits import inner_split
@@ -182,8 +182,7 @@ class Predictor:
             arrays["predictor.own_genes"] = self.own_genes
         if self.errors is not None:
             arrays["predictor.errors"] = self.errors
-        packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        (folder / "head.safetensors").write_bytes(pack_arrays(packed))
+        (folder / "head.safetensors").write_bytes(pack_arrays(arrays))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
             folder / "model.json",

@@ -1,9 +1,11 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +16,80 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # ... and numba, once it works in parallel, would give torch as many as it takes itself.
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+
+TESTS = str(Path(__file__).parent)
+
+
+def pytest_configure() -> None:
+    """`M1PIPE_TEST_SEED=k` draws the tests' own data by other seeds: passing is not to be luck."""
+    shift = int(os.environ.get("M1PIPE_TEST_SEED", "0"))
+    if shift:
+        _shift_seeds(shift)
+
+
+def _shift_seeds(shift: int) -> None:
+    """Give every generator that a test makes another seed; the package's own keep theirs."""
+    import numpy as np
+
+    make = np.random.default_rng
+
+    def shifted(seed: Any = None) -> np.random.Generator:
+        by_a_test = sys._getframe(1).f_code.co_filename.startswith(TESTS)
+        if by_a_test and isinstance(seed, int | list | tuple):
+            seed = [*np.atleast_1d(seed), shift]
+        return make(seed)
+
+    np.random.default_rng = shifted
+
+
+# What a skip wanted, by a word of its reason, and how to have it.
+EXTRA = '.venv/bin/pip install -c constraints.txt -e ".[{}]"'
+WANTED = {
+    "M1PIPE_TEST_DATA": ("the real data sets", "M1PIPE_TEST_DATA=FOLDER make test"),
+    "M1PIPE_TEST_SLURM": (
+        "a Slurm",
+        "as root: tests/slurm/up DIR; M1PIPE_TEST_SLURM=DIR/slurm.conf make test-slow",
+    ),
+    "shellcheck": ("shellcheck", "apt-get install shellcheck"),
+    "chromium": ("chromium", "apt-get install chromium"),
+    "inmoose": ("inmoose", EXTRA.format("limma")),
+    "pydeseq2": ("pydeseq2", EXTRA.format("deseq2")),
+    "gseapy": ("gseapy", EXTRA.format("gsea")),
+    "umap": ("umap-learn", EXTRA.format("umap")),
+    "optuna": ("optuna", EXTRA.format("optuna")),
+    "scanpy": ("scanpy", EXTRA.format("notebooks")),
+    "extra docs": ("mkdocs", EXTRA.format("docs")),
+    "package index": ("a package index", "connect to one"),
+    "root reads": ("a user without rights", "run as another user than root"),
+    "CUDA": ("a GPU", "run where there is one"),
+    "torch before": ("a newer torch", EXTRA.format("test")),
+    "SCIPY_ARRAY_API": ("scikit-learn's checks of array APIs", "SCIPY_ARRAY_API=1 make test"),
+}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: Any,
+) -> Generator[None, None, None]:
+    """One line of what was skipped for want of what, and how to have it; before pytest's last."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.write_line(f"skipped: {summary_of_skips(skipped)}")
+
+
+def summary_of_skips(reports: Sequence[Any]) -> str:
+    """Number, want and remedy of skipped tests, those of one want together."""
+    reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports]
+    wants = Counter(
+        next((want for word, want in WANTED.items() if word in reason), (reason, None))
+        for reason in reasons
+    )
+    told = [
+        f"{n} for want of {what} ({how})" if how else f"{n}: {what}"
+        for (what, how), n in wants.most_common()
+    ]
+    return "; ".join(told)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
     ["_version", "errors"],
-    ["atomic", "console", "settings"],
+    ["arrays", "atomic", "console", "settings"],
     ["config", "presets"],
     ["data", "models"],
     ["plots"],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data import normal_scores
 from m1pipe.errors import InputError
 
@@ -36,6 +37,9 @@ class GeneTransform:
     scale: np.ndarray
     levels: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
+
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Transformed rows.
 
@@ -52,7 +56,7 @@ class GeneTransform:
         self._check_width(X)
         if self.levels is not None:
             return normal_scores.to_scores(X, self.levels)
-        out: np.ndarray = np.subtract(X, self.location, dtype=np.float32)
+        out: np.ndarray = np.subtract(X, self.location, dtype=np.float32, order="C")
         out /= self.scale
         return out
 

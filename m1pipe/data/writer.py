@@ -113,6 +113,8 @@ class MatrixWriter:
         rows = np.ascontiguousarray(rows)
         if self.dtype == np.float16 and np.nanmax(np.abs(rows), initial=0) > FLOAT16_MAX:
             raise InputError(f"{self.path}: a value is too large for float16: write float32")
+        if not len(rows):
+            return
         stop = start + len(rows)
         try:
             self._file["X"].write_direct(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.errors import InputError, M1Warning
 
 MOST_CLASSES = 200
@@ -35,6 +36,9 @@ class Condition:
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     shift: np.ndarray
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     @property
     def n_classes(self) -> int:

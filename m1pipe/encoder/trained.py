@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.numpy import save as pack_arrays
 
 from m1pipe._version import __version__
+from m1pipe.arrays import pack_arrays
 from m1pipe.atomic import atomic_file, write_json, write_text
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
@@ -435,6 +435,5 @@ class Encoder:
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    packed = pack_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     with atomic_file(path) as temporary:
-        temporary.write_bytes(packed)
+        temporary.write_bytes(pack_arrays(arrays))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
-from safetensors.numpy import save as pack_arrays
 
+from m1pipe.arrays import hold_in_rows, pack_arrays
 from m1pipe.atomic import write_json
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.data.transforms import fit_gene_transform
@@ -53,9 +53,12 @@ class Rivals:
     weights: np.ndarray
     intercept: np.ndarray
 
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
+
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Levels or probabilities of the linear row, from genes of shape (n_samples, n_genes)."""
-        scores = ((X - self.location) / self.scale) @ self.directions
+        scores = (np.subtract(X, self.location, order="C") / self.scale) @ self.directions
         if self.kind == "regression":
             levels: np.ndarray = scores @ self.weights + self.intercept
             return levels
@@ -70,7 +73,7 @@ class Rivals:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `rivals.safetensors` and `rivals.json`."""
-        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in STORED}
+        arrays = {name: getattr(self, name) for name in STORED}
         (Path(folder) / ARRAYS).write_bytes(pack_arrays(arrays))
         write_json(Path(folder) / FACTS, {"kind": self.kind, "alpha": self.alpha})
 

@@ -96,7 +96,7 @@ def fitted_as(name: str, config: CrossvalConfig) -> str:
     model = model_of(name)
     if model.part != "linear" or model.with_genes or model.prior or model.inputs == NOTHING:
         return name
-    if config.recipe != "best" or config.tune:
+    if config.recipe != "best" or config.tune or config.head.own_gene:
         return name
     head = "raw" if model.inputs == GENES else model.inputs
     return head + (OWN_SUFFIX if model.own_gene else "")

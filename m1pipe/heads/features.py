@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.heads.rotation import Rotation, rotate
 
@@ -33,6 +34,9 @@ class FeatureMap:
 
     scaler: GeneTransform
     basis: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     @property
     def n_inputs(self) -> int:
@@ -157,9 +161,10 @@ def fit_features(
     rotation : Rotation or None
         Of the inputs; None where they are left as they are.
     """
-    if scale == "none":
+    if scale == "none" or X.shape[1] == 0:
         none = fit_gene_transform("none", [X[:1]])
-        return FeatureMap(none, None), np.ascontiguousarray(X, dtype=np.float32), None
+        rotation = None if scale == "none" else rotate(X)
+        return FeatureMap(none, None), np.ascontiguousarray(X, dtype=np.float32), rotation
     scaler = _each(X) if scale == "each" else _together(X)
     if n_beside and view.ratio is not None:
         scaler = _beside(X, n_beside, view.ratio)

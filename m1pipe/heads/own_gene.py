@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data.own_gene import OwnGenes
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.rotation import Rotation
@@ -45,6 +46,9 @@ class OwnTerm:
     slope: np.ndarray
     location: np.ndarray
     scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     def standardize(self, values: np.ndarray) -> NDArray[np.float32]:
         """Standardised levels of the genes, float32, shape (n_samples, n_own)."""

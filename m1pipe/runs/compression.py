@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors.numpy import load as unpack_arrays
-from safetensors.numpy import save as pack_arrays
 
+from m1pipe.arrays import pack_arrays
 from m1pipe.atomic import atomic_file, write_json
 from m1pipe.evaluation.compression import (
     HEADLINE,
@@ -57,9 +57,8 @@ def save_fold(
     arrays["samples"] = split.test
     for name, errors in found.errors.items():
         arrays |= {f"errors {name}": errors, f"sse {name}": found.sse[name]}
-    packed = pack_arrays({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     with atomic_file(_arrays_file(folder, number)) as part:
-        part.write_bytes(packed)
+        part.write_bytes(pack_arrays(arrays))
     record = {"trial": number, **asdict(trial), "units": found.n_components, **found.facts}
     write_json(trial_file(folder, number), record)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as pack_arrays
 
+from m1pipe.arrays import pack_arrays
 from m1pipe.atomic import atomic_file
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
@@ -181,7 +181,7 @@ def save_law(law: LatentLaw, path: str | os.PathLike[str], *, model: str) -> Non
     arrays = {}
     for k, mixture in enumerate(law.mixtures):
         for name in ("weights", "means", "factors"):
-            arrays[f"{k}.{name}"] = np.ascontiguousarray(getattr(mixture, name))
+            arrays[f"{k}.{name}"] = getattr(mixture, name)
     facts = {"kinds": [m.kind for m in law.mixtures], "version": FORMAT_VERSION, "model": model}
     packed = pack_arrays(arrays, metadata={"m1pipe": json.dumps(facts)})
     with atomic_file(path) as temporary:

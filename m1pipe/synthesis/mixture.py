@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from m1pipe.arrays import hold_in_rows
 from m1pipe.data.transforms import floored_scale
 
 KINDS = ("spherical", "diag", "tied", "full")
@@ -40,6 +41,9 @@ class Mixture:
     weights: np.ndarray
     means: np.ndarray
     factors: np.ndarray
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
 
     @property
     def n_components(self) -> int:

@@ -6,7 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m1pipe import cross_validate
@@ -26,6 +26,7 @@ def _table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     return table.set_axis([f"s{i}" for i in range(len(table))])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CELLS, st.integers(0, 8)), min_size=1, max_size=60), st.integers(0, 99))
 def test_subjects_are_in_one_half_whatever_they_have(rows, seed) -> None:
     table = _table([(study, condition, f"p{subject}") for (study, condition), subject in rows])

@@ -26,7 +26,11 @@ def _together(data: Any, settings: list[dict[str, Any]]) -> list[Encoder | Input
 
 
 def _agree(found: Encoder | InputError, alone: Encoder, data: anndata.AnnData) -> None:
-    """Equal but for rounding, which is all the gradient that a bias below a batch norm has."""
+    """Equal but for rounding, which is all the gradient that a bias below a batch norm has.
+
+    Adam makes steps of `lr` of it in any direction. The norm takes them out again in training; in
+    validation its running means, ten steps behind, leave 10 `lr` = 0.01 of a unit, about.
+    """
     assert isinstance(found, Encoder)
     normed = alone.config.model.batch_norm
     for name, value in alone.module.state_dict().items():
@@ -38,9 +42,10 @@ def _agree(found: Encoder | InputError, alone: Encoder, data: anndata.AnnData) -
     np.testing.assert_allclose(found.reconstruct(data), X, rtol=1e-3, atol=atol * X.std())
     assert found.config == alone.config
     assert [row["epoch"] for row in found.history] == [row["epoch"] for row in alone.history]
+    rel = 1e-3 if normed else 1e-4
     for mine, its in zip(found.history, alone.history, strict=True):
         for name in its.keys() - {"seconds"}:
-            assert mine[name] == pytest.approx(its[name], rel=1e-4, abs=1e-6), name
+            assert mine[name] == pytest.approx(its[name], rel=rel, abs=1e-6), name
     assert found.summary["best_epoch"] == alone.summary["best_epoch"]
     assert found.summary["r2"] == pytest.approx(alone.summary["r2"], abs=1e-4)
 

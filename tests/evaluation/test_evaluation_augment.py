@@ -13,7 +13,6 @@ from m1pipe.evaluation.augment import (
     GeneratorRequest,
     draw_again,
     refuse_unfit,
-    stepped_rows,
     synthesize,
     wanted_counts,
 )
@@ -21,12 +20,12 @@ from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.cost import cost_text
 from m1pipe.evaluation.crossval import make_fold, open_share
 from m1pipe.evaluation.inputs import whole_inputs
-from m1pipe.evaluation.passes import OpenShare
+from m1pipe.evaluation.passes import OpenShare, fit_opened
 from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.rows import fit_row
 from m1pipe.evaluation.variants import VARIANTS
+from m1pipe.heads import fit as fitting
+from m1pipe.heads.inner import stepped_rows
 from m1pipe.reports.crossval import report_html
-from m1pipe.training import fit_heads
 
 N, P = 132, 8
 SIZES = (78, 32, 22)
@@ -108,87 +107,71 @@ def test_test_rows_change_no_added_sample(genes: pd.DataFrame) -> None:
     poisoned = genes.copy()
     poisoned.iloc[split.test] = 1e6 * np.random.default_rng(1).normal(size=(split.test.size, P))
     after = opened(problem_of(poisoned))
-    assert set(before.added) == {
+    assert set(before.inputs.added) == {
         "raw_augmented", "raw_bootstrap", "vae_augmented", "vae_bootstrap"
     }  # fmt: skip
-    for row, added in before.added.items():
-        np.testing.assert_array_equal(added[0].X, after.added[row][0].X)
-        np.testing.assert_array_equal(added[0].codes, after.added[row][0].codes)
+    for row, added in before.inputs.added.items():
+        np.testing.assert_array_equal(added[0].X, after.inputs.added[row][0].X)
+        np.testing.assert_array_equal(added[0].codes, after.inputs.added[row][0].codes)
     other = genes.copy()
     other.iloc[split.train] += 1.0  # the check can fail: training rows do matter
-    assert not np.array_equal(
-        before.added["raw_augmented"][0].X, opened(problem_of(other)).added["raw_augmented"][0].X
-    )
+    moved = opened(problem_of(other)).inputs.added["raw_augmented"][0].X
+    assert not np.array_equal(before.inputs.added["raw_augmented"][0].X, moved)
 
 
-def test_rows_that_decide_when_to_stop_change_no_added_sample(genes: pd.DataFrame) -> None:
+def test_rows_that_choose_settings_change_no_added_sample(genes: pd.DataFrame) -> None:
     config = replace(CONFIG, models=("raw",))
     data = with_labels(genes)
     problem = make_problem(data, label="kind", config=config, generator=noisy_copies)
     split = make_fold(problem, 0, 1)
     share = config.head.validation
-    kept = stepped_rows(split.train, share, split.seed, strata=split.strata, groups=None)
+    kept = stepped_rows(problem.targets, split.train, None, split.seed, share)
     held_out = np.setdiff1d(split.train, kept)
-    assert held_out.size == round(share * split.train.size)
+    assert held_out.size == pytest.approx(share * split.train.size, abs=1)
     poisoned = data.copy()
     poisoned.X[held_out] = 1e6
     other = make_problem(poisoned, label="kind", config=config, generator=noisy_copies)
-    before, after = opened(problem).added, opened(other).added
+    before, after = opened(problem).inputs.added, opened(other).inputs.added
     for row in ("raw_augmented", "raw_bootstrap"):
         np.testing.assert_array_equal(before[row][0].X, after[row][0].X)
 
 
-def test_added_rows_are_stepped_on_and_decide_nothing(
-    genes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("train_size", [None, 60])
+def test_added_rows_are_trained_on_and_no_copy_is_held_out(
+    genes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, train_size: int | None
 ) -> None:
-    problem = problem_of(genes)
+    sizes = () if train_size is None else (train_size,)
+    config = replace(CONFIG, models=("raw",), train_sizes=sizes)
+    problem = make_problem(with_labels(genes), label="kind", config=config, generator=noisy_copies)
+    problem = replace(problem, train_size=train_size)
     share, seen = opened(problem), []
-    train = fit_heads._train
+    network = fitting._network
 
-    def watched(task, rows, held_out=None, *, scale_rows=None):  # type: ignore[no-untyped-def]
-        seen.append((task, rows, held_out, scale_rows))
-        return train(task, rows, held_out, scale_rows=scale_rows)
+    def watched(part, config, seed, fold):  # type: ignore[no-untyped-def]
+        made = network(part, config, seed, fold)
+        seen.append((part, made, fold))
+        return made
 
-    monkeypatch.setattr(fit_heads, "_train", watched)
-    cross_validate(
-        with_labels(genes), label="kind", config=replace(CONFIG, folds=2), generator=noisy_copies
-    )
-    n_seen = [(len(r), len(h)) for t, r, h, _ in seen if t.targets.n > N]
-    assert len(n_seen) == 4  # two folds of raw_bootstrap and raw_augmented
-    for task, rows, held_out, scale_rows in seen:
-        assert held_out.max() < N
-        assert scale_rows.max() < N
-        assert not set(rows) & set(held_out)
-        if task.targets.n > N:
-            assert set(rows[rows >= N]) == set(range(N, task.targets.n))
-            counts = np.bincount(task.targets.values[rows])
-            assert counts.tolist() == [counts[0]] * 3
-            held = {tuple(x) for x in task.X[held_out]}
-            assert not held & {tuple(x) for x in task.X[N:]}  # no copy of a row held out
-    kept = {tuple(x) for x in share.inputs["genes"][0][share.split.train]}
-    assert {tuple(x) for x in share.added["raw_bootstrap"][0].X} <= kept
-
-
-def test_where_few_of_the_rows_are_trained_on_no_copy_is_held_out(
-    genes: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(CONFIG, models=("raw",), train_sizes=(60,))
-    data, seen = with_labels(genes), []
-    problem = make_problem(data, label="kind", config=config, generator=noisy_copies)
-    share = opened(replace(problem, train_size=60))
-    train = fit_heads._train
-
-    def watched(task, rows, held_out, **named):  # type: ignore[no-untyped-def]
-        seen.append((task, held_out))
-        return train(task, rows, held_out, **named)
-
-    monkeypatch.setattr(fit_heads, "_train", watched)
-    row, added = "raw_bootstrap", share.added["raw_bootstrap"][0]
-    fit_row(row, share.inputs[row][0], share.split, config, added=added)
-    ((task, held_out),) = seen
-    assert task.targets.n == 60 + added.codes.size
-    assert held_out.size == 9
-    assert not {tuple(x) for x in task.X[held_out]} & {tuple(x) for x in added.X}
+    monkeypatch.setattr(fitting, "_network", watched)
+    fit_opened(problem, [share])
+    n_train, held_out = share.split.train.size, {}
+    for part, made, fold in seen:
+        if part.job.added is None:
+            continue
+        n_added = part.job.added.codes.size
+        assert set(range(n_train, n_train + n_added)) <= set(made.rows)
+        assert part.start.features.scaler.location.size == P
+        if fold is None:
+            continue
+        held_out[id(part)] = made.held_out
+        assert made.held_out.size and made.held_out.max() < n_train
+        own = {tuple(x) for x in part.job.X[part.job.rows[made.held_out]]}
+        assert not own & {tuple(x) for x in part.job.added.X}
+        counts = np.bincount(part.targets.values[made.rows])
+        assert counts.tolist() == [counts[0]] * 3
+    assert len(held_out) == 2  # of raw_bootstrap and raw_augmented, judged by one inner fold each
+    kept = {tuple(x) for x in share.inputs.arrays["genes"][0][share.split.train]}
+    assert {tuple(x) for x in share.inputs.added["raw_bootstrap"][0].X} <= kept
 
 
 def test_the_rows_their_family_and_the_page(genes: pd.DataFrame) -> None:
@@ -235,10 +218,10 @@ def test_what_cannot_be_augmented_is_refused_in_one_line(genes: pd.DataFrame) ->
     for arguments, words in [
         ({"y": levels}, "expected classes"),
         ({"label": "kind", "encoders": {"vae": told}}, "not conditional; found vae, told kind2"),
-        ({"label": "kind", "config": replace(CONFIG, models=("prior",))}, "expected the row raw"),
+        ({"label": "kind", "config": replace(CONFIG, models=("prior",))}, "expected the model raw"),
         ({"label": "kind", "config": replace(CONFIG, train_sizes=(30,))}, "at least 60 .* 30"),
         ({"label": "kind", "generator": None}, "expected a generator"),
-        ({"label": "kind", "encoders": {"a_augmented": TINY}}, "does not end in _gene, _weighted"),
+        ({"label": "kind", "encoders": {"a_augmented": TINY}}, "does not end in _gene, _linear"),
     ]:
         named = {"config": CONFIG, "generator": noisy_copies, **arguments}
         if "y" in arguments:

@@ -76,7 +76,10 @@ def result(world: dict[str, pd.DataFrame], encoders: list[Encoder]) -> Any:
 
 
 def test_every_row_of_the_ladder_is_there(result: Any) -> None:
-    assert result.models == ["mean", "ridge", "pca_ridge", "raw", "pca", "vae"]
+    assert result.models == [
+        *("mean", "ridge", "pca_linear", "raw", "pca"),
+        *("vae_linear", "vae_ridge", "vae"),
+    ]
     assert repr(result).startswith("CrossvalResult(90 samples, 3 folds; mse: mean ")
     assert set(result.to_frame().columns) == {"mse", "mae", "r2", "pearson"}
 
@@ -111,7 +114,7 @@ def test_scores_are_means_of_the_losses(result: Any) -> None:
 def test_a_planted_signal_is_found_and_the_rows_agree_with_the_truth(result: Any) -> None:
     loss = {row: values.mean() for row, values in result.losses.items()}
     assert loss["ridge"] < 0.35 * loss["mean"]
-    for row in ("pca_ridge", "raw", "pca", "vae"):
+    for row in ("pca_linear", "raw", "pca", "vae"):
         assert loss[row] < 0.7 * loss["mean"], row
 
 
@@ -125,11 +128,12 @@ def test_shuffled_labels_are_not_predicted(world: dict[str, pd.DataFrame]) -> No
 
 
 def test_several_seeds_are_averaged_a_sample_at_a_time(result: Any) -> None:
-    assert list(result.seed_losses) == ["vae"]
+    assert list(result.seed_losses) == ["vae_linear", "vae_ridge", "vae"]
     assert result.seed_losses["vae"].shape == (2, 1, N)
     np.testing.assert_array_equal(result.losses["vae"], result.seed_losses["vae"].mean(axis=0))
     assert not np.array_equal(*result.seed_losses["vae"])
-    seeds = result.seed_scores.groupby(["fold", "metric"])["value"].mean()
+    own = result.seed_scores[result.seed_scores["model"] == "vae"]
+    seeds = own.groupby(["fold", "metric"])["value"].mean()
     means = result.scores[result.scores["model"] == "vae"].set_index(["fold", "metric"])["value"]
     np.testing.assert_allclose(seeds.sort_index(), means.sort_index())
 
@@ -153,7 +157,7 @@ def test_what_each_row_saw_is_told(result: Any) -> None:
     assert rows["mean"] == {"model": "training rows of the fold"}
     assert rows["vae"]["encoder"] == "180 samples of Encoder, Encoder"
     assert rows["pca"]["pca"] == "180 samples of Encoder"
-    assert "15% of them for early stopping" in rows["raw"]["head"]
+    assert "penalty by leave-one-out, epochs by inner folds" in rows["raw"]["head"]
     runs = result.info["encoders"]["vae"]["runs"]
     assert [run["seed"] for run in runs] == [0, 1]
     assert len(runs[0]["history"]) == 3
@@ -284,8 +288,8 @@ def test_no_test_row_changes_what_the_fold_fits(world: dict[str, pd.DataFrame]) 
         split = make_fold(problem, 0, 1)
         x.iloc[split.test] *= spoil
         problem = make_problem(x, world["y"], encoders={"vae": TINY}, config=QUICK)
-        made, *_ = fold_inputs(problem, whole_inputs(problem), split)
-        found.append({row: made[row][0][split.train] for row in ("vae", "pca_fold")})  # type: ignore[index]
+        made = fold_inputs(problem, whole_inputs(problem), split).arrays
+        found.append({row: made[row][0][split.train] for row in ("vae", "pca_fold")})
     for row in ("vae", "pca_fold"):
         np.testing.assert_array_equal(found[0][row], found[1][row])
 
@@ -446,14 +450,16 @@ def test_shuffled_labels_are_named_as_not_learned(world: dict[str, pd.DataFrame]
     )
     verdict = result.labels.set_index("label")["verdict"]
     assert (verdict[marks.columns] == "learned").all()
-    assert (verdict[[f"mixed_{name}" for name in marks]] == "not learned").sum() >= 6
+    unlearned = verdict.index[verdict == "not learned"]
+    # beside seven true ones q < 0.05 is about p < 0.05: of seven by chance four or more in 2e-4
+    assert len(unlearned) >= 4 and all(name.startswith("mixed_") for name in unlearned)
     (alarm,) = [a for a in result.alarms if a.name == "labels_not_learned"]
-    assert alarm.severity == "note" and "mixed_t3" in alarm.text
+    assert alarm.severity == "note" and all(name in alarm.text for name in unlearned)
 
 
 def test_score_intervals_are_of_the_corrected_test(world: dict[str, pd.DataFrame]) -> None:
     marks = (world["y"] > 0).astype(float)
-    config = replace(QUICK, models=("logistic", "pca_logistic"))
+    config = replace(QUICK, models=("logistic", "pca_linear"))
     result = cross_validate(world["x"], multilabel=marks, config=config)
     found = score_intervals(result).set_index(["model", "metric"])
     ap = result.scores.query("metric == 'average_precision'").pivot(
@@ -463,8 +469,10 @@ def test_score_intervals_are_of_the_corrected_test(world: dict[str, pd.DataFrame
     line = found.loc[("logistic", "average_precision")]
     assert line["value"] == pytest.approx(ap["logistic"].mean())
     assert line["ci_high"] - line["value"] == pytest.approx(half)
-    paired = (ap["pca_logistic"] - ap["logistic"]).mean()
-    assert found.loc[("pca_logistic", "average_precision"), "difference"] == pytest.approx(paired)
+    paired = (ap["pca_fold_linear"] - ap["logistic"]).mean()
+    assert found.loc[("pca_fold_linear", "average_precision"), "difference"] == pytest.approx(
+        paired
+    )
 
 
 def test_the_same_seed_gives_the_same_result(
@@ -482,7 +490,7 @@ def test_the_cost_is_told_before(world: dict[str, pd.DataFrame], encoders: list[
     )
     text = cost_text(problem)
     lines = {line.split()[0]: line.split() for line in text.splitlines()}
-    assert lines["raw"][1:4] == ["12", "3", f"{12 * 16 + 16 + 16 * 7 + 7}"]
+    assert lines["raw"][1:4] == ["12", "3", f"{12 * 16 + 16 + 16 * 7 + 7 + 13 * 7}"]
     assert lines["vae"][1:3] == ["3", "6"]
     assert "own: trains 3 encoders inside the folds" in text
     assert lines["memory:"]

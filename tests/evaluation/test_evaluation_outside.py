@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from m1pipe.training.conformal import LEVELS, half_widths
 from scipy import stats
 from sklearn.impute import SimpleImputer
 
@@ -19,6 +18,7 @@ from m1pipe.config import FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.rivals import fit_rivals, load_rivals
+from m1pipe.heads.conformal import LEVELS, half_widths
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.predictor import fit_predictor, load_predictor
 

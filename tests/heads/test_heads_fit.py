@@ -477,6 +477,30 @@ def test_predicting_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
     whole = head.predict(X)
     monkeypatch.setattr("m1pipe.heads.fitted.PREDICT_ROWS", 7)
     np.testing.assert_allclose(head.predict(X), whole, atol=1e-6)
+    assert head.predict(X[:0]).shape == (0, 3)
+
+
+def test_non_finite_inputs_are_refused() -> None:
+    X = _inputs()
+    X[5, 2] = np.nan
+    with pytest.raises(InputError, match="expected finite"):
+        fit_head(X, _targets("regression", X), QUICK, rows=np.arange(200), seed=0)
+
+
+@pytest.mark.slow
+def test_wide_heads_learn() -> None:
+    generator = np.random.default_rng(0)
+    Z = generator.normal(size=(991, 10))
+    X = (Z @ generator.normal(size=(10, 968)) + generator.normal(size=(991, 968))).astype(
+        np.float32
+    )
+    Y = (Z @ generator.normal(size=(10, 1505))).astype(np.float32)
+    Y += generator.normal(size=Y.shape).astype(np.float32)
+    targets = Targets("regression", Y, tuple(str(j) for j in range(1505)))
+    head = fit_head(X, targets, HeadConfig(), rows=np.arange(793), seed=0)
+    test = slice(793, None)
+    share = ((head.predict(X[test]) - Y[test]) ** 2).mean() / Y[test].var()
+    assert share < 0.5
 
 
 def test_the_device_is_that_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

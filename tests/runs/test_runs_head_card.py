@@ -56,8 +56,9 @@ def test_a_head_for_levels_on_an_encoder() -> None:
     assert set(known) == {"x", "y", "encoder"}
     assert all(f"SHA-256 `{file['sha256']}`" in card for file in known.values())
     assert f"held-out R2 {summary['r2']:.3f}" in card and "| samples | 90 (`samples.csv`) |" in card
-    best = predictor.head.history.rows[predictor.head.n_epochs - 1]
-    assert f"| {best['val_loss']:.3f} (share of the variance) |" in card
+    loss = predictor.head.chosen["inner_loss"]
+    assert f"| loss on held-out samples | {loss:.3f} (share of the variance) |" in card
+    assert "| head | ridge" in card
     assert "| predicted | T0, T1, T2, ... |" in card
     assert "from 30% of the samples" in card and "Its intervals hold for" in card
     assert "no other classes" not in card

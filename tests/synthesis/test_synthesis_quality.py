@@ -11,6 +11,7 @@ import pytest
 import m1pipe
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis import learners
+from m1pipe.synthesis.alarms import DIFFERENT
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality import QualityReport, quality
 from m1pipe.synthesis.resample import make_plan, mean_only, shuffled
@@ -63,14 +64,21 @@ def test_true_samples_are_at_the_ceiling(reports: dict[str, QualityReport]) -> N
     report = reports["true"]
     for name in ("ks_mean", "wasserstein_mean", "gamma", "correlation_rmse", "frechet"):
         assert report.score(name).calibrated == pytest.approx(1, abs=0.06), name
-    for name in ("recall", "coverage", "c2st_forest"):
+    for name in ("recall", "coverage"):
         assert report.score(name).calibrated == pytest.approx(1, abs=0.25), name
+    # three errors of the difference of two AUCs, whose spread is 1.5 times that of their intervals
+    forest = report.score("c2st_forest")
+    error = 1.5 * (forest.high - forest.low) / (2 * 1.96)
+    tolerance = 3 * np.sqrt(2) * error / (forest.floor - forest.ceiling)
+    assert tolerance < 0.9
+    assert forest.calibrated == pytest.approx(1, abs=tolerance)
     assert report.score("variance_ratio").abs_log_ratio < 0.15
     score = report.score("closer_to_train")
     assert score.low < 0.5 < score.high
     assert _value(report, "mmd_p") > 0.025
     assert _value(report, "tstr_over_trtr") == pytest.approx(1, abs=0.1)
-    assert {alarm.name for alarm in report.alarms} == {"privacy"}
+    differs = {"holdout_differs"} if forest.ceiling > DIFFERENT else set()  # 1.7 of its spreads
+    assert {alarm.name for alarm in report.alarms} == {"privacy"} | differs
 
 
 def test_each_corruption_is_caught_by_the_score_made_for_it(
@@ -175,7 +183,10 @@ def test_half_samples_take_whole_donors() -> None:
 
 
 def test_half_sample_errors_are_the_spread_of_fresh_draws(profiles: Made) -> None:
-    """Oracle: the standard deviation over thirty pairs of sets of one law."""
+    """Oracle: the standard deviation over a hundred pairs of sets of one law, known to 7 %.
+
+    Over six laws the errors of `ks_mean` are 1 to 1.4 of it, wide; four times 7 % about these.
+    """
     from m1pipe.synthesis.marginal import marginal_scores
     from m1pipe.synthesis.material import Scale
 
@@ -184,15 +195,17 @@ def test_half_sample_errors_are_the_spread_of_fresh_draws(profiles: Made) -> Non
     plan = make_plan((100, 100, 100), config)
     spread: dict[str, list[float]] = {name: [] for name in ("ks_mean", "variance_ratio", "sd_r")}
     errors: dict[str, list[float]] = {name: [] for name in spread}
-    for world in range(30):
-        H, S = profiles(100, seed=10 + world).X, profiles(100, seed=50 + world).X
-        halves = [marginal_scores(H[d.holdout], S[d.synthetic], scale) for d in plan.halves]
+    for world in range(100):
+        H, S = profiles(100, seed=10 + world).X, profiles(100, seed=150 + world).X
         found = marginal_scores(H, S, scale)
         for name in spread:
             spread[name].append(float(found[name]))
-            errors[name].append(np.std([float(h[name]) for h in halves]) * plan.inflation)
+        if world < 12:
+            halves = [marginal_scores(H[d.holdout], S[d.synthetic], scale) for d in plan.halves]
+            for name in spread:
+                errors[name].append(np.std([float(h[name]) for h in halves]) * plan.inflation)
     ratio = {name: np.mean(errors[name]) / np.std(spread[name]) for name in spread}
-    assert ratio["ks_mean"] == pytest.approx(1, abs=0.4)
+    assert 0.72 < ratio["ks_mean"] < 1.4 * 1.28
     assert ratio["variance_ratio"] == pytest.approx(1, abs=0.4)
     assert 1 < ratio["sd_r"] < 2.5  # near its bound the spread falls as 1 / n: wide, never narrow
 
@@ -210,7 +223,7 @@ def test_components_of_shuffled_genes_are_those_of_the_shuffled_matrix(profiles:
 
     X = profiles().X
     space = fit_space(X, QUICK)
-    rng = np.random.default_rng([5, 8])
+    rng = np.random.Generator(np.random.PCG64([5, 8]))  # the package's own, at every test seed
     expected = space.components(rng.permuted(X, axis=0))
     np.testing.assert_allclose(space.shuffled_components(X, 5), expected, atol=2e-3)
 
