@@ -113,11 +113,16 @@ def curve_tests(
         return pd.DataFrame()
     loss = curve[curve["metric"] == metric]
     lines = []
-    for n_train, part in loss.groupby("n_train", sort=True):
+    for n_train in sorted(set(loss["n_train"].astype(int))):
+        part = loss[loss["n_train"] == n_train]
         wide = {model: by_draw(own) for model, own in part.groupby("model")}
         for a, b in pairs:
             test = test_of_draws(
-                wide[a] - wide[b], n_train, n_folds=n_folds, n_samples=n_samples, by_strata=by_strata
+                wide[a] - wide[b],
+                n_train,
+                n_folds=n_folds,
+                n_samples=n_samples,
+                by_strata=by_strata,
             )
             found = {k: getattr(test, k) for k in ("difference", "ci_low", "ci_high", "p")}
             effect = relative_difference(wide[a].ravel(), wide[b].ravel())
@@ -169,9 +174,9 @@ def curve_means(
         Columns metric, n_train, model, value, ci_low, ci_high, n_draws.
     """
     lines = []
-    chosen = curve[curve["metric"].isin(list(metrics))]
-    for (metric, n_train, model), own in chosen.groupby(["metric", "n_train", "model"], sort=True):
-        values = by_draw(own)
+    chosen = curve[curve["metric"].isin(list(metrics))].astype({"n_train": int})
+    for (metric, _, model), own in chosen.groupby(["metric", "n_train", "model"], sort=True):
+        values, n_train = by_draw(own), int(own["n_train"].iloc[0])
         found = test_of_draws(
             values, n_train, n_folds=n_folds, n_samples=n_samples, by_strata=by_strata
         )

@@ -129,7 +129,9 @@ class Plan:
         """Every repeat, fold, number of training rows and draw, in the order of the runs."""
         n_repeats, n_folds = self.folds.shape[0], int(self.folds.max()) + 1
         folds = [(r, k) for r in range(n_repeats) for k in range(n_folds)]
-        parts = [(r, k, n, d) for n in self.train_sizes for r, k in folds for d in range(self.draws)]
+        parts = [
+            (r, k, n, d) for n in self.train_sizes for r, k in folds for d in range(self.draws)
+        ]
         return [*((r, k, None, 0) for r, k in folds), *parts]
 
     @property

@@ -104,7 +104,9 @@ def draws_t(differences: ArrayLike, n_folds: int, n_train: int, n_samples: int) 
     """
     d = np.asarray(differences, dtype=np.float64)
     if d.ndim != 2 or len(d) < n_folds:
-        raise ValueError(f"differences: expected shape (folds, draws), folds >= {n_folds}: {d.shape}")
+        raise ValueError(
+            f"differences: expected shape (folds, draws), folds >= {n_folds}: {d.shape}"
+        )
     (n, n_draws), means = d.shape, as_losses(d.mean(axis=1))
     if n_draws == 1 or is_flat(means):
         return nadeau_bengio(means, n_folds)

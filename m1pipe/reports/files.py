@@ -184,7 +184,7 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_curve(path: Path) -> pd.DataFrame:
-    """The curve by number of training rows; one that was written before there were draws has one."""
+    """The curve by number of training rows; where no draw is written there is one."""
     curve = _read_csv(path)
     if len(curve) and "draw" not in curve:
         curve.insert(list(curve).index("n_train") + 1, "draw", 0)
