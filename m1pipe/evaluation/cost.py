@@ -78,6 +78,8 @@ def n_parameters(problem: Problem, row: str) -> int:
     n_in, n_out = input_width(problem, row), problem.targets.n_outputs
     if model_of(row).part == "constant":
         return n_out
+    if model_of(row).ensemble:
+        return 0
     head = head_config(row, problem.config)
     n_linear = (n_in + 1) * n_out if head.linear else 0
     if not head.hidden:
@@ -108,12 +110,15 @@ def fold_bytes(problem: Problem) -> int:
 def fits(problem: Problem) -> dict[str, str]:
     """What is fitted in a fold, by `fitted_as`: the model that stands for it.
 
-    The linear part of a head is fitted with the head.
+    The linear part of a head is fitted with the head, and an ensemble has no fit of its own.
     """
     wanted: dict[str, str] = {}
     for name in problem.ladder:
         key = fitted_as(name, problem.config)
-        if model_of(name).part != "constant" and (key not in wanted or is_head(name)):
+        model = model_of(name)
+        if model.part == "constant" or model.ensemble:
+            continue
+        if key not in wanted or is_head(name):
             wanted[key] = name
     return wanted
 

@@ -18,7 +18,7 @@ from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import CONSTANT_ROWS
+from m1pipe.evaluation.ladder import CONSTANT_ROWS, model_of
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.missing import fill_own
 from m1pipe.evaluation.passes import Fitted, OpenShare, Place, fit_opened, pass_file, passes
@@ -31,6 +31,7 @@ from m1pipe.evaluation.rows import (
     Fold,
     RowFit,
     constant_row,
+    ensemble_row,
     fitted_as,
     predict_row,
     train_mean,
@@ -255,7 +256,8 @@ def close_share(
         scores.append(found.scores.assign(repeat=share.repeat, fold=share.fold))
         alarms.setdefault(row, []).extend(found.alarms)
         on_row()
-        seconds = time.perf_counter() - begun + _seconds(own)
+        seconds = time.perf_counter() - begun
+        seconds += 0 if model_of(row).ensemble else _seconds(own)
         if said is not None and problem.train_size is not None and problem.config.draws > 1:
             said.setdefault(row, []).append((float(losses[row].mean()), seconds))
         else:
@@ -338,6 +340,8 @@ def _predict_seeds(row: str, heads: Sequence[Fitted], split: Fold) -> list[RowFi
     """What one model predicts, one a seed."""
     if row in CONSTANT_ROWS:
         return [constant_row(row, split)]
+    if model_of(row).ensemble:
+        return [ensemble_row(model_of(row).inputs, heads, split)]
     return [predict_row(row, head, X, split) for head, X in heads]
 
 

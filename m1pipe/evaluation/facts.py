@@ -143,6 +143,9 @@ def row_facts(problem: Problem, row: str) -> dict[str, str]:
         return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
     if row in CONSTANT_ROWS:
         return {"model": train}
+    if model_of(row).ensemble:
+        name, n = model_of(row).inputs, problem.n_seeds(row)
+        return {**_base_facts(problem, name), "prediction": f"mean of the {n} seeds of {name}"}
     own = {"own gene": _own_seen(problem)} if has_own_term(row, problem.config) else {}
     return {**_base_facts(problem, row), **own, **_variant_facts(problem, row)}
 
@@ -226,6 +229,7 @@ def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
         "beta": config.model.beta,
         "likelihood": config.model.likelihood,
         "mode": "fold" if row.in_fold else "frozen",
+        "n_seeds": row.n_seeds,
         "runs": [
             {**encoder_facts(encoder, source), "data": trained_on(source)}
             for encoder, source in zip(row.frozen, row.sources, strict=False)

@@ -87,13 +87,18 @@ class RowFit:
 def fitted_as(name: str, config: CrossvalConfig) -> str:
     """Name of the model whose fit a model is, or is a part of.
 
-    The linear model on some inputs is the linear part of the head on them.
+    The linear model on some inputs is the linear part of the head on them, and the ensemble of an
+    encoder's seeds the mean of their predictions.
 
     >>> from m1pipe.config import CrossvalConfig
     >>> [fitted_as(name, CrossvalConfig()) for name in ("ridge_gene", "vae_linear", "vae_ridge")]
     ['raw_gene', 'vae', 'vae_ridge']
+    >>> fitted_as("vae_ensemble", CrossvalConfig())
+    'vae'
     """
     model = model_of(name)
+    if model.ensemble:
+        return model.inputs
     if model.part != "linear" or model.with_genes or model.prior or model.inputs == NOTHING:
         return name
     if config.recipe != "best" or config.tune or config.head.own_gene:
@@ -184,6 +189,26 @@ def predict_row(name: str, head: FittedHead, X: np.ndarray, fold: Fold) -> RowFi
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
     share = None if head.own is None else head.own.share_on
     return RowFit(head.predict(X[fold.test], levels), dead, share, head.chosen)
+
+
+def ensemble_row(name: str, heads: Sequence[tuple[FittedHead, np.ndarray]], fold: Fold) -> RowFit:
+    """The mean of what the seeds of an encoder predict of the test rows: levels or probabilities.
+
+    Parameters
+    ----------
+    name : str
+        Of the encoder's own model.
+    heads : sequence of (FittedHead, ndarray of float32, shape (n_samples, n_features))
+        One a seed, with what it was fitted to.
+    fold : Fold
+    """
+    total = None
+    for head, X in heads:  # predictions are large: two are in memory at a time
+        own = predict_row(name, head, X, fold).prediction
+        total = own.copy() if total is None else np.add(total, own, out=total)
+    if total is None:
+        raise ValueError(f"{name}: expected heads of its seeds; found none")
+    return RowFit(total / len(heads))
 
 
 def train_mean(fold: Fold) -> np.ndarray:
