@@ -76,6 +76,12 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="20,50,100",
     help="Run every fold with so many of its training rows as well: a label-efficiency curve.",
 )
+@click.option(
+    "--draws",
+    type=int,
+    show_default=str(CrossvalConfig.draws),
+    help="How often each of these is drawn.",
+)
 @click.option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
 @click.option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
 @click.option(

@@ -115,6 +115,8 @@ class CrossvalConfig:
         Seed of the folds, the heads and everything drawn.
     train_sizes : tuple of int
         Every fold is also run with so many of its training rows: a label-efficiency curve.
+    draws : int
+        How often each of these is drawn from the training rows of a fold.
     leave_out : str or None
         Column of obs: each of its values is left out in turn, in place of folds.
     tune : bool
@@ -142,6 +144,7 @@ class CrossvalConfig:
     memory: str = "8G"
     seed: int = 0
     train_sizes: tuple[int, ...] = ()
+    draws: int = 1
     leave_out: str | None = None
     tune: bool = False
     tune_latents: tuple[int, ...] = (16, 32, 64)
@@ -162,6 +165,12 @@ class CrossvalConfig:
             check_range("train-sizes", size, 4)
         if len(set(self.train_sizes)) < len(self.train_sizes):
             raise InputError(f"train-sizes: expected different sizes; found {self.train_sizes}")
+        check_range("draws", self.draws, 1)
+        if self.draws > 1 and not self.train_sizes:
+            raise InputError(
+                "draws: expected --train-sizes beside it, since a whole training fold is not drawn;"
+                f" found {self.draws} and no size"
+            )
         if self.leave_out is not None and self.repeats > 1:
             raise InputError(
                 "leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "

@@ -175,7 +175,12 @@ def leave_out_folds(strata: np.ndarray) -> np.ndarray:
 
 
 def draw_subset(
-    rows: np.ndarray, size: int, seed: int, *, strata: np.ndarray | None = None
+    rows: np.ndarray,
+    size: int,
+    seed: int,
+    *,
+    strata: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Some of the training rows, smaller sets inside larger ones.
 
@@ -190,6 +195,9 @@ def draw_subset(
     strata : ndarray, shape (n_samples,), optional
         Of all samples. Every stratum gets one row before any gets two, where there is room; beyond
         that each gets its share.
+    classes : ndarray, shape (n_samples,), optional
+        What is predicted, of all samples. Before all else every class gets one row, and then every
+        class a second, where there is room and it has one.
 
     Returns
     -------
@@ -204,8 +212,18 @@ def draw_subset(
         own = generator.permutation(np.flatnonzero(codes == code))
         place[own] = (np.arange(own.size) + generator.random()) / own.size
         place[own[0]] -= 1
+    if classes is not None:
+        _put_classes_first(place, _codes(np.asarray(classes)[rows]))
     chosen = np.argsort(place, kind="stable")[:size]
     return rows[np.sort(chosen)]
+
+
+def _put_classes_first(place: np.ndarray, codes: np.ndarray) -> None:
+    """Move the first row of every class before all others, and its second behind these."""
+    order = np.argsort(place, kind="stable")
+    for code in range(int(codes.max(initial=-1)) + 1):
+        for row, shift in zip(order[codes[order] == code], (4, 2), strict=False):
+            place[row] -= shift
 
 
 def resolve_groups(obs: pd.DataFrame, spec: str | None) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+from m1pipe.config import CrossvalConfig
 from m1pipe.evaluation.ladder import GENES, NOTHING, head_config, is_head, model_of
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.representations import EncoderRow
@@ -20,6 +21,7 @@ def cost_text(problem: Problem) -> str:
     repeats = f"{config.repeats} repeat{'s' if config.repeats > 1 else ''}"
     if config.train_sizes:
         repeats += f", each again with {', '.join(map(str, config.train_sizes))} training rows"
+        repeats += f" (each drawn {config.draws} times)" if config.draws > 1 else ""
     lines = [
         f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
         f"{'classes' if targets.is_classes else 'targets'}; {problem.n_folds} folds x "
@@ -30,19 +32,32 @@ def cost_text(problem: Problem) -> str:
         lines.append(_row_line(problem, row, n_train))
     lines += [_encoder_line(problem, row) for row in problem.encoders if row.in_fold]
     if any(variant_of(row) for row in problem.ladder):
-        n_made = problem.n_folds * config.repeats * (1 + len(config.train_sizes))
+        n_made = problem.n_folds * config.repeats * n_parts(config)
         lines.append(f"augment: trains {n_made} generators inside the folds")
     return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
 
 
 def _encoder_line(problem: Problem, row: EncoderRow) -> str:
-    """How many encoders are trained inside the folds, those of the choice apart."""
+    """How many encoders are trained inside the folds, those of the choice apart.
+
+    Each draw of the training rows has its own: an encoder sees the rows of its draw alone, and the
+    samples without a label.
+    """
     n_tried = len(encoder_settings(row, problem.config)) if can_tune(problem) else 1
-    n_splits = problem.n_fits(row.name)
+    n_splits = problem.n_fits(row.name) * n_parts(problem.config)
     text = f"{row.name}: trains {n_splits} encoders inside the folds"
     if n_tried > 1:
         text += f", and {n_tried * n_splits // row.n_seeds} more to choose their settings"
     return text
+
+
+def n_parts(config: CrossvalConfig) -> int:
+    """Sets of training rows of one fold: all of them, and the draws of every size.
+
+    >>> n_parts(CrossvalConfig(train_sizes=(20, 50), draws=10))
+    21
+    """
+    return 1 + len(config.train_sizes) * config.draws
 
 
 def input_width(problem: Problem, row: str) -> int:
@@ -63,6 +78,8 @@ def n_parameters(problem: Problem, row: str) -> int:
     n_in, n_out = input_width(problem, row), problem.targets.n_outputs
     if model_of(row).part == "constant":
         return n_out
+    if model_of(row).ensemble:
+        return 0
     head = head_config(row, problem.config)
     n_linear = (n_in + 1) * n_out if head.linear else 0
     if not head.hidden:
@@ -75,7 +92,8 @@ def fold_bytes(problem: Problem) -> int:
 
     Where levels are missing, the genes as well: what they are filled in with is the fold's.
     """
-    n_train = max(1, round(problem.targets.n * (1 - 1 / problem.n_folds)))
+    whole = max(1, round(problem.targets.n * (1 - 1 / problem.n_folds)))
+    n_train = problem.train_size or whole
     heads = 0
     for name in fits(problem).values():
         head = head_config(name, problem.config)
@@ -92,12 +110,15 @@ def fold_bytes(problem: Problem) -> int:
 def fits(problem: Problem) -> dict[str, str]:
     """What is fitted in a fold, by `fitted_as`: the model that stands for it.
 
-    The linear part of a head is fitted with the head.
+    The linear part of a head is fitted with the head, and an ensemble has no fit of its own.
     """
     wanted: dict[str, str] = {}
     for name in problem.ladder:
         key = fitted_as(name, problem.config)
-        if model_of(name).part != "constant" and (key not in wanted or is_head(name)):
+        model = model_of(name)
+        if model.part == "constant" or model.ensemble:
+            continue
+        if key not in wanted or is_head(name):
             wanted[key] = name
     return wanted
 

@@ -1,4 +1,4 @@
-"""Cross-validation: every row of the ladder on the same folds, a share (repeat, fold) at a time."""
+"""Cross-validation: every model on the same folds, and on the same draws of their training rows."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fractions import fraction_r2
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import CONSTANT_ROWS
+from m1pipe.evaluation.ladder import CONSTANT_ROWS, model_of
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
 from m1pipe.evaluation.missing import fill_own
-from m1pipe.evaluation.passes import Fitted, OpenShare, fit_opened, pass_file, passes
+from m1pipe.evaluation.passes import Fitted, OpenShare, Place, fit_opened, pass_file, passes
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally, target_pairs
 from m1pipe.evaluation.problem import Problem, make_problem
@@ -31,6 +31,7 @@ from m1pipe.evaluation.rows import (
     Fold,
     RowFit,
     constant_row,
+    ensemble_row,
     fitted_as,
     predict_row,
     train_mean,
@@ -38,6 +39,8 @@ from m1pipe.evaluation.rows import (
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.train import PassFile
 from m1pipe.training.signals import StopFlag
+
+Said = tuple[float, float]
 
 
 def cross_validate(
@@ -122,8 +125,8 @@ def run_plan(
     Parameters
     ----------
     problem : Problem
-    wanted : sequence of (int, int, int or None)
-        Repeat and fold, from 0, and the number of training rows; None: all.
+    wanted : sequence of (int, int, int or None, int)
+        Repeat and fold, from 0, the number of training rows (None: all), and the draw of these.
     kept : PassFile, optional
         Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
@@ -137,29 +140,28 @@ def run_plan(
         return
     inputs = whole_inputs(problem)
     for size in (None, *problem.config.train_sizes):
-        folds = [(repeat, fold) for repeat, fold, n in wanted if n == size]
+        places = [(repeat, fold, draw) for repeat, fold, n, draw in wanted if n == size]
         part = replace(problem, train_size=size)
-        for share in run_shares(part, inputs, folds, kept=kept, stop=stop):
-            yield replace(share, n_train=size)
+        yield from run_shares(part, inputs, places, kept=kept, stop=stop)
 
 
 def run_shares(
     problem: Problem,
     inputs: Inputs,
-    wanted: Sequence[tuple[int, int]],
+    wanted: Sequence[Place],
     *,
     kept: PassFile | None = None,
     stop: StopFlag | None = None,
 ) -> Iterator[Share]:
-    """Run some (repeat, fold), the heads of as many as the memory allows in one pass.
+    """Run some folds and draws, the heads of as many as the memory allows in one pass.
 
     Parameters
     ----------
     problem : Problem
     inputs : mapping
         From `whole_inputs`.
-    wanted : sequence of (int, int)
-        Repeats and folds, from 0.
+    wanted : sequence of (int, int, int)
+        Repeats, folds and draws, from 0.
     kept : PassFile, optional
         Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
@@ -172,32 +174,43 @@ def run_shares(
     n_rows = len(wanted) * len(problem.ladder)
     with progress(range(n_rows), total=n_rows, label="crossval", unit="row") as bar:
         for together in passes(problem, wanted):
-            opened = [open_share(problem, inputs, *place, stop=stop) for place in together]
+            opened = [open_share(problem, inputs, r, k, draw=d, stop=stop) for r, k, d in together]
             file = None if kept is None else pass_file(kept, problem, together)
             heads = fit_opened(problem, opened, kept=file, stop=stop)
+            said: dict[str, list[Said]] = {}
             for share, own in zip(opened, heads, strict=True):
-                yield close_share(problem, share, own, on_row=bar.update, stop=stop)
+                yield close_share(problem, share, own, said=said, on_row=bar.update, stop=stop)
+            _say_models(problem, together, said)
             if file is not None:
                 file.remove()
 
 
 def open_share(
-    problem: Problem, inputs: Inputs, repeat: int, fold: int, *, stop: StopFlag | None = None
+    problem: Problem,
+    inputs: Inputs,
+    repeat: int,
+    fold: int,
+    *,
+    draw: int = 0,
+    stop: StopFlag | None = None,
 ) -> OpenShare:
     """Split a (repeat, fold), and train its encoders and its PCA.
+
+    An encoder that is trained in the fold sees the training rows of the draw alone, and the
+    samples without a label.
 
     Parameters
     ----------
     problem : Problem
     inputs : mapping
         From `whole_inputs`.
-    repeat, fold : int
+    repeat, fold, draw : int
         Which share.
     stop : StopFlag, optional
         Looked at while encoders are trained.
     """
-    split = make_fold(problem, repeat, fold)
-    return OpenShare(repeat, fold, split, fold_inputs(problem, inputs, split, stop))
+    split = make_fold(problem, repeat, fold, draw)
+    return OpenShare(repeat, fold, split, fold_inputs(problem, inputs, split, stop), draw)
 
 
 def close_share(
@@ -205,6 +218,7 @@ def close_share(
     share: OpenShare,
     heads: Mapping[str, Sequence[Fitted]],
     *,
+    said: dict[str, list[Said]] | None = None,
     on_row: Callable[[], object] = lambda: None,
     stop: StopFlag | None = None,
 ) -> Share:
@@ -216,6 +230,9 @@ def close_share(
     share : OpenShare
     heads : mapping of str to sequence of (FittedHead, ndarray)
         From `m1pipe.evaluation.passes.fit_opened`.
+    said : dict, optional
+        Where draws are many: the loss and the seconds of every model are added to it, and not
+        logged.
     on_row : callable
         Called after every row.
     stop : StopFlag, optional
@@ -239,8 +256,12 @@ def close_share(
         scores.append(found.scores.assign(repeat=share.repeat, fold=share.fold))
         alarms.setdefault(row, []).extend(found.alarms)
         on_row()
-        seconds = time.perf_counter() - begun + _seconds(own)
-        _say_row(problem, share, _row_line(row, losses[row], split, seconds))
+        seconds = time.perf_counter() - begun
+        seconds += 0 if model_of(row).ensemble else _seconds(own)
+        if said is not None and problem.train_size is not None and problem.config.draws > 1:
+            said.setdefault(row, []).append((float(losses[row].mean()), seconds))
+        else:
+            _say_row(problem, share, _row_line(row, losses[row], split, seconds))
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {share.repeat} fold {share.fold}; finished folds are kept")
     return Share(
@@ -252,6 +273,8 @@ def close_share(
         alarms,
         trained,
         targets=None if tally is None else tally.close(),
+        n_train=problem.train_size,
+        draw=share.draw,
         chosen=chosen,
         added=_n_added(share, split.targets.names),
         labels=None if by_label is None else by_label.close(),
@@ -293,14 +316,32 @@ def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
 def _say_row(problem: Problem, share: OpenShare, line: str) -> None:
     """One line a row, where no bar shows how far it is."""
     if not shows_bars():
-        place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.config.folds)
-        log.info("repeat %d/%d fold %d/%d: %s", *place, line)
+        place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.n_folds)
+        size = "" if problem.train_size is None else f", {problem.train_size} training rows"
+        log.info("repeat %d/%d fold %d/%d%s: %s", *place, size, line)
+
+
+def _say_models(
+    problem: Problem, together: Sequence[Place], said: Mapping[str, Sequence[Said]]
+) -> None:
+    """One line a model for all draws of a pass, where no bar shows how far it is."""
+    if shows_bars():
+        return
+    folds = sorted({fold + 1 for _, fold, _ in together})
+    what = f"fold {folds[0]}" + (f" to {folds[-1]}" if len(folds) > 1 else "")
+    what += f", {problem.train_size} training rows, {len(together)} draws"
+    for row, found in said.items():
+        loss, seconds = (np.array(values) for values in zip(*found, strict=True))
+        line = f"{row} {HEADLINE[problem.targets.kind]} {loss.mean():.4g}, {seconds.sum():.1f} s"
+        log.info("repeat %d/%d %s: %s", together[0][0] + 1, problem.config.repeats, what, line)
 
 
 def _predict_seeds(row: str, heads: Sequence[Fitted], split: Fold) -> list[RowFit]:
     """What one model predicts, one a seed."""
     if row in CONSTANT_ROWS:
         return [constant_row(row, split)]
+    if model_of(row).ensemble:
+        return [ensemble_row(model_of(row).inputs, heads, split)]
     return [predict_row(row, head, X, split) for head, X in heads]
 
 
@@ -341,16 +382,21 @@ def _seconds(heads: Sequence[Fitted]) -> float:
     return sum(head.seconds for head, _ in heads)
 
 
-def make_fold(problem: Problem, repeat: int, fold: int) -> Fold:
-    """Training and test rows of one (repeat, fold), with the seed that all rows share.
+def make_fold(problem: Problem, repeat: int, fold: int, draw: int = 0) -> Fold:
+    """Training and test rows of one (repeat, fold), with the seed that all models share.
 
-    With `problem.train_size` only so many of the training rows, drawn by strata.
+    With `problem.train_size` only so many of the training rows: a draw by strata, with two of every
+    class where there is room. The rows of a smaller size are among those of a larger one.
     """
     folds = problem.folds[repeat]
-    seed = np.random.SeedSequence([problem.config.seed, repeat, fold]).generate_state(1)[0]
+    key = [problem.config.seed, repeat, fold, *([draw] if draw else [])]
+    seed = np.random.SeedSequence(key).generate_state(1)[0]
     train = np.flatnonzero(folds != fold)
     if problem.train_size is not None:
-        train = draw_subset(train, problem.train_size, int(seed), strata=problem.strata)
+        classes = problem.targets.values if problem.targets.is_classes else None
+        train = draw_subset(
+            train, problem.train_size, int(seed), strata=problem.strata, classes=classes
+        )
     order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
     return Fold(
         targets=problem.targets,

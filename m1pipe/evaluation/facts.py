@@ -66,6 +66,7 @@ def make_plan(
         info=info,
         strata=_report_strata(problem),
         train_sizes=problem.config.train_sizes,
+        draws=problem.config.draws,
         target_names=None if problem.targets.is_classes else problem.targets.names,
         target_genes=problem.targets.genes,
     )
@@ -124,6 +125,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
         for name in ("folds", "repeats", "seed", "recipe", "min_coverage", "group")
     }
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
+    facts["draws"] = config.draws
     facts["headline"] = "nadeau_bengio" if config.leave_out is None else "strata_flip"
     facts["leave_out"], facts["n_settings"] = config.leave_out, _n_head_settings(problem)
     facts["augment"] = config.augment
@@ -145,6 +147,9 @@ def row_facts(problem: Problem, row: str) -> dict[str, str]:
         return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
     if row in CONSTANT_ROWS:
         return {"model": train}
+    if model_of(row).ensemble:
+        name, n = model_of(row).inputs, problem.n_seeds(row)
+        return {**_base_facts(problem, name), "prediction": f"mean of the {n} seeds of {name}"}
     own = {"own gene": _own_seen(problem)} if has_own_term(row, problem.config) else {}
     return {**_base_facts(problem, row), **own, **_variant_facts(problem, row)}
 
@@ -228,6 +233,7 @@ def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
         "beta": config.model.beta,
         "likelihood": config.model.likelihood,
         "mode": "fold" if row.in_fold else "frozen",
+        "n_seeds": row.n_seeds,
         "runs": [
             {**encoder_facts(encoder, source), "data": trained_on(source)}
             for encoder, source in zip(row.frozen, row.sources, strict=False)

@@ -14,7 +14,8 @@ Part = Literal["constant", "linear", "head"]
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
 OWN_GENE = "gene"
 OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
-SUFFIXES = (OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX)
+ENSEMBLE_SUFFIX = "_ensemble"
+SUFFIXES = (OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX, ENSEMBLE_SUFFIX)
 PRIOR_ROWS = ("ridge_prior", "logistic_prior")
 GENES, NOTHING = "genes", "nothing"
 _GENE_ROWS = {"raw": "head", "ridge": "linear", "logistic": "linear"}
@@ -47,6 +48,8 @@ class Model:
         Whether the coefficients of the genes have the covariance of the PCA as their prior.
     variant : str or None
         Of the training rows: weighted, drawn again, or with synthetic samples.
+    ensemble : bool
+        Whether it is the mean prediction of an encoder's seeds.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Model:
     with_genes: bool = False
     prior: bool = False
     variant: str | None = None
+    ensemble: bool = False
 
 
 def model_of(name: str) -> Model:
@@ -63,7 +67,7 @@ def model_of(name: str) -> Model:
 
     >>> model_of("vae_ridge_gene")
     Model(name='vae_ridge_gene', inputs='vae', part='linear', own_gene=True, with_genes=True, \
-prior=False, variant=None)
+prior=False, variant=None, ensemble=False)
     >>> model_of("ridge").inputs, model_of("gene").inputs, model_of("raw_augmented").variant
     ('genes', 'nothing', '_augmented')
     """
@@ -73,6 +77,8 @@ prior=False, variant=None)
         return Model(name, NOTHING, "linear", own_gene=True)
     if name in PRIOR_ROWS:
         return Model(name, GENES, "linear", prior=True)
+    if name.endswith(ENSEMBLE_SUFFIX):
+        return Model(name, name.removesuffix(ENSEMBLE_SUFFIX), "head", ensemble=True)
     variant, base = variant_of(name), plain_row(name)
     own = base.endswith(OWN_SUFFIX)
     base = base.removesuffix(OWN_SUFFIX)
@@ -133,6 +139,7 @@ def ladder(
     if own_genes:
         usual += (OWN_GENE, f"{linear}{OWN_SUFFIX}", *(n + OWN_SUFFIX for n in (pca, *names)))
     usual += tuple(name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX))
+    usual += tuple(row.name + ENSEMBLE_SUFFIX for row in encoders if row.n_seeds > 1)
     more = [f"{linear}_prior"]
     more += [f"pca_fold{LINEAR_SUFFIX}", "pca_fold"] if stored else []
     if own_genes:
@@ -167,9 +174,11 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool
     needs = {
         "pca": "pca needs a frozen encoder's run",
         "stratum_mean": "stratum_mean needs --stratify, and levels to predict",
+        ENSEMBLE_SUFFIX: "_ensemble needs an encoder of several seeds (NAME=RUN1,RUN2)",
         OWN_GENE: "gene needs a column gene_id of Y's annotations that names genes of X",
     }
-    keys = [OWN_GENE if name.endswith(OWN_SUFFIX) else name for name in unknown]
+    ends = {OWN_SUFFIX: OWN_GENE, ENSEMBLE_SUFFIX: ENSEMBLE_SUFFIX}
+    keys = [next((k for end, k in ends.items() if n.endswith(end)), n) for n in unknown]
     why = [
         needs[key] for key in dict.fromkeys(keys) if key in needs and (key != "pca" or not stored)
     ]
@@ -246,5 +255,6 @@ def tuned_settings(name: str, config: CrossvalConfig) -> tuple[HeadConfig, ...]:
 
 
 def is_head(name: str) -> bool:
-    """Whether a model may have a hidden part."""
-    return model_of(name).part == "head"
+    """Whether a model is fitted, and may have a hidden part."""
+    model = model_of(name)
+    return model.part == "head" and not model.ensemble

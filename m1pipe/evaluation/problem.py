@@ -123,7 +123,9 @@ class Problem:
         return np.setdiff1d(np.arange(self.matrix.n_samples), self.rows)
 
     def n_fits(self, row: str) -> int:
-        """Models fitted for one row over all folds and repeats."""
+        """Models fitted for one row over all folds and repeats; none for an ensemble of others."""
+        if model_of(row).ensemble:
+            return 0
         return self.n_seeds(row) * self.n_folds * self.config.repeats
 
     def n_seeds(self, row: str) -> int:

@@ -42,7 +42,7 @@ KEPT_FACTS = (
 )
 Item = str | os.PathLike[str] | EncoderConfig | Encoder
 _ONE_ITEM = (str, os.PathLike, EncoderConfig, Encoder)
-_TAKEN = ("_gene", "_linear", "_ridge", "_prior", *VARIANTS)
+_TAKEN = ("_gene", "_linear", "_ridge", "_ensemble", "_prior", *VARIANTS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 

@@ -62,7 +62,7 @@ class CrossvalResult:
     strata : ndarray of str, shape (n_samples,), or None
         Stratum of every sample, where strata are known.
     curve : DataFrame
-        Columns model, n_train, repeat, fold, metric, value; empty without `--train-sizes`.
+        Columns model, n_train, draw, repeat, fold, metric, value; empty without `--train-sizes`.
     curve_tests : DataFrame
         The declared pairs at each number of training rows.
     targets : DataFrame

@@ -26,6 +26,7 @@ from m1pipe.heads.fitted import FittedHead
 
 HEAD_ROWS = 2048
 _BLOCK_CELLS = 2**24
+Joined = dict[tuple[int, int], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,18 @@ class RowFit:
 def fitted_as(name: str, config: CrossvalConfig) -> str:
     """Name of the model whose fit a model is, or is a part of.
 
-    The linear model on some inputs is the linear part of the head on them.
+    The linear model on some inputs is the linear part of the head on them, and the ensemble of an
+    encoder's seeds the mean of their predictions.
 
     >>> from m1pipe.config import CrossvalConfig
     >>> [fitted_as(name, CrossvalConfig()) for name in ("ridge_gene", "vae_linear", "vae_ridge")]
     ['raw_gene', 'vae', 'vae_ridge']
+    >>> fitted_as("vae_ensemble", CrossvalConfig())
+    'vae'
     """
     model = model_of(name)
+    if model.ensemble:
+        return model.inputs
     if model.part != "linear" or model.with_genes or model.prior or model.inputs == NOTHING:
         return name
     if config.recipe != "best" or config.tune or config.head.own_gene:
@@ -110,6 +116,7 @@ def head_jobs(
     genes: np.ndarray | None = None,
     covariance: Covariance | None = None,
     added: Sequence[AddedRows] = (),
+    joined: Joined | None = None,
 ) -> list[HeadJob]:
     """What is to be fitted for a model in one fold, one a seed.
 
@@ -127,6 +134,9 @@ def head_jobs(
         For a model whose coefficients have it as their prior.
     added : sequence of AddedRows
         What is trained on beside the training rows, one a seed.
+    joined : dict, optional
+        Genes with inputs beside them, by their identities: those that are made are added to it, and
+        used again while these arrays are in memory.
     """
     model = model_of(name)
     own = fold.own if has_own_term(name, config) else None
@@ -134,7 +144,11 @@ def head_jobs(
     for i, X in enumerate(arrays):
         n_beside = 0
         if model.with_genes and genes is not None:
-            X, n_beside = np.concatenate([genes, X], axis=1), X.shape[1]
+            n_beside, key = X.shape[1], (id(genes), id(X))
+            known = {} if joined is None else joined
+            if key not in known:
+                known[key] = np.concatenate([genes, X], axis=1)
+            X = known[key]
         jobs.append(
             HeadJob(
                 X=X,
@@ -177,18 +191,48 @@ def predict_row(name: str, head: FittedHead, X: np.ndarray, fold: Fold) -> RowFi
     return RowFit(head.predict(X[fold.test], levels), dead, share, head.chosen)
 
 
+def ensemble_row(name: str, heads: Sequence[tuple[FittedHead, np.ndarray]], fold: Fold) -> RowFit:
+    """The mean of what the seeds of an encoder predict of the test rows: levels or probabilities.
+
+    Parameters
+    ----------
+    name : str
+        Of the encoder's own model.
+    heads : sequence of (FittedHead, ndarray of float32, shape (n_samples, n_features))
+        One a seed, with what it was fitted to.
+    fold : Fold
+    """
+    total = None
+    for head, X in heads:  # predictions are large: two are in memory at a time
+        own = predict_row(name, head, X, fold).prediction
+        total = own.copy() if total is None else np.add(total, own, out=total)
+    if total is None:
+        raise ValueError(f"{name}: expected heads of its seeds; found none")
+    return RowFit(total / len(heads))
+
+
 def train_mean(fold: Fold) -> np.ndarray:
     """Mean of every target over the training rows; class frequencies for classes.
 
     Returns
     -------
     ndarray of float64, shape (n_targets,) or (n_classes,)
+        A class or label that no training row has, or that all have, counts half a row, as in the
+        other models.
     """
     values, train = fold.targets.values, fold.train
     if fold.targets.is_classes:
-        counts = np.bincount(values[train], minlength=len(fold.targets.names))
+        counts = np.bincount(values[train], minlength=len(fold.targets.names)).astype(np.float64)
+        counts[counts == 0] = 0.5
         found: np.ndarray = counts / counts.sum()
         return found
+    if fold.targets.kind == "multilabel":
+        share = values[train].mean(axis=0, dtype=np.float64)
+        without = (share == 0) | (share == 1)
+        labelled: np.ndarray = np.where(
+            without, (share * train.size + 0.5) / (train.size + 1), share
+        )
+        return labelled
     width = max(1, _BLOCK_CELLS // max(train.size, 1))  # nothing of their size is held twice
     starts = range(0, values.shape[1], width)
     parts = [values[:, s : s + width][train].mean(axis=0, dtype=np.float64) for s in starts]

@@ -1,4 +1,4 @@
-"""Shares of a cross-validation, one a (repeat, fold), and how they become one result."""
+"""Shares of a cross-validation, one a fold and draw, and how they become one result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,8 @@ from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
 
 SEVERITIES = get_args(Severity)
-ShareKey = tuple[int, int, int | None]
+ShareKey = tuple[int, int, int | None, int]
+"""Repeat, fold, number of training rows (None: all), and draw of these, from 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,8 @@ class Share:
         Samples of every class that were added to the training rows.
     labels : LabelSums or None
         Sums by label, where there are any number of them a sample.
+    draw : int
+        Which draw of so many training rows, from 0.
     """
 
     repeat: int
@@ -69,11 +72,12 @@ class Share:
     chosen: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     added: Mapping[str, int] = field(default_factory=dict)
     labels: LabelSums | None = None
+    draw: int = 0
 
     @property
     def key(self) -> ShareKey:
-        """Repeat, fold, and the number of training rows where these are a part."""
-        return self.repeat, self.fold, self.n_train
+        """Repeat, fold, the number of training rows where these are a part, and their draw."""
+        return self.repeat, self.fold, self.n_train, self.draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +104,8 @@ class Plan:
         Stratum of each sample.
     train_sizes : tuple of int
         Every fold is also run with so many training rows.
+    draws : int
+        How often so many training rows are drawn.
     target_names, target_genes : tuple of str, or None
         Of all targets (or labels), for the view by target; None for classes.
     """
@@ -116,13 +122,17 @@ class Plan:
     train_sizes: tuple[int, ...] = ()
     target_names: tuple[str, ...] | None = None
     target_genes: tuple[str, ...] | None = None
+    draws: int = 1
 
     @property
     def shares(self) -> list[ShareKey]:
-        """Every repeat, fold and number of training rows, in the order in which they are run."""
+        """Every repeat, fold, number of training rows and draw, in the order of the runs."""
         n_repeats, n_folds = self.folds.shape[0], int(self.folds.max()) + 1
         folds = [(r, k) for r in range(n_repeats) for k in range(n_folds)]
-        return [(r, k, size) for size in (None, *self.train_sizes) for r, k in folds]
+        parts = [
+            (r, k, n, d) for n in self.train_sizes for r, k in folds for d in range(self.draws)
+        ]
+        return [*((r, k, None, 0) for r, k in folds), *parts]
 
     @property
     def family(self) -> list[tuple[str, str]]:
@@ -146,7 +156,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     ----------
     plan : Plan
     shares : sequence of Share
-        One for every (repeat, fold), in any order.
+        One for every entry of `plan.shares`, in any order.
 
     Returns
     -------
@@ -228,6 +238,7 @@ def _test_curve(plan: Plan, curve: pd.DataFrame) -> pd.DataFrame:
         plan.family,
         metric=plan.info["metric"],
         n_folds=int(plan.folds.max()) + 1,
+        n_samples=plan.samples.size,
         by_strata=plan.headline != "nadeau_bengio",
     )
 
@@ -237,12 +248,13 @@ def _curve(plan: Plan, whole: Sequence[Share], smaller: Sequence[Share]) -> pd.D
     if not smaller:
         return pd.DataFrame()
     n_all = round(plan.samples.size * (1 - 1 / (int(plan.folds.max()) + 1)))
-    return label_curve([(s.n_train or n_all, s.scores) for s in (*smaller, *whole)])
+    return label_curve([(s.n_train or n_all, s.draw, s.scores) for s in (*smaller, *whole)])
 
 
 def _name_share(key: ShareKey) -> str:
-    repeat, fold, size = key
-    return f"repeat {repeat} fold {fold}" + ("" if size is None else f" with {size} rows")
+    repeat, fold, size, draw = key
+    text = f"repeat {repeat} fold {fold}" + ("" if size is None else f" with {size} rows")
+    return text + (f" draw {draw}" if draw else "")
 
 
 def _gather_losses(plan: Plan, shares: Sequence[Share]) -> dict[str, np.ndarray]:

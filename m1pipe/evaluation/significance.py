@@ -74,6 +74,55 @@ def nadeau_bengio(differences: ArrayLike, n_folds: int) -> TestResult:
     return _t_result(d, variance_of_mean=1 / len(d) + 1 / (n_folds - 1))
 
 
+def draws_t(differences: ArrayLike, n_folds: int, n_train: int, n_samples: int) -> TestResult:
+    """Corrected t-test where every fold was fitted to several draws of its training rows.
+
+    Parameters
+    ----------
+    differences : array_like, shape (n_repeats * n_folds, n_draws)
+        Difference of the mean test losses of every fold and draw.
+    n_folds : int
+        k of one repeat.
+    n_train : int
+        m, the training rows of a draw, fewer than the N = n (1 - 1/k) that it is drawn from.
+    n_samples : int
+        n, all samples.
+
+    Returns
+    -------
+    TestResult
+        t = mean / sqrt(V) with V = (1/k + 1/(k-1)) (s_b^2 - s_w^2 / D) + (m/n + (1 - m/n) / (J D))
+        s_w^2 / (1 - m/N): J folds of all repeats, D draws; s_b^2 is the variance of the folds'
+        means, s_w^2 the mean variance of the draws within a fold, which have m/N of their rows in
+        common; draws of other folds have m/n. Degrees of freedom by Satterthwaite. With one draw
+        it is `nadeau_bengio`. `effect` is d_z over the folds' means.
+
+    Notes
+    -----
+    Draws that are averaged before the test of Nadeau and Bengio lose the variance that all draws
+    of these samples share: that rejects far too often (benchmarks/draws_simulation.py).
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 2 or len(d) < n_folds:
+        raise ValueError(
+            f"differences: expected shape (folds, draws), folds >= {n_folds}: {d.shape}"
+        )
+    (n, n_draws), means = d.shape, as_losses(d.mean(axis=1))
+    if n_draws == 1 or is_flat(means):
+        return nadeau_bengio(means, n_folds)
+    between, within = float(means.var(ddof=1)), float(d.var(axis=1, ddof=1).mean())
+    of_folds = 1 / n_folds + 1 / (n_folds - 1)
+    shared = n_train / n_samples
+    apart = 1 - n_train / (n_samples * (1 - 1 / n_folds))
+    if apart <= 0:
+        raise ValueError(f"n_train: expected fewer than a fold has; found {n_train} of {n_samples}")
+    of_draws = (shared + (1 - shared) / (n * n_draws)) / apart
+    variance = of_folds * max(between - within / n_draws, 0.0) + of_draws * within
+    parts = (of_folds * between) ** 2 / (n - 1)
+    parts += ((of_draws - of_folds / n_draws) * within) ** 2 / (n * (n_draws - 1))
+    return _t_of(means, error=float(np.sqrt(variance)), df=variance**2 / parts)
+
+
 def paired_t(differences: ArrayLike) -> TestResult:
     """Paired t-test on per-sample differences, each sample once.
 
@@ -269,10 +318,15 @@ def _t_result(d: np.ndarray, *, variance_of_mean: float) -> TestResult:
         return TestResult(mean, np.nan, np.nan, np.nan, np.nan, np.nan, n)
     if not d.any():
         return TestResult(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, n)
-    error = float(np.sqrt(variance_of_mean * d.var(ddof=1)))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean / error), n - 1))
-    return TestResult(mean, mean - half, mean + half, mean / error, p, cohen_dz(d), n)
+    return _t_of(d, error=float(np.sqrt(variance_of_mean * d.var(ddof=1))), df=n - 1)
+
+
+def _t_of(d: np.ndarray, *, error: float, df: float) -> TestResult:
+    """t-test of the mean of d, whose standard error is known."""
+    mean = float(d.mean())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    p = float(2 * stats.t.sf(abs(mean / error), df))
+    return TestResult(mean, mean - half, mean + half, mean / error, p, cohen_dz(d), len(d))
 
 
 def _drawn_sums(d: np.ndarray, rng: np.random.Generator, n_draws: int) -> NDArray[np.float64]:

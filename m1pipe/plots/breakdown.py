@@ -29,7 +29,8 @@ def plot_label_efficiency(
     ax : Axes
         Where to draw.
     curve : DataFrame, shape (n_scores, n_columns)
-        Columns model, n_train, value; one row a model, number and fold.
+        Columns model, n_train, value; the mean of a model's rows at one number is drawn. With
+        columns ci_low and ci_high, one row a model and number: its interval as well.
     order : sequence of str
         Models; those of one colour differ by their dashes and marks.
     yardstick : str
@@ -53,6 +54,11 @@ def plot_label_efficiency(
         marker = _MARKERS[place // len(_DASHES) % len(_MARKERS)]
         line = _DASHES[place % len(_DASHES)]
         ax.plot(shares.index, shares[model], line, marker=marker, color=colour, label=model, ms=4.5)
+        if "ci_low" in curve:
+            own = curve[curve["model"] == model].set_index("n_train").reindex(shares.index)
+            low, high = (own[end].to_numpy() / means[yardstick] for end in ("ci_low", "ci_high"))
+            beside = shares.index.to_numpy() * (1 + 0.012 * (list(order).index(model) % 5 - 2))
+            ax.vlines(beside, low, high, color=colour, linewidth=1, alpha=0.45)
     ax.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     ax.set_xscale("log")
     ax.set_xticks(list(shares.index), [f"{n:,}" for n in shares.index])

@@ -188,7 +188,12 @@ def _sections(
             [tables.ladder(result, ladder), figures.ladder(result, order), facts.seen(result)],
         ),
         Section("comparisons", "Comparisons", [], compared),
-        Section("labels", "How many labels it takes", [], parts.label_efficiency(result)),
+        Section(
+            "labels",
+            "How many labels it takes",
+            words.label_texts(result),
+            parts.label_efficiency(result),
+        ),
         Section("strata", "Within strata", [], parts.within_strata(result)),
         Section("targets", "Target by target", [], parts.by_target(result)),
         Section(

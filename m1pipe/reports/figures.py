@@ -12,7 +12,13 @@ from m1pipe.evaluation.tables import fold_losses
 from m1pipe.plots import comparison, latent, style, training
 from m1pipe.reports.facts import ACTIVE_KL, runs_of
 from m1pipe.reports.layout import Picture
-from m1pipe.reports.terms import OWN_SUFFIX, headline_phrase, loss_label, metric_of
+from m1pipe.reports.terms import (
+    ENSEMBLE_SUFFIX,
+    OWN_SUFFIX,
+    headline_phrase,
+    loss_label,
+    metric_of,
+)
 from m1pipe.reports.words import family
 
 WIDTH = 9.2
@@ -26,7 +32,8 @@ def _loss(result: CrossvalResult) -> str:
 def row_colours(result: CrossvalResult) -> dict[str, str]:
     """Colour of every row: encoders from the palette, the others grey."""
     known = result.info.get("encoders", {})
-    encoders = [m for m in result.models if m.removesuffix(OWN_SUFFIX) in known]
+    plain = {m: m.removesuffix(OWN_SUFFIX).removesuffix(ENSEMBLE_SUFFIX) for m in result.models}
+    encoders = [m for m in result.models if plain[m] in known]
     return dict.fromkeys(result.models, style.MUTED) | style.colours(encoders)
 
 

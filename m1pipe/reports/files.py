@@ -91,7 +91,7 @@ def read_result(folder: str | Path) -> CrossvalResult:
             scores=_read_csv(folder / "scores.csv"),
             comparisons=_read_csv(folder / "comparisons.csv"),
             seed_scores=_read_csv(folder / "seed_scores.csv"),
-            curve=_read_csv(folder / "label_efficiency.csv"),
+            curve=_read_curve(folder / "label_efficiency.csv"),
             curve_tests=_read_csv(folder / "label_efficiency_tests.csv"),
             targets=_read_csv(folder / "targets.csv"),
             labels=_read_csv(folder / "labels.csv"),
@@ -179,6 +179,14 @@ def _summary(result: CrossvalResult) -> dict[str, Any]:
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
     with atomic_file(path) as temporary:
         table.to_csv(temporary, index=False, na_rep="NaN", lineterminator="\n")
+
+
+def _read_curve(path: Path) -> pd.DataFrame:
+    """The curve by number of training rows; where no draw is written there is one."""
+    curve = _read_csv(path)
+    if len(curve) and "draw" not in curve:
+        curve.insert(list(curve).index("n_train") + 1, "draw", 0)
+    return curve
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

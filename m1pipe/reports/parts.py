@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from m1pipe.evaluation.gather import curve_means
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.tables import stratum_losses
 from m1pipe.plots import breakdown, style
@@ -20,10 +22,21 @@ _MOST_HISTOGRAMS = 6
 
 
 def label_efficiency(result: CrossvalResult) -> list[Part]:
-    """Curve of loss by number of training rows, and the declared pairs at each number."""
+    """Curve of loss by number of training rows, its numbers, and the declared pairs at each."""
     if not len(result.curve):
         return []
-    return [_curve(result), *_curve_table(result)]
+    metrics = [result.metric]
+    if "balanced_accuracy" in set(result.curve["metric"]):
+        metrics.append("balanced_accuracy")
+    means = curve_means(
+        result.curve,
+        metrics,
+        n_folds=result.n_folds,
+        n_samples=len(result.samples),
+        by_strata=bool(result.info.get("leave_out")),
+    )
+    tables = [_means_table(result, means[means["metric"] == m], m) for m in metrics]
+    return [_curve(result, means), *tables, *_curve_table(result)]
 
 
 def within_strata(result: CrossvalResult) -> list[Part]:
@@ -66,8 +79,14 @@ def by_target(result: CrossvalResult) -> list[Part]:
     return found
 
 
-def _curve(result: CrossvalResult) -> Picture:
-    curve = result.curve[result.curve["metric"] == result.metric]
+def drawn(result: CrossvalResult) -> str:
+    """How often every number of training rows was drawn, as a part of a sentence."""
+    n_draws = int(result.info.get("draws") or 1)
+    return "folds" if n_draws == 1 else f"folds and {n_draws} draws of the training samples of each"
+
+
+def _curve(result: CrossvalResult, means: pd.DataFrame) -> Picture:
+    curve = means[means["metric"] == result.metric]
     shown = [model for model in result.models if model != result.models[0]]
     figure, axes = style.panels(width=WIDTH, height=3.8)
     with style.styled():
@@ -82,11 +101,41 @@ def _curve(result: CrossvalResult) -> Picture:
     return Picture(
         caption="Label efficiency: test loss of every model, divided by that of "
         f"{result.models[0]} with as many training samples, by the number of labelled training "
-        "samples (mean over folds; the test folds are the same at every number; smaller sets lie "
-        "within larger ones). Models on encoders are coloured.",
+        f"samples (mean over {drawn(result)}, with its 95 % interval; the test folds are the same "
+        "at every number; smaller sets lie within larger ones). Models on encoders are coloured.",
         alt="Loss by number of labelled training samples, for every model",
         source=style.data_uri(figure),
     )
+
+
+def _means_table(result: CrossvalResult, means: pd.DataFrame, metric: str) -> Table:
+    sizes = sorted(set(means["n_train"]))
+    found = means.set_index(["model", "n_train"])
+    half = (means["ci_high"] - means["ci_low"]).to_numpy(float) / 2
+    digits = decimals_for(*half[np.isfinite(half)], most=4)
+    rows = [
+        [model, *(_with_interval(found.loc[(model, size)], digits) for size in sizes)]
+        for model in result.models
+    ]
+    named = metric_of(metric)
+    note = ""
+    if metric == "balanced_accuracy":
+        note = "Mean recall of the classes among the test samples of a fold. A class that no "
+        note += "training sample of a draw has counts half a sample."
+    return Table(
+        caption=f"{named.label[0].upper()}{named.label[1:]} by number of labelled training samples "
+        f"({named.better} is better): mean over {drawn(result)}, with its 95 % interval.",
+        head=["model", *(f"{size:,}" for size in sizes)],
+        rows=rows,
+        note=note,
+    )
+
+
+def _with_interval(line: pd.Series, digits: int) -> str:
+    value = number(line["value"], digits)
+    if not np.isfinite(line["ci_low"]):
+        return value
+    return f"{value} ({interval(line['ci_low'], line['ci_high'], digits)})"
 
 
 def _curve_table(result: CrossvalResult) -> list[Table]:
@@ -112,11 +161,24 @@ def _curve_table(result: CrossvalResult) -> list[Table]:
             "claim.",
             head=["comparison", "n", "difference", "95 % CI", "relative", "p, not adjusted"],
             rows=rows,
-            note=f"By the {headline_phrase(result.info)}. Negative: the first is better. With part "
-            "of the training rows the ratio of test to training samples is still taken as that of "
-            "the folds: the raw ratio would leave the test no power.",
+            note=f"By the {headline_phrase(result.info)}. Negative: the first is better. "
+            + _variance_note(result),
         )
     ]
+
+
+def _variance_note(result: CrossvalResult) -> str:
+    if result.info.get("leave_out"):
+        return "The draws are averaged within each stratum."
+    if int(result.info.get("draws") or 1) > 1:
+        return (
+            "Its variance has two parts: between the folds, corrected as that of whole folds, and "
+            "between the draws of a fold, which share part of their training samples."
+        )
+    return (
+        "With part of the training rows the ratio of test to training samples is still taken as "
+        "that of the folds: the raw ratio would leave the test no power."
+    )
 
 
 def _histogram(result: CrossvalResult) -> Picture:

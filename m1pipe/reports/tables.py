@@ -10,7 +10,7 @@ from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.tables import fold_losses
 from m1pipe.reports.layout import Table
 from m1pipe.reports.numbers import decimals_for, number, p_cell
-from m1pipe.reports.terms import METRICS, loss_label, metric_of
+from m1pipe.reports.terms import ENSEMBLE_SUFFIX, METRICS, loss_label, metric_of
 from m1pipe.reports.words import family
 
 _WIDEST = 14
@@ -76,6 +76,8 @@ def _ladder_note(result: CrossvalResult) -> str:
     text += f"{result.models[0]}. "
     if result.seed_losses:
         text += "A model with several encoder seeds shows the mean over them. "
+        both = [m for m in result.seed_losses if f"{m}{ENSEMBLE_SUFFIX}" in result.models]
+        text += _ensemble_note(result, both[0]) if both else ""
     if "r2" in set(result.scores["metric"]):
         text += "R2: pooled over targets, against the training means. "
     if "r2_within" in set(result.scores["metric"]):
@@ -85,6 +87,14 @@ def _ladder_note(result: CrossvalResult) -> str:
     if "pearson" in set(result.scores["metric"]):
         text += "Pearson: median over the targets that vary; a constant prediction has none."
     return text.strip()
+
+
+def _ensemble_note(result: CrossvalResult, model: str) -> str:
+    n = len(result.seed_losses[model])
+    return (
+        f"{model}{ENSEMBLE_SUFFIX}: the loss of the mean prediction of the {n} seeds, not the mean "
+        "of their losses; it is in no declared comparison. "
+    )
 
 
 def by_fold(result: CrossvalResult) -> list[Table]:

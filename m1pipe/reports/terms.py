@@ -11,6 +11,7 @@ ALPHA = 0.05
 ENOUGH_SEEDS = 3
 RECOMMENDED_REPEATS = 5
 OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
+ENSEMBLE_SUFFIX = "_ensemble"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     suffix = variant_of(name)
     if name not in encoders and suffix is not None:
         return f"{model_label(plain_row(name), encoders)}, {_VARIANTS[suffix]}"
+    one = name.removesuffix(ENSEMBLE_SUFFIX)
+    if one != name and one in encoders:
+        n = encoders[one].get("n_seeds")
+        return f"mean prediction of the {f'{n} seeds' if n else 'seeds'} of {one}"
     base = name.removesuffix(OWN_SUFFIX)
     if name not in MODELS and base != name and (base in encoders or base in MODELS):
         return f"{model_label(base, encoders)}, and the isoform's own gene beside it"

@@ -14,6 +14,7 @@ import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.significance import holm
 from m1pipe.evaluation.variants import plain_row
 from m1pipe.reports.numbers import (
     count,
@@ -152,6 +153,45 @@ def _subject(result: CrossvalResult, model: str) -> str:
 def _seed_phrase(result: CrossvalResult, model: str) -> str:
     n = n_seeds(result, model)
     return f", {count(n, 'encoder seed')}" if n else ""
+
+
+def label_texts(result: CrossvalResult) -> list[str]:
+    """From which number of training samples on each encoder beats the linear rival, if any."""
+    tests, rival = result.curve_tests, result.info.get("linear_rival")
+    if not len(tests) or rival is None:
+        return []
+    encoders = list(result.info.get("encoders", {}))
+    table = tests[tests["model_a"].isin(encoders) & (tests["model_b"] == rival)]
+    table = table.assign(p_holm=holm(table["p"].to_numpy(float)))
+    return [
+        _label_text(result, str(model), str(rival), own.sort_values("n_train"), len(table))
+        for model, own in table.groupby("model_a", sort=False)
+    ]
+
+
+def _label_text(
+    result: CrossvalResult, model: str, rival: str, table: pd.DataFrame, n_family: int
+) -> str:
+    shown = (table["difference"] < 0) & (table["p_holm"] < ALPHA)
+    better, others = ([int(n) for n in table["n_train"][mask]] for mask in (shown, ~shown))
+    family = f"Holm over the {count(n_family, 'comparison')} of this curve"
+    if not better:
+        return (
+            f"At none of {_sizes(others)} {model} is shown to be better than {spoken(rival)} "
+            f"({family})."
+        )
+    if not others or better[0] > others[-1]:
+        where = f"from {better[0]:,} labelled training samples on"
+    else:
+        where = f"at {_sizes(better)}, and not shown to be at {listing([f'{n:,}' for n in others])}"
+    return (
+        f"{_subject(result, model)} better than {spoken(rival)} {where} (p below {ALPHA} at each "
+        f"after {family})."
+    )
+
+
+def _sizes(sizes: list[int]) -> str:
+    return f"{listing([f'{n:,}' for n in sizes])} labelled training samples"
 
 
 def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:

@@ -155,7 +155,7 @@ def _run_locked(
     problem = run.problem(config)
     label = None if run.label is None else find_column(problem.matrix.obs, run.label, "label")[0]
     plan = make_plan(problem, label=label, paths={"x": run.x, "y": run.y})
-    if only is not None and (*only, None) not in plan.shares:
+    if only is not None and (*only, None, 0) not in plan.shares:
         raise InputError(
             f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "
             f"{config.repeats - 1}; found --fold {only[1]} --repeat {only[0]}"

@@ -103,9 +103,16 @@ def _check_plan(plan: Plan) -> None:
         raise ValueError("a row or a target has no name")
 
 
-def share_folder(folder: Path, repeat: int, fold: int, n_train: int | None = None) -> Path:
-    """Where the share of one (repeat, fold), or of a part of its training rows, is kept."""
-    return folder / (f"r{repeat}_f{fold}" + ("" if n_train is None else f"_n{n_train}"))
+def share_folder(
+    folder: Path, repeat: int, fold: int, n_train: int | None = None, draw: int = 0
+) -> Path:
+    """Where the share of a (repeat, fold), or of a draw of its training rows, is kept.
+
+    >>> share_folder(Path("shares"), 0, 1, 30, 2).name, share_folder(Path("shares"), 0, 1, 30).name
+    ('r0_f1_n30_d2', 'r0_f1_n30')
+    """
+    part = "" if n_train is None else f"_n{n_train}"
+    return folder / (f"r{repeat}_f{fold}{part}" + (f"_d{draw}" if draw else ""))
 
 
 def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool = False) -> None:
@@ -176,7 +183,7 @@ def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
     if not all(isinstance(table, dict) for table in tables.values()):
         raise ValueError("what is told of its encoders is no table")
     alarms = {row: [Alarm(**alarm) for alarm in alarms] for row, alarms in facts["alarms"].items()}
-    repeat, fold, n_train = key
+    repeat, fold, n_train, draw = key
     return Share(
         repeat,
         fold,
@@ -190,6 +197,7 @@ def _read_parts(path: Path, key: ShareKey, facts: Mapping[str, Any]) -> Share:
         tables["chosen"],
         tables["added"],
         labels,
+        draw,
     )
 
 

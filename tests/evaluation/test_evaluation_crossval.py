@@ -18,12 +18,15 @@ from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation import inputs as inputs_module
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.crossval import make_fold
+from m1pipe.evaluation.crossval import close_share, make_fold, open_share
 from m1pipe.evaluation.inputs import encoder_rows, fold_inputs, whole_inputs
+from m1pipe.evaluation.metrics import per_sample_loss
+from m1pipe.evaluation.passes import fit_opened
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.evaluation.representations import fold_config, parse_encoder, resolve_encoders
 from m1pipe.evaluation.shares import Share
 from m1pipe.evaluation.tables import score_intervals
+from m1pipe.reports.terms import model_label
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=3, hidden=(8,)), training=TrainingConfig(epochs=3, kl_warmup=0.0)
@@ -78,7 +81,7 @@ def result(world: dict[str, pd.DataFrame], encoders: list[Encoder]) -> Any:
 def test_every_row_of_the_ladder_is_there(result: Any) -> None:
     assert result.models == [
         *("mean", "ridge", "pca_linear", "raw", "pca"),
-        *("vae_linear", "vae_ridge", "vae"),
+        *("vae_linear", "vae_ridge", "vae_ensemble", "vae"),
     ]
     assert repr(result).startswith("CrossvalResult(90 samples, 3 folds; mse: mean ")
     assert set(result.to_frame().columns) == {"mse", "mae", "r2", "pearson"}
@@ -136,6 +139,50 @@ def test_several_seeds_are_averaged_a_sample_at_a_time(result: Any) -> None:
     seeds = own.groupby(["fold", "metric"])["value"].mean()
     means = result.scores[result.scores["model"] == "vae"].set_index(["fold", "metric"])["value"]
     np.testing.assert_allclose(seeds.sort_index(), means.sort_index())
+
+
+@pytest.mark.parametrize("kind", ["levels", "classes"])
+def test_the_ensemble_is_the_mean_of_its_seeds_predictions(
+    world: dict[str, pd.DataFrame], encoders: list[Encoder], kind: str
+) -> None:
+    models = ("vae_linear", "vae_ensemble")
+    given: dict[str, Any] = {"x": world["x"], "y": world["y"]}
+    if kind == "classes":
+        given = {"x": as_adata(world, "tissue"), "label": "tissue"}
+    problem = make_problem(
+        **given, encoders={"vae": encoders}, config=replace(QUICK, models=models)
+    )
+    assert problem.ladder[1:] == ("vae_linear", "vae_ensemble", "vae")
+    share = open_share(problem, whole_inputs(problem), 0, 1)
+    (heads,) = fit_opened(problem, [share])
+    assert list(heads) == ["vae"], "one fit a seed, none of the ensemble's own"
+    found = close_share(problem, share, heads)
+    test = share.split.test
+    each = [head.predict(Z[test]) for head, Z in heads["vae"]]
+    assert len(each) == 2 and not np.allclose(*each)
+    tested = problem.targets.values[test]
+    expected = per_sample_loss(problem.targets.kind, np.mean(each, axis=0), tested)
+    assert found.losses["vae_ensemble"].shape == (1, test.size)
+    np.testing.assert_allclose(found.losses["vae_ensemble"][0], expected, rtol=1e-6)
+    assert (expected <= found.losses["vae"].mean(axis=0) + 1e-9).all(), "the loss is convex"
+
+
+def test_an_ensemble_is_shown_and_never_declared(result: Any) -> None:
+    table = result.comparisons
+    assert "vae_ensemble" in set(table["model_a"])
+    assert not set(table.loc[table["p_holm"].notna(), "model_a"]) - {"vae"}
+    assert "vae_ensemble" not in result.seed_losses
+    label = model_label("vae_ensemble", result.info["encoders"])
+    assert label == "mean prediction of the 2 seeds of vae"
+    assert result.info["rows"]["vae_ensemble"]["prediction"] == "mean of the 2 seeds of vae"
+
+
+def test_one_seed_has_no_ensemble(world: dict[str, pd.DataFrame], encoders: list[Encoder]) -> None:
+    config = replace(QUICK, models=("mean", "vae_ensemble"))
+    with pytest.raises(InputError, match=r"found vae_ensemble: _ensemble needs an encoder of sev"):
+        make_problem(world["x"], world["y"], encoders={"vae": encoders[:1]}, config=config)
+    with pytest.raises(InputError, match=r"does not end in .*_ensemble"):
+        make_problem(world["x"], world["y"], encoders={"my_ensemble": encoders}, config=QUICK)
 
 
 def test_the_declared_family_and_its_test(result: Any) -> None:

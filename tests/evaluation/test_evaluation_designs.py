@@ -111,9 +111,9 @@ def test_shares_of_all_sizes_are_planned_and_run_apart(data: dict[str, Any]) -> 
     config = replace(QUICK, train_sizes=(12,), group="none")
     problem = make_problem(data["x"], data["y"], config=config)
     plan = make_plan(problem)
-    assert plan.shares == [(0, k, n) for n in (None, 12) for k in range(3)]
-    found = list(run_plan(problem, [(0, 1, 12), (0, 2, None)]))
-    assert [share.key for share in found] == [(0, 2, None), (0, 1, 12)]
+    assert plan.shares == [(0, k, n, 0) for n in (None, 12) for k in range(3)]
+    found = list(run_plan(problem, [(0, 1, 12, 0), (0, 2, None, 0)]))
+    assert [share.key for share in found] == [(0, 2, None, 0), (0, 1, 12, 0)]
 
 
 def test_every_stratum_is_left_out_once(data: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.ladder import (
     head_config,
+    is_head,
     ladder,
     linear_rival,
     model_of,
@@ -116,6 +117,7 @@ def test_names_of_version_0_1_are_understood(old: str) -> None:
         ("vae_linear_gene", "vae", "linear"),
         ("vae_ridge_gene", "vae", "linear"),
         ("vae_augmented", "vae", "head"),
+        ("vae_ensemble", "vae", "head"),
         ("ridge_prior", "genes", "linear"),
     ],
 )
@@ -125,6 +127,8 @@ def test_what_a_name_stands_for(name: str, inputs: str, part: str) -> None:
     assert model.own_gene == (name == "gene" or name.endswith("_gene"))
     assert model.with_genes == ("vae_ridge" in name)
     assert model.prior == name.endswith("_prior")
+    assert model.ensemble == name.endswith("_ensemble")
+    assert is_head(name) == (part == "head" and not model.ensemble)
 
 
 def test_a_linear_model_is_the_linear_part_of_the_head_on_the_same_inputs() -> None:

@@ -17,7 +17,9 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
+from m1pipe.evaluation.passes import remove_stale
 from m1pipe.heads import train
+from m1pipe.heads.train import PassFile
 from m1pipe.reports.files import read_result
 from m1pipe.runs import crossval as runs
 from m1pipe.runs.crossval import CrossvalRun, gather, run_crossval
@@ -337,6 +339,66 @@ def test_parts_of_the_training_rows_are_resumed_and_run_as_an_array(
         pd.testing.assert_frame_equal(other.curve, whole.curve, **ROUNDING)
         pd.testing.assert_frame_equal(other.targets, whole.targets, **ROUNDING)
     assert sorted(set(whole.curve["n_train"])) == [10, 20, 30]
+
+
+def test_draws_are_resumed_and_run_as_an_array(
+    run: CrossvalRun, fits: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    run = replace(run, encoders={})
+    config = replace(QUICK, models=("ridge",), train_sizes=(10, 20), draws=3)
+    whole = run_crossval(run, config, tmp_path / "whole")
+    assert whole is not None and len(fits) == 3 * (1 + 2 * 3)
+    shares = tmp_path / "whole" / "shares"
+    first_fold = {path.name for path in shares.glob("r0_f1*")}
+    draws = {f"r0_f1_n{n}{d}" for n in (10, 20) for d in ("", "_d1", "_d2")}
+    assert first_fold == {"r0_f1", *draws}, "the first draw is named as where there is one"
+    fits.clear()
+    shutil.rmtree(shares / "r0_f1_n20_d2")
+    for name in ("summary.json", "report.html"):
+        (tmp_path / "whole" / name).unlink()
+    again = run_crossval(run, config, tmp_path / "whole")
+    assert fits == [(0, 1)]
+    for fold in range(3):
+        assert run_crossval(run, config, tmp_path / "array", only=(0, fold)) is None
+    for other in (again, gather(tmp_path / "array"), read_result(tmp_path / "whole")):
+        assert other is not None
+        pd.testing.assert_frame_equal(other.curve, whole.curve)
+        pd.testing.assert_frame_equal(other.curve_tests, whole.curve_tests)
+    assert "3 draws" in (tmp_path / "whole" / "report.html").read_text()
+
+
+def test_a_folder_without_draws_is_read_as_one_of_the_first(
+    run: CrossvalRun, tmp_path: Path
+) -> None:
+    config = replace(QUICK, models=("ridge",), train_sizes=(10,))
+    whole = run_crossval(replace(run, encoders={}), config, tmp_path / "cv")
+    assert whole is not None
+    plan = tmp_path / "cv" / "shares" / "plan.json"
+    stored = json.loads(plan.read_text())
+    assert stored.pop("draws") == 1
+    plan.write_text(json.dumps(stored))
+    pd.testing.assert_frame_equal(gather(tmp_path / "cv").curve, whole.curve)
+    table = tmp_path / "cv" / "label_efficiency.csv"
+    pd.read_csv(table).drop(columns="draw").to_csv(table, index=False)
+    again = read_result(tmp_path / "cv").curve
+    assert list(again) == list(whole.curve)
+    assert set(again["draw"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("written", "goes"),
+    [((0, 1, 10, 2), True), ((0, 1, 10, 0), True), ((0, 0, 10, 1), False), ((0, 1, 20, 2), False)],
+)
+def test_a_stale_pass_over_draws_is_removed(
+    run: CrossvalRun, tmp_path: Path, written: tuple[int, int, int, int], goes: bool
+) -> None:
+    """Of fold 0 from draw 2 to fold 1, draw 2; written: a share that may be one of these."""
+    config = replace(QUICK, models=("ridge",), train_sizes=(10, 20), draws=3)
+    problem = replace(run, encoders={}).problem(config)
+    path = tmp_path / "pass_r0_f0-1_n10_d2-2_inner0.pt"
+    path.write_bytes(b"")
+    remove_stale(PassFile(tmp_path / "pass", ""), problem, [written], [])
+    assert path.exists() != goes
 
 
 def test_the_view_by_label_comes_back_from_the_shares(run: CrossvalRun, tmp_path: Path) -> None:
