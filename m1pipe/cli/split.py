@@ -27,7 +27,7 @@ _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SplitConfig)}
 @click.option(
     "--group",
     metavar="COL|REGEX",
-    help="Never cut apart: a column, or a pattern in the sample ids.  [default: donor, patient, ...]",
+    help="Never cut apart: a column, or a pattern in the ids.  [default: donor, patient, ...]",
 )
 @click.option("--seed", type=int, help=f"Of the draw.  [default: {_DEFAULTS['seed']}]")
 @click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
