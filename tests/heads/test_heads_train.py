@@ -58,7 +58,7 @@ def make_targets(kind: Kind, X: np.ndarray) -> Targets:
 
 
 def make_jobs(X: list[np.ndarray], config: HeadConfig) -> list[HeadJob]:
-    rows = [np.flatnonzero(FOLDS != k) for k in range(3)] + [np.arange(33)]
+    rows = [np.flatnonzero(FOLDS != k) for k in range(2)] + [np.arange(33)]
     return [HeadJob(x, own, (config,), 50 + k) for x in X for k, own in enumerate(rows)]
 
 
