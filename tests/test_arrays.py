@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from m1pipe.training.own_term import OwnTerm
 from safetensors.numpy import load
 
 from m1pipe.arrays import pack_arrays
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.condition import Condition
 from m1pipe.evaluation.rivals import Rivals
+from m1pipe.heads.features import FeatureMap
+from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.pca import PCA
 from m1pipe.synthesis.mixture import Mixture
 
@@ -17,7 +18,8 @@ TURNED = np.arange(12, dtype=np.float32).reshape(4, 3).T
 MODELS = {
     "rivals": Rivals("regression", 1.0, LINE, LINE, LINE, TURNED, TURNED, LINE),
     "pca": PCA(LINE, TURNED, LINE, LINE),
-    "own genes": OwnTerm(LINE, LINE, LINE, LINE, LINE, TURNED, 1.0, 1.0),
+    "own genes": OwnTerm(LINE, LINE, LINE, TURNED),
+    "features": FeatureMap(GeneTransform("none", LINE, LINE), TURNED),
     "normal scores": GeneTransform("normal_score", LINE, LINE, TURNED),
     "mixture": Mixture("full", LINE, TURNED, np.stack([TURNED.T] * 2).transpose(0, 2, 1)),
     "condition": Condition("tissue", ("a", "b", "c"), (1, 1, 1), TURNED),

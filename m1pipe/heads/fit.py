@@ -34,8 +34,9 @@ from m1pipe.training.signals import StopFlag
 
 FEW_ROWS = 8
 """With fewer training rows there is no hidden part."""
-MANY_ROWS = 500
-"""From so many training rows on, one inner fold is held out in place of all in turn."""
+MANY_ROWS, MANY_LEVELS = 500, 100
+"""From so many training rows on, or a fifth of them with so many levels each, one inner fold is
+held out in place of all in turn."""
 ENOUGH_ROWS = 5000
 """From so many on, one network is fitted to all rows in place of the mean of several."""
 SEEDS = 5
@@ -430,7 +431,8 @@ def _choose(parts: Sequence[_Part], tools: _Tools) -> None:
     """Epochs of every head, by the held-out rows of its inner folds; 0 leaves the network out."""
     tried: dict[HeadConfig, list[tuple[_Part, int, Network, int]]] = {}
     for part in parts:
-        judged = judging_folds(part.folds, part.groups, MANY_ROWS)
+        many = MANY_ROWS // 5 if part.targets.n_outputs >= MANY_LEVELS else MANY_ROWS
+        judged = judging_folds(part.folds, part.groups, many)
         if part.job.configs[0].validation == 0:
             continue
         if part.targets.n < FEW_ROWS or not judged.size:

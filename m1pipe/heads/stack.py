@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from m1pipe.config import HeadConfig
 from m1pipe.models.heads import Head
 from m1pipe.models.stacked import StackedHeads, stacked_loss
+from m1pipe.training.adamw import fused_adamw
 
 BLOCK_BYTES = 2**20  # of a network's predictions on the CPU
 GPU_BLOCK_BYTES = 2**28
@@ -275,7 +275,7 @@ def _step_by_blocks(
         gap.mul_(factor[k])
         slope[k].addmm_(gap, own)
         torch.sum(gap, 0, out=bias_slope[k, columns])
-        _adamw(([own], [gap.t() @ h[k]], [first], [second]), stack.config, step)
+        _adamw(own, gap.t() @ h[k], (first, second), stack.config, step)
     _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
     if hidden.requires_grad:
         hidden.backward(slope)
@@ -337,27 +337,20 @@ def _update_all(stack: Stack, step: int) -> None:
 
 def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
     """AdamW on the k-th tensor of all networks."""
-    tensors = (tensor, slope, *stack.moments[k])
-    _adamw([list(t.unbind(0)) for t in tensors], stack.config, step)
+    _adamw(tensor, slope, stack.moments[k], stack.config, step, is_matrix=tensor.ndim > 2)
 
 
-def _adamw(tensors: Sequence[list[Tensor]], config: HeadConfig, step: int) -> None:
-    """AdamW on tensors with their gradients and two moments; no decay of biases."""
-    own, slopes, first, second = tensors
-    done = torch.full((len(own),), step - 1.0, device=own[0].device)
-    adamw(
-        own,
-        slopes,
-        first,
-        second,
-        [],
-        list(done.unbind(0)),
-        fused=True,
-        amsgrad=False,
-        beta1=0.9,
-        beta2=0.999,
-        lr=config.lr,
-        weight_decay=config.weight_decay if own[0].ndim > 1 else 0.0,
-        eps=1e-8,
-        maximize=False,
-    )
+def _adamw(
+    tensor: Tensor,
+    slope: Tensor,
+    moments: tuple[Tensor, Tensor],
+    config: HeadConfig,
+    step: int,
+    *,
+    is_matrix: bool = True,
+) -> None:
+    """AdamW on a tensor with its gradient and two moments; no decay of biases."""
+    done = torch.full((), float(step), device=tensor.device)
+    decay = config.weight_decay if is_matrix else 0.0
+    first, second = moments
+    fused_adamw([tensor], [slope], ([first], [second]), [done], lr=config.lr, weight_decay=decay)

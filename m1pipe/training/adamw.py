@@ -31,22 +31,62 @@ def adamw_step(optimizer: torch.optim.AdamW, bad: Tensor) -> None:
         states = [optimizer.state[p] or _start(optimizer, p) for p in stepped]
         steps = [state["step"] for state in states]
         torch._foreach_add_(steps, taken)
-        torch._fused_adamw_(
+        fused_adamw(
             stepped,
-            [p.grad for p in stepped],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
+            [p.grad for p in stepped if p.grad is not None],
+            ([state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]),
             steps,
             lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
             weight_decay=group["weight_decay"],
+            betas=group["betas"],
             eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-            found_inf=bad,
+            bad=bad,
         )
+
+
+@torch.no_grad()
+def fused_adamw(
+    tensors: list[Tensor],
+    slopes: list[Tensor],
+    moments: tuple[list[Tensor], list[Tensor]],
+    steps: list[Tensor],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    bad: Tensor | None = None,
+) -> None:
+    """AdamW's kernel on some tensors, in place.
+
+    Parameters
+    ----------
+    tensors, slopes : list of Tensor
+        Values and their gradients.
+    moments : pair of list of Tensor
+        First and second, of the same shapes.
+    steps : list of Tensor of float32, shape ()
+        Steps that are taken with this one.
+    lr, weight_decay, betas, eps
+        As of `torch.optim.AdamW`.
+    bad : Tensor, optional
+        As of `adamw_step`.
+    """
+    torch._fused_adamw_(
+        tensors,
+        slopes,
+        *moments,
+        [],
+        steps,
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=weight_decay,
+        eps=eps,
+        amsgrad=False,
+        maximize=False,
+        found_inf=bad,
+    )
 
 
 def _start(optimizer: torch.optim.AdamW, parameter: Tensor) -> dict[str, Any]:

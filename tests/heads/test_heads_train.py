@@ -107,7 +107,7 @@ def test_own_genes_stand_beside_a_network_as_well(X: list[np.ndarray]) -> None:
 
 
 def test_heads_stop_when_their_own_loss_no_longer_falls(X: list[np.ndarray]) -> None:
-    design = Design(make_targets("regression", X[0]), order_seed=7, folds=FOLDS)
+    design = Design(make_targets("multiclass", X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:2], replace(CONFIG, epochs=60, lr=0.02))
     training: list[int] = []
     heads = fit_heads(jobs, design, on_epoch=training.append)

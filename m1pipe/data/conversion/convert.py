@@ -40,6 +40,8 @@ from m1pipe.data.units import Units
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.errors import InputError
 
+Tables = tuple[pd.DataFrame | None, pd.DataFrame | None, pd.DataFrame | None]
+
 
 def convert(
     source: Path | str, dest: Path | str, config: ConvertConfig, *, force: bool = False
@@ -73,20 +75,36 @@ def convert(
     file = split_address(source)[0]
     if dest.exists() and file.exists() and dest.samefile(file):
         raise InputError(f"{dest}: source and destination are the same file")
+    tables = _read_tables(config)
     kind = find_format(source, config)
     if kind in get_args(Quantifier):
-        return _convert_quants(source, dest, config, cast(Quantifier, kind), force=force)
+        return _convert_quants(
+            source, dest, config, cast(Quantifier, kind), tables=tables, force=force
+        )
     if config.tx2gene is not None:
         raise InputError(f"{source}: --tx2gene is for salmon, kallisto and RSEM; found {kind}")
     if config.units is not None:
         _plan(Units(config.units), config)  # steps that make no sense are refused before reading
     with ExitStack() as stack:
         data, units = load_source(source, dest, config, stack)
-        return _convert_loaded(data, units, source, dest, config, force=force)
+        return _convert_loaded(data, units, source, dest, config, tables=tables, force=force)
+
+
+def _read_tables(config: ConvertConfig) -> Tables:
+    """Tables of labels, of annotations and of runs, read before the source, which may be long."""
+    paths = (config.labels, config.var, config.runs)
+    labels, var, runs = (None if path is None else read_table(Path(path)) for path in paths)
+    return labels, var, runs
 
 
 def _convert_quants(
-    source: Path, dest: Path, config: ConvertConfig, kind: Quantifier, *, force: bool
+    source: Path,
+    dest: Path,
+    config: ConvertConfig,
+    kind: Quantifier,
+    *,
+    tables: Tables,
+    force: bool,
 ) -> ConvertSummary:
     """Transcripts of a quantifier's folder to `dest`, and their sums by gene beside it."""
     beside = dest.with_name(f"{dest.stem}.genes{dest.suffix}")
@@ -103,7 +121,9 @@ def _convert_quants(
         data = Loaded(obs, part.var, partial(_whole, X))
         layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
         summaries.append(
-            _convert_loaded(data, units, source, path, config, force=force, layers=layers)
+            _convert_loaded(
+                data, units, source, path, config, tables=tables, force=force, layers=layers
+            )
         )
     return replace(summaries[0], beside=summaries[1]) if genes is not None else summaries[0]
 
@@ -119,14 +139,12 @@ def _convert_loaded(
     dest: Path,
     config: ConvertConfig,
     *,
+    tables: Tables,
     force: bool,
     layers: Mapping[str, np.ndarray] | None = None,
 ) -> ConvertSummary:
     """Choose, annotate, check, take the steps and write; `layers` of all samples and genes."""
-    labels, annotations = (
-        None if path is None else read_table(Path(path)) for path in (config.labels, config.var)
-    )
-    runs = None if config.runs is None else read_table(Path(config.runs))
+    labels, annotations, runs = tables
     all_samples, all_genes = data.obs.index, data.var.index
     data = leave_out(data, str(source))
     n_source = len(data.obs)
