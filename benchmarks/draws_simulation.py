@@ -10,8 +10,8 @@ noise as features nothing can be learned at all (there and for the power a quart
 enough). At another gap the second one's own features are worth less. Tests of the differences
 d[fold, draw] of the mean test losses are counted at 5 %, with exact (Clopper-Pearson) bounds. J is
 the number of folds of all repeats, D that of draws, m that of training rows drawn from the N of a
-fold, n that of all samples; s_b^2 is the variance of the folds'
-means over their draws, s_w^2 the mean variance of the draws within a fold:
+fold, n that of all samples; s_b^2 is the variance of the folds' means over their draws, s_w^2 the
+mean variance of the draws within a fold:
 
 one_draw     corrected resampled t, (1/J + 1/(k-1)) s^2, over the folds of the first draw
 fold_means   the same over the folds' means: (1/J + 1/(k-1)) s_b^2
