@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-FOLDERS = ("heads", "evaluation", "synthesis")
+FOLDERS = ("evaluation", "synthesis")
 SEEDS = range(1, 6)
 
 

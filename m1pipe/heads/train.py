@@ -26,6 +26,7 @@ from m1pipe.training.head_feed import row_order
 from m1pipe.training.signals import StopFlag
 
 SAVE_MINUTES = 10
+WORTH_KEEPING = 30  # seconds of a finished pass: what is shorter is done again
 HELD_OUT_ROWS = 256
 LEAST_STEPS = 8
 """Steps an epoch where rows are few: patience counts epochs."""
@@ -154,8 +155,8 @@ def train_networks(
     y : Tensor, shape (n,) or (n, n_outputs)
         All targets, on the networks' device.
     kept : PassFile, optional
-        Written every `SAVE_MINUTES` and before a stop; where it is of these networks, it is
-        resumed from.
+        Written every `SAVE_MINUTES`, before a stop, and at the end of a long pass; where it is of
+        these networks, it is resumed from.
     stop : StopFlag, optional
         Checked after every epoch.
     on_epoch : callable
@@ -178,7 +179,7 @@ def train_networks(
             _judge(group, y, progress)
     else:
         groups, epoch, progress = found
-    saved_at = time.monotonic()
+    began = saved_at = time.monotonic()
     while groups:
         begun = time.perf_counter()
         ranks = plan.order.ranks(epoch)
@@ -198,7 +199,7 @@ def train_networks(
             _save(kept, plan, groups, epoch, progress)
             saved_at = time.monotonic()
         leave_if_asked(stop)
-    if kept is not None:
+    if kept is not None and time.monotonic() - began >= WORTH_KEEPING:
         _save(kept, plan, groups, epoch, progress)
     return progress
 

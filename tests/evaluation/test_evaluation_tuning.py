@@ -18,6 +18,7 @@ from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.representations import resolve_encoders
 from m1pipe.evaluation.tuning import encoder_settings, tune_encoder
 from m1pipe.reports.crossval import report_html
+from m1pipe.settings import to_dict
 
 NARROW = EncoderConfig(
     model=ModelConfig(n_latent=1, hidden=(), decoder_hidden=()),
@@ -102,7 +103,7 @@ def test_the_result_and_the_page_say_what_was_tried_and_what_won(data: Data) -> 
     runs = result.info["encoders"]["vae"]["runs"]
     assert [run["n_latent"] for run in runs] == [6, 6, 6]
     assert result.info["encoders"]["vae"]["n_latent"] == 6
-    page = report_html(result, provenance={}, config={})
+    page = report_html(result, provenance={}, config=to_dict(CONFIG))
     assert "What inner folds of the training rows chose for every model" in page
     assert "latent 6" in page and "among 9 settings" in page
     plain = cross_validate(*data, encoders={"vae": NARROW}, config=replace(CONFIG, tune=False))

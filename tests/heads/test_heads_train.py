@@ -189,13 +189,14 @@ def test_a_signal_is_heard_after_an_epoch(X: list[np.ndarray]) -> None:
 
 @pytest.mark.parametrize("kind", ["regression", "multiclass"])
 def test_a_pass_is_resumed_to_the_bit_wherever_it_was_stopped(
-    X: list[np.ndarray], kind: Kind, tmp_path: Path
+    X: list[np.ndarray], kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     design = Design(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:1], CONFIG)
     n_epochs: list[int] = []
     whole = fit_heads(jobs, design, on_epoch=n_epochs.append)
     assert any(head.chosen["epochs"] for head in whole)
+    monkeypatch.setattr(train, "WORTH_KEEPING", 0)
     for stop_at in {1, 4, len(n_epochs) - 1}:
         kept, stop, count = PassFile(tmp_path / f"{stop_at}.pt", "mark"), StopFlag(), []
 

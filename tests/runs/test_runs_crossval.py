@@ -280,7 +280,8 @@ def test_a_signal_while_heads_are_trained_keeps_the_pass(
     with pytest.raises(StoppedBySignalError, match="while heads were trained"):
         run_crossval(run, LARGER, tmp_path / "cv")
     shares = tmp_path / "cv" / "shares"
-    assert {path.name for path in shares.iterdir()} == {"plan.json", "pass_r0_f0-2_inner0.pt"}
+    (kept,) = {path.name for path in shares.iterdir()} - {"plan.json"}
+    assert kept.startswith("pass_r0_f0-2_")
     result = run_crossval(run, LARGER, tmp_path / "cv")
     assert len(epochs) == len(whole)
     assert not list(shares.glob("*.pt"))
