@@ -29,6 +29,7 @@ from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
+from m1pipe.evaluation.rows import dead_share
 from m1pipe.figures import load_pair
 from m1pipe.heads.fit import fit_head
 from m1pipe.models.vae import VAEModule, kl_to_standard_normal, vae_loss
@@ -80,30 +81,34 @@ def test_zeros_do_not_carry_the_variance() -> None:
 
 
 def test_standardised_inputs_keep_the_network_on_genes_alive() -> None:
-    """Raw positive inputs into a 256-32 bottleneck end as a constant predictor; ours do not."""
+    """Raw positive inputs into a 256-32 bottleneck kill most of its units; ours do not."""
     rng = np.random.default_rng(2)
     X = (5 + _expression(500, 800, seed=2)).astype(np.float32)
     Y = (X @ rng.standard_normal((800, 30)) / 40).astype(np.float32)
     names = tuple(f"t{i}" for i in range(30))
     targets = Targets(kind="regression", values=Y, names=names, units=Units())
     rows, test = np.arange(400), np.arange(400, 500)
-    faulty = HeadConfig(
+    ours = HeadConfig(linear=False, epochs=40)
+    faulty = replace(
+        ours,
         hidden=(256, 32),
-        linear=False,
         standardize=False,
         initialize_bias=False,
         validation=0.0,
-        epochs=40,
         patience=0,
     )
     mean_error = np.mean((Y[test] - Y[rows].mean(0)) ** 2)
 
-    def share(config: HeadConfig) -> float:
+    def fitted(config: HeadConfig) -> tuple[float, float]:
+        """Error as a share of the mean's, and share of units that are dead."""
         head = fit_head(X, targets, config, rows=rows, seed=0)
-        return float(np.mean((head.predict(X[test]) - Y[test]) ** 2) / mean_error)
+        error = np.mean((head.predict(X[test]) - Y[test]) ** 2) / mean_error
+        return float(error), dead_share(head, X[rows])
 
-    assert share(replace(HeadConfig(), epochs=40)) < 0.5
-    assert share(faulty) > 0.8
+    alive, dead = fitted(ours), fitted(faulty)
+    assert alive[0] < 0.1 and alive[1] < 0.05
+    assert dead[0] > 0.3 and dead[1] > 0.5
+    assert fitted(HeadConfig(epochs=40))[0] < 0.1
 
 
 def test_the_mean_is_that_of_the_whole_training_fold() -> None:

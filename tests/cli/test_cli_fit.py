@@ -49,7 +49,7 @@ def test_levels_from_fit_to_predictions(
     out, y = tmp_path / "head", str(files / "y.h5ad")
     assert _fit(files, out, "--y", y, *QUICK, "--seed", "4") == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(f"{out}: 6 targets from 3 latents, inner validation squared")
+    assert captured.out.startswith(f"{out}: 6 targets from 3 latents, squared error as a share")
     assert captured.out.count("\n") == 1
     assert "20 samples of X without Y" in captured.err
     assert {path.name for path in out.iterdir()} == {
@@ -93,7 +93,7 @@ def test_classes_from_fit_to_predictions(
 ) -> None:
     out = tmp_path / "tissue"
     assert _fit(files, out, "--label", "tissue", "--class-weight", "balanced", *QUICK) == 0
-    assert "2 classes from 3 latents, inner validation log loss" in capsys.readouterr().out
+    assert "2 classes from 3 latents, log loss on held-out samples" in capsys.readouterr().out
     predicted = tmp_path / "p.h5ad"
     assert run(["predict", str(out), str(files / "x.h5ad"), "--out", str(predicted)]) == 0
     assert capsys.readouterr().out == f"{predicted}: 90 samples x 2 class probabilities\n"

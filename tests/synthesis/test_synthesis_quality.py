@@ -309,8 +309,8 @@ def test_counts_are_compared_as_logarithms(profiles: Made) -> None:
     assert report.info["scale"] == "log2(1 + counts)"
     assert report.score("variance_ratio_raw").not_applicable == ""
     sets[0].X[0, 0] = -1
-    with pytest.warns(M1Warning, match="some counts are negative"):
-        assert quality(*sets, config=ROUGH).score("totals_ks").not_applicable
+    with pytest.raises(InputError, match="units say counts; values such as -1 are negative"):
+        quality(*sets, config=ROUGH)
 
 
 def test_synthetic_samples_without_the_label_are_an_error_row(profiles: Made) -> None:
