@@ -29,8 +29,9 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
-from m1pipe.heads.fit import Design, HeadJob, fit_heads
+from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.start import Design, HeadJob
 from m1pipe.training.device import tune_allocator
 
 PUBLISHED = HeadConfig(

@@ -14,8 +14,9 @@ from m1pipe.evaluation.ladder import GENES, model_of
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.rows import Fold, Joined, head_jobs
 from m1pipe.evaluation.shares import ShareKey
-from m1pipe.heads.fit import Design, HeadJob, fit_heads
+from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.start import Design, HeadJob
 from m1pipe.heads.train import PassFile
 from m1pipe.settings import parse_bytes
 from m1pipe.training.signals import StopFlag

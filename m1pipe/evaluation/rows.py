@@ -21,8 +21,8 @@ from m1pipe.evaluation.ladder import (
 )
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
-from m1pipe.heads.fit import HeadJob
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.start import HeadJob
 
 HEAD_ROWS = 2048
 _BLOCK_CELLS = 2**24

@@ -7,7 +7,7 @@ in one pass (`m1pipe.heads.train`); one head alone is the plain case of it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from m1pipe.config import HeadConfig
 from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
-from m1pipe.errors import InputError
 from m1pipe.heads.added import AddedRows
-from m1pipe.heads.features import Covariance, FeatureMap, Scale, fit_features, views
+from m1pipe.heads.features import Scale
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner import deal_inner, judging_folds
-from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
-from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
-from m1pipe.heads.rotation import Rotation, rotate
+from m1pipe.heads.inner import judging_folds
+from m1pipe.heads.linear import LinearPart
+from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.heads.stack import Base, Network
+from m1pipe.heads.start import Design, HeadJob, Part, fold_names, prepare
 from m1pipe.heads.train import Order, PassFile, Plan, Progress, held_out_curve, train_networks
-from m1pipe.models.heads import Head, balanced_weight, initial_bias, linear_layers, mean_head
+from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.signals import StopFlag
 
@@ -43,70 +42,6 @@ SEEDS = 5
 """Networks whose mean is the hidden part where rows are fewer."""
 SURE = 0.95
 """One-sided confidence, over held-out rows or groups, that the hidden part lowers the loss."""
-
-
-@dataclass(frozen=True, eq=False)
-class HeadJob:
-    """One head to be fitted.
-
-    Attributes
-    ----------
-    X : ndarray of float32, shape (n, n_features)
-        Features of all rows; without columns, only own genes and the mean are left to predict by.
-    rows : ndarray of int, shape (n_rows,)
-        Training rows.
-    configs : tuple of HeadConfig
-        Of which the one with the lowest loss on held-out rows is taken.
-    seed : int
-        Of the inner folds and where the networks start.
-    scale : "each" or "one"
-        Whether features are scaled each by its own spread, or all by one number.
-    own : OwnGenes or None
-        Of all rows: levels get a term for each one's own gene.
-    added : AddedRows or None
-        Rows that are trained on as well; they set no scale and are not held out.
-    class_weight : ndarray, shape (n_classes,), or None
-        In place of the configuration's.
-    n_beside : int
-        So many last features are a second block, of one scale: how much it counts is chosen with
-        the penalty, nothing and alone allowed.
-    covariance : Covariance or None
-        Of the features elsewhere: to which power it is the prior of the coefficients is chosen
-        with the penalty.
-    """
-
-    X: np.ndarray
-    rows: np.ndarray
-    configs: tuple[HeadConfig, ...]
-    seed: int
-    scale: Scale = "each"
-    own: OwnGenes | None = None
-    added: AddedRows | None = None
-    class_weight: np.ndarray | None = None
-    n_beside: int = 0
-    covariance: Covariance | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """What all heads of a pass share.
-
-    Attributes
-    ----------
-    targets : Targets
-        Of all n rows.
-    order_seed : int
-        Of the order of rows.
-    folds : ndarray of int, shape (n,), or None
-        Fold of every row, spread evenly over the order.
-    groups : ndarray, shape (n,), or None
-        Donor, say, of every row: never on both sides of an inner fold.
-    """
-
-    targets: Targets
-    order_seed: int
-    folds: np.ndarray | None = None
-    groups: np.ndarray | None = None
 
 
 def fit_head(
@@ -189,32 +124,13 @@ def fit_heads(
     y = torch.from_numpy(np.ascontiguousarray(values)).to(device)
     first, parts = design.targets.n, []
     for job in jobs:
-        parts.append(_prepare(job, design, first, device))
+        parts.append(prepare(job, design, first, device))
         first += 0 if job.added is None else job.added.codes.size
     tools = _Tools(y, _order(design, y.shape[0]), design.targets, kept, stop, on_epoch)
     for part in parts:
         part.epochs = {i: c.epochs for i, c in enumerate(part.job.configs) if c.hidden}
     _choose(parts, tools)
     return _finish(parts, tools)
-
-
-@dataclass(eq=False)
-class _Part:
-    """A head while it is fitted."""
-
-    job: HeadJob
-    places: Tensor
-    targets: Targets  # of the known rows
-    folds: np.ndarray  # inner fold of the known rows; -1: always trained on
-    groups: np.ndarray | None
-    scale: float
-    class_weight: Tensor | None
-    start: "_Start" = field(init=False)
-    x: Tensor = field(init=False)
-    chosen: dict[str, Any] = field(default_factory=dict)
-    epochs: dict[int, int] = field(default_factory=dict)  # by configuration
-    curve: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,147 +153,7 @@ def _order(design: Design, n: int) -> Order:
     return Order(n, design.order_seed, folds)
 
 
-def _prepare(job: HeadJob, design: Design, first_added: int, device: torch.device) -> _Part:
-    """Scale the features of a head, and fit its linear part."""
-    rows, config = np.asarray(job.rows, dtype=np.int64), job.configs[0]
-    if rows.size < 2:
-        raise InputError(f"head: expected at least two training rows; found {rows.size}")
-    X, targets, places = job.X[rows], design.targets.take(rows), rows
-    groups = None if design.groups is None else design.groups[rows]
-    folds = deal_inner(targets, groups, job.seed, config.validation)
-    if job.added is not None:
-        n_added = job.added.codes.size
-        targets = replace(targets, values=np.concatenate([targets.values, job.added.codes]))
-        places = np.concatenate([rows, np.arange(first_added, first_added + n_added)])
-        folds = np.concatenate([np.where(folds == 0, 0, -1), np.full(n_added, -1)])
-        groups = None
-    part = _Part(
-        job=job,
-        places=torch.from_numpy(places).to(device),
-        targets=targets,
-        folds=folds,
-        groups=groups,
-        scale=_level_scale(targets) if config.initialize_bias else 1.0,
-        class_weight=_class_weight(job, targets, device),
-    )
-    scale = job.scale if config.standardize else "none"
-    best = np.inf
-    tried = views(job.n_beside, job.covariance)
-    for view in tried:
-        seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
-        start = _start(part, *seen)
-        if view is tried[0] or start.loss < best:
-            part.start, best = start, start.loss
-            part.chosen = start.facts | view.facts()
-    part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
-    return part
-
-
-@dataclass(frozen=True, eq=False)
-class _Start:
-    """Features of a head, and what stands beside its network."""
-
-    features: FeatureMap
-    inputs: np.ndarray
-    whole: tuple[LinearPart, OwnTerm | None] | None
-    inner: list[tuple[LinearPart, OwnTerm | None]]
-    own: np.ndarray | None  # standardised levels of own genes
-    facts: dict[str, Any]
-    loss: float
-
-
-def _start(
-    part: "_Part", features: FeatureMap, inputs: np.ndarray, rotation: Rotation | None
-) -> _Start:
-    """The exact part of a head on some features, and those of its inner folds."""
-    job, config = part.job, part.job.configs[0]
-    if job.added is not None:
-        inputs = np.concatenate([inputs, features.apply(job.added.X)])
-        rotation = None if rotation is None else rotate(inputs)
-    own = None if job.own is None else job.own.take(job.rows)
-    if config.linear and rotation is not None:
-        return _linear_start(part, features, inputs, rotation, own)
-    if own is not None:
-        none = Rotation.empty(len(inputs), inputs.shape[1])
-        fit = fit_own_genes(none, np.inf, part.targets.values, own, folds=part.folds)
-        known = fit.whole[1].standardize(own.values)
-        return _Start(features, inputs, fit.whole, list(fit.inner), known, fit.facts, fit.loss)
-    if config.initialize_bias:
-        whole, inner = _constant(part, inputs.shape[1])
-        return _Start(features, inputs, whole, inner, None, {}, np.nan)
-    return _Start(features, inputs, None, [], None, {}, np.nan)
-
-
-def _linear_start(
-    part: "_Part",
-    features: FeatureMap,
-    inputs: np.ndarray,
-    rotation: Rotation,
-    own: OwnGenes | None,
-) -> _Start:
-    """Ridge or logistic regression, and with own genes their joint fit."""
-    weight = None
-    if part.targets.kind != "regression" and part.class_weight is not None:
-        weight = class_weights(part.targets, part.class_weight.cpu().numpy())
-    fit = fit_linear(
-        rotation,
-        part.targets,
-        folds=part.folds,
-        groups=part.groups,
-        weight=weight,
-        with_inner=own is None and any(config.hidden for config in part.job.configs),
-    )
-    if own is not None:
-        both = fit_own_genes(rotation, fit.alpha, part.targets.values, own, folds=part.folds)
-        known = both.whole[1].standardize(own.values)
-        return _Start(features, inputs, both.whole, list(both.inner), known, both.facts, both.loss)
-    inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
-    facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
-    return _Start(features, inputs, (fit.whole, None), inner, None, facts, fit.loss)
-
-
-def _constant(
-    part: "_Part", n_in: int
-) -> tuple[tuple[LinearPart, None], list[tuple[LinearPart, OwnTerm | None]]]:
-    """The mean level, or the log-odds, where a network stands alone."""
-    targets = part.targets
-
-    def constant(rows: np.ndarray) -> tuple[LinearPart, None]:
-        values = torch.from_numpy(targets.values[rows])
-        weight = None if part.class_weight is None else part.class_weight.cpu()
-        bias = initial_bias(targets.kind, values, len(targets.names), weight).numpy()
-        none = np.zeros((bias.size, n_in), dtype=np.float32)
-        return LinearPart(none, bias.astype(np.float32)), None
-
-    inner: list[tuple[LinearPart, OwnTerm | None]] = []
-    inner += [constant(part.folds != fold) for fold in _fold_names(part)]
-    return constant(np.ones(targets.n, dtype=bool)), inner
-
-
-def _fold_names(part: _Part) -> np.ndarray:
-    return np.unique(part.folds[part.folds >= 0])
-
-
-def _level_scale(targets: Targets) -> float:
-    """One standard deviation for all levels: the loss keeps its proportions."""
-    if targets.kind != "regression":
-        return 1.0
-    spread = float(np.sqrt(np.mean(targets.values.var(axis=0, dtype=np.float64))))
-    return spread if spread > 0 else 1.0
-
-
-def _class_weight(job: HeadJob, targets: Targets, device: torch.device) -> Tensor | None:
-    """Weights of the classes: those given, or balanced over the training targets."""
-    if job.class_weight is not None:
-        return torch.from_numpy(job.class_weight.astype(np.float32)).to(device)
-    if not job.configs[0].class_weight:
-        return None
-    values = torch.from_numpy(np.ascontiguousarray(targets.values))
-    weight = balanced_weight(targets.kind, values, len(targets.names))
-    return None if weight is None else weight.to(device)
-
-
-def _network(part: _Part, config: HeadConfig, seed: int, fold: int | None) -> Network:
+def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Network:
     """A hidden part at its start: beside the linear part of all rows, or without an inner fold."""
     widths = config.hidden
     with seeded(seed):
@@ -393,7 +169,7 @@ def _network(part: _Part, config: HeadConfig, seed: int, fold: int | None) -> Ne
     is_out = np.zeros(part.targets.n, bool) if fold is None else part.folds == fold
     pair = part.start.whole
     if fold is not None and part.start.inner:
-        pair = part.start.inner[int(np.flatnonzero(_fold_names(part) == fold)[0])]
+        pair = part.start.inner[int(np.flatnonzero(fold_names(part) == fold)[0])]
     return Network(
         module=module.to(part.x.device),
         x=part.x,
@@ -407,7 +183,7 @@ def _network(part: _Part, config: HeadConfig, seed: int, fold: int | None) -> Ne
     )
 
 
-def _base(part: _Part, pair: tuple[LinearPart, OwnTerm | None]) -> Base:
+def _base(part: Part, pair: tuple[LinearPart, OwnTerm | None]) -> Base:
     linear, own = pair
     device = part.x.device
     weight, bias = (torch.from_numpy(a).to(device) for a in (linear.weight, linear.bias))
@@ -422,14 +198,14 @@ def _base(part: _Part, pair: tuple[LinearPart, OwnTerm | None]) -> Base:
     )
 
 
-def _seed(part: _Part, number: int) -> int:
+def _seed(part: Part, number: int) -> int:
     """Seed of one of a head's networks; the first has the head's own."""
     return part.job.seed + 1_000_003 * number
 
 
-def _choose(parts: Sequence[_Part], tools: _Tools) -> None:
+def _choose(parts: Sequence[Part], tools: _Tools) -> None:
     """Epochs of every head, by the held-out rows of its inner folds; 0 leaves the network out."""
-    tried: dict[HeadConfig, list[tuple[_Part, int, Network, int]]] = {}
+    tried: dict[HeadConfig, list[tuple[Part, int, Network, int]]] = {}
     for part in parts:
         many = MANY_ROWS // 5 if part.targets.n_outputs >= MANY_LEVELS else MANY_ROWS
         judged = judging_folds(part.folds, part.groups, many)
@@ -465,7 +241,7 @@ def _choose(parts: Sequence[_Part], tools: _Tools) -> None:
             _take_best(part, own)
 
 
-def _take_best(part: _Part, found: dict[int, list[tuple[Network, Progress]]]) -> None:
+def _take_best(part: Part, found: dict[int, list[tuple[Network, Progress]]]) -> None:
     """The configuration and number of epochs with the lowest loss on held-out rows."""
     curves = {i: held_out_curve([p for _, p in own]) for i, own in found.items()}
     best = min(curves, key=lambda i: float(curves[i].min()))
@@ -480,7 +256,7 @@ def _take_best(part: _Part, found: dict[int, list[tuple[Network, Progress]]]) ->
     part.chosen |= {"inner_loss_linear": float(curve[0])} if config.linear else {}
 
 
-def _changes(part: _Part, found: Sequence[tuple[Network, Progress]], epochs: int) -> np.ndarray:
+def _changes(part: Part, found: Sequence[tuple[Network, Progress]], epochs: int) -> np.ndarray:
     """Change of the held-out loss by the hidden part, of every row or mean of every group."""
     changes = np.concatenate([p.held_out[epochs] - p.held_out[0] for _, p in found])
     if part.groups is None:
@@ -518,9 +294,9 @@ def _train(plan: Plan, tools: _Tools, name: str) -> list[Progress]:
     return train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
 
 
-def _finish(parts: Sequence[_Part], tools: _Tools) -> list[FittedHead]:
+def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
     """Train what was chosen on all rows, and put the heads together."""
-    wanted: dict[HeadConfig, list[tuple[_Part, Network, int]]] = {}
+    wanted: dict[HeadConfig, list[tuple[Part, Network, int]]] = {}
     for part in parts:
         for i, epochs in part.epochs.items():
             config = part.job.configs[i]
@@ -548,7 +324,7 @@ def _finish(parts: Sequence[_Part], tools: _Tools) -> list[FittedHead]:
     return [_assemble(part, networks.get(id(part), []), tools.targets) for part in parts]
 
 
-def _assemble(part: _Part, networks: Sequence[Network], targets: Targets) -> FittedHead:
+def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> FittedHead:
     """One module of the linear part and the mean of the networks, in the targets' units."""
     hidden = mean_head([network.module for network in networks]) if networks else None
     widths = None if hidden is None else [m.out_features for m in linear_layers(hidden)[:-1]]
@@ -581,7 +357,7 @@ def _assemble(part: _Part, networks: Sequence[Network], targets: Targets) -> Fit
     )
 
 
-def _facts(part: _Part, n_networks: int) -> dict[str, Any]:
+def _facts(part: Part, n_networks: int) -> dict[str, Any]:
     """What was chosen, in plain values."""
     (which, epochs), *_ = [*part.epochs.items(), (0, 0)]
     config = part.job.configs[which]

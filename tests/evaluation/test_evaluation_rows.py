@@ -29,7 +29,8 @@ from m1pipe.evaluation.rows import (
     predict_row,
     train_mean,
 )
-from m1pipe.heads.fit import Design, fit_heads
+from m1pipe.heads.fit import fit_heads
+from m1pipe.heads.start import Design
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
 TRAIN, TEST = np.arange(70), np.arange(70, 100)

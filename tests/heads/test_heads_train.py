@@ -10,8 +10,9 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.heads import stack, train
-from m1pipe.heads.fit import Design, HeadJob, fit_heads
+from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.start import Design, HeadJob
 from m1pipe.heads.train import Order, PassFile
 from m1pipe.models.heads import balanced_weight, head_loss
 from m1pipe.models.stacked import stacked_loss

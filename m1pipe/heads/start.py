@@ -1,0 +1,302 @@
+"""What a head is fitted to, and its part at the exact solution: before any network is trained."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from m1pipe.config import HeadConfig
+from m1pipe.data.own_gene import OwnGenes
+from m1pipe.data.targets import Targets
+from m1pipe.errors import InputError
+from m1pipe.heads.added import AddedRows
+from m1pipe.heads.features import Covariance, FeatureMap, Scale, fit_features, views
+from m1pipe.heads.inner import deal_inner
+from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
+from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
+from m1pipe.heads.rotation import Rotation, rotate
+from m1pipe.models.heads import balanced_weight, initial_bias
+
+
+@dataclass(frozen=True, eq=False)
+class HeadJob:
+    """One head to be fitted.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (n, n_features)
+        Features of all rows; without columns, only own genes and the mean are left to predict by.
+    rows : ndarray of int, shape (n_rows,)
+        Training rows.
+    configs : tuple of HeadConfig
+        Of which the one with the lowest loss on held-out rows is taken.
+    seed : int
+        Of the inner folds and where the networks start.
+    scale : "each" or "one"
+        Whether features are scaled each by its own spread, or all by one number.
+    own : OwnGenes or None
+        Of all rows: levels get a term for each one's own gene.
+    added : AddedRows or None
+        Rows that are trained on as well; they set no scale and are not held out.
+    class_weight : ndarray, shape (n_classes,), or None
+        In place of the configuration's.
+    n_beside : int
+        So many last features are a second block, of one scale: how much it counts is chosen with
+        the penalty, nothing and alone allowed.
+    covariance : Covariance or None
+        Of the features elsewhere: to which power it is the prior of the coefficients is chosen
+        with the penalty.
+    """
+
+    X: np.ndarray
+    rows: np.ndarray
+    configs: tuple[HeadConfig, ...]
+    seed: int
+    scale: Scale = "each"
+    own: OwnGenes | None = None
+    added: AddedRows | None = None
+    class_weight: np.ndarray | None = None
+    n_beside: int = 0
+    covariance: Covariance | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What all heads of a pass share.
+
+    Attributes
+    ----------
+    targets : Targets
+        Of all n rows.
+    order_seed : int
+        Of the order of rows.
+    folds : ndarray of int, shape (n,), or None
+        Fold of every row, spread evenly over the order.
+    groups : ndarray, shape (n,), or None
+        Donor, say, of every row: never on both sides of an inner fold.
+    """
+
+    targets: Targets
+    order_seed: int
+    folds: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Features of a head, and what stands beside its network.
+
+    Attributes
+    ----------
+    features : FeatureMap
+    inputs : ndarray of float32, shape (n_known, n_inputs)
+    whole, inner : pair of LinearPart and OwnTerm or None, or a list of them
+        Of all known rows, and without those of each inner fold; None and empty where nothing
+        stands beside the network.
+    own : ndarray of float32, shape (n_known, n_own), or None
+        Standardised levels of own genes.
+    facts : dict
+        What was chosen.
+    loss : float
+        On left-out rows.
+    """
+
+    features: FeatureMap
+    inputs: np.ndarray
+    whole: tuple[LinearPart, OwnTerm | None] | None
+    inner: list[tuple[LinearPart, OwnTerm | None]]
+    own: np.ndarray | None
+    facts: dict[str, Any]
+    loss: float
+
+
+@dataclass(eq=False)
+class Part:
+    """A head while it is fitted.
+
+    Attributes
+    ----------
+    job : HeadJob
+    places : Tensor of int64, shape (n_known,)
+        Where the rows that it knows stand among all: training rows, then added ones.
+    targets : Targets
+        Of the known rows.
+    folds : ndarray of int, shape (n_known,)
+        Their inner folds; -1: always trained on.
+    groups : ndarray, shape (n_known,), or None
+    scale : float
+        Of levels: what a network puts out is in these units.
+    class_weight : Tensor or None
+    start : Start
+        The exact part.
+    x : Tensor, shape (n_known, n_inputs)
+        What a network sees.
+    chosen : dict
+        Of `m1pipe.heads.fitted.FittedHead`.
+    epochs : dict of int to int
+        By the number of a configuration.
+    curve : list of float
+    seconds : float
+    """
+
+    job: HeadJob
+    places: Tensor
+    targets: Targets
+    folds: np.ndarray
+    groups: np.ndarray | None
+    scale: float
+    class_weight: Tensor | None
+    start: Start = field(init=False)
+    x: Tensor = field(init=False)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device) -> Part:
+    """Scale the features of a head, and fit its exact part.
+
+    Parameters
+    ----------
+    job : HeadJob
+    design : Design
+    first_added : int
+        Where the job's added rows begin among all rows.
+    device : torch.device
+
+    Returns
+    -------
+    Part
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two training rows.
+    """
+    rows, config = np.asarray(job.rows, dtype=np.int64), job.configs[0]
+    if rows.size < 2:
+        raise InputError(f"head: expected at least two training rows; found {rows.size}")
+    X, targets, places = job.X[rows], design.targets.take(rows), rows
+    groups = None if design.groups is None else design.groups[rows]
+    folds = deal_inner(targets, groups, job.seed, config.validation)
+    if job.added is not None:
+        n_added = job.added.codes.size
+        targets = replace(targets, values=np.concatenate([targets.values, job.added.codes]))
+        places = np.concatenate([rows, np.arange(first_added, first_added + n_added)])
+        folds = np.concatenate([np.where(folds == 0, 0, -1), np.full(n_added, -1)])
+        groups = None
+    part = Part(
+        job=job,
+        places=torch.from_numpy(places).to(device),
+        targets=targets,
+        folds=folds,
+        groups=groups,
+        scale=_level_scale(targets) if config.initialize_bias else 1.0,
+        class_weight=_class_weight(job, targets, device),
+    )
+    scale = job.scale if config.standardize else "none"
+    best = np.inf
+    tried = views(job.n_beside, job.covariance)
+    for view in tried:
+        seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
+        start = _start(part, *seen)
+        if view is tried[0] or start.loss < best:
+            part.start, best = start, start.loss
+            part.chosen = start.facts | view.facts()
+    part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
+    return part
+
+
+def _start(
+    part: Part, features: FeatureMap, inputs: np.ndarray, rotation: Rotation | None
+) -> Start:
+    """The exact part of a head on some features, and those of its inner folds."""
+    job, config = part.job, part.job.configs[0]
+    if job.added is not None:
+        inputs = np.concatenate([inputs, features.apply(job.added.X)])
+        rotation = None if rotation is None else rotate(inputs)
+    own = None if job.own is None else job.own.take(job.rows)
+    if config.linear and rotation is not None:
+        return _linear_start(part, features, inputs, rotation, own)
+    if own is not None:
+        none = Rotation.empty(len(inputs), inputs.shape[1])
+        fit = fit_own_genes(none, np.inf, part.targets.values, own, folds=part.folds)
+        known = fit.whole[1].standardize(own.values)
+        return Start(features, inputs, fit.whole, list(fit.inner), known, fit.facts, fit.loss)
+    if config.initialize_bias:
+        whole, inner = _constant(part, inputs.shape[1])
+        return Start(features, inputs, whole, inner, None, {}, np.nan)
+    return Start(features, inputs, None, [], None, {}, np.nan)
+
+
+def _linear_start(
+    part: Part,
+    features: FeatureMap,
+    inputs: np.ndarray,
+    rotation: Rotation,
+    own: OwnGenes | None,
+) -> Start:
+    """Ridge or logistic regression, and with own genes their joint fit."""
+    weight = None
+    if part.targets.kind != "regression" and part.class_weight is not None:
+        weight = class_weights(part.targets, part.class_weight.cpu().numpy())
+    fit = fit_linear(
+        rotation,
+        part.targets,
+        folds=part.folds,
+        groups=part.groups,
+        weight=weight,
+        with_inner=own is None and any(config.hidden for config in part.job.configs),
+    )
+    if own is not None:
+        both = fit_own_genes(rotation, fit.alpha, part.targets.values, own, folds=part.folds)
+        known = both.whole[1].standardize(own.values)
+        return Start(features, inputs, both.whole, list(both.inner), known, both.facts, both.loss)
+    inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
+    facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
+    return Start(features, inputs, (fit.whole, None), inner, None, facts, fit.loss)
+
+
+def _constant(
+    part: Part, n_in: int
+) -> tuple[tuple[LinearPart, None], list[tuple[LinearPart, OwnTerm | None]]]:
+    """The mean level, or the log-odds, where a network stands alone."""
+    targets = part.targets
+
+    def constant(rows: np.ndarray) -> tuple[LinearPart, None]:
+        values = torch.from_numpy(targets.values[rows])
+        weight = None if part.class_weight is None else part.class_weight.cpu()
+        bias = initial_bias(targets.kind, values, len(targets.names), weight).numpy()
+        none = np.zeros((bias.size, n_in), dtype=np.float32)
+        return LinearPart(none, bias.astype(np.float32)), None
+
+    inner: list[tuple[LinearPart, OwnTerm | None]] = []
+    inner += [constant(part.folds != fold) for fold in fold_names(part)]
+    return constant(np.ones(targets.n, dtype=bool)), inner
+
+
+def fold_names(part: Part) -> np.ndarray:
+    """Inner folds of a head, ascending."""
+    return np.unique(part.folds[part.folds >= 0])
+
+
+def _level_scale(targets: Targets) -> float:
+    """One standard deviation for all levels: the loss keeps its proportions."""
+    if targets.kind != "regression":
+        return 1.0
+    spread = float(np.sqrt(np.mean(targets.values.var(axis=0, dtype=np.float64))))
+    return spread if spread > 0 else 1.0
+
+
+def _class_weight(job: HeadJob, targets: Targets, device: torch.device) -> Tensor | None:
+    """Weights of the classes: those given, or balanced over the training targets."""
+    if job.class_weight is not None:
+        return torch.from_numpy(job.class_weight.astype(np.float32)).to(device)
+    if not job.configs[0].class_weight:
+        return None
+    values = torch.from_numpy(np.ascontiguousarray(targets.values))
+    weight = balanced_weight(targets.kind, values, len(targets.names))
+    return None if weight is None else weight.to(device)
