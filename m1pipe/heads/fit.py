@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from m1pipe.config import HeadConfig
@@ -21,7 +20,7 @@ from m1pipe.data.targets import Targets
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Scale
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner import judging_folds
+from m1pipe.heads.inner import is_lower, judging_folds
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.heads.stack import Base, Network
@@ -40,8 +39,6 @@ ENOUGH_ROWS = 5000
 """From so many on, one network is fitted to all rows in place of the mean of several."""
 SEEDS = 5
 """Networks whose mean is the hidden part where rows are fewer."""
-SURE = 0.95
-"""One-sided confidence, over held-out rows or groups, that the hidden part lowers the loss."""
 
 
 def fit_head(
@@ -267,21 +264,6 @@ def _changes(part: Part, found: Sequence[tuple[Network, Progress]], epochs: int)
         return changes
     means: np.ndarray = np.bincount(place, changes) / np.bincount(place)
     return means
-
-
-def is_lower(changes: np.ndarray) -> bool:
-    """Whether changes of a loss are below zero by a one-sided t-test at `SURE`.
-
-    Parameters
-    ----------
-    changes : ndarray, shape (n_units,)
-        Of rows or groups; fewer than two say nothing.
-    """
-    n = len(changes)
-    if n < 2:
-        return False
-    error = changes.std(ddof=1) / np.sqrt(n)
-    return bool(changes.mean() + stats.t.ppf(SURE, n - 1) * error < 0)
 
 
 def _rates(config: HeadConfig) -> HeadConfig:

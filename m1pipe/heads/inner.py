@@ -2,9 +2,13 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from m1pipe.data.targets import Targets
 from m1pipe.heads.logistic import inner_folds
+
+SURE = 0.95
+"""One-sided confidence, over held-out rows or groups, that something lowers the loss."""
 
 
 def deal_inner(
@@ -69,3 +73,18 @@ def stepped_rows(
     own = None if groups is None else groups[rows]
     kept: np.ndarray = rows[deal_inner(targets.take(rows), own, seed, validation) != 0]
     return kept
+
+
+def is_lower(changes: np.ndarray) -> bool:
+    """Whether changes of a loss are below zero by a one-sided t-test at `SURE`.
+
+    Parameters
+    ----------
+    changes : ndarray, shape (n_units,)
+        Of rows or groups; fewer than two say nothing.
+    """
+    n = len(changes)
+    if n < 2:
+        return False
+    error = changes.std(ddof=1) / np.sqrt(n)
+    return bool(changes.mean() + stats.t.ppf(SURE, n - 1) * error < 0)

@@ -47,12 +47,15 @@ class LinearChoice:
         The penalty.
     loss : float
         On left-out rows; of levels the mean squared error.
+    unit_losses : ndarray, shape (n_units,)
+        That of every left-out row or group; empty where nothing is left out.
     """
 
     whole: LinearPart
     inner: tuple[LinearPart, ...]
     alpha: float
     loss: float
+    unit_losses: NDArray[np.float64]
 
 
 def fit_linear(
@@ -92,7 +95,9 @@ def fit_linear(
         ridge = fit_ridge(rotation, targets.values, groups=groups)
         whole = LinearPart(_float32(rotation.lift(ridge.weights).T), _float32(ridge.intercept))
         inner = _inner_ridges(rotation, targets, folds, ridge.alpha) if with_inner else ()
-        return LinearChoice(whole, tuple(inner), ridge.alpha, float(ridge.losses.min()))
+        return LinearChoice(
+            whole, tuple(inner), ridge.alpha, float(ridge.losses.min()), ridge.unit_losses
+        )
     fit = fit_logistic(
         rotation,
         targets.values,
@@ -109,7 +114,8 @@ def fit_linear(
             weights, intercept = fit.inner.weights[:, k], fit.inner.intercept[k]
             coef = rotation.lift(weights)
             parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
-    return LinearChoice(whole, tuple(parts), fit.alpha, float(fit.losses.min()))
+    of_rows = np.zeros(0) if fit.row_losses is None else fit.row_losses
+    return LinearChoice(whole, tuple(parts), fit.alpha, float(fit.losses.min()), of_rows)
 
 
 def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.ndarray:
@@ -141,7 +147,7 @@ def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoic
     mean = targets.values.mean(axis=0, dtype=np.float64)
     weight = np.zeros((mean.size, len(rotation.basis)), dtype=np.float32)
     part = LinearPart(weight, _float32(mean))
-    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan)
+    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan, np.zeros(0))
 
 
 def _inner_ridges(

@@ -40,6 +40,8 @@ class LogisticFit:
         The penalty chosen (1 / C of scikit-learn).
     alphas, losses : ndarray, shape (n_tried,)
         Penalties tried and their log losses over the inner folds.
+    row_losses : ndarray, shape (n_held_out,), or None
+        Weighted log loss of every row of the inner folds at that penalty.
     inner : Fits or None
         Coefficients on the basis of every inner fold at that penalty, of the centred scores.
     """
@@ -52,6 +54,7 @@ class LogisticFit:
     alphas: NDArray[np.float64]
     losses: NDArray[np.float64]
     inner: Fits | None = None
+    row_losses: NDArray[np.float64] | None = None
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -124,7 +127,7 @@ def fit_logistic(
         softmax=kind == "multiclass",
     )
     dealt = inner_folds(targets, kind, groups, seed) if folds is None else np.asarray(folds)
-    tried, losses, inner = _search(problem, kind, dealt, _grid(rotation, alphas))
+    tried, losses, inner, row_losses = _search(problem, dealt, _grid(rotation, alphas))
     alpha = float(tried[int(np.argmin(losses))])
     everything = np.ones((len(coded), 1), dtype=bool)
     tolerance = _FINAL_TOLERANCE * np.sqrt(len(coded))
@@ -132,7 +135,9 @@ def fit_logistic(
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - (rotation.center @ rotation.basis) @ weights
-    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, tried, losses, inner)
+    return LogisticFit(
+        rotation.basis, weights, intercept, kind, alpha, tried, losses, inner, row_losses
+    )
 
 
 def _grid(rotation: Rotation, alphas: ArrayLike | None) -> NDArray[np.float64]:
@@ -203,36 +208,39 @@ def inner_folds(
 
 
 def _search(
-    problem: Problem, kind: str, folds: np.ndarray, grid: np.ndarray
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None]:
-    """Penalties tried, their log losses on the rows left out, the inner fits of the best one."""
+    problem: Problem, folds: np.ndarray, grid: np.ndarray
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None, NDArray[np.float64] | None]:
+    """Penalties tried, their log losses on the rows left out, fits and losses at the best one."""
     names = np.unique(folds[folds >= 0])
     if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
         middle = len(grid) // 2
-        return grid[middle : middle + 1], np.array([np.nan]), None
+        return grid[middle : middle + 1], np.array([np.nan]), None, None
     train = folds[:, None] != names
     out = np.flatnonzero(folds >= 0)
     place = np.searchsorted(names, folds[out])[:, None, None]
     tolerance = _INNER_TOLERANCE * np.sqrt(len(folds))
     losses: list[float] = []
-    fit, best = None, None
+    fit, best, of_rows = None, None, None
     for alpha in grid:
         fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
         logits = np.take_along_axis(fit.logits(problem)[out], place, axis=1)[:, 0]
-        losses.append(_mean_loss(logits, problem, out))
-        best = fit if losses[-1] == min(losses) else best
+        found = _row_losses(logits, problem, out)
+        losses.append(float(found.mean()))
+        if losses[-1] == min(losses):
+            best, of_rows = fit, found
         rises_twice = len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]
         if rises_twice or losses[-1] > _CLEAR_RISE * min(losses):
             break
-    return grid[: len(losses)], np.array(losses), best
+    return grid[: len(losses)], np.array(losses), best, of_rows
 
 
-def _mean_loss(logits: np.ndarray, problem: Problem, rows: np.ndarray) -> float:
-    """Weighted mean log loss of some rows; of several labels over these too."""
+def _row_losses(logits: np.ndarray, problem: Problem, rows: np.ndarray) -> NDArray[np.float64]:
+    """Weighted log loss of some rows; of several labels the mean over these."""
     coded, weight = problem.targets[rows], problem.weight[rows]
     if problem.softmax:
         losses = logsumexp(logits, axis=1, keepdims=True)
         losses -= np.take_along_axis(logits, coded.argmax(axis=1)[:, None], axis=1)
     else:
         losses = np.logaddexp(0, logits) - coded * logits
-    return float(np.mean(losses * weight))
+    found: NDArray[np.float64] = np.mean(losses * weight, axis=1)
+    return found

@@ -103,12 +103,15 @@ class OwnChoice:
         Penalties chosen: `alpha` of the ridge, `own_penalty` of the slopes.
     loss : float
         Mean squared error over the rows of the inner folds.
+    unit_losses : ndarray, shape (n_folds,)
+        That of every inner fold.
     """
 
     whole: tuple[LinearPart, OwnTerm]
     inner: tuple[tuple[LinearPart, OwnTerm], ...]
     facts: dict[str, Any]
     loss: float
+    unit_losses: NDArray[np.float64]
 
 
 def fit_own_genes(
@@ -140,22 +143,26 @@ def fit_own_genes(
     term = _untrained(own)
     genes = term.standardize(own.values).astype(np.float64)
     ridges = RIDGES if rotation.singular.size and np.isfinite(alpha) else np.array([np.inf])
-    errors = np.zeros((ridges.size, PENALTIES.size))
-    for fold in np.unique(folds):
+    names = np.unique(folds)
+    by_fold = np.zeros((names.size, ridges.size, PENALTIES.size))
+    for number, fold in enumerate(names):
         part = _Part.of(rotation.scores, genes, Y, folds != fold)
         held_out = _HeldOut(rotation.scores, genes, Y, folds == fold)
         for i, ridge in enumerate(ridges):
-            errors[i] += _held_out_errors(part, part.solve(alpha * ridge), held_out, own)
+            by_fold[number, i] = _held_out_errors(part, part.solve(alpha * ridge), held_out, own)
+    errors = by_fold.sum(axis=0)
     best, chosen = np.unravel_index(int(errors.argmin()), errors.shape)
     at, penalty = float(alpha * ridges[best]), float(PENALTIES[chosen])
 
     def fitted(rows: np.ndarray) -> tuple[LinearPart, OwnTerm]:
         return _fit(_Part.of(rotation.scores, genes, Y, rows), at, penalty, term, rotation)
 
-    inner = tuple(fitted(folds != fold) for fold in np.unique(folds))
+    inner = tuple(fitted(folds != fold) for fold in names)
     facts = {"alpha": at, "own_penalty": penalty}
     loss = float(errors.min()) / Y.size
-    return OwnChoice(fitted(np.ones(len(Y), dtype=bool)), inner, facts, loss)
+    sizes = np.array([(folds == fold).sum() for fold in names])
+    unit_losses = by_fold[:, best, chosen] / (sizes * Y.shape[1])
+    return OwnChoice(fitted(np.ones(len(Y), dtype=bool)), inner, facts, loss, unit_losses)
 
 
 def _untrained(own: OwnGenes) -> OwnTerm:

@@ -33,6 +33,8 @@ class LinearFit:
         The penalty chosen.
     alphas, losses : ndarray, shape (n_alphas,)
         Penalties tried and their mean squared errors on left-out samples.
+    unit_losses : ndarray, shape (n_units,)
+        That of every sample, or mean over every group, at the penalty chosen.
     """
 
     basis: NDArray[np.float64]
@@ -41,6 +43,7 @@ class LinearFit:
     alpha: float
     alphas: NDArray[np.float64]
     losses: NDArray[np.float64]
+    unit_losses: NDArray[np.float64]
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -104,9 +107,10 @@ def fit_ridge(
     grid, losses = _search(rotation, products, alphas)
     losses /= Y.shape[1]
     alpha = float(grid[int(np.argmin(losses))])
+    unit_losses = _unit_losses(rotation, products, alpha) / Y.shape[1]
     scores *= (rotation.singular / (rotation.singular**2 + alpha))[:, None]
     intercept = mean - (rotation.center @ rotation.basis) @ scores
-    return LinearFit(rotation.basis, scores, intercept, alpha, grid, losses)
+    return LinearFit(rotation.basis, scores, intercept, alpha, grid, losses, unit_losses)
 
 
 @dataclass(frozen=True)
@@ -162,29 +166,36 @@ def _project(
 
 def _left_out(rotation: Rotation, products: _Products, alphas: np.ndarray) -> NDArray[np.float64]:
     """Sum over targets, mean over samples, of the squared residuals of left-out rows."""
-    U = rotation.left
-    losses = []
-    for alpha in alphas:
-        kept = alpha / (rotation.singular**2 + alpha)
-        if products.blocks:
-            parts = [
-                _left_out_block(U[rows], kept, rows, square, products, len(U))
-                for rows, square in zip(products.blocks, products.block_ee, strict=True)
-            ]
-            losses.append(sum(parts) / len(U))
-        else:
-            losses.append(_leave_one_out(U, kept, products))
-    return np.array(losses)
+    sizes = np.array([len(rows) for rows in products.blocks] or [1])
+    return np.array(
+        [
+            np.sum(_unit_losses(rotation, products, float(alpha)) * sizes) / len(rotation.left)
+            for alpha in alphas
+        ]
+    )
 
 
-def _leave_one_out(U: np.ndarray, kept: np.ndarray, products: _Products) -> float:
+def _unit_losses(rotation: Rotation, products: _Products, alpha: float) -> NDArray[np.float64]:
+    """Sum over targets of the squared residuals of every left-out row, or mean over every group."""
+    U, kept = rotation.left, alpha / (rotation.singular**2 + alpha)
+    if not products.blocks:
+        return _leave_one_out(U, kept, products)
+    parts = [
+        _left_out_block(U[rows], kept, rows, square, products, len(U)) / len(rows)
+        for rows, square in zip(products.blocks, products.block_ee, strict=True)
+    ]
+    return np.array(parts)
+
+
+def _leave_one_out(U: np.ndarray, kept: np.ndarray, products: _Products) -> NDArray[np.float64]:
     free = np.zeros(len(U))
     if not _spans_all(U):
         free = np.maximum(1 - 1 / len(U) - np.einsum("ij,ij->i", U, U), 0)
     K = U * kept
     squared = np.einsum("ij,ij->i", K @ products.zz + 2 * products.ez, K) + products.ee
     one_minus_leverage = np.einsum("ij,ij->i", K, U) + free
-    return float(np.mean(squared / one_minus_leverage**2))
+    found: NDArray[np.float64] = squared / one_minus_leverage**2
+    return found
 
 
 def _left_out_block(

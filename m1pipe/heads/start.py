@@ -1,5 +1,6 @@
 """What a head is fitted to, and its part at the exact solution: before any network is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +13,8 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.added import AddedRows
-from m1pipe.heads.features import Covariance, FeatureMap, Scale, fit_features, views
-from m1pipe.heads.inner import deal_inner
+from m1pipe.heads.features import Covariance, FeatureMap, Scale, View, fit_features, views
+from m1pipe.heads.inner import deal_inner, is_lower
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
 from m1pipe.heads.rotation import Rotation, rotate
@@ -101,6 +102,8 @@ class Start:
         What was chosen.
     loss : float
         On left-out rows.
+    unit_losses : ndarray, shape (n_units,)
+        Of every left-out row, group or fold.
     """
 
     features: FeatureMap
@@ -109,7 +112,8 @@ class Start:
     inner: list[tuple[LinearPart, OwnTerm | None]]
     own: np.ndarray | None
     facts: dict[str, Any]
-    loss: float
+    loss: float = np.nan
+    unit_losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(eq=False)
@@ -198,16 +202,22 @@ def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device
         class_weight=_class_weight(job, targets, device),
     )
     scale = job.scale if config.standardize else "none"
-    best = np.inf
-    tried = views(job.n_beside, job.covariance)
-    for view in tried:
+    tried = []
+    for view in views(job.n_beside, job.covariance):
         seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
-        start = _start(part, *seen)
-        if view is tried[0] or start.loss < best:
-            part.start, best = start, start.loss
-            part.chosen = start.facts | view.facts()
+        tried.append((view, _start(part, *seen)))
+    view, part.start = _best_view(tried)
+    part.chosen = part.start.facts | view.facts()
     part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
     return part
+
+
+def _best_view(tried: Sequence[tuple[View, Start]]) -> tuple[View, Start]:
+    """The view with the lowest loss on left-out rows; the first unless another is surely lower."""
+    first, best = tried[0], min(tried, key=lambda one: one[1].loss)
+    if best is first or is_lower(best[1].unit_losses - first[1].unit_losses):
+        return best
+    return first
 
 
 def _start(
@@ -225,11 +235,20 @@ def _start(
         none = Rotation.empty(len(inputs), inputs.shape[1])
         fit = fit_own_genes(none, np.inf, part.targets.values, own, folds=part.folds)
         known = fit.whole[1].standardize(own.values)
-        return Start(features, inputs, fit.whole, list(fit.inner), known, fit.facts, fit.loss)
+        return Start(
+            features,
+            inputs,
+            fit.whole,
+            list(fit.inner),
+            known,
+            fit.facts,
+            fit.loss,
+            fit.unit_losses,
+        )
     if config.initialize_bias:
         whole, inner = _constant(part, inputs.shape[1])
-        return Start(features, inputs, whole, inner, None, {}, np.nan)
-    return Start(features, inputs, None, [], None, {}, np.nan)
+        return Start(features, inputs, whole, inner, None, {})
+    return Start(features, inputs, None, [], None, {})
 
 
 def _linear_start(
@@ -254,10 +273,20 @@ def _linear_start(
     if own is not None:
         both = fit_own_genes(rotation, fit.alpha, part.targets.values, own, folds=part.folds)
         known = both.whole[1].standardize(own.values)
-        return Start(features, inputs, both.whole, list(both.inner), known, both.facts, both.loss)
+        return Start(
+            features,
+            inputs,
+            both.whole,
+            list(both.inner),
+            known,
+            both.facts,
+            both.loss,
+            both.unit_losses,
+        )
     inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
     facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
-    return Start(features, inputs, (fit.whole, None), inner, None, facts, fit.loss)
+    whole = (fit.whole, None)
+    return Start(features, inputs, whole, inner, None, facts, fit.loss, fit.unit_losses)
 
 
 def _constant(

@@ -15,9 +15,9 @@ from m1pipe.errors import InputError
 from m1pipe.heads import fit as fitting
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
-from m1pipe.heads.fit import fit_head, fit_heads, is_lower
+from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner import deal_inner, judging_folds, stepped_rows
+from m1pipe.heads.inner import deal_inner, is_lower, judging_folds, stepped_rows
 from m1pipe.heads.start import Design, HeadJob
 from m1pipe.models.heads import Head, mean_head
 
