@@ -33,6 +33,8 @@ class HeadConfig:
     linear : bool
         A linear map at its exact penalised solution (ridge, logistic) stands beside the network,
         which starts at zero and is kept only as far as inner folds gain by it.
+    networks : int
+        Networks, each of its own start, whose mean is the hidden part; below 5,000 training rows.
     validation : float
         Share of the training rows that an inner fold holds out to choose penalties and numbers of
         epochs; 0: the network is trained for all epochs.
@@ -57,6 +59,7 @@ class HeadConfig:
     dropout: float = 0.0
     patience: int = 8
     linear: bool = True
+    networks: int = 5
     validation: float = 0.2
     standardize: bool = True
     initialize_bias: bool = True
@@ -72,6 +75,7 @@ class HeadConfig:
         check_range("head-batch-size", self.batch_size, 1)
         check_range("head-dropout", self.dropout, 0, 0.99)
         check_range("head-patience", self.patience, 0)
+        check_range("head-networks", self.networks, 1)
         check_range("head-validation", self.validation, 0, 0.5)
         if self.class_weight not in (None, "balanced"):
             raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")

@@ -311,7 +311,7 @@ def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
     read = tidy(obs[column])
     groups = as_text(read)
     absent = read.isna().to_numpy()
-    absent |= np.array([isinstance(g, str) and is_doubtful(g) for g in groups], dtype=bool)
+    absent = absent | np.array([isinstance(g, str) and is_doubtful(g) for g in groups], dtype=bool)
     warn_of_levels(read[~absent], f"group {column}", doubtful=False)
     if absent.any():
         warnings.warn(

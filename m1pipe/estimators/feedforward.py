@@ -59,6 +59,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
         patience: int = HEAD.patience,
         validation: float = HEAD.validation,
         linear: bool = HEAD.linear,
+        networks: int = HEAD.networks,
         standardize: bool = HEAD.standardize,
         scale: Scale = "each",
         initialize_bias: bool = HEAD.initialize_bias,
@@ -74,6 +75,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
         self.patience = patience
         self.validation = validation
         self.linear = linear
+        self.networks = networks
         self.standardize = standardize
         self.scale = scale
         self.initialize_bias = initialize_bias
@@ -157,6 +159,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         patience: int = HEAD.patience,
         validation: float = HEAD.validation,
         linear: bool = HEAD.linear,
+        networks: int = HEAD.networks,
         standardize: bool = HEAD.standardize,
         scale: Scale = "each",
         initialize_bias: bool = HEAD.initialize_bias,
@@ -173,6 +176,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         self.patience = patience
         self.validation = validation
         self.linear = linear
+        self.networks = networks
         self.standardize = standardize
         self.scale = scale
         self.initialize_bias = initialize_bias

@@ -37,8 +37,6 @@ MANY_ROWS, MANY_LEVELS = 500, 100
 held out in place of all in turn."""
 ENOUGH_ROWS = 5000
 """From so many on, one network is fitted to all rows in place of the mean of several."""
-SEEDS = 5
-"""Networks whose mean is the hidden part where rows are fewer."""
 
 
 def fit_head(
@@ -282,7 +280,7 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
     for part in parts:
         for i, epochs in part.epochs.items():
             config = part.job.configs[i]
-            n_seeds = SEEDS if config.linear and part.targets.n < ENOUGH_ROWS else 1
+            n_seeds = config.networks if config.linear and part.targets.n < ENOUGH_ROWS else 1
             for number in range(n_seeds):
                 network = _network(part, config, _seed(part, number), None)
                 key = _rates(config)
