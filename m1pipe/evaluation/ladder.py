@@ -138,9 +138,11 @@ def ladder(
     usual += (linear, f"{pca}{LINEAR_SUFFIX}", "raw", pca)
     if own_genes:
         usual += (OWN_GENE, f"{linear}{OWN_SUFFIX}", *(n + OWN_SUFFIX for n in (pca, *names)))
-    usual += tuple(name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX))
+    beside = (LINEAR_SUFFIX, RIDGE_SUFFIX) if levels else (LINEAR_SUFFIX,)
+    usual += tuple(name + suffix for name in names for suffix in beside)
     usual += tuple(row.name + ENSEMBLE_SUFFIX for row in encoders if row.n_seeds > 1)
     more = [f"{linear}_prior"]
+    more += [] if levels else [name + RIDGE_SUFFIX for name in names]  # five logistic regressions
     more += [f"pca_fold{LINEAR_SUFFIX}", "pca_fold"] if stored else []
     if own_genes:
         made = [name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX)]
