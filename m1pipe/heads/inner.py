@@ -7,6 +7,7 @@ from scipy import stats
 from m1pipe.data.targets import Targets
 from m1pipe.heads.logistic import inner_folds
 
+LEAST_GROUPS = 4
 SURE = 0.95
 """One-sided confidence, over held-out rows or groups, that something lowers the loss."""
 
@@ -45,12 +46,14 @@ def judging_folds(folds: np.ndarray, groups: np.ndarray | None, many: int) -> np
         -1: in none.
     groups : ndarray, shape (n,), or None
     many : int
-        Rows from which on one fold is enough, if it has ten groups or there are none.
+        Rows from which on one fold is enough, if it has `LEAST_GROUPS` or there are no groups.
     """
     names = np.unique(folds[folds >= 0])
     if names.size == 0 or (folds == names[0]).all():
         return names[:0]
-    few_groups = groups is not None and np.unique(groups[folds == names[0]].astype(str)).size < 10
+    few_groups = False
+    if groups is not None:
+        few_groups = np.unique(groups[folds == names[0]].astype(str)).size < LEAST_GROUPS
     return names[:1] if folds.size >= many and not few_groups else names
 
 
