@@ -88,7 +88,7 @@ def run_demo(
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
-    head = HeadConfig(networks=1)  # the demo is to take minutes
+    head = HeadConfig(hidden=(64,), epochs=60, networks=1)  # a demo takes two minutes
     config = CrossvalConfig(stratify="tissue", seed=seed, models=ROWS, head=head)
     run_crossval(run, config, runs / "cv")
     log.info("[5/5] synthetic samples of a conditional model, against held-out ones")
