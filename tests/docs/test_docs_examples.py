@@ -90,6 +90,7 @@ SMALLER = {
     "--total 2000": "--total 20",
     "--method umap": "--method pca",
     "--trials 30": "--trials 3",
+    "--train-sizes 30,60,120,300 --draws 10": "--train-sizes 10,15 --draws 2",
     "--train-sizes 20,50,100,300": "--train-sizes 20,50",
     "--train-sizes 20,50,100": "--train-sizes 20,50",
 }
