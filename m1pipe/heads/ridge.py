@@ -178,42 +178,38 @@ def _left_out(rotation: Rotation, products: _Products, alphas: np.ndarray) -> ND
 def _unit_losses(rotation: Rotation, products: _Products, alpha: float) -> NDArray[np.float64]:
     """Sum over targets of the squared residuals of every left-out row, or mean over every group."""
     U, kept = rotation.left, alpha / (rotation.singular**2 + alpha)
+    K = U * kept
+    squared = K @ products.zz + 2 * products.ez  # once for all groups; K' on its right is missing
     if not products.blocks:
-        return _leave_one_out(U, kept, products)
+        return _leave_one_out(U, K, squared, products)
     parts = [
-        _left_out_block(U[rows], kept, rows, square, products, len(U)) / len(rows)
-        for rows, square in zip(products.blocks, products.block_ee, strict=True)
+        _left_out_block(U[rows], K[rows], squared[rows], outside, len(U)) / len(rows)
+        for rows, outside in zip(products.blocks, products.block_ee, strict=True)
     ]
     return np.array(parts)
 
 
-def _leave_one_out(U: np.ndarray, kept: np.ndarray, products: _Products) -> NDArray[np.float64]:
+def _leave_one_out(
+    U: np.ndarray, K: np.ndarray, squared: np.ndarray, products: _Products
+) -> NDArray[np.float64]:
     free = np.zeros(len(U))
     if not _spans_all(U):
         free = np.maximum(1 - 1 / len(U) - np.einsum("ij,ij->i", U, U), 0)
-    K = U * kept
-    squared = np.einsum("ij,ij->i", K @ products.zz + 2 * products.ez, K) + products.ee
     one_minus_leverage = np.einsum("ij,ij->i", K, U) + free
-    found: NDArray[np.float64] = squared / one_minus_leverage**2
+    losses = np.einsum("ij,ij->i", squared, K) + products.ee
+    found: NDArray[np.float64] = losses / one_minus_leverage**2
     return found
 
 
 def _left_out_block(
-    U: np.ndarray,
-    kept: np.ndarray,
-    rows: np.ndarray,
-    outside: np.ndarray,
-    products: _Products,
-    n: int,
+    U: np.ndarray, K: np.ndarray, squared: np.ndarray, outside: np.ndarray, n: int
 ) -> float:
     """Sum over targets and rows of the squared residuals of a group that is left out."""
-    K = U * kept
-    cross = products.ez[rows] @ K.T
-    squared = K @ products.zz @ K.T + cross + cross.T + outside  # residuals times their transpose
+    residuals = squared @ K.T + outside  # times their transpose, but for what is antisymmetric
     own = K @ U.T  # I - H on these rows
     if U.shape[1] < n - 1:  # not spanned by U and the constant
         own += np.eye(len(U)) - 1 / n - U @ U.T
-    left = linalg.solve(own, squared, assume_a="pos")
+    left = linalg.solve(own, residuals, assume_a="pos")
     return float(np.trace(linalg.solve(own, left.T, assume_a="pos")))
 
 

@@ -30,10 +30,7 @@ OWN_FILES = (
     *below("runs/cv", CROSSVAL_FILES),
     *below("runs/quality", QUALITY_FILES),
 )
-ROWS = (
-    *("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene"),
-    *("vae_linear", "vae_ridge"),
-)
+ROWS = ("mean", "stratum_mean", "ridge", "pca_linear", "raw", "pca", "vae_linear")
 
 
 def run_demo(
