@@ -21,7 +21,7 @@ from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
 MARK = "README.txt"
 README = "Made by `m1pipe demo` on simulated data: safe to delete.\n"
-N_SEEDS = 3
+N_SEEDS = 2
 SHOWN = {"tiny": (150, 40), "small": (500, 200), "medium": (500, 200)}  # samples a file, genes
 RUNS = ("vae[0-9]", "ae", "generator")
 OWN_FILES = (
@@ -85,7 +85,7 @@ def run_demo(
         y=str(data / "isoforms.h5ad"),
         encoders={"vae": tuple(vaes), "ae": (str(runs / "ae"),)},
     )
-    head = HeadConfig(hidden=(64,), epochs=60, networks=1)  # a demo takes two minutes
+    head = HeadConfig(hidden=(64,), epochs=30, networks=1)  # a demo takes two minutes
     config = CrossvalConfig(stratify="tissue", seed=seed, models=ROWS, head=head)
     run_crossval(run, config, runs / "cv")
     log.info("[5/5] synthetic samples of a conditional model, against held-out ones")
