@@ -10,7 +10,7 @@ from m1pipe.cli.main import run
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.reports.files import read_result
-from m1pipe.runs.demo import run_demo
+from m1pipe.runs.demo import N_SEEDS, run_demo
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_the_demo_ends_in_the_path_of_a_report(
     result = read_result(report.parent)
     assert isinstance(result, CrossvalResult)
     assert {"mean", "ridge", "raw", "pca", "vae", "ae"} <= set(result.models)
-    assert result.seed_losses["vae"].shape[0] == 3
+    assert result.seed_losses["vae"].shape[0] == N_SEEDS
     again = ["-q", "demo", "--out", str(out), "--size", "tiny", "--epochs", "1"]
     assert run(again) == 1
     assert run([*again, "--force"]) == 0
