@@ -6,11 +6,11 @@ import numpy as np
 
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
+from m1pipe.data.units import to_linear
 
 TOTALS = ("total_counts", "n_counts")  # of obs, before normalisation
 APART = 2.0
 MOST_ROWS = 20_000
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,13 @@ def _sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of linear levels of each sample over some genes and over all, both (n_rows,)."""
     part, whole = np.empty(rows.size), np.empty(rows.size)
-    for start in range(0, rows.size, _BLOCK):
-        here = slice(start, start + _BLOCK)
-        X = matrix.take(rows[here])
+    start = 0
+    for band in matrix.bands(rows):
+        here = slice(start, start + band.size)
+        start += band.size
+        X = matrix.take(band)
         if matrix.units.is_log:
-            X = np.exp2(X) - 1
+            X = to_linear(X.astype(np.float64), matrix.units)
         whole[here] = np.nansum(X, axis=1, dtype=np.float64)
         some = X if columns is None else X[:, columns]
         part[here] = np.nansum(some, axis=1, dtype=np.float64)

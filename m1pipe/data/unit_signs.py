@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from m1pipe.data.survey import Survey, survey
-from m1pipe.data.units import BY_TOTAL, LN, LOG_OF, NAMES, Units
+from m1pipe.data.units import BY_TOTAL, LN, LOG_OF, NAMES, Units, to_linear
 
 _LARGEST_LOG = 40.0
 _LARGEST_LN = 25.0
@@ -165,13 +165,9 @@ def inferred_sum(units: Units, X: np.ndarray) -> Units:
     """
     if units.target_sum is not None or units.name not in BY_TOTAL or np.isnan(X).any():
         return units
-    if units.name == "normalized":
-        linear = X.astype(np.float64)
-    elif X.max(initial=0.0) > _LARGEST_LN:
+    if units.is_log and X.max(initial=0.0) > _LARGEST_LN:
         return units
-    else:
-        linear = np.expm1(X, dtype=np.float64) if units.name == LN else np.exp2(X) - 1
-    found = equal_sums(linear)
+    found = equal_sums(to_linear(X.astype(np.float64), units))
     return units if found is None else Units(units.name, found)
 
 

@@ -136,6 +136,20 @@ def test_levels_with_their_totals_serve_as_well_as_counts(deep: Matrix, shallow:
     assert depths(in_units(shallow, units)) is None
 
 
+@pytest.mark.parametrize("name", ["normalized", "log2_normalized1", "ln_normalized1"])
+def test_depth_over_some_genes_is_that_of_the_counts(name: str) -> None:
+    counts = _counts(30)
+    X, totals = counts.X.astype(np.float64), counts.X.sum(axis=1)
+    levels = X / totals[:, None] * 1e4
+    logs = {"log2_normalized1": np.log2, "ln_normalized1": np.log}
+    levels = logs[name](levels + 1) if name in logs else levels
+    made = anndata.AnnData(levels.astype(np.float32), counts.obs, counts.var)
+    made.obs["total_counts"] = totals
+    made.uns |= {"units": name, "target_sum": 1e4}
+    some = np.array([3, 7, 8])
+    np.testing.assert_allclose(depths(open_matrix(made), some), X[:, some].sum(axis=1), rtol=1e-5)
+
+
 def test_what_cannot_be_thinned_is_refused(deep: Matrix, shallow: Matrix) -> None:
     logs = in_units(deep, Units("log2_normalized1", 1e4))
     with pytest.raises(InputError, match="thin-to: expected counts; found log2_normalized1"):
