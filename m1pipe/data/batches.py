@@ -47,6 +47,32 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     return epoch_generator(seed, epoch).permutation(n)
 
 
+def row_order(n: int, seed: int, epoch: int, folds: np.ndarray | None = None) -> np.ndarray:
+    """Order in which an epoch visits n rows.
+
+    Parameters
+    ----------
+    n, seed, epoch : int
+        The order is a function of these and of the folds.
+    folds : ndarray of int, shape (n,), optional
+        Folds are spread evenly over the order, each in a random order of its own.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        A permutation.
+    """
+    order = epoch_order(n, seed, epoch)
+    if folds is None:
+        return order
+    jitter = epoch_generator(seed + 1, epoch).random(n)
+    place = np.empty(n)
+    for fold in np.unique(folds):
+        own = order[folds[order] == fold]
+        place[own] = (np.arange(own.size) + jitter[own]) / own.size
+    return np.argsort(place, kind="stable")
+
+
 class MemoryBatches:
     """Batches of arrays that are held in memory, as row indices.
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from m1pipe.errors import InputError
 
@@ -101,13 +100,6 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def move_to(module: nn.Module, name: str) -> torch.device:
-    """Move a module to the device of that name and return the device."""
-    device = resolve_device(name)
-    module.to(device)
-    return device
 
 
 def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

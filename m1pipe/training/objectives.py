@@ -4,7 +4,6 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from m1pipe.models.heads import head_loss
 from m1pipe.models.missing import see_through
 from m1pipe.models.vae import VAEModule, vae_loss
 from m1pipe.training.distributed import Draw
@@ -33,33 +32,3 @@ def vae_objective(
         part=draw.part,
         noise=draw.noise,
     )
-
-
-def head_objective(
-    module: nn.Module,
-    batch: Batch,
-    beta: float,
-    draw: Draw,
-    *,
-    kind: str,
-    class_weight: Tensor | None,
-) -> dict[str, Tensor]:
-    """Loss of a batch of features, targets and row numbers; `partial` fills in the keywords.
-
-    Parameters
-    ----------
-    module : Module
-    batch : tuple of Tensor, shapes (n_rows, n_features), (n_rows, n_targets) and (n_rows,)
-    beta, draw
-        Not looked at.
-    kind : str
-        Of the targets.
-    class_weight : Tensor or None
-        As for `head_loss`.
-
-    Returns
-    -------
-    dict
-        loss, shape (n_rows,).
-    """
-    return {"loss": head_loss(kind, module(batch[0]), batch[1], class_weight)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from m1pipe.config import HeadConfig
+from m1pipe.data.batches import row_order
 from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Kind, Targets
 from m1pipe.errors import InputError, StoppedBySignalError
@@ -16,7 +17,6 @@ from m1pipe.heads.start import Design, HeadJob
 from m1pipe.heads.train import Order, PassFile
 from m1pipe.models.heads import balanced_weight, head_loss
 from m1pipe.models.stacked import stacked_loss
-from m1pipe.training.head_feed import row_order
 from m1pipe.training.signals import StopFlag
 
 N, FOLDS = 200, np.random.default_rng(4).permutation(200) % 4
