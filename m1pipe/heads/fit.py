@@ -22,9 +22,10 @@ from m1pipe.heads.features import Scale
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.inner import is_lower, judging_folds
 from m1pipe.heads.linear import LinearPart
+from m1pipe.heads.logistic import fold_names
 from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.heads.stack import Base, Network
-from m1pipe.heads.start import Design, HeadJob, Part, fold_names, prepare
+from m1pipe.heads.start import Design, HeadJob, Part, prepare
 from m1pipe.heads.train import Order, PassFile, Plan, Progress, held_out_curve, train_networks
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
@@ -164,7 +165,7 @@ def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Net
     is_out = np.zeros(part.targets.n, bool) if fold is None else part.folds == fold
     pair = part.start.whole
     if fold is not None and part.start.inner:
-        pair = part.start.inner[int(np.flatnonzero(fold_names(part) == fold)[0])]
+        pair = part.start.inner[int(np.flatnonzero(fold_names(part.folds) == fold)[0])]
     return Network(
         module=module.to(part.x.device),
         x=part.x,
@@ -202,10 +203,10 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
     """Epochs of every head, by the held-out rows of its inner folds; 0 leaves the network out."""
     tried: dict[HeadConfig, list[tuple[Part, int, Network, int]]] = {}
     for part in parts:
-        many = MANY_ROWS // 5 if part.targets.n_outputs >= MANY_LEVELS else MANY_ROWS
-        judged = judging_folds(part.folds, part.groups, many)
         if part.job.configs[0].validation == 0:
             continue
+        many = MANY_ROWS // 5 if part.targets.n_outputs >= MANY_LEVELS else MANY_ROWS
+        judged = judging_folds(part.folds, part.groups, many)
         if part.targets.n < FEW_ROWS or not judged.size:
             part.epochs = {}
             continue
@@ -214,13 +215,12 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
                 network = _network(part, config, _seed(part, number), int(fold))
                 key = _rates(config)
                 tried.setdefault(key, []).append((part, i, network, config.epochs))
-    curves: dict[tuple[int, int], list[tuple[Network, Progress]]] = {}
+    curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
     for number, (config, items) in enumerate(tried.items()):
-        jobs = [hash((id(part), i)) for part, i, _, _ in items]
         plan = Plan(
-            [item[2] for item in items],
-            jobs,
-            [item[3] for item in items],
+            [network for _, _, network, _ in items],
+            [(part, i) for part, i, _, _ in items],
+            [epochs for *_, epochs in items],
             tools.targets.kind,
             config,
             tools.order,
@@ -228,10 +228,10 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
         for (part, i, network, _), progress in zip(
             items, _train(plan, tools, f"inner{number}"), strict=True
         ):
-            curves.setdefault((id(part), i), []).append((network, progress))
+            curves.setdefault((part, i), []).append((network, progress))
             part.seconds += progress.seconds
     for part in parts:
-        own = {i: curves[id(part), i] for i in part.epochs if (id(part), i) in curves}
+        own = {i: curves[part, i] for i in part.epochs if (part, i) in curves}
         if own:
             _take_best(part, own)
 
@@ -285,7 +285,7 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
                 network = _network(part, config, _seed(part, number), None)
                 key = _rates(config)
                 wanted.setdefault(key, []).append((part, network, epochs))
-    networks: dict[int, list[Network]] = {}
+    networks: dict[Part, list[Network]] = {}
     for number, (config, items) in enumerate(wanted.items()):
         plan = Plan(
             [network for _, network, _ in items],
@@ -298,10 +298,10 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
         for (part, network, _), progress in zip(
             items, _train(plan, tools, f"final{number}"), strict=True
         ):
-            networks.setdefault(id(part), []).append(network)
+            networks.setdefault(part, []).append(network)
             part.seconds += progress.seconds
             part.chosen["train_loss"] = progress.train[-1]
-    return [_assemble(part, networks.get(id(part), []), tools.targets) for part in parts]
+    return [_assemble(part, networks.get(part, []), tools.targets) for part in parts]
 
 
 def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> FittedHead:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from m1pipe.data.targets import Targets
-from m1pipe.heads.logistic import inner_folds
+from m1pipe.heads.logistic import fold_names, inner_folds
 
 LEAST_GROUPS = 4
 SURE = 0.95
@@ -48,7 +48,7 @@ def judging_folds(folds: np.ndarray, groups: np.ndarray | None, many: int) -> np
     many : int
         Rows from which on one fold is enough, if it has `LEAST_GROUPS` or there are no groups.
     """
-    names = np.unique(folds[folds >= 0])
+    names = fold_names(folds)
     if names.size == 0 or (folds == names[0]).all():
         return names[:0]
     few_groups = False

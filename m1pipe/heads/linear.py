@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from m1pipe.data.targets import Targets
-from m1pipe.heads.logistic import fit_logistic
+from m1pipe.heads.logistic import fit_logistic, fold_names
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.heads.rotation import Rotation
 from m1pipe.models.heads import balanced_weight
@@ -88,7 +88,7 @@ def fit_linear(
     -------
     LinearChoice
     """
-    names = np.unique(folds[folds >= 0])
+    names = fold_names(folds)
     if targets.kind == "regression":
         if len(targets.values) < 3:
             return _constant(rotation, targets, len(names))
@@ -164,7 +164,7 @@ def _inner_ridges(
     shift = rotation.shift
     products = scores.T @ (Y - mean)
     parts = []
-    for fold in np.unique(folds[folds >= 0]):
+    for fold in fold_names(folds):
         out = folds == fold
         n = int((~out).sum())
         X_out, Y_out = scores[out], Y[out] - mean

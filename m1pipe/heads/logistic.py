@@ -134,7 +134,7 @@ def fit_logistic(
     start = None if inner is None else inner.mean()
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
-    intercept = intercept - (rotation.center @ rotation.basis) @ weights
+    intercept = intercept - rotation.shift @ weights
     return LogisticFit(
         rotation.basis, weights, intercept, kind, alpha, tried, losses, inner, row_losses
     )
@@ -207,11 +207,16 @@ def inner_folds(
     return found
 
 
+def fold_names(folds: np.ndarray) -> NDArray[np.intp]:
+    """Inner folds, ascending; rows at -1 are in none."""
+    return np.unique(folds[folds >= 0])
+
+
 def _search(
     problem: Problem, folds: np.ndarray, grid: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None, NDArray[np.float64] | None]:
     """Penalties tried, their log losses on the rows left out, fits and losses at the best one."""
-    names = np.unique(folds[folds >= 0])
+    names = fold_names(folds)
     if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
         middle = len(grid) // 2
         return grid[middle : middle + 1], np.array([np.nan]), None, None

@@ -109,7 +109,7 @@ def fit_ridge(
     alpha = float(grid[int(np.argmin(losses))])
     unit_losses = _unit_losses(rotation, products, alpha) / Y.shape[1]
     scores *= (rotation.singular / (rotation.singular**2 + alpha))[:, None]
-    intercept = mean - (rotation.center @ rotation.basis) @ scores
+    intercept = mean - rotation.shift @ scores
     return LinearFit(rotation.basis, scores, intercept, alpha, grid, losses, unit_losses)
 
 

@@ -16,6 +16,7 @@ from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance, FeatureMap, Scale, View, fit_features, views
 from m1pipe.heads.inner import deal_inner, is_lower
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
+from m1pipe.heads.logistic import fold_names
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
 from m1pipe.heads.rotation import Rotation, rotate
 from m1pipe.models.heads import balanced_weight, initial_bias
@@ -233,18 +234,7 @@ def _start(
         return _linear_start(part, features, inputs, rotation, own)
     if own is not None:
         none = Rotation.empty(len(inputs), inputs.shape[1])
-        fit = fit_own_genes(none, np.inf, part.targets.values, own, folds=part.folds)
-        known = fit.whole[1].standardize(own.values)
-        return Start(
-            features,
-            inputs,
-            fit.whole,
-            list(fit.inner),
-            known,
-            fit.facts,
-            fit.loss,
-            fit.unit_losses,
-        )
+        return _own_start(part, features, inputs, none, np.inf, own)
     if config.initialize_bias:
         whole, inner = _constant(part, inputs.shape[1])
         return Start(features, inputs, whole, inner, None, {})
@@ -271,22 +261,33 @@ def _linear_start(
         with_inner=own is None and any(config.hidden for config in part.job.configs),
     )
     if own is not None:
-        both = fit_own_genes(rotation, fit.alpha, part.targets.values, own, folds=part.folds)
-        known = both.whole[1].standardize(own.values)
-        return Start(
-            features,
-            inputs,
-            both.whole,
-            list(both.inner),
-            known,
-            both.facts,
-            both.loss,
-            both.unit_losses,
-        )
+        return _own_start(part, features, inputs, rotation, fit.alpha, own)
     inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
     facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
     whole = (fit.whole, None)
     return Start(features, inputs, whole, inner, None, facts, fit.loss, fit.unit_losses)
+
+
+def _own_start(
+    part: Part,
+    features: FeatureMap,
+    inputs: np.ndarray,
+    rotation: Rotation,
+    alpha: float,
+    own: OwnGenes,
+) -> Start:
+    """A slope of each level's own gene, and the ridge that is fitted with it."""
+    fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds)
+    return Start(
+        features,
+        inputs,
+        fit.whole,
+        list(fit.inner),
+        fit.whole[1].standardize(own.values),
+        fit.facts,
+        fit.loss,
+        fit.unit_losses,
+    )
 
 
 def _constant(
@@ -303,13 +304,8 @@ def _constant(
         return LinearPart(none, bias.astype(np.float32)), None
 
     inner: list[tuple[LinearPart, OwnTerm | None]] = []
-    inner += [constant(part.folds != fold) for fold in fold_names(part)]
+    inner += [constant(part.folds != fold) for fold in fold_names(part.folds)]
     return constant(np.ones(targets.n, dtype=bool)), inner
-
-
-def fold_names(part: Part) -> np.ndarray:
-    """Inner folds of a head, ascending."""
-    return np.unique(part.folds[part.folds >= 0])
 
 
 def _level_scale(targets: Targets) -> float:

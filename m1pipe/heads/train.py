@@ -6,7 +6,7 @@ in that order, in steps of equal size, so that one network trained alone makes t
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class Plan:
     Attributes
     ----------
     networks : sequence of Network
-    job : sequence of int
+    job : sequence of hashable
         Networks of one job stop together.
     epochs : sequence of int
         Most epochs of every network; at least 1.
@@ -118,7 +118,7 @@ class Plan:
     """
 
     networks: Sequence[Network]
-    job: Sequence[int]
+    job: Sequence[Hashable]
     epochs: Sequence[int]
     kind: str
     config: HeadConfig
@@ -295,7 +295,7 @@ def _go_on(
     going = {k for group in groups for k in group.members}
     ended = {k for k in going if epoch >= plan.epochs[k]}
     if plan.config.patience:
-        of_job: dict[int, list[int]] = {}
+        of_job: dict[Hashable, list[int]] = {}
         for k in sorted(going):
             if progress[k].held_out:
                 of_job.setdefault(plan.job[k], []).append(k)
