@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.condition import holds
+from m1pipe.data.condition import holds, listed_columns
 from m1pipe.data.patterns import compile_pattern, texts_with
 from m1pipe.data.sources.archs4 import SINGLE_CELL
 from m1pipe.data.sources.dee2 import QUALITY, quality_column
@@ -129,7 +129,7 @@ def _need(obs: pd.DataFrame, column: str, option: str) -> None:
     if column not in obs:
         raise InputError(
             f"{option}: expected the column {column} among the samples' annotations; found "
-            f"{_columns(obs)}"
+            f"{listed_columns(obs)}"
         )
 
 
@@ -158,7 +158,3 @@ def _by_regex(obs: pd.DataFrame, column: str, regex: str, option: str) -> np.nda
             hits = texts_with(pattern, map(str, levels), option)
             chosen |= np.array([*hits, False])[codes]
     return chosen
-
-
-def _columns(obs: pd.DataFrame) -> str:
-    return ", ".join(map(str, obs.columns[:12])) or "none"

@@ -165,10 +165,9 @@ class _Condition:
         where = ""
         if node is not None:
             where = f" at character {self._place(node) + 1} of {_short(self.text)}"
-        names = ", ".join(map(str, self.obs.columns[:12])) or "none"
         return InputError(
             f"{self.option}: expected COLUMN~REGEX or a condition of {_ALLOWED}, on the columns "
-            f"{names}; {found}{where}"
+            f"{listed_columns(self.obs)}; {found}{where}"
         )
 
     def _place(self, node: ast.AST) -> int:
@@ -365,6 +364,11 @@ class _Condition:
         if not abs(value) < LARGEST and isinstance(value, int):
             raise self._fault("found a number of more than 18 digits", node)
         return sign * value
+
+
+def listed_columns(obs: pd.DataFrame) -> str:
+    """The first columns, as messages list them."""
+    return ", ".join(map(str, obs.columns[:12])) or "none"
 
 
 def _short(text: str) -> str:

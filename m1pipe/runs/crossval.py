@@ -47,7 +47,12 @@ from m1pipe.training.signals import StopFlag
 SHARES = "shares"
 FINISHED = ("summary.json", "report.html")
 TOP_FILES = (
-    *(*RESULT_FILES, *EXTRA_FILES, "report.html", MISSING_FILE, "config.json", "provenance.json"),
+    *RESULT_FILES,
+    *EXTRA_FILES,
+    "report.html",
+    MISSING_FILE,
+    "config.json",
+    "provenance.json",
 )
 SHARED_FILES = (f"{SHARES}/pass*.pt", *below(f"{SHARES}/r[0-9]*_f[0-9]*", SHARE_FILES))
 OWN_FILES = (*TOP_FILES, *SHARED_FILES, f"{SHARES}/{PLAN}")
