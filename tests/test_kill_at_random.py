@@ -1,24 +1,16 @@
 """Five SIGKILLs in a row at random moments, and the rerun ends as if there had been none."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kill_many.py"
+from scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def kill_many() -> ModuleType:
     """The script that kills sixty times; its results are kept in benchmarks/results."""
-    spec = importlib.util.spec_from_file_location("kill_many", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kill_many"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("kill_many")
 
 
 @pytest.mark.slow

@@ -1,32 +1,25 @@
 """Files changed at random: the right result or one line; the script that does ten thousand."""
 
-import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import h5py
 import numpy as np
 import pytest
+from scripts import load_script
 
 from m1pipe.owned import clear, foreign_file
 from m1pipe.runs import crossval, fit, folder, sweep, train
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "mutate.py"
 N_CASES = int(os.environ.get("M1PIPE_MUTATIONS", "48"))
 
 
 @pytest.fixture(scope="module")
 def mutate() -> ModuleType:
     """The script; its results are kept in benchmarks/results."""
-    spec = importlib.util.spec_from_file_location("mutate", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mutate"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("mutate")
 
 
 @pytest.mark.slow
@@ -112,14 +105,9 @@ def test_each_command_knows_every_file_that_it_writes(mutate: ModuleType, tmp_pa
 
 @pytest.mark.slow
 def test_commands_killed_before_their_file_operations(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(
-        "kill_operations", SCRIPT.with_name("kill_operations.py")
+    found = load_script("kill_operations").run_all(
+        tmp_path, 3, ["train", "fit", "crossval", "sweep", "split"]
     )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kill_operations"] = module
-    spec.loader.exec_module(module)
-    found = module.run_all(tmp_path, 3, ["train", "fit", "crossval", "sweep", "split"])
     assert len(found) == 5
     for facts in found:
         assert facts["wrong"] == [] and facts["kills"] >= 3, facts

@@ -1,8 +1,6 @@
 """Several draws of every number of training rows: who is drawn, what is run, and its test."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scripts import load_script
 
 from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig, HeadConfig
@@ -27,7 +26,6 @@ from m1pipe.evaluation.significance import draws_t, nadeau_bengio
 from m1pipe.reports.parts import label_efficiency
 from m1pipe.reports.words import label_texts
 
-SIMULATION = Path(__file__).parents[2] / "benchmarks" / "draws_simulation.py"
 N, P, K, DRAWS = 90, 6, 3, 4
 SIZES = (8, 20)
 QUICK = CrossvalConfig(
@@ -65,11 +63,7 @@ def result(data: anndata.AnnData) -> Any:
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
     """The script that the test was chosen by; its result is kept in benchmarks/results."""
-    spec = importlib.util.spec_from_file_location("draws_simulation", SIMULATION)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("draws_simulation")
 
 
 @pytest.mark.parametrize("seed", range(5))

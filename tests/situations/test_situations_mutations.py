@@ -3,27 +3,16 @@
 The full count, 3,000, is that of `benchmarks/table_mutations.py`, whose oracle this is.
 """
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "table_mutations.py"
 EDITS = 300
 
 
-def _load():
-    spec = importlib.util.spec_from_file_location("table_mutations", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["table_mutations"] = module  # dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
-
-
-mutations = _load()
+mutations = load_script("table_mutations")
 KINDS = mutations.kinds()
 
 
