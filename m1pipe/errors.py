@@ -1,5 +1,9 @@
-"""What can go wrong, and by whose fault: each kind of failure has one exit code."""
+"""Errors, by whose fault they are, each with an exit code; and alarms beside a result."""
 
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Severity = Literal["note", "warning", "severe"]
 EXIT_DONE = 0
 EXIT_INPUT = 1
 EXIT_USAGE = 2
@@ -25,3 +29,29 @@ class PeerLostError(Exception):
 
 class M1Warning(UserWarning):
     """Something was skipped, repaired or doubtful; the result stands but should be read with it."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that the reader of a result should know before believing it.
+
+    Attributes
+    ----------
+    name : str
+        Short fixed name of the kind of alarm, such as "collapsed_predictor".
+    severity : str
+        "note", "warning", or "severe" (the result should not be believed as it stands).
+    text : str
+        One plain sentence or two, with the numbers.
+    """
+
+    name: str
+    severity: Severity
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.severity not in get_args(Severity):
+            raise ValueError(f"severity: expected one of {get_args(Severity)}: {self.severity!r}")
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.text}"

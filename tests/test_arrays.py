@@ -7,7 +7,7 @@ from safetensors.numpy import load
 from m1pipe.arrays import pack_arrays
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.condition import Condition
-from m1pipe.evaluation.rivals import Rivals
+from m1pipe.evaluation.outside import Rivals
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.pca import PCA

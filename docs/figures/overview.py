@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from m1pipe.evaluation.tables import fold_losses
+from m1pipe.evaluation.result import fold_losses
 from m1pipe.plots import comparison, style
 from m1pipe.reports.figures import row_colours
 from m1pipe.reports.files import read_result

@@ -201,7 +201,7 @@ def crossval(
 
 def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:
     """What is compared: the file's entries, which are taken out of it, below those typed."""
-    from m1pipe.evaluation.representations import parse_encoder
+    from m1pipe.evaluation.encoders import parse_encoder
     from m1pipe.runs.crossval import CrossvalRun
 
     named = {name: stored.pop(name, None) for name in NAMED}

@@ -6,8 +6,7 @@ import click
 
 from m1pipe.console import log
 from m1pipe.errors import InputError
-from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.tables import ladder_table
+from m1pipe.evaluation.result import CrossvalResult, ladder_table
 from m1pipe.reports.crossval import write_report
 from m1pipe.reports.files import read_result
 from m1pipe.reports.words import winner

@@ -1,139 +1,359 @@
-"""Which guards are asked about what: the design, trained encoders, fitted rows, the result."""
+"""Alarms about data and fitted models: each function returns the alarms it finds, mostly none."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
-from m1pipe.data.copies import file_signatures, find_copies, row_digests
-from m1pipe.data.depth import depths
-from m1pipe.data.labels import tidy
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.splits import group_column, recurring_columns
-from m1pipe.data.thinning import QUANTILES
-from m1pipe.encoder.trained import Encoder
-from m1pipe.evaluation import confounding, design, guards
-from m1pipe.evaluation.origin import FOLD_CHANGES, label_origin, same_samples
-from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import training_file
-from m1pipe.evaluation.result import Alarm
-from m1pipe.evaluation.tuning import can_tune
-from m1pipe.recipe import match_recipe, unknown_units
+from m1pipe.data.depth import APART
+from m1pipe.errors import Alarm, Severity
+
+LARGEST_DEPTH_R = 0.8
+_SMALLEST_SPREAD = 1e-5  # of the targets' range
+_MOST_DEAD = 0.1
+_WORST_RECONSTRUCTION = 0.05
+FEW_GROUPS = 10
+ENOUGH_TO_REPEAT = 200  # samples; with fewer the corrected test over repeated folds is liberal
 
 
-def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
-    """What can be said of a comparison before its first fit.
+def collapsed_predictor(
+    row: str, prediction: ArrayLike, targets: ArrayLike | None = None
+) -> list[Alarm]:
+    """Whether a model predicts the same for every sample, as a dead network does.
 
     Parameters
     ----------
-    problem : Problem
-    label : str, optional
-        The column that is predicted.
+    row : str
+        Name of the model; not to be asked of the training mean or the prior.
+    prediction : array_like, shape (n_samples, n_outputs)
+        Levels, or probabilities.
+    targets : array_like, shape (n_samples, n_outputs), optional
+        Levels, whose range is the scale of the prediction's; 1 for probabilities.
     """
-    targets, samples = problem.targets, problem.samples
-    signatures = file_signatures(problem.matrix, problem.rows)
-    found = design.copies_on_both_sides(signatures, problem.folds, samples)
-    donor = group_column(problem.matrix.obs)
-    if donor is not None:
-        found += design.groups_on_both_sides(
-            tidy(problem.obs[donor]), problem.folds, name=donor, left_out=problem.config.leave_out
-        )
-    config = problem.config
-    known = {donor, label, config.group, config.stratify, config.leave_out}
-    for name in recurring_columns(problem.obs, {str(name) for name in known}):
-        found += design.group_not_checked(name)
-    if problem.nearly_paired is not None:
-        n_lost = problem.matrix.n_samples - len(samples)
-        found += design.nearly_paired(len(samples), n_lost, problem.nearly_paired)
-    if problem.groups is not None:
-        name = problem.config.group or donor or "group"
-        found += design.few_groups(problem.groups, name=name if name in problem.obs else "group")
-    found += design.liberal_test(len(samples), problem.config.repeats)
-    found += design.missing_levels(problem.n_missing, len(samples) * problem.matrix.n_genes)
-    if problem.config.tune and not can_tune(problem):
-        found += design.nothing_tuned(problem.least_train)
-    if problem.strata is not None and not targets.is_classes:
-        name = problem.config.stratify or "stratum"
-        if problem.config.leave_out is None:
-            found += design.small_strata(problem.strata, problem.n_folds, name=name)
-    if targets.kind == "regression":
-        found += design.constant_targets(targets.values, targets.names)
-    if targets.is_classes and label is not None:
-        found += confounding.confounded_label(problem.class_names, problem.obs, name=label)
-    if problem.label_obs is not None:
-        found += same_samples(*find_origin(problem), len(samples))
-    for row in problem.encoders:
-        for encoder, source in zip(row.frozen, row.sources, strict=False):
-            found += design.units_unknown(unknown_units(problem.matrix, encoder.units))
-            name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
-            found += design.samples_seen_by_encoder(
-                name, samples, encoder.samples, encoder.validation_samples
+    predicted = np.asarray(prediction)
+    if len(predicted) < 2:
+        return []
+    scale = np.ones(1) if targets is None else np.ptp(np.asarray(targets), axis=0)
+    if (np.ptp(predicted, axis=0) > _SMALLEST_SPREAD * scale).any() or not scale.any():
+        return []
+    text = f"{row} predicts the same for every sample: it learned nothing, or its network is dead."
+    return [Alarm("collapsed_predictor", "severe", text)]
+
+
+def below_yardstick(
+    losses: Mapping[str, np.ndarray], folds: np.ndarray, *, yardstick: str, metric: str = "loss"
+) -> list[Alarm]:
+    """Models that do not beat the training mean (or the prior), over all or in some folds.
+
+    Parameters
+    ----------
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    yardstick : str
+        Name of the constant row.
+    metric : str
+        Name of the loss, for the text.
+    """
+    masks = [(r, folds[r] == k) for r in range(len(folds)) for k in np.unique(folds[r])]
+    base = losses[yardstick]
+    found = []
+    for row, loss in losses.items():
+        if row == yardstick:
+            continue
+        lost = sum(bool(loss[r][here].mean() >= base[r][here].mean()) for r, here in masks)
+        if loss.mean() >= base.mean():
+            text = (
+                f"{row} does not beat {yardstick}: {metric} {loss.mean():.4g} against "
+                f"{base.mean():.4g}. Better than {row} means little here."
             )
-            found += _copied_rows(name, source, problem)
-            found += _other_depth(name, encoder, problem)
-    return [*found, *_different_widths(problem)]
+            found.append(Alarm("below_yardstick", "warning", text))
+        elif lost:
+            text = f"{row} does not beat {yardstick} in {lost} of {len(masks)} folds."
+            found.append(Alarm("below_yardstick", "note", text))
+    return found
 
 
-def not_checked(problem: Problem, label: str | None) -> list[str]:
-    """Guards that have nothing to look at here: that they found nothing says nothing."""
-    targets, frozen = problem.targets, [row for row in problem.encoders if row.frozen]
-    others = [name for name in problem.obs.columns if name != label]
-    idle = {
-        "group_on_both_sides": group_column(problem.matrix.obs) is None and problem.groups is None,
-        "few_groups": problem.groups is None,
-        "seen_by_encoder": not frozen,
-        "copies_seen_by_encoder": not any(
-            training_file(source) is not None for row in frozen for source in row.sources
-        ),
-        "conditioned_on_label": not problem.encoders,
-        "widths_differ": len(problem.encoders) < 2,
-        "collapsed_latents": not problem.encoders,
-        "latent_follows_depth": not problem.encoders,
-        "weak_encoder": not problem.encoders,
-        "confounded_label": not (targets.is_classes and label is not None and others),
-        "class_in_few_groups": not (targets.is_classes and label is not None and others),
-        "small_strata": problem.strata is None,
-        "constant_targets": targets.kind != "regression",
-        "nothing_tuned": not problem.config.tune,
-        "labels_of_same_samples": problem.label_obs is None,
-        "labels_not_learned": targets.kind != "multilabel",
-        "labels_too_few": targets.kind != "multilabel",
-    }
-    return [name for name, unasked in idle.items() if unasked]
+def collapsed_units(encoder: str, n_active: int, n_latent: int) -> list[Alarm]:
+    """Latent units that carry nothing: pruned by the KL, or dead.
 
-
-def find_origin(problem: Problem) -> tuple[str | None, int]:
-    """Whether labels come from what predicts them (`label_origin`)."""
-    if problem.label_obs is None or FOLD_CHANGES not in problem.label_obs:
-        return None, 0
-    digests = row_digests(problem.matrix.take(problem.rows))
-    return label_origin(problem.obs, problem.label_obs, digests)
-
-
-def _copied_rows(name: str, source: str, problem: Problem) -> list[Alarm]:
-    """Near-identical rows in the file that an encoder was trained on, where that is still there."""
-    path = training_file(source)
-    if path is None or (problem.matrix.path is not None and path == problem.matrix.path.resolve()):
+    Parameters
+    ----------
+    encoder : str
+    n_active, n_latent : int
+        Units that carry something, and all.
+    """
+    if n_active >= n_latent:
         return []
-    with open_matrix(path) as unlabelled:
-        copies = find_copies(unlabelled, problem.matrix)
-        if not copies.by_row.size:
-            return []
-        first = int(copies.by_row[0])
-        pair = (str(unlabelled.samples[first]), copies.partner[first])
-    n = len(problem.samples)
-    return design.copies_seen_by_encoder(name, copies.by_row.size, n, pair, n_genes=copies.n_genes)
+    if n_active == 0:
+        text = f"{encoder}: none of the {n_latent} latent units carries anything (collapse)."
+        return [Alarm("collapsed_latents", "severe", text)]
+    text = (
+        f"{encoder}: {n_latent - n_active} of {n_latent} latent units carry next to nothing; its "
+        f"effective width is {n_active}."
+    )
+    severity: Severity = "warning" if n_active < n_latent / 2 else "note"
+    return [Alarm("collapsed_latents", severity, text)]
 
 
-def _other_depth(name: str, encoder: Encoder, problem: Problem) -> list[Alarm]:
-    """Whether the samples are much deeper, or less deep, than an encoder's training samples."""
-    trained = encoder.summary.get("depth_quantiles")
-    if trained is None:
+def dead_relus(encoder: str, dead_share: float) -> list[Alarm]:
+    """Hidden units whose output never changes.
+
+    Parameters
+    ----------
+    encoder : str
+        Or any other network.
+    dead_share : float
+        Share of its hidden units whose output is the same for every sample.
+    """
+    if not dead_share > _MOST_DEAD:
         return []
-    columns = match_recipe(problem.matrix, encoder.recipe, min_coverage=0.0).columns
-    own = depths(problem.matrix, columns[columns >= 0], problem.rows)
-    median = QUANTILES.index(0.5)
-    return guards.depth_apart(name, trained[median], None if own is None else float(np.median(own)))
+    text = (
+        f"{encoder}: {dead_share:.0%} of the hidden units are dead (the same output for every "
+        "sample). Standardise the inputs, or use leaky_relu."
+    )
+    return [Alarm("dead_units", "severe" if dead_share > 0.5 else "warning", text)]
+
+
+def library_size_axes(
+    encoder: str, correlations: ArrayLike, depth: str = "library size"
+) -> list[Alarm]:
+    """Latent axes that follow library size, |r| > 0.8.
+
+    Parameters
+    ----------
+    encoder : str
+    correlations : array_like, shape (n_latent,)
+        Of each latent with library size.
+    depth : str
+        What stands for library size.
+    """
+    r = np.abs(np.nan_to_num(np.asarray(correlations, dtype=np.float64)))
+    follow = np.flatnonzero(r > LARGEST_DEPTH_R)
+    if not len(follow):
+        return []
+    named = ", ".join(str(j + 1) for j in follow[:5]) + (", ..." if len(follow) > 5 else "")
+    text = (
+        f"{encoder}: latent {named} follows {depth} (largest |r| {r.max():.2f}): part of what it "
+        "encodes is sequencing depth, not biology."
+    )
+    return [Alarm("latent_follows_depth", "warning", text)]
+
+
+def depth_apart(encoder: str, trained: float | None, own: float | None) -> list[Alarm]:
+    """Samples sequenced much deeper, or less deeply, than those that an encoder was trained on.
+
+    Parameters
+    ----------
+    encoder : str
+    trained, own : float or None
+        Median total counts of the training samples, as training saw them, and of the samples at
+        hand; None where they are not known.
+    """
+    if not trained or not own or 1 / APART < trained / own < APART:
+        return []
+    text = (
+        f"{encoder} was trained on samples with a median of {trained:,.0f} counts; those here have "
+        f"{own:,.0f}: "
+    )
+    if trained > own:
+        text += "train it on raw counts thinned to the depth of this file (m1pipe train --thin-to)."
+    else:
+        text += "its latents were fitted to noisier levels than these."
+    return [Alarm("depth_differs", "warning", text)]
+
+
+def weak_encoder(encoder: str, r2: float | None, pca_r2: float | None) -> list[Alarm]:
+    """An encoder that reconstructs clearly worse than a PCA of the same width.
+
+    Parameters
+    ----------
+    encoder : str
+    r2, pca_r2 : float or None
+        Reconstruction R2 of both on the same rows.
+    """
+    if r2 is None or pca_r2 is None or not r2 < pca_r2 - _WORST_RECONSTRUCTION:
+        return []
+    text = (
+        f"{encoder} reconstructs less than a PCA of the same width (R2 {r2:.3f} against "
+        f"{pca_r2:.3f}): it is not well trained, and this is no fair test of its kind."
+    )
+    return [Alarm("weak_encoder", "warning", text)]
+
+
+def untested_pairs(comparisons: pd.DataFrame, headline: str = "nadeau_bengio") -> list[Alarm]:
+    """Pairs whose headline test has no p value.
+
+    Parameters
+    ----------
+    comparisons : DataFrame, shape (n_tests, n_columns)
+        As returned by `m1pipe.evaluation.compare.compare`.
+    headline : str
+        Name of the test.
+    """
+    rows = comparisons[(comparisons["test"] == headline) & comparisons["p"].isna()]
+    return [
+        Alarm(
+            "not_testable",
+            "note",
+            f"{row['model_a']} against {row['model_b']}: no p value, since the "
+            + (
+                "differences of all folds are equal."
+                if row["n_independent"] > 1
+                else "fold is one."
+            ),
+        )
+        for _, row in rows.iterrows()
+    ]
+
+
+def nearly_paired(n_paired: int, n_lost: int, example: tuple[str, str]) -> list[Alarm]:
+    """Samples that were left out, since their ids in X and Y are not quite the same.
+
+    Parameters
+    ----------
+    n_paired, n_lost : int
+        Samples of X.
+    example : (str, str)
+        Ids in X and in Y.
+    """
+    text = (
+        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which have ids in "
+        f"Y that differ by blanks, case or marks only (such as {example[0]!r} and "
+        f"{example[1]!r}): name the samples alike."
+    )
+    return [Alarm("nearly_paired", "warning", text)]
+
+
+def units_unknown(text: str) -> list[Alarm]:
+    """Values that were taken for what an encoder was trained on, since nobody said what they are.
+
+    Parameters
+    ----------
+    text : str
+        From `m1pipe.recipe.unknown_units`.
+    """
+    return [Alarm("units_unknown", "severe", text[0].upper() + text[1:])] if text else []
+
+
+def small_strata(strata: ArrayLike, n_folds: int, *, name: str = "stratum") -> list[Alarm]:
+    """Strata (or classes) with fewer samples than there are folds.
+
+    Parameters
+    ----------
+    strata : array_like, shape (n_samples,)
+    n_folds : int
+    name : str
+        What a stratum is.
+    """
+    counts = pd.Series(np.asarray(strata, dtype=object)).value_counts()
+    small = counts[counts < n_folds]
+    if not len(small):
+        return []
+    listed = ", ".join(f"{k} ({v})" for k, v in list(small.items())[:5])
+    text = (
+        f"{len(small)} of {len(counts)} values of {name} have fewer samples than the {n_folds} "
+        f"folds: {listed}{', ...' if len(small) > 5 else ''}. Some folds test none of them."
+    )
+    return [Alarm("small_strata", "warning", text)]
+
+
+def few_groups(groups: ArrayLike, *, name: str = "donor") -> list[Alarm]:
+    """Too few donors to say much about further donors.
+
+    Parameters
+    ----------
+    groups : array_like, shape (n_samples,)
+    name : str
+        What a group is.
+    """
+    n = pd.Series(np.asarray(groups, dtype=object)).nunique()
+    if n >= FEW_GROUPS:
+        return []
+    text = f"Only {n} {name}s: what holds for them may not hold for the next {name}"
+    if n < 6:
+        text += f", and no sign-flip test over them can give p below {2 / 2**n:.2g}"
+    return [Alarm("few_groups", "warning", text + ".")]
+
+
+def liberal_test(n: int, n_repeats: int) -> list[Alarm]:
+    """Repeated folds of too few samples for the corrected test over them.
+
+    Parameters
+    ----------
+    n : int
+        Samples.
+    n_repeats : int
+        Of the folds.
+
+    References
+    ----------
+    `benchmarks/null_simulation.py`, its numbers in `benchmarks/results/null_simulation.json`.
+    """
+    if n_repeats == 1 or n >= ENOUGH_TO_REPEAT:
+        return []
+    text = (
+        f"{n_repeats} repeats on {n} samples: with so few samples the corrected test over folds is "
+        "liberal. In simulation it rejects 7.2 % of true nulls with 100 samples and 5 x 5 folds "
+        "and 7.4 % with 10 x 5, 3.9 % and 5.2 % with 200 samples. Read p values near 0.05 with "
+        "care, and prefer no more than --repeats 5."
+    )
+    return [Alarm("liberal_test", "warning", text)]
+
+
+def missing_levels(n_missing: int, n_levels: int) -> list[Alarm]:
+    """Levels of X that are missing, and what stands in their place.
+
+    Parameters
+    ----------
+    n_missing, n_levels : int
+        Of the samples, over all genes.
+    """
+    if not n_missing:
+        return []
+    text = (
+        f"{n_missing:,} of {n_levels:,} levels of X ({n_missing / n_levels:.1%}) are missing. "
+        "Encoders, and their PCA, take them at the means of the rows that they were trained on; "
+        "for rows on the genes, and for own genes, they were imputed inside each fold, with the "
+        "means of its training rows."
+    )
+    return [Alarm("missing_levels", "note", text)]
+
+
+def nothing_tuned(n_train: int) -> list[Alarm]:
+    """Settings were to be chosen, and a fold has no inner validation rows to choose by.
+
+    Parameters
+    ----------
+    n_train : int
+        Training rows of the smallest training fold.
+    """
+    text = (
+        f"--tune chose nothing where fewer than 60 rows are trained on (the smallest training fold "
+        f"has {n_train}) or no share of them is held out: the settings as given were used."
+    )
+    return [Alarm("nothing_tuned", "note", text)]
+
+
+def constant_targets(values: np.ndarray, names: Sequence[str]) -> list[Alarm]:
+    """Targets that never vary: they cost nothing to predict and flatter every model.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_samples, n_targets)
+    names : sequence of str
+    """
+    constant = np.flatnonzero(np.ptp(values, axis=0) == 0)
+    if not len(constant):
+        return []
+    listed = ", ".join(names[j] for j in constant[:3]) + (", ..." if len(constant) > 3 else "")
+    text = (
+        f"{len(constant)} of {values.shape[1]} targets are constant ({listed}): every model "
+        "predicts them; they lower all errors alike and are left out of per-target scores."
+    )
+    severity: Severity = "warning" if len(constant) > values.shape[1] / 2 else "note"
+    return [Alarm("constant_targets", severity, text)]
 
 
 def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[Alarm]:
@@ -145,13 +365,13 @@ def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[A
         Of the row, with the seed where there are several.
     n_latent : int
     facts : mapping
-        From `m1pipe.evaluation.representations.encoder_facts`.
+        From `m1pipe.evaluation.encoders.encoder_facts`.
     """
     return [
-        *guards.collapsed_units(name, int(facts["active_units"]), n_latent),
-        *guards.dead_relus(name, float(facts["dead_share"])),
-        *guards.library_size_axes(name, facts.get("depth_r") or [], str(facts.get("depth"))),
-        *guards.weak_encoder(name, facts["r2"], facts["pca_r2"]),
+        *collapsed_units(name, int(facts["active_units"]), n_latent),
+        *dead_relus(name, float(facts["dead_share"])),
+        *library_size_axes(name, facts.get("depth_r") or [], str(facts.get("depth"))),
+        *weak_encoder(name, facts["r2"], facts["pca_r2"]),
     ]
 
 
@@ -170,15 +390,6 @@ def row_alarms(
         Share of dead hidden units.
     """
     return [
-        *guards.collapsed_predictor(row, prediction, levels),
-        *guards.dead_relus(f"the head of {row}", dead_share),
+        *collapsed_predictor(row, prediction, levels),
+        *dead_relus(f"the head of {row}", dead_share),
     ]
-
-
-def _different_widths(problem: Problem) -> Sequence[Alarm]:
-    widths = {row.name: row.n_latent for row in problem.encoders}
-    if len(set(widths.values())) < 2:
-        return []
-    named = ", ".join(f"{name} {width}" for name, width in widths.items())
-    text = f"The encoders differ in width ({named}); the PCA has that of {next(iter(widths))}."
-    return [Alarm("widths_differ", "note", text)]

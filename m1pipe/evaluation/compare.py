@@ -13,20 +13,23 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from m1pipe.errors import InputError
-from m1pipe.evaluation.effects import cohen_dz, hedges_gav, relative_difference, skill
+from m1pipe.evaluation.ladder import augmented_pairs
 from m1pipe.evaluation.significance import (
     TestResult,
     bootstrap_interval,
     clustered_t,
+    cohen_dz,
     group_means,
+    hedges_gav,
     holm,
     nadeau_bengio,
     paired_t,
+    relative_difference,
     sign_flip,
     sign_flip_interval,
+    skill,
     wilcoxon,
 )
-from m1pipe.evaluation.variants import augmented_pairs
 
 Pair = tuple[str, str]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from m1pipe.evaluation.ranking import ratio
+from m1pipe.evaluation.class_metrics import ratio
 from m1pipe.evaluation.significance import (
     benjamini_hochberg,
     bootstrap_interval,

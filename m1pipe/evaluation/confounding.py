@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from m1pipe.evaluation.result import Alarm
+from m1pipe.errors import Alarm
 
 WARN_V, SEVERE_V = 0.5, 0.8
 _SMALLEST_CLASS = 5

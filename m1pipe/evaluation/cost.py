@@ -3,12 +3,17 @@
 from itertools import pairwise
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.evaluation.ladder import GENES, NOTHING, head_config, is_head, model_of
+from m1pipe.evaluation.encoders import EncoderRow, encoder_settings
+from m1pipe.evaluation.ladder import (
+    GENES,
+    NOTHING,
+    fitted_as,
+    head_config,
+    is_head,
+    model_of,
+    variant_of,
+)
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import EncoderRow
-from m1pipe.evaluation.rows import fitted_as
-from m1pipe.evaluation.tuning import can_tune, encoder_settings
-from m1pipe.evaluation.variants import variant_of
 from m1pipe.heads.fit import MANY_ROWS
 
 MEGABYTE = 2**20
@@ -43,7 +48,7 @@ def _encoder_line(problem: Problem, row: EncoderRow) -> str:
     Each draw of the training rows has its own: an encoder sees the rows of its draw alone, and the
     samples without a label.
     """
-    n_tried = len(encoder_settings(row, problem.config)) if can_tune(problem) else 1
+    n_tried = len(encoder_settings(row, problem.config)) if problem.can_tune else 1
     n_splits = problem.n_fits(row.name) * n_parts(problem.config)
     text = f"{row.name}: trains {n_splits} encoders inside the folds"
     if n_tried > 1:

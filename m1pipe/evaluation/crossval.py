@@ -10,32 +10,33 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress, shows_bars
-from m1pipe.data.splits import draw_subset
 from m1pipe.data.targets import Targets
+from m1pipe.errors import Alarm
 from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
 from m1pipe.evaluation.augment import Generator
 from m1pipe.evaluation.compare import declared_family
+from m1pipe.evaluation.encoders import Item
 from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.fractions import fraction_r2
-from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import CONSTANT_ROWS, model_of
-from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
-from m1pipe.evaluation.missing import fill_own
-from m1pipe.evaluation.passes import Fitted, OpenShare, Place, fit_opened, pass_file, passes
-from m1pipe.evaluation.per_label import LabelTally
-from m1pipe.evaluation.per_target import TargetTally, target_pairs
-from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.representations import Item
-from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.rows import (
-    Fold,
+from m1pipe.evaluation.fitting import (
+    Fitted,
+    OpenShare,
+    Place,
     RowFit,
     constant_row,
     ensemble_row,
-    fitted_as,
+    fit_opened,
+    pass_file,
+    passes,
     predict_row,
-    train_mean,
 )
+from m1pipe.evaluation.folds import Fold, train_mean
+from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
+from m1pipe.evaluation.ladder import CONSTANT_ROWS, fitted_as, model_of
+from m1pipe.evaluation.metrics import HEADLINE, explained_scores, fraction_r2, per_sample_loss
+from m1pipe.evaluation.per_label import LabelTally
+from m1pipe.evaluation.per_target import TargetTally, target_pairs
+from m1pipe.evaluation.problem import Problem, make_fold, make_problem
+from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.train import PassFile
 from m1pipe.training.signals import StopFlag
@@ -74,7 +75,7 @@ def cross_validate(
         Columns of y to use. Left out: all.
     encoders : mapping, optional
         NAME to one encoder or several (its seeds): see
-        `m1pipe.evaluation.representations.resolve_encoders`.
+        `m1pipe.evaluation.encoders.resolve_encoders`.
     config : CrossvalConfig, optional
         Folds, rows, heads.
     generator : Generator, optional
@@ -229,7 +230,7 @@ def close_share(
     problem : Problem
     share : OpenShare
     heads : mapping of str to sequence of (FittedHead, ndarray)
-        From `m1pipe.evaluation.passes.fit_opened`.
+        From `m1pipe.evaluation.fitting.fit_opened`.
     said : dict, optional
         Where draws are many: the loss and the seconds of every model are added to it, and not
         logged.
@@ -380,35 +381,6 @@ def start_labels(problem: Problem, split: Fold, tested: Targets) -> LabelTally |
 
 def _seconds(heads: Sequence[Fitted]) -> float:
     return sum(head.seconds for head, _ in heads)
-
-
-def make_fold(problem: Problem, repeat: int, fold: int, draw: int = 0) -> Fold:
-    """Training and test rows of one (repeat, fold), with the seed that all models share.
-
-    With `problem.train_size` only so many of the training rows: a draw by strata, with two of every
-    class where there is room. The rows of a smaller size are among those of a larger one.
-    """
-    folds = problem.folds[repeat]
-    key = [problem.config.seed, repeat, fold, *([draw] if draw else [])]
-    seed = np.random.SeedSequence(key).generate_state(1)[0]
-    train = np.flatnonzero(folds != fold)
-    if problem.train_size is not None:
-        classes = problem.targets.values if problem.targets.is_classes else None
-        train = draw_subset(
-            train, problem.train_size, int(seed), strata=problem.strata, classes=classes
-        )
-    order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
-    return Fold(
-        targets=problem.targets,
-        train=train,
-        test=np.flatnonzero(folds == fold),
-        strata=problem.strata,
-        groups=problem.groups,
-        order=folds,
-        seed=int(seed),
-        order_seed=int(order_seed),
-        own=fill_own(problem.own, train),
-    )
 
 
 def _judge(

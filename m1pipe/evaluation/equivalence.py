@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from m1pipe.evaluation.compare import Pair, fold_differences
-from m1pipe.evaluation.effects import as_losses
+from m1pipe.evaluation.significance import as_losses
 
 ROPE = 0.01
 """Half width of the region of practical equivalence, as a share of the second model's loss."""

@@ -8,9 +8,13 @@ import numpy as np
 
 from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.splits import group_column
-from m1pipe.evaluation.alarms import design_alarms, encoder_alarms, find_origin, not_checked
-from m1pipe.evaluation.label_metrics import PRECISION_AT
+from m1pipe.evaluation.alarms import encoder_alarms
+from m1pipe.evaluation.class_metrics import PRECISION_AT
+from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
+from m1pipe.evaluation.encoders import EncoderRow, encoder_facts, encoder_settings, training_paths
 from m1pipe.evaluation.ladder import (
+    AUGMENTED,
+    BOOTSTRAP,
     CONSTANT_ROWS,
     GENES,
     NOTHING,
@@ -19,13 +23,11 @@ from m1pipe.evaluation.ladder import (
     is_head,
     model_of,
     tuned_settings,
+    variant_of,
 )
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import EncoderRow, encoder_facts, training_paths
 from m1pipe.evaluation.shares import Plan
-from m1pipe.evaluation.tuning import can_tune, encoder_settings
-from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, variant_of
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")
@@ -202,7 +204,7 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
 
 
 def _n_head_settings(problem: Problem) -> int:
-    return len(tuned_settings("raw", problem.config)) if can_tune(problem) else 1
+    return len(tuned_settings("raw", problem.config)) if problem.can_tune else 1
 
 
 def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
@@ -212,7 +214,7 @@ def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
     n_more = problem.unlabelled.size
     text = "training rows of the fold"
     text += f" and up to {n_more:,} without a label" if n_more else ""
-    n_tried = len(encoder_settings(row, problem.config)) if can_tune(problem) else 1
+    n_tried = len(encoder_settings(row, problem.config)) if problem.can_tune else 1
     return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
 
 

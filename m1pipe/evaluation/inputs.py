@@ -1,31 +1,44 @@
 """What models are fitted to: the genes, latents and PCA scores, of all folds and of one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from m1pipe.config import EncoderConfig
+from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.splits import inner_split
 from m1pipe.data.stored import in_memory
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
-from m1pipe.evaluation.augment import draw_again, make_request, synthesize
-from m1pipe.evaluation.ladder import GENES, NOTHING, head_config, model_of
-from m1pipe.evaluation.missing import fill_fold
-from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.representations import (
+from m1pipe.evaluation.augment import FEW_ROWS, draw_again, make_request, synthesize
+from m1pipe.evaluation.encoders import (
+    EncoderRow,
     encoder_facts,
+    encoder_settings,
     frozen_inputs,
     own_columns_of,
     train_in_fold,
 )
-from m1pipe.evaluation.rows import Fold
-from m1pipe.evaluation.tuning import tune_encoder
-from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, plain_row, variant_of
+from m1pipe.evaluation.folds import Fold, fill_fold
+from m1pipe.evaluation.ladder import (
+    AUGMENTED,
+    BOOTSTRAP,
+    GENES,
+    NOTHING,
+    head_config,
+    model_of,
+    plain_row,
+    variant_of,
+)
+from m1pipe.evaluation.metrics import per_sample_loss
+from m1pipe.evaluation.problem import Problem
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
+from m1pipe.heads.fit import fit_head
 from m1pipe.heads.inner import stepped_rows
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.recipe import match_recipe
@@ -222,3 +235,102 @@ def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> tuple[PCA, np.ndarray]:
     rows = scaler.apply(X[train])
     pca = fit_pca(lambda: [rows], FOLD_PCA_WIDTH)
     return pca, pca.scores(scaler.apply(X))
+
+
+def tune_encoder(
+    row: EncoderRow,
+    problem: Problem,
+    split: Fold,
+    X: np.ndarray,
+    *,
+    rows: np.ndarray,
+    stop: StopFlag | None = None,
+) -> tuple[EncoderRow, dict[str, Any]]:
+    """The row with the settings that win on the inner validation rows of a training fold.
+
+    Parameters
+    ----------
+    row : EncoderRow
+        Trained inside the folds; its first seed stands for all in the choice.
+    problem : Problem
+    split : Fold
+        Of whose test rows nothing is looked at.
+    X : ndarray of float32, shape (n_samples, n_genes)
+        Genes of the samples.
+    rows : ndarray of int
+        Rows of the matrix that an encoder of this fold may see.
+    stop : StopFlag, optional
+
+    Returns
+    -------
+    row : EncoderRow
+        As it came in where nothing is tuned, or there are too few rows for an inner split.
+    chosen : dict
+        Values of the settings that won, their inner loss, and how many were tried; empty where
+        nothing was.
+    """
+    tried = encoder_settings(row, problem.config)
+    share = problem.config.head.validation
+    if len(tried) < 2 or split.train.size < FEW_ROWS or share == 0:
+        return row, {}
+    _, held_out = inner_split(
+        split.train, share, split.seed, strata=split.strata, groups=split.groups
+    )
+    seen = _unseen_rows(problem, rows, held_out)
+    losses = [
+        _held_out_loss(replace(row, configs=(c,)), problem, split, X, held_out, seen, stop)
+        for c in tried
+    ]
+    won = tried[int(np.argmin(losses))]
+    log.info("%s: latent %d, beta %g of %d settings", row.name, *_shape(won).values(), len(tried))
+    configs = tuple(replace(won, training=seed.training) for seed in row.configs)
+    facts = {**_shape(won), "inner_loss": min(losses), "n_tried": len(tried)}
+    return replace(row, configs=configs), facts
+
+
+def _shape(config: EncoderConfig) -> dict[str, Any]:
+    return {"n_latent": config.model.n_latent, "beta": config.model.beta}
+
+
+def _unseen_rows(problem: Problem, rows: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Rows of the matrix without some samples, and without unlabelled rows of their groups."""
+    out = np.isin(rows, problem.rows[held_out])
+    if problem.all_groups is not None:
+        out |= np.isin(problem.all_groups[rows], problem.all_groups[problem.rows[held_out]])
+    return rows[~out]
+
+
+def _held_out_loss(
+    row: EncoderRow,
+    problem: Problem,
+    split: Fold,
+    X: np.ndarray,
+    held_out: np.ndarray,
+    seen: np.ndarray,
+    stop: StopFlag | None,
+) -> float:
+    """Loss of a head on rows that neither it nor its encoder has seen."""
+    gaps = problem.n_missing > 0
+    (encoder,) = train_in_fold(
+        row, problem.matrix, seen, groups=problem.all_groups, gaps=gaps, stop=stop
+    )
+    rows = split.train
+    levels = own_columns_of(encoder, X[rows], problem.matrix)
+    codes = _part(encoder.codes(problem.matrix, problem.rows), rows)
+    latents = encoder.encode_array(levels, codes)
+    targets, is_out = split.targets.take(rows), np.isin(rows, held_out)
+    head = fit_head(
+        latents,
+        targets,
+        problem.config.head,
+        rows=np.flatnonzero(~is_out),
+        seed=split.seed,
+        scale="one",
+        groups=_part(split.groups, rows),
+    )
+    predicted = head.predict(latents[is_out])
+    return float(per_sample_loss(targets.kind, predicted, targets.values[is_out]).mean())
+
+
+def _part(labels: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if labels is None else labels[rows]

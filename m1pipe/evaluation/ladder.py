@@ -1,16 +1,14 @@
 """The models of a comparison: which there are, and what each one's name stands for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.errors import InputError
-from m1pipe.evaluation.representations import EncoderRow
-from m1pipe.evaluation.variants import VARIANTS, plain_row, variant_of
+from m1pipe.evaluation.encoders import NAME, EncoderRow
 
 Part = Literal["constant", "linear", "head"]
-
 CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
 OWN_GENE = "gene"
 OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
@@ -27,6 +25,11 @@ PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 TUNED_WIDTHS = ((64,), (256,), (1024,))
 TUNED_RATES = (3e-4, 1e-3, 3e-3)
+WEIGHTED = "_weighted"
+BOOTSTRAP = "_bootstrap"
+AUGMENTED = "_augmented"
+VARIANTS = (WEIGHTED, BOOTSTRAP, AUGMENTED)
+_TAKEN = ("_gene", "_linear", "_ridge", "_ensemble", "_prior", *VARIANTS)
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,22 @@ def has_own_term(name: str, config: CrossvalConfig) -> bool:
     return model.own_gene or (config.head.own_gene and model.part == "head")
 
 
+def refuse_names(encoders: Iterable[str]) -> None:
+    """Refuse names of encoders that are malformed, or that another model has or is made of.
+
+    Raises
+    ------
+    InputError
+        Naming the encoder.
+    """
+    for name in encoders:
+        if name in ALL_ROWS or name.endswith(_TAKEN) or not NAME.fullmatch(name):
+            raise InputError(
+                f"encoder: expected a name of letters, digits and _.+- that does not end in "
+                f"{', '.join(_TAKEN)} and is no other row's ({', '.join(ALL_ROWS)}); found {name!r}"
+            )
+
+
 def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | None:
     """The linear model of the declared family of comparisons.
 
@@ -260,3 +279,55 @@ def is_head(name: str) -> bool:
     """Whether a model is fitted, and may have a hidden part."""
     model = model_of(name)
     return model.part == "head" and not model.ensemble
+
+
+def variant_of(row: str) -> str | None:
+    """What a row's name ends in, where it is a variant of another row.
+
+    >>> variant_of("raw_augmented"), variant_of("raw")
+    ('_augmented', None)
+    """
+    return next((suffix for suffix in VARIANTS if row.endswith(suffix)), None)
+
+
+def plain_row(row: str) -> str:
+    """The row that a variant stands beside; the row itself for others.
+
+    >>> plain_row("raw_bootstrap"), plain_row("raw")
+    ('raw', 'raw')
+    """
+    return row.removesuffix(variant_of(row) or "")
+
+
+def augmented_pairs(rows: Sequence[str]) -> list[tuple[str, str]]:
+    """Each augmented row with the row itself and with its controls."""
+    return [
+        (row, plain_row(row) + other)
+        for row in rows
+        if row.endswith(AUGMENTED)
+        for other in ("", BOOTSTRAP, WEIGHTED)
+        if plain_row(row) + other in rows
+    ]
+
+
+def fitted_as(name: str, config: CrossvalConfig) -> str:
+    """Name of the model whose fit a model is, or is a part of.
+
+    The linear model on some inputs is the linear part of the head on them, and the ensemble of an
+    encoder's seeds the mean of their predictions.
+
+    >>> from m1pipe.config import CrossvalConfig
+    >>> [fitted_as(name, CrossvalConfig()) for name in ("ridge_gene", "vae_linear", "vae_ridge")]
+    ['raw_gene', 'vae', 'vae_ridge']
+    >>> fitted_as("vae_ensemble", CrossvalConfig())
+    'vae'
+    """
+    model = model_of(name)
+    if model.ensemble:
+        return model.inputs
+    if model.part != "linear" or model.with_genes or model.prior or model.inputs == NOTHING:
+        return name
+    if config.recipe != "best" or config.tune or config.head.own_gene:
+        return name
+    head = "raw" if model.inputs == GENES else model.inputs
+    return head + (OWN_SUFFIX if model.own_gene else "")

@@ -1,17 +1,21 @@
-"""Per-sample losses and the scores of one test fold, each defined once for all models."""
+"""Losses of samples and scores of test folds, each defined once for all models; those of levels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from m1pipe.data.targets import Targets
+from m1pipe.data.units import LN, LOG_OF, Units, to_linear
 from m1pipe.evaluation.class_metrics import (
     check_probabilities,
     class_scores,
+    label_scores,
     log_loss_per_sample,
+    multilabel_loss_per_sample,
 )
-from m1pipe.evaluation.label_metrics import label_scores, multilabel_loss_per_sample
-from m1pipe.evaluation.level_metrics import level_scores, squared_error_per_sample
 
 KINDS = ("regression", "binary", "multiclass", "multilabel")
 HEADLINE = {
@@ -21,6 +25,10 @@ HEADLINE = {
     "multilabel": "log_loss",
 }
 LOWER_IS_BETTER = frozenset({"mse", "mae", "log_loss", "brier", "calibration_error"})
+_BLOCK_CELLS = 2**20
+SMALLEST_TOTAL = 1.0
+"""A gene whose isoforms sum to less in a sample (before the logarithm) has no fractions there."""
+_FRACTION_CELLS = 2**21
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def explained_scores(
         regression: mse, mae, r2 (pooled, 1 - SSE / SST, SST against the training means), pearson
         (median over the targets that vary). Classes: log_loss, accuracy, balanced_accuracy,
         macro_f1, roc_auc, average_precision. multilabel: the same and those of
-        `m1pipe.evaluation.label_metrics.label_scores`. No metric is left out because it is NaN.
+        `m1pipe.evaluation.class_metrics.label_scores`. No metric is left out because it is NaN.
     """
     predicted, true = _checked(kind, prediction, targets)
     if kind == "regression":
@@ -129,8 +137,8 @@ def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[np.n
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}; found {kind!r}")
     predicted, true = np.asarray(prediction), np.asarray(targets)
-    _check_finite(predicted, "prediction")
-    _check_finite(true, "targets")
+    _refuse_not_finite(predicted, "prediction")
+    _refuse_not_finite(true, "targets")
     if kind in ("binary", "multiclass"):
         if true.ndim != 1 or len(true) != len(predicted):
             raise ValueError(f"class codes: expected shape ({len(predicted)},): {true.shape}")
@@ -142,9 +150,213 @@ def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[np.n
     return predicted, true
 
 
-def _check_finite(values: np.ndarray, what: str) -> None:
+def _refuse_not_finite(values: np.ndarray, what: str) -> None:
     """Refuse NaN and infinity, naming the first row (row sums show them without a mask)."""
     sums = values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
     if not np.isfinite(sums).all():
         row = int(np.flatnonzero(~np.isfinite(sums))[0])
         raise ValueError(f"{what}: expected finite numbers; row {row} holds another")
+
+
+def squared_error_per_sample(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
+    """Mean over targets of the squared error, shape (n_samples,)."""
+    total = np.zeros(len(targets))
+    for columns in _column_blocks(targets.shape):
+        error = _error(prediction[:, columns], targets[:, columns])
+        total += np.einsum("ij,ij->i", error, error)
+    found: NDArray[np.float64] = total / targets.shape[1]
+    return found
+
+
+def target_errors(
+    prediction: np.ndarray, targets: np.ndarray, train_mean: ArrayLike | None = None
+) -> pd.DataFrame:
+    """Errors of every target over the test rows.
+
+    Parameters
+    ----------
+    prediction, targets : ndarray, shape (n_samples, n_targets)
+    train_mean : array_like, shape (n_targets,), optional
+        Training mean of every target; NaN columns `sst` and `r2` without it.
+
+    Returns
+    -------
+    DataFrame, one row a target
+        sse, sae (sums of squared and absolute errors), sst (squared distance from the training
+        mean), r2 = 1 - sse / sst (NaN where sst is 0), pearson (NaN where the target is constant
+        over these rows, 0 where only the prediction is), constant, constant_prediction.
+    """
+    base = _as_baseline(train_mean, prediction, targets.shape[1])
+    parts = []
+    for columns in _column_blocks(targets.shape):
+        predicted, true = prediction[:, columns], targets[:, columns]
+        error = _error(predicted, true)
+        from_mean = _error(np.broadcast_to(base[columns], true.shape), true)
+        parts.append(
+            {
+                "sse": np.einsum("ij,ij->j", error, error),
+                "sae": np.abs(error).sum(axis=0),
+                "sst": np.einsum("ij,ij->j", from_mean, from_mean),
+                "pearson": correlation(predicted, true),
+                "constant": np.ptp(true, axis=0) == 0,
+                "constant_prediction": np.ptp(predicted, axis=0) == 0,
+            }
+        )
+    table = pd.DataFrame({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+    table.insert(3, "r2", 1 - table["sse"] / table["sst"].where(table["sst"] > 0))
+    return table
+
+
+def correlation(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
+    """Pearson correlation of each column.
+
+    Parameters
+    ----------
+    prediction, targets : ndarray, shape (n_samples, n_targets)
+
+    Returns
+    -------
+    ndarray, shape (n_targets,)
+        NaN where the target is constant; 0 where only the prediction is (it tells nothing).
+    """
+    x = prediction - prediction.mean(axis=0, dtype=np.float64)
+    y = targets - targets.mean(axis=0, dtype=np.float64)
+    norm = np.sqrt(np.einsum("ij,ij->j", x, x) * np.einsum("ij,ij->j", y, y))
+    flat = (np.ptp(prediction, axis=0) == 0) | (norm == 0)
+    r = np.where(flat, 0.0, np.einsum("ij,ij->j", x, y) / np.where(flat, 1.0, norm))
+    return np.where(np.ptp(targets, axis=0) == 0, np.nan, np.clip(r, -1, 1))
+
+
+def level_scores(
+    prediction: np.ndarray, targets: np.ndarray, train_mean: ArrayLike | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Pooled errors, R2 against the training means, and the median correlation of a target.
+
+    Parameters
+    ----------
+    prediction, targets : ndarray, shape (n_samples, n_targets)
+    train_mean : array_like, shape (n_targets,), optional
+        Needed by r2. It is taken in the precision of the prediction, so that predicting exactly
+        these means scores exactly 0.
+
+    Returns
+    -------
+    values : dict
+        mse, mae, r2, pearson.
+    notes : dict
+        Why one of them is NaN, or how many targets were left out.
+    """
+    table = target_errors(prediction, targets, train_mean)
+    n_cells, n_targets = targets.size, targets.shape[1]
+    sse, sst = float(table["sse"].sum()), float(table["sst"].sum(skipna=False))
+    varies = ~table["constant"]
+    notes: dict[str, str] = {}
+    if train_mean is None:
+        notes["r2"] = "the training means were not given"
+    elif sst == 0:
+        notes["r2"] = "no target departs from its training mean in these rows"
+    if not varies.any():
+        notes["pearson"] = "every target is constant in these rows"
+    elif table.loc[varies, "constant_prediction"].all():
+        notes["pearson"] = "the prediction is constant for every target"
+    elif not varies.all():
+        notes["pearson"] = f"{int((~varies).sum())} of {n_targets} targets are constant: left out"
+    undefined = not varies.any() or bool(table.loc[varies, "constant_prediction"].all())
+    values = {
+        "mse": sse / n_cells,
+        "mae": float(table["sae"].sum()) / n_cells,
+        "r2": 1 - sse / sst if sst > 0 else np.nan,
+        "pearson": np.nan if undefined else float(table.loc[varies, "pearson"].median()),
+    }
+    return values, notes
+
+
+def _error(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
+    """Difference in float64."""
+    found: NDArray[np.float64] = np.subtract(prediction, targets, dtype=np.float64)
+    return found
+
+
+def _as_baseline(
+    train_mean: ArrayLike | None, prediction: np.ndarray, n_targets: int
+) -> np.ndarray:
+    """Training means in the prediction's precision; NaN where they are not given."""
+    if train_mean is None:
+        return np.full(n_targets, np.nan)
+    base = np.asarray(train_mean, dtype=prediction.dtype)
+    if base.shape != (n_targets,):
+        raise ValueError(f"training means: expected shape ({n_targets},); found {base.shape}")
+    return base
+
+
+def _column_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of columns of about a million cells."""
+    width = max(1, _BLOCK_CELLS // max(1, shape[0]))
+    for start in range(0, shape[1], width):
+        yield slice(start, start + width)
+
+
+def fraction_r2(prediction: np.ndarray, targets: Targets, mean: np.ndarray) -> float | None:
+    """R2 of the isoforms' fractions against those that the training means give.
+
+    Parameters
+    ----------
+    prediction : ndarray, shape (n_samples, n_targets)
+    targets : Targets
+        Of the same samples, with genes.
+    mean : ndarray, shape (n_targets,)
+        Training means.
+
+    Returns
+    -------
+    float or None
+        1 - SSE / SSE of the training means' fractions, over the isoforms of genes with several
+        and the samples where the gene's total is at least `SMALLEST_TOTAL`. None where genes or
+        a scale that can be summed are not known, or no gene has several isoforms.
+    """
+    units = targets.units
+    if targets.genes is None or units.name not in (*LOG_OF, *LOG_OF.values(), LN):
+        return None
+    sse = base = 0.0
+    for columns, starts in gene_blocks(targets.genes, len(prediction)):
+        true, total = _fractions(targets.values[:, columns], starts, units)
+        known = np.repeat(total >= SMALLEST_TOTAL, np.diff([*starts, columns.size]), axis=1)
+        ours, _ = _fractions(prediction[:, columns], starts, units)
+        theirs, _ = _fractions(mean[None, columns], starts, units)
+        sse += float(((ours - true) ** 2)[known].sum())
+        base += float(((theirs - true) ** 2)[known].sum())
+    return 1 - sse / base if base > 0 else None
+
+
+def gene_blocks(genes: tuple[str, ...], n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Targets of genes with several isoforms, gene by gene, some genes at a time.
+
+    Returns
+    -------
+    list of (columns, starts)
+        Targets, and where each gene begins among them.
+    """
+    codes = pd.Series(pd.factorize(np.asarray(genes, dtype=object))[0])
+    several = np.flatnonzero(codes.groupby(codes).transform("size") > 1)
+    order = several[np.argsort(codes[several], kind="stable")]
+    first = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    step = max(1, _FRACTION_CELLS // max(1, n))
+    blocks, begin = [], 0
+    while begin < first.size:
+        end = max(begin + 1, int(np.searchsorted(first, first[begin] + step)))
+        stop = first[end] if end < first.size else order.size
+        blocks.append((order[first[begin] : stop], first[begin:end] - first[begin]))
+        begin = end
+    return blocks
+
+
+def _fractions(
+    levels: np.ndarray, starts: np.ndarray, units: Units
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fractions of each gene's total, equal ones where that is 0, and the totals."""
+    linear = np.maximum(to_linear(levels.astype(np.float64), units), 0)
+    total = np.add.reduceat(linear, starts, axis=1)
+    sizes = np.diff([*starts, levels.shape[1]])
+    spread = np.repeat(total, sizes, axis=1)
+    equal = np.repeat(1 / sizes, sizes)
+    return np.where(spread > 0, linear / np.where(spread > 0, spread, 1), equal), total

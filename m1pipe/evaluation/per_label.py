@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, rankdata
 
-from m1pipe.evaluation.label_metrics import BIN_EDGES, calibration_bins
+from m1pipe.errors import Alarm
+from m1pipe.evaluation.class_metrics import BIN_EDGES, calibration_bins, precision_sums, ratio
 from m1pipe.evaluation.ladder import CONSTANT_ROWS
 from m1pipe.evaluation.per_target import ALPHA, adjust_bh
-from m1pipe.evaluation.ranking import precision_sums, ratio
-from m1pipe.evaluation.result import Alarm
 
 FEWEST = 5  # groups (or samples) with a label, and without, for it to be tested
 STATISTICS = ("wins", "variance", "shared", "precision", "squared")
@@ -40,7 +39,7 @@ class LabelSums:
         their number where labels say nothing, what samples of one group add to it, the precision
         at each positive's score, the squared distance of probability and 0/1.
     bins : dict of str to ndarray, shape (3, n_bins)
-        Of every row: `m1pipe.evaluation.label_metrics.calibration_bins`.
+        Of every row: `m1pipe.evaluation.class_metrics.calibration_bins`.
     """
 
     n: int
@@ -216,3 +215,23 @@ def _sums(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
     out = np.zeros((int(unit.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(out, unit, values)
     return out
+
+
+def gather_labels(
+    names: Sequence[str] | None, parts: Sequence[tuple[int, LabelSums | None]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The view by label, and the calibration of every row; empty where there are no labels.
+
+    Parameters
+    ----------
+    names : sequence of str, or None
+        Of the labels.
+    parts : sequence of (int, LabelSums or None)
+        Repeat and sums of every fold.
+    """
+    sums = [(repeat, part) for repeat, part in parts if part is not None]
+    if names is None or not sums or len(sums) < len(parts):
+        return pd.DataFrame(), pd.DataFrame()
+    every = add_label_sums([part for _, part in sums])
+    once = add_label_sums([part for repeat, part in sums if repeat == 0])
+    return label_table(names, every, once), calibration_table(every)

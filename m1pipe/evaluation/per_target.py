@@ -7,13 +7,14 @@ mean loss of every donor (or sample) and target, waits in a temporary file.
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.ladder import OWN_SUFFIX, without_own_gene
-from m1pipe.evaluation.rows import Fold, train_mean
 
 Pair = tuple[str, str]
 _BLOCK_CELLS = 2**21
@@ -296,3 +297,39 @@ def _t_tests(total: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray
     t = np.where(flat, 0, mean / np.where(flat, 1, error))
     p = 2 * stats.t.sf(np.abs(t), n - 1)
     return mean, np.where(flat, np.where(mean == 0, 1.0, np.nan), p)
+
+
+def gather_targets(
+    names: Sequence[str] | None,
+    genes: Sequence[str] | None,
+    parts: Sequence[tuple[int, TargetSums | None]],
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The view by target, and what it says in short.
+
+    Parameters
+    ----------
+    names, genes : sequence of str, or None
+        Of the targets.
+    parts : sequence of (int, TargetSums or None)
+        Repeat and sums of every fold.
+
+    Returns
+    -------
+    table : DataFrame
+        From `m1pipe.evaluation.per_target.target_table`; empty where there is none.
+    info : dict
+        `r2_by_target` (from `r2_summary`, of all rows but the first, the training mean),
+        `per_target` (pairs) and `isoforms` (R2 by the number of isoforms), where there are any.
+    """
+    sums = [(repeat, part) for repeat, part in parts if part is not None]
+    if names is None or len(sums) < len(parts):
+        return pd.DataFrame(), {}
+    every = add_sums([part for _, part in sums])
+    once = add_sums([part for repeat, part in sums if repeat == 0])
+    table = target_table(names, genes, every, once)
+    info: dict[str, Any] = {
+        "r2_by_target": r2_summary(table, list(every.sse)[1:]),
+        "per_target": pair_summary(table, list(once.pairs)),
+    }
+    by_kind = isoform_classes(table, every)
+    return table, {**info, "isoforms": by_kind} if by_kind else info

@@ -8,25 +8,34 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.data.labels import as_text, find_column, read_column
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.labels import find_column
+from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.names import near_names
 from m1pipe.data.obsm import PREFIX, read_obsm
 from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
-from m1pipe.data.splits import leave_out_folds, make_folds, resolve_groups
+from m1pipe.data.splits import draw_subset, resolve_groups
 from m1pipe.data.targets import Targets, load_targets
 from m1pipe.data.unit_check import check_units
 from m1pipe.errors import InputError
-from m1pipe.evaluation.augment import Generator, refuse_conditional, refuse_unfit
-from m1pipe.evaluation.design import encoder_conditioned
+from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
+from m1pipe.evaluation.encoders import EncoderRow, Item, resolve_encoders
+from m1pipe.evaluation.folds import (
+    Fold,
+    deal_folds,
+    fill_own,
+    find_strata,
+    left_out_strata,
+    name_classes,
+)
 from m1pipe.evaluation.ladder import (
-    ALL_ROWS,
     ladder,
     linear_rival,
     model_of,
+    refuse_names,
 )
-from m1pipe.evaluation.missing import count_missing
-from m1pipe.evaluation.representations import EncoderRow, Item, resolve_encoders
+from m1pipe.evaluation.leakage import encoder_conditioned
+
+_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +149,11 @@ class Problem:
         return min(int((row != k).sum()) for row in self.folds for k in np.unique(row))
 
     @property
+    def can_tune(self) -> bool:
+        """Whether every training fold has inner validation rows that can choose settings."""
+        return self.least_train >= FEW_ROWS and self.config.head.validation > 0
+
+    @property
     def n_folds(self) -> int:
         """Folds of one repeat; left-out strata, where these are the design."""
         return int(self.folds.max()) + 1
@@ -174,7 +188,8 @@ def make_problem(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
     label = None if label is None else find_column(matrix.obs, label, "label")[0]
-    obs, opened = matrix.obs.iloc[rows], resolve_encoders(encoders or {}, reserved=ALL_ROWS)
+    refuse_names(encoders or {})
+    obs, opened = matrix.obs.iloc[rows], resolve_encoders(encoders or {})
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
@@ -188,8 +203,8 @@ def make_problem(
     )
     all_groups = resolve_groups(matrix.obs, config.group)
     groups = None if all_groups is None else all_groups[rows]
-    left = _strata_to_leave(obs, config.leave_out, label)
-    folds = _deal(config, rows.size, strata, groups, is_label=is_label, left_out=left)
+    left = left_out_strata(obs, config.leave_out, label)
+    folds = deal_folds(config, rows.size, strata, groups, is_label=is_label, left_out=left)
     _check_augment(values.kind, folds, config, opened, generator)
     return Problem(
         matrix=matrix,
@@ -250,32 +265,6 @@ def _check_augment(
         )
 
 
-def _deal(
-    config: CrossvalConfig,
-    n: int,
-    strata: np.ndarray | None,
-    groups: np.ndarray | None,
-    *,
-    is_label: bool,
-    left_out: np.ndarray | None,
-) -> np.ndarray:
-    """Test fold of every sample in every repeat, or the strata in turn."""
-    if left_out is not None:
-        folds = leave_out_folds(left_out)
-    else:
-        folds = make_folds(
-            config.folds,
-            config.repeats,
-            config.seed,
-            strata=strata,
-            groups=groups,
-            n=n,
-            strata_is_label=is_label,
-        )
-    _check_sizes(config.train_sizes, folds)
-    return folds
-
-
 def _own_columns(genes: Sequence[str], matrix: Matrix) -> np.ndarray | None:
     """Column of X that holds each target's gene; None where there is none at all."""
     columns = own_columns(genes, matrix.genes.tolist(), matrix.var)
@@ -307,48 +296,6 @@ def _own_genes(
     return read_own_genes(columns, matrix, rows)
 
 
-def _strata_to_leave(obs: pd.DataFrame, column: str | None, label: str | None) -> np.ndarray | None:
-    """Values of the column whose strata are left out in turn; None where none is asked for.
-
-    Raises
-    ------
-    InputError
-        If there is no such column, it is the label, or a sample has no entry.
-    """
-    if column is None:
-        return None
-    if column not in obs.columns or column == label:
-        others = ", ".join(str(name) for name in obs.columns if name != label)
-        raise InputError(
-            f"leave-out-strata: expected a column of obs that is not the label ({others or 'none'})"
-            f"; found {column!r}"
-        )
-    read = read_column(obs, column, "leave-out-strata")
-    absent = read.isna()
-    if absent.any():
-        raise InputError(
-            f"leave-out-strata: expected an entry of every sample in {column!r}; "
-            f"{int(absent.sum())} have none, such as {obs.index[absent][0]}: leave them out of X"
-        )
-    return as_text(read)
-
-
-def _check_sizes(sizes: Sequence[int], folds: np.ndarray) -> None:
-    """Refuse a number of training rows that some fold does not have.
-
-    Raises
-    ------
-    InputError
-        With the largest size there can be.
-    """
-    counts = [int((row != k).sum()) for row in folds for k in np.unique(row)]
-    if sizes and max(sizes) >= min(counts):
-        raise InputError(
-            f"train-sizes: expected sizes below the {min(counts)} training rows of the smallest "
-            f"training fold; found {max(sizes)}"
-        )
-
-
 def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: str | None) -> None:
     """Refuse an encoder that is told what is to be predicted.
 
@@ -369,45 +316,60 @@ def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: st
                 )
 
 
-def find_strata(
-    obs: pd.DataFrame, targets: Targets, column: str | None, label: str | None
-) -> tuple[np.ndarray | None, bool]:
-    """What the folds are stratified by, and whether that is the label itself.
+def count_missing(matrix: Matrix, rows: np.ndarray) -> int:
+    """Missing levels of some rows of a matrix, which are read once.
 
     Parameters
     ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    targets : Targets
-    column, label : str or None
-        Of the strata, and of what is predicted.
-
-    Returns
-    -------
-    strata : ndarray of object, shape (n_samples,), or None
-    is_label : bool
+    matrix : Matrix
+    rows : ndarray of int, shape (n_samples,)
 
     Raises
     ------
     InputError
-        If there is no such column, or it holds as many values as samples.
+        If a level is infinite, or a sample has no level at all.
     """
-    if column is None or column == label:
-        if targets.is_classes:
-            return name_classes(targets), True
-        if column is None:
-            return None, False
-    read = read_column(obs, column, "stratify")
-    values = as_text(read)
-    values[read.isna().to_numpy()] = "missing"
-    if len(set(values)) == len(values):
-        raise InputError(
-            f"stratify: expected a column with few values; found a value of its own for each of "
-            f"{len(values)} samples in {column!r}"
+    n_missing = 0
+    for block in np.array_split(rows, max(1, rows.size // _BLOCK_ROWS)):
+        X = matrix.take(block)
+        if np.isfinite(X).all():
+            continue
+        missing = np.isnan(X)
+        check_finite(np.where(missing, 0, X), matrix, block)
+        empty = block[missing.all(axis=1)]
+        if empty.size:
+            raise InputError(
+                f"{matrix.path or 'data'}: expected a level of at least one gene in every sample; "
+                f"found none in {matrix.samples[empty[0]]!r}: leave it out"
+            )
+        n_missing += int(missing.sum())
+    return n_missing
+
+
+def make_fold(problem: Problem, repeat: int, fold: int, draw: int = 0) -> Fold:
+    """Training and test rows of one (repeat, fold), with the seed that all models share.
+
+    With `problem.train_size` only so many of the training rows: a draw by strata, with two of every
+    class where there is room. The rows of a smaller size are among those of a larger one.
+    """
+    folds = problem.folds[repeat]
+    key = [problem.config.seed, repeat, fold, *([draw] if draw else [])]
+    seed = np.random.SeedSequence(key).generate_state(1)[0]
+    train = np.flatnonzero(folds != fold)
+    if problem.train_size is not None:
+        classes = problem.targets.values if problem.targets.is_classes else None
+        train = draw_subset(
+            train, problem.train_size, int(seed), strata=problem.strata, classes=classes
         )
-    return values, False
-
-
-def name_classes(targets: Targets) -> np.ndarray:
-    """Name of each sample's class, shape (n_samples,)."""
-    named: np.ndarray = np.asarray(targets.names, dtype=object)[targets.values]
-    return named
+    order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
+    return Fold(
+        targets=problem.targets,
+        train=train,
+        test=np.flatnonzero(folds == fold),
+        strata=problem.strata,
+        groups=problem.groups,
+        order=folds,
+        seed=int(seed),
+        order_seed=int(order_seed),
+        own=fill_own(problem.own, train),
+    )

@@ -1,4 +1,4 @@
-"""Shares of a cross-validation, one a fold and draw, and how they become one result."""
+"""Results of single folds and draws (shares), and how they become one result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,24 +8,20 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.errors import InputError
+from m1pipe.errors import Alarm, InputError, Severity
+from m1pipe.evaluation.alarms import below_yardstick, untested_pairs
 from m1pipe.evaluation.compare import compare, declared_family
 from m1pipe.evaluation.equivalence import ROPE, equivalence
-from m1pipe.evaluation.gather import (
-    add_within,
-    curve_tests,
-    gather_labels,
-    gather_targets,
-    label_curve,
-)
-from m1pipe.evaluation.guards import below_yardstick, untested_pairs
-from m1pipe.evaluation.per_label import LabelSums, unlearned_labels
-from m1pipe.evaluation.per_target import TargetSums
-from m1pipe.evaluation.result import Alarm, CrossvalResult, Severity
+from m1pipe.evaluation.learning_curve import curve_tests, label_curve
+from m1pipe.evaluation.per_label import LabelSums, gather_labels, unlearned_labels
+from m1pipe.evaluation.per_target import TargetSums, gather_targets
+from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.significance import relative_difference
 
 SEVERITIES = get_args(Severity)
 ShareKey = tuple[int, int, int | None, int]
 """Repeat, fold, number of training rows (None: all), and draw of these, from 0."""
+STRATUM_ROW = "stratum_mean"
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,3 +333,33 @@ def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
     ]
     more = {name: lines for name, lines in (("chosen", chosen), ("added", added)) if lines}
     return {**plan.info, "encoders": encoders, **more}
+
+
+def add_within(
+    scores: pd.DataFrame, losses: Mapping[str, np.ndarray], folds: np.ndarray
+) -> pd.DataFrame:
+    """Scores with R2 within strata: 1 - loss / loss of the strata's training means.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Columns model, repeat, fold, metric, value.
+    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
+        Squared errors of every row; without `stratum_mean` the scores are returned as they are.
+    folds : ndarray of int, shape (n_repeats, n_samples)
+    """
+    if STRATUM_ROW not in losses:
+        return scores
+    lines = [
+        {
+            "model": model,
+            "repeat": r,
+            "fold": int(k),
+            "metric": "r2_within",
+            "value": -relative_difference(loss[r][row == k], losses[STRATUM_ROW][r][row == k]),
+        }
+        for model, loss in losses.items()
+        for r, row in enumerate(folds)
+        for k in np.unique(row)
+    ]
+    return pd.concat([scores, pd.DataFrame(lines)], ignore_index=True)

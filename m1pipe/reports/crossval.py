@@ -10,8 +10,8 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_text
-from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import ladder_table, to_plain
+from m1pipe.errors import Alarm
+from m1pipe.evaluation.result import CrossvalResult, ladder_table, to_plain
 from m1pipe.reports import facts, figures, labels, pairs, parts, tables, words
 from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
 from m1pipe.reports.guards import guard_counts, guards

@@ -8,7 +8,7 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.evaluation.outside import LINEAR, MODEL, Outside
-from m1pipe.evaluation.tables import to_plain
+from m1pipe.evaluation.result import to_plain
 from m1pipe.plots import comparison, style
 from m1pipe.reports import facts
 from m1pipe.reports.layout import Picture, Section, Table, render

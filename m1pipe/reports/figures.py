@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.tables import fold_losses
+from m1pipe.evaluation.result import CrossvalResult, fold_losses
 from m1pipe.plots import comparison, latent, style, training
 from m1pipe.reports.facts import ACTIVE_KL, runs_of
 from m1pipe.reports.layout import Picture

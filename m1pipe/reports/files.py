@@ -10,9 +10,14 @@ import pandas as pd
 
 from m1pipe.artefacts import read_json, read_table, reading
 from m1pipe.atomic import atomic_file, make_folder, write_json
-from m1pipe.errors import InputError
-from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import fold_table, score_intervals, stratum_losses, summary_dict
+from m1pipe.errors import Alarm, InputError
+from m1pipe.evaluation.result import (
+    CrossvalResult,
+    fold_table,
+    score_intervals,
+    stratum_losses,
+    summary_dict,
+)
 from m1pipe.reports.guards import guard_counts
 from m1pipe.reports.terms import metric_of
 

@@ -4,11 +4,10 @@ import math
 
 import pandas as pd
 
-from m1pipe.evaluation.label_metrics import PRECISION_AT
-from m1pipe.evaluation.origin import OTHER, SAME
+from m1pipe.evaluation.class_metrics import PRECISION_AT
+from m1pipe.evaluation.leakage import OTHER, SAME
 from m1pipe.evaluation.per_label import FEWEST, LEARNED, NOT_LEARNED, TOO_FEW
-from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.tables import score_intervals
+from m1pipe.evaluation.result import CrossvalResult, score_intervals
 from m1pipe.plots import style
 from m1pipe.plots.calibration import FEWEST_CELLS, plot_calibration
 from m1pipe.reports.figures import WIDTH, row_colours

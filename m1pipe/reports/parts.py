@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.evaluation.gather import curve_means
-from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.tables import stratum_losses
+from m1pipe.evaluation.learning_curve import curve_means
+from m1pipe.evaluation.result import CrossvalResult, stratum_losses
 from m1pipe.plots import breakdown, style
 from m1pipe.reports.figures import WIDTH, row_colours
 from m1pipe.reports.layout import Picture, Table

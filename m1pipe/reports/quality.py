@@ -8,7 +8,7 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, make_folder, write_json, write_text
-from m1pipe.evaluation.tables import to_plain
+from m1pipe.evaluation.result import to_plain
 from m1pipe.reports import facts, quality_parts
 from m1pipe.reports.layout import Section, render
 from m1pipe.reports.numbers import count

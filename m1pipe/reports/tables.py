@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.evaluation.compare import fold_tests
-from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.tables import fold_losses
+from m1pipe.evaluation.result import CrossvalResult, fold_losses
 from m1pipe.reports.layout import Table
 from m1pipe.reports.numbers import decimals_for, number, p_cell
 from m1pipe.reports.terms import ENSEMBLE_SUFFIX, METRICS, loss_label, metric_of

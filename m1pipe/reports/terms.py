@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from m1pipe.evaluation.variants import AUGMENTED, BOOTSTRAP, WEIGHTED, plain_row, variant_of
+from m1pipe.evaluation.ladder import AUGMENTED, BOOTSTRAP, WEIGHTED, plain_row, variant_of
 
 HEADLINE_TEST = "nadeau_bengio"
 ALPHA = 0.05

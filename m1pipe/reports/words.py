@@ -13,9 +13,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
+from m1pipe.evaluation.ladder import plain_row
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.significance import holm
-from m1pipe.evaluation.variants import plain_row
 from m1pipe.reports.numbers import (
     count,
     decimals_for,

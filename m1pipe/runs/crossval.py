@@ -18,11 +18,10 @@ from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
 from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.passes import remove_stale
+from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.result import CrossvalResult, ladder_table
 from m1pipe.evaluation.shares import Plan, assemble
-from m1pipe.evaluation.tables import ladder_table
 from m1pipe.heads.train import PassFile
 from m1pipe.owned import below, clear, is_part
 from m1pipe.recipe import MISSING_FILE, missing_table

@@ -7,9 +7,8 @@ from pathlib import Path
 from m1pipe.artefacts import read_table
 from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.data.matrix import open_matrix
-from m1pipe.evaluation.outside import LINEAR, MODEL, Outside, evaluate_outside
-from m1pipe.evaluation.rivals import load_rivals
-from m1pipe.evaluation.tables import to_plain
+from m1pipe.evaluation.outside import LINEAR, MODEL, Outside, evaluate_outside, load_rivals
+from m1pipe.evaluation.result import to_plain
 from m1pipe.predictor import load_predictor
 from m1pipe.reports.evaluate import EVALUATION_FILES, evaluation_html
 from m1pipe.runs.fit import SAMPLES

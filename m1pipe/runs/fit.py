@@ -11,7 +11,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
-from m1pipe.evaluation.rivals import RIVAL_FILES, fit_rivals
+from m1pipe.evaluation.outside import RIVAL_FILES, fit_rivals
 from m1pipe.labelled import Labelled, load_labelled
 from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads
 from m1pipe.recipe import MISSING_FILE, missing_table

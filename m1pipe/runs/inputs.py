@@ -5,7 +5,7 @@ from pathlib import Path
 
 from m1pipe.data.hdf5 import split_address
 from m1pipe.errors import InputError
-from m1pipe.evaluation.representations import recorded_paths
+from m1pipe.evaluation.encoders import recorded_paths
 from m1pipe.runs.folder import RunFolder
 from m1pipe.runs.provenance import same_input
 

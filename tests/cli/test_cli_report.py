@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.evaluation.result import Alarm
+from m1pipe.errors import Alarm
 from m1pipe.evaluation.shares import Plan, Share
 from m1pipe.runs.shares import share_folder, write_plan, write_share
 

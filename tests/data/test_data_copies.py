@@ -19,7 +19,7 @@ from m1pipe.config import (
 from m1pipe.data.copies import find_copies
 from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
-from m1pipe.evaluation.alarms import design_alarms
+from m1pipe.evaluation.design import design_alarms
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.runs.train import make_plan, run_training
 

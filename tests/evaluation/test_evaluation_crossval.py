@@ -18,14 +18,14 @@ from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation import inputs as inputs_module
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.crossval import close_share, make_fold, open_share
+from m1pipe.evaluation.crossval import close_share, open_share
+from m1pipe.evaluation.encoders import fold_config, parse_encoder, resolve_encoders
+from m1pipe.evaluation.fitting import fit_opened
 from m1pipe.evaluation.inputs import encoder_rows, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import per_sample_loss
-from m1pipe.evaluation.passes import fit_opened
-from m1pipe.evaluation.problem import make_problem
-from m1pipe.evaluation.representations import fold_config, parse_encoder, resolve_encoders
+from m1pipe.evaluation.problem import make_fold, make_problem
+from m1pipe.evaluation.result import score_intervals
 from m1pipe.evaluation.shares import Share
-from m1pipe.evaluation.tables import score_intervals
 from m1pipe.reports.terms import model_label
 
 TINY = EncoderConfig(
@@ -411,7 +411,7 @@ def test_fold_config_from_everywhere(tmp_path: Path, encoders: list[Encoder]) ->
 
 def test_seeds_of_repeated_settings_differ() -> None:
     other = replace(TINY, model=replace(TINY.model, n_latent=2))
-    (row,) = resolve_encoders({"vae": [TINY, TINY, other, TINY]}, reserved=())
+    (row,) = resolve_encoders({"vae": [TINY, TINY, other, TINY]})
     assert [c.training.seed for c in row.configs] == [0, 1, 0, 3]
     assert row.n_seeds == 4
 
@@ -432,7 +432,7 @@ def test_an_in_fold_encoder_that_drops_a_gene_is_one_that_never_had_it(
 
 def test_frozen_and_in_fold_do_not_mix(encoders: list[Encoder]) -> None:
     with pytest.raises(InputError, match="either frozen runs or fold: settings; found both"):
-        resolve_encoders({"vae": [TINY, encoders[0]]}, reserved=())
+        resolve_encoders({"vae": [TINY, encoders[0]]})
 
 
 def test_encoders_of_different_width_are_noted(

@@ -17,12 +17,12 @@ from m1pipe.data.splits import draw_subset, leave_out_folds
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
-from m1pipe.evaluation.crossval import make_fold, run_plan
+from m1pipe.evaluation.crossval import run_plan
 from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.fractions import fraction_r2, gene_blocks
+from m1pipe.evaluation.folds import Fold
+from m1pipe.evaluation.metrics import fraction_r2, gene_blocks
 from m1pipe.evaluation.per_target import TargetTally, adjust_bh, r2_summary, target_table
-from m1pipe.evaluation.problem import make_problem
-from m1pipe.evaluation.rows import Fold
+from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.reports.parts import by_target
 
 N, P = 90, 8
@@ -274,7 +274,7 @@ def test_fractions_by_hand() -> None:
 
 
 def test_genes_are_cut_between_and_never_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m1pipe.evaluation.fractions._BLOCK_CELLS", 3)
+    monkeypatch.setattr("m1pipe.evaluation.metrics._FRACTION_CELLS", 3)
     genes = ("a", "b", "a", "c", "b", "a", "d", "d")
     blocks = gene_blocks(genes, 1)
     found = [[genes[j] for j in columns] for columns, _ in blocks]

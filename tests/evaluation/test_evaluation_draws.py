@@ -17,11 +17,10 @@ from m1pipe.data.splits import draw_subset
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.crossval import make_fold
 from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.gather import curve_means
-from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.rows import Fold, train_mean
+from m1pipe.evaluation.folds import Fold, train_mean
+from m1pipe.evaluation.learning_curve import curve_means
+from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.significance import draws_t, nadeau_bengio
 from m1pipe.reports.parts import label_efficiency
 from m1pipe.reports.words import label_texts

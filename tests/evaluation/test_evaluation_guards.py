@@ -6,7 +6,7 @@ import pytest
 from scipy.stats.contingency import association
 
 from m1pipe.data.copies import row_signatures
-from m1pipe.evaluation import design, guards
+from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.confounding import confounded_label, cramers_v
 
@@ -29,20 +29,20 @@ def test_dead_relu_network_on_raw_inputs_is_a_collapsed_predictor(rng):
     assert (hidden == 0).all()
     prediction = np.float32(hidden @ rng.normal(size=(32, 12)) + y.mean(axis=0))
     assert "same for every sample" in only(
-        guards.collapsed_predictor("raw", prediction, y), "collapsed_predictor", "severe"
+        alarms.collapsed_predictor("raw", prediction, y), "collapsed_predictor", "severe"
     )
-    assert only(guards.dead_relus("raw", float((np.ptp(hidden, axis=0) == 0).mean())),
+    assert only(alarms.dead_relus("raw", float((np.ptp(hidden, axis=0) == 0).mean())),
                 "dead_units", "severe")  # fmt: skip
     weak = prediction + 0.01 * rng.normal(size=y.shape)
-    assert guards.collapsed_predictor("raw", weak, y) == []
-    assert guards.dead_relus("raw", 0.05) == []
+    assert alarms.collapsed_predictor("raw", weak, y) == []
+    assert alarms.dead_relus("raw", 0.05) == []
 
 
 def test_constant_probabilities_are_a_collapsed_predictor(rng):
-    assert guards.collapsed_predictor("raw", np.tile([0.3, 0.7], (20, 1)))
-    assert guards.collapsed_predictor("raw", rng.dirichlet([1, 1], 20)) == []
-    assert guards.collapsed_predictor("raw", np.ones((1, 3))) == []
-    assert guards.collapsed_predictor("raw", np.ones((9, 2)), np.ones((9, 2))) == []
+    assert alarms.collapsed_predictor("raw", np.tile([0.3, 0.7], (20, 1)))
+    assert alarms.collapsed_predictor("raw", rng.dirichlet([1, 1], 20)) == []
+    assert alarms.collapsed_predictor("raw", np.ones((1, 3))) == []
+    assert alarms.collapsed_predictor("raw", np.ones((9, 2)), np.ones((9, 2))) == []
 
 
 def test_a_head_that_does_not_beat_the_mean_is_named(rng):
@@ -50,18 +50,18 @@ def test_a_head_that_does_not_beat_the_mean_is_named(rng):
     base = rng.gamma(2, size=(1, 60))
     partly = np.where(folds == 2, base + 0.1, base - 0.1)
     losses = {"mean": base, "raw": base * 1.01, "vae": base * 0.8, "ae": partly}
-    found = guards.below_yardstick(losses, folds, yardstick="mean", metric="mse")
+    found = alarms.below_yardstick(losses, folds, yardstick="mean", metric="mse")
     assert [(a.severity, a.text.split()[0]) for a in found] == [("warning", "raw"), ("note", "ae")]
     assert "in 1 of 5 folds" in found[1].text
     assert "mse" in found[0].text
 
 
 def test_collapsed_latents():
-    assert guards.collapsed_units("vae", 32, 32) == []
-    only(guards.collapsed_units("vae", 30, 32), "collapsed_latents", "note")
-    text = only(guards.collapsed_units("vae", 10, 32), "collapsed_latents", "warning")
+    assert alarms.collapsed_units("vae", 32, 32) == []
+    only(alarms.collapsed_units("vae", 30, 32), "collapsed_latents", "note")
+    text = only(alarms.collapsed_units("vae", 10, 32), "collapsed_latents", "warning")
     assert "22 of 32" in text
-    only(guards.collapsed_units("vae", 0, 32), "collapsed_latents", "severe")
+    only(alarms.collapsed_units("vae", 0, 32), "collapsed_latents", "severe")
 
 
 def test_latent_axes_that_follow_library_size(rng):
@@ -69,53 +69,53 @@ def test_latent_axes_that_follow_library_size(rng):
     Z = rng.normal(size=(200, 4))
     Z[:, 2] = -depth + 0.1 * rng.normal(size=200)
     r = [np.corrcoef(Z[:, j], depth)[0, 1] for j in range(4)]
-    text = only(guards.library_size_axes("vae", r, "detected genes"), "latent_follows_depth",
+    text = only(alarms.library_size_axes("vae", r, "detected genes"), "latent_follows_depth",
                 "warning")  # fmt: skip
     assert "latent 3 follows detected genes" in text
-    assert guards.library_size_axes("vae", [0.5, np.nan]) == []
+    assert alarms.library_size_axes("vae", [0.5, np.nan]) == []
 
 
 def test_samples_of_another_depth():
-    text = only(guards.depth_apart("vae", 29_700.0, 2_600.0), "depth_differs", "warning")
+    text = only(alarms.depth_apart("vae", 29_700.0, 2_600.0), "depth_differs", "warning")
     assert "median of 29,700 counts; those here have 2,600" in text and "--thin-to" in text
-    text = only(guards.depth_apart("vae", 1_000.0, 2_000.0), "depth_differs", "warning")
+    text = only(alarms.depth_apart("vae", 1_000.0, 2_000.0), "depth_differs", "warning")
     assert "--thin-to" not in text
-    assert guards.depth_apart("vae", 1_000.0, 1_900.0) == []
-    assert guards.depth_apart("vae", None, 1.0) == guards.depth_apart("vae", 1.0, None) == []
+    assert alarms.depth_apart("vae", 1_000.0, 1_900.0) == []
+    assert alarms.depth_apart("vae", None, 1.0) == alarms.depth_apart("vae", 1.0, None) == []
 
 
 def test_an_encoder_worse_than_its_pca():
-    only(guards.weak_encoder("vae", 0.4, 0.5), "weak_encoder", "warning")
-    assert guards.weak_encoder("vae", 0.46, 0.5) == []
-    assert guards.weak_encoder("vae", None, 0.5) == []
+    only(alarms.weak_encoder("vae", 0.4, 0.5), "weak_encoder", "warning")
+    assert alarms.weak_encoder("vae", 0.46, 0.5) == []
+    assert alarms.weak_encoder("vae", None, 0.5) == []
 
 
 def test_pairs_without_a_p_value_are_said(rng):
     loss = rng.gamma(2, size=(1, 20))
     losses = {"mean": loss, "shifted": loss + 1, "vae": loss * rng.uniform(size=20)}
     table = compare(losses, np.arange(20)[None] % 4, pairs=[("shifted", "mean"), ("vae", "mean")])
-    text = only(guards.untested_pairs(table), "not_testable", "note")
+    text = only(alarms.untested_pairs(table), "not_testable", "note")
     assert text.startswith("shifted against mean")
 
 
 def test_donors_on_both_sides_of_a_split():
     donors = np.repeat(["a", "b", "c", "d"], 3)
     together = np.repeat([0, 1, 2, 3], 3)[None]
-    assert design.groups_on_both_sides(donors, together) == []
+    assert leakage.groups_on_both_sides(donors, together) == []
     apart = np.vstack([together, together])
     apart[1, 0] = 2
-    text = only(design.groups_on_both_sides(donors, apart), "group_on_both_sides", "severe")
+    text = only(leakage.groups_on_both_sides(donors, apart), "group_on_both_sides", "severe")
     assert "1 of 4 donors" in text
     assert "(3 samples)" in text
     missing = np.array(["a", None, None, "b"], dtype=object)
-    assert design.groups_on_both_sides(missing, np.array([[0, 0, 1, 1]])) == []
+    assert leakage.groups_on_both_sides(missing, np.array([[0, 0, 1, 1]])) == []
 
 
 def test_copies_of_a_sample_on_both_sides_are_found(rng):
     X = rng.gamma(1, size=(300, 400)).astype(np.float32)
     samples = [f"s{i}" for i in range(300)]
     folds = np.arange(300)[None] % 5
-    clean = design.copies_on_both_sides(row_signatures(X), folds, samples)
+    clean = leakage.copies_on_both_sides(row_signatures(X), folds, samples)
     assert clean == []
     X[17] = np.round(X[4], 4)  # written as text with four decimals
     X[20] = X[10]  # same fold: no leak
@@ -123,7 +123,7 @@ def test_copies_of_a_sample_on_both_sides_are_found(rng):
     assert folds[0, 20] == folds[0, 10]
     blocks = [row_signatures(part) for part in np.array_split(X, 7)]
     text = only(
-        design.copies_on_both_sides(np.vstack(blocks), folds, samples),
+        leakage.copies_on_both_sides(np.vstack(blocks), folds, samples),
         "copies_on_both_sides",
         "severe",
     )
@@ -134,16 +134,16 @@ def test_copies_of_a_sample_on_both_sides_are_found(rng):
 def test_three_copies_and_all_equal_rows(rng):
     X = rng.normal(size=(50, 30))
     X[[3, 9, 21]] = X[3]
-    found = design.copies_on_both_sides(row_signatures(X), np.arange(50)[None] % 5, range(50))
+    found = leakage.copies_on_both_sides(row_signatures(X), np.arange(50)[None] % 5, range(50))
     assert found[0].text.startswith("3 samples")
     same = row_signatures(np.ones((20, 5)))
-    assert design.copies_on_both_sides(same, np.arange(20)[None] % 2, range(20))
+    assert leakage.copies_on_both_sides(same, np.arange(20)[None] % 2, range(20))
 
 
 def test_labelled_samples_inside_the_unlabelled_matrix():
-    assert design.samples_seen_by_encoder("vae", ["a", "b"], ["c"], ["d"]) == []
+    assert leakage.samples_seen_by_encoder("vae", ["a", "b"], ["c"], ["d"]) == []
     text = only(
-        design.samples_seen_by_encoder("vae", ["a", "b", "c"], ["a", "b", "x"], ["c"]),
+        leakage.samples_seen_by_encoder("vae", ["a", "b", "c"], ["a", "b", "x"], ["c"]),
         "seen_by_encoder",
         "warning",
     )
@@ -152,32 +152,32 @@ def test_labelled_samples_inside_the_unlabelled_matrix():
 
 def test_an_encoder_conditioned_on_the_label():
     text = only(
-        design.encoder_conditioned("cvae", "tissue", label=None, stratify="tissue"),
+        leakage.encoder_conditioned("cvae", "tissue", label=None, stratify="tissue"),
         "conditioned_on_label",
         "severe",
     )
     assert "the stratum" in text
-    assert design.encoder_conditioned("cvae", "batch", label="tissue") == []
-    assert design.encoder_conditioned("vae", None, label=None) == []
+    assert leakage.encoder_conditioned("cvae", "batch", label="tissue") == []
+    assert leakage.encoder_conditioned("vae", None, label=None) == []
 
 
 def test_strata_smaller_than_the_folds_and_few_donors():
     strata = ["a"] * 10 + ["b"] * 3
-    assert "b (3)" in only(design.small_strata(strata, 5), "small_strata", "warning")
-    assert design.small_strata(strata, 3) == []
-    text = only(design.few_groups(["x", "y", "z", "x", "w"]), "few_groups", "warning")
+    assert "b (3)" in only(alarms.small_strata(strata, 5), "small_strata", "warning")
+    assert alarms.small_strata(strata, 3) == []
+    text = only(alarms.few_groups(["x", "y", "z", "x", "w"]), "few_groups", "warning")
     assert "Only 4 donors" in text
     assert "p below 0.12" in text
-    assert "sign-flip" not in design.few_groups(range(8))[0].text
-    assert design.few_groups(range(12)) == []
+    assert "sign-flip" not in alarms.few_groups(range(8))[0].text
+    assert alarms.few_groups(range(12)) == []
 
 
 def test_constant_targets_are_counted():
     values = np.random.default_rng(0).normal(size=(10, 4))
-    assert design.constant_targets(values, list("abcd")) == []
+    assert alarms.constant_targets(values, list("abcd")) == []
     values[:, 1] = 2
     assert "1 of 4 targets are constant (b)" in only(
-        design.constant_targets(values, list("abcd")), "constant_targets", "note"
+        alarms.constant_targets(values, list("abcd")), "constant_targets", "note"
     )
 
 
@@ -252,7 +252,7 @@ def test_the_real_tumour_set_is_found_confounded(test_data):
 
 
 def test_repeated_folds_of_few_samples() -> None:
-    text = only(design.liberal_test(100, 10), "liberal_test", "warning")
+    text = only(alarms.liberal_test(100, 10), "liberal_test", "warning")
     assert "10 repeats on 100 samples" in text
-    assert design.liberal_test(100, 1) == []
-    assert design.liberal_test(200, 10) == []
+    assert alarms.liberal_test(100, 1) == []
+    assert alarms.liberal_test(200, 10) == []

@@ -6,8 +6,14 @@ import sklearn.metrics as skm
 from scipy import stats
 
 from m1pipe.evaluation.class_metrics import PROBABILITY_FLOOR
-from m1pipe.evaluation.level_metrics import target_table
-from m1pipe.evaluation.metrics import HEADLINE, KINDS, explained_scores, per_sample_loss, scores
+from m1pipe.evaluation.metrics import (
+    HEADLINE,
+    KINDS,
+    explained_scores,
+    per_sample_loss,
+    scores,
+    target_errors,
+)
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def test_regression_matches_scikit_learn_and_scipy(rng):
 def test_r2_equals_scikit_learns_where_the_training_mean_is_the_test_mean(rng):
     y = rng.normal(size=(30, 4))
     prediction = y + rng.normal(size=y.shape)
-    table = target_table(prediction, y, y.mean(axis=0))
+    table = target_errors(prediction, y, y.mean(axis=0))
     np.testing.assert_allclose(table["r2"], skm.r2_score(y, prediction, multioutput="raw_values"))
 
 
@@ -67,7 +73,7 @@ def test_wide_targets_read_in_blocks_give_the_same(rng, monkeypatch):
     prediction = (y + rng.normal(size=y.shape)).astype(np.float32)
     whole = scores("regression", prediction, y, np.zeros(57))
     loss = per_sample_loss("regression", prediction, y)
-    monkeypatch.setattr("m1pipe.evaluation.level_metrics._BLOCK_CELLS", 50)
+    monkeypatch.setattr("m1pipe.evaluation.metrics._BLOCK_CELLS", 50)
     assert scores("regression", prediction, y, np.zeros(57)) == pytest.approx(whole, rel=1e-12)
     np.testing.assert_allclose(per_sample_loss("regression", prediction, y), loss, rtol=1e-12)
 

@@ -15,12 +15,11 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import fold_bytes
-from m1pipe.evaluation.crossval import make_fold
 from m1pipe.evaluation.facts import row_facts
+from m1pipe.evaluation.folds import fill_fold, fill_own
 from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
-from m1pipe.evaluation.missing import fill_fold, fill_own
-from m1pipe.evaluation.problem import make_problem
-from m1pipe.evaluation.tables import summary_dict
+from m1pipe.evaluation.problem import make_fold, make_problem
+from m1pipe.evaluation.result import summary_dict
 from m1pipe.reports.facts import data as data_table
 from m1pipe.runs.augment import train_generator
 

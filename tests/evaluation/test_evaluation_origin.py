@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from m1pipe.data.copies import row_digests
-from m1pipe.evaluation.origin import OTHER, SAME, UNKNOWN, label_origin, same_samples
+from m1pipe.evaluation.leakage import OTHER, SAME, UNKNOWN, label_origin, same_samples
 
 X = np.array([[1.0, np.nan, 2.0], [3.0, 4.0, 5.0], [0.0, 0.0, 1.0]])
 NAMES = ["A:case", "B:case", "C:case"]

@@ -17,7 +17,7 @@ from m1pipe.cli.main import cli
 from m1pipe.config import FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
-from m1pipe.evaluation.rivals import fit_rivals, load_rivals
+from m1pipe.evaluation.outside import fit_rivals, load_rivals
 from m1pipe.heads.conformal import LEVELS, half_widths
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.predictor import fit_predictor, load_predictor

@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import sklearn.metrics as skm
 
-from m1pipe.evaluation.label_metrics import (
+from m1pipe.evaluation.class_metrics import (
     BIN_EDGES,
     PRECISION_AT,
+    average_precisions,
     calibration_bins,
     calibration_error,
     label_scores,
+    precisions_at,
+    roc_aucs,
 )
-from m1pipe.evaluation.ranking import average_precisions, precisions_at, roc_aucs
 
 
 @pytest.fixture

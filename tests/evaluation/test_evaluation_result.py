@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.evaluation.result import Alarm, CrossvalResult
-from m1pipe.evaluation.tables import (
+from m1pipe.errors import Alarm
+from m1pipe.evaluation.result import (
+    CrossvalResult,
     fold_losses,
     fold_table,
     ladder_table,

@@ -10,24 +10,18 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
+from m1pipe.evaluation.encoders import EncoderRow
+from m1pipe.evaluation.fitting import RowFit, constant_row, dead_share, head_jobs, predict_row
+from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.ladder import (
+    fitted_as,
     head_config,
     is_head,
     ladder,
     linear_rival,
     model_of,
+    refuse_names,
     tuned_settings,
-)
-from m1pipe.evaluation.representations import EncoderRow, resolve_encoders
-from m1pipe.evaluation.rows import (
-    Fold,
-    RowFit,
-    constant_row,
-    dead_share,
-    fitted_as,
-    head_jobs,
-    predict_row,
-    train_mean,
 )
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.start import Design
@@ -158,7 +152,7 @@ def test_the_linear_rival_is_ridge_or_logistic_unless_declared() -> None:
 def test_names_of_rows_are_reserved() -> None:
     for name in ("raw", "mean", "pca_ridge", "vae_linear", "vae_ridge", "a/b", ""):
         with pytest.raises(InputError, match="encoder: expected a name"):
-            resolve_encoders({name: EncoderConfig()}, reserved=("raw", "mean", "pca_ridge"))
+            refuse_names([name])
 
 
 def test_every_feed_forward_row_has_the_same_budget() -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from m1pipe.evaluation import significance as sig
-from m1pipe.evaluation.effects import cohen_dz, hedges_gav, relative_difference, skill
+from m1pipe.evaluation.significance import cohen_dz, hedges_gav, relative_difference, skill
 
 
 @pytest.fixture

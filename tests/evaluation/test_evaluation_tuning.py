@@ -9,14 +9,12 @@ import pytest
 from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.errors import InputError
-from m1pipe.evaluation import tuning
-from m1pipe.evaluation.alarms import design_alarms
+from m1pipe.evaluation import inputs
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.crossval import make_fold
-from m1pipe.evaluation.inputs import encoder_rows
-from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.representations import resolve_encoders
-from m1pipe.evaluation.tuning import encoder_settings, tune_encoder
+from m1pipe.evaluation.design import design_alarms
+from m1pipe.evaluation.encoders import encoder_settings, resolve_encoders
+from m1pipe.evaluation.inputs import encoder_rows, tune_encoder
+from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.reports.crossval import report_html
 from m1pipe.settings import to_dict
 
@@ -66,13 +64,13 @@ def test_a_width_that_holds_the_factors_wins_and_the_inner_rows_are_not_seen(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    train = tuning.train_in_fold
+    train = inputs.train_in_fold
 
     def watched(row, matrix, rows, **named):  # type: ignore[no-untyped-def]
         seen.append(set(rows.tolist()))
         return train(row, matrix, rows, **named)
 
-    monkeypatch.setattr(tuning, "train_in_fold", watched)
+    monkeypatch.setattr(inputs, "train_in_fold", watched)
     problem = problem_of(data)
     found = chosen(problem)
     assert (found["n_latent"], found["n_tried"]) == (6, 2)
@@ -113,7 +111,7 @@ def test_the_result_and_the_page_say_what_was_tried_and_what_won(data: Data) -> 
 
 def test_what_is_tried() -> None:
     plain = replace(NARROW, model=replace(NARROW.model, beta=0.0))
-    rows = resolve_encoders({"vae": NARROW, "ae": plain}, reserved=())
+    rows = resolve_encoders({"vae": NARROW, "ae": plain})
     config = replace(CONFIG, tune_latents=(1, 8), tune_betas=(0.1, 1.0))
     tried = [
         [(s.model.n_latent, s.model.beta) for s in encoder_settings(row, config)] for row in rows

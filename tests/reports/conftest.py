@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m1pipe.errors import Alarm
 from m1pipe.evaluation.compare import compare, declared_family
-from m1pipe.evaluation.result import Alarm, CrossvalResult
+from m1pipe.evaluation.result import CrossvalResult
 
 LEVELS = {"mean": 1.0, "ridge": 0.62, "raw": 0.74, "pca": 0.63, "ae": 0.64, "vae": 0.62}
 METRICS = ("mse", "mae", "r2", "pearson")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.evaluation.result import Alarm
-from m1pipe.evaluation.tables import ladder_table
+from m1pipe.errors import Alarm
+from m1pipe.evaluation.result import ladder_table
 from m1pipe.reports.crossval import report_html, write_report
 from m1pipe.reports.files import RESULT_FILES
 

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.errors import InputError
-from m1pipe.evaluation.result import Alarm
+from m1pipe.errors import Alarm, InputError
 from m1pipe.reports.files import RESULT_FILES, read_result, write_tables
 
 LEVELS = {"mean": 1.0, "ridge": 0.7, "vae": 0.5}

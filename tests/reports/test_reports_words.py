@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from m1pipe.evaluation.result import Alarm
-from m1pipe.evaluation.tables import ladder_table
+from m1pipe.errors import Alarm
+from m1pipe.evaluation.result import ladder_table
 from m1pipe.reports import words
 from m1pipe.reports.methods import methods_text
 

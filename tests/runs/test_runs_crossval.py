@@ -17,7 +17,7 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
-from m1pipe.evaluation.passes import remove_stale
+from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.heads import train
 from m1pipe.heads.train import PassFile
 from m1pipe.reports.files import read_result

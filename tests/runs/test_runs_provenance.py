@@ -11,7 +11,7 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
-from m1pipe.evaluation.representations import recorded_paths, training_file
+from m1pipe.evaluation.encoders import recorded_paths, training_file
 from m1pipe.reports.facts import shown_path
 from m1pipe.runs.provenance import describe_input, make_provenance, seen_from
 

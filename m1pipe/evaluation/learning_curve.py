@@ -1,60 +1,17 @@
-"""What is put together beside the losses: R2 within strata, curves, targets, labels."""
+"""Learning curves: scores by number of training rows, with their tests and intervals."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from m1pipe.evaluation.compare import Pair
-from m1pipe.evaluation.effects import relative_difference
-from m1pipe.evaluation.per_label import (
-    LabelSums,
-    add_label_sums,
-    calibration_table,
-    label_table,
+from m1pipe.evaluation.significance import (
+    TestResult,
+    draws_t,
+    relative_difference,
+    sign_flip_interval,
 )
-from m1pipe.evaluation.per_target import (
-    TargetSums,
-    add_sums,
-    isoform_classes,
-    pair_summary,
-    r2_summary,
-    target_table,
-)
-from m1pipe.evaluation.significance import TestResult, draws_t, sign_flip_interval
-
-STRATUM_ROW = "stratum_mean"
-
-
-def add_within(
-    scores: pd.DataFrame, losses: Mapping[str, np.ndarray], folds: np.ndarray
-) -> pd.DataFrame:
-    """Scores with R2 within strata: 1 - loss / loss of the strata's training means.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Columns model, repeat, fold, metric, value.
-    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
-        Squared errors of every row; without `stratum_mean` the scores are returned as they are.
-    folds : ndarray of int, shape (n_repeats, n_samples)
-    """
-    if STRATUM_ROW not in losses:
-        return scores
-    lines = [
-        {
-            "model": model,
-            "repeat": r,
-            "fold": int(k),
-            "metric": "r2_within",
-            "value": -relative_difference(loss[r][row == k], losses[STRATUM_ROW][r][row == k]),
-        }
-        for model, loss in losses.items()
-        for r, row in enumerate(folds)
-        for k in np.unique(row)
-    ]
-    return pd.concat([scores, pd.DataFrame(lines)], ignore_index=True)
 
 
 def label_curve(parts: Sequence[tuple[int, int, pd.DataFrame]]) -> pd.DataFrame:
@@ -184,59 +141,3 @@ def curve_means(
         line |= {"ci_low": found.ci_low, "ci_high": found.ci_high, "n_draws": values.shape[1]}
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-def gather_targets(
-    names: Sequence[str] | None,
-    genes: Sequence[str] | None,
-    parts: Sequence[tuple[int, TargetSums | None]],
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The view by target, and what it says in short.
-
-    Parameters
-    ----------
-    names, genes : sequence of str, or None
-        Of the targets.
-    parts : sequence of (int, TargetSums or None)
-        Repeat and sums of every fold.
-
-    Returns
-    -------
-    table : DataFrame
-        From `m1pipe.evaluation.per_target.target_table`; empty where there is none.
-    info : dict
-        `r2_by_target` (from `r2_summary`, of all rows but the first, the training mean),
-        `per_target` (pairs) and `isoforms` (R2 by the number of isoforms), where there are any.
-    """
-    sums = [(repeat, part) for repeat, part in parts if part is not None]
-    if names is None or len(sums) < len(parts):
-        return pd.DataFrame(), {}
-    every = add_sums([part for _, part in sums])
-    once = add_sums([part for repeat, part in sums if repeat == 0])
-    table = target_table(names, genes, every, once)
-    info: dict[str, Any] = {
-        "r2_by_target": r2_summary(table, list(every.sse)[1:]),
-        "per_target": pair_summary(table, list(once.pairs)),
-    }
-    by_kind = isoform_classes(table, every)
-    return table, {**info, "isoforms": by_kind} if by_kind else info
-
-
-def gather_labels(
-    names: Sequence[str] | None, parts: Sequence[tuple[int, LabelSums | None]]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The view by label, and the calibration of every row; empty where there are no labels.
-
-    Parameters
-    ----------
-    names : sequence of str, or None
-        Of the labels.
-    parts : sequence of (int, LabelSums or None)
-        Repeat and sums of every fold.
-    """
-    sums = [(repeat, part) for repeat, part in parts if part is not None]
-    if names is None or not sums or len(sums) < len(parts):
-        return pd.DataFrame(), pd.DataFrame()
-    every = add_label_sums([part for _, part in sums])
-    once = add_label_sums([part for repeat, part in sums if repeat == 0])
-    return label_table(names, every, once), calibration_table(every)

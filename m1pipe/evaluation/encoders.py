@@ -1,15 +1,16 @@
-"""The encoder rows of a comparison: what stands behind each NAME, and the latents it gives."""
+"""The encoders of a comparison: what stands behind each NAME, and the latents it gives."""
 
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from m1pipe.config import EncoderConfig
+from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.hdf5 import split_address
 from m1pipe.data.matrix import Matrix
@@ -19,7 +20,6 @@ from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.evaluation.variants import VARIANTS
 from m1pipe.presets import PRESETS, preset_options
 from m1pipe.recipe import match_recipe
 from m1pipe.settings import build, read_config_file
@@ -42,8 +42,7 @@ KEPT_FACTS = (
 )
 Item = str | os.PathLike[str] | EncoderConfig | Encoder
 _ONE_ITEM = (str, os.PathLike, EncoderConfig, Encoder)
-_TAKEN = ("_gene", "_linear", "_ridge", "_ensemble", "_prior", *VARIANTS)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
@@ -96,16 +95,14 @@ def parse_encoder(text: str) -> tuple[str, list[str]]:
     """
     name, _, items = text.partition("=")
     parts = [part.strip() for part in items.split(",")]
-    if not _NAME.fullmatch(name.strip()) or not all(parts):
+    if not NAME.fullmatch(name.strip()) or not all(parts):
         raise InputError(
             f"encoder: expected NAME=RUN[,RUN2,...] or NAME=fold:CONFIG; found {text!r}"
         )
     return name.strip(), parts
 
 
-def resolve_encoders(
-    encoders: Mapping[str, Item | Sequence[Item]], *, reserved: Sequence[str]
-) -> tuple[EncoderRow, ...]:
+def resolve_encoders(encoders: Mapping[str, Item | Sequence[Item]]) -> tuple[EncoderRow, ...]:
     """Open the encoders and settings behind every NAME.
 
     Parameters
@@ -114,25 +111,16 @@ def resolve_encoders(
         NAME to one item or several (its seeds): the folder of a run, an Encoder, an EncoderConfig
         or `"fold:CONFIG"` (CONFIG a file, a run's folder, a preset, or `default`) to train by
         inside each fold. An item that is given again trains with the next seed.
-    reserved : sequence of str
-        Names of other rows.
 
     Raises
     ------
     InputError
-        If a name is taken or malformed, an item cannot be read, or frozen and in-fold items are
-        mixed under one name.
+        If an item cannot be read, or frozen and in-fold items are mixed under one name.
     """
-    rows = []
-    for name, given in encoders.items():
-        if name in reserved or name.endswith(_TAKEN) or not _NAME.fullmatch(name):
-            raise InputError(
-                f"encoder: expected a name of letters, digits and _.+- that does not end in "
-                f"{', '.join(_TAKEN)} and is no other row's ({', '.join(reserved)}); found {name!r}"
-            )
-        items = [given] if isinstance(given, _ONE_ITEM) else list(given)
-        rows.append(_resolve_row(name, items))
-    return tuple(rows)
+    return tuple(
+        _resolve_row(name, [given] if isinstance(given, _ONE_ITEM) else list(given))
+        for name, given in encoders.items()
+    )
 
 
 def fold_config(text: str) -> EncoderConfig:
@@ -345,3 +333,26 @@ def _spread_seeds(configs: list[EncoderConfig]) -> tuple[EncoderConfig, ...]:
             config = replace(config, training=replace(config.training, seed=seed))
         spread.append(config)
     return tuple(spread)
+
+
+def encoder_settings(row: EncoderRow, config: CrossvalConfig) -> list[EncoderConfig]:
+    """What is tried for an in-fold row: as given first, then latent sizes by weights of the KL.
+
+    Parameters
+    ----------
+    row : EncoderRow
+        A plain autoencoder (beta 0) stays one; a frozen row has nothing to try.
+    config : CrossvalConfig
+        With `tune`: `tune_latents` and `tune_betas`.
+    """
+    if not row.in_fold:
+        return []
+    given = row.configs[0]
+    if not config.tune:
+        return [given]
+    betas = config.tune_betas if given.model.beta > 0 else (0.0,)
+    tried = [
+        replace(given, model=replace(given.model, n_latent=n, beta=beta))
+        for n, beta in product(config.tune_latents, betas)
+    ]
+    return [given, *(other for other in tried if other != given)]
