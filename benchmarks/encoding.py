@@ -28,7 +28,7 @@ from m1pipe.data.writer import write_matrix
 from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
-from m1pipe.models.products import float32_products
+from m1pipe.models.kernels import float32_products
 from m1pipe.presets import preset_options
 from m1pipe.runs.train import run_training
 from m1pipe.settings import build

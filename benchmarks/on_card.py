@@ -35,12 +35,11 @@ from turns import Run, machine, peak_mb
 from vae_training import PAPER, SMALL, Shape, our_config
 
 from m1pipe.data.batches import MemoryBatches
-from m1pipe.models.vae import VAEModule
+from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.feed import Batch, ResidentFeed
 from m1pipe.training.fit import fit
 from m1pipe.training.history import History
-from m1pipe.training.objectives import vae_objective
 
 ROWS = 167_884
 EPOCHS = {"cuda": (100, 3, 6), "cpu": (2, 2, 2)}

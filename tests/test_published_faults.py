@@ -32,7 +32,7 @@ from m1pipe.evaluation.compare import compare_tables
 from m1pipe.evaluation.fitting import dead_share
 from m1pipe.figures import load_pair
 from m1pipe.heads.fit import fit_head
-from m1pipe.models.vae import VAEModule, kl_to_standard_normal, vae_loss
+from m1pipe.models.vae import PosteriorNoise, VAEModule, kl_per_unit, vae_loss
 from m1pipe.settings import build
 from m1pipe.synthesis import dependence, joint, marginal, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
@@ -209,14 +209,15 @@ def test_spread_in_sampling_is_that_of_the_kl() -> None:
         log_q = Normal(mu, torch.exp(0.5 * logvar)).log_prob(z).sum(1)
         return float((log_q - Normal(0.0, 1.0).log_prob(z).sum(1)).mean())
 
-    kl = float(kl_to_standard_normal(mu, logvar))
+    kl = float(kl_per_unit(mu, logvar).sum(1))
     assert by_draws(torch.exp(0.5 * logvar)) == pytest.approx(kl, abs=0.05)
     assert abs(by_draws(torch.exp(logvar)) - kl) > 0.5
     module = VAEModule(5, ModelConfig(n_latent=6, hidden=(8,), linear_skip=False)).eval()
     x = torch.randn(3, 5)
     with torch.no_grad():
         mean, log_variance = module.encode(x)
-        terms = vae_loss(module, x, beta=1.0, generator=torch.Generator().manual_seed(1))
+        drawn = PosteriorNoise(torch.Generator().manual_seed(1))
+        terms = vae_loss(module, x, beta=1.0, noise=drawn)
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(1))
         z = mean + torch.exp(0.5 * log_variance) * noise
         expected = -module.likelihood.log_prob(x, module.decode(z)).sum(1)
@@ -234,7 +235,7 @@ def test_every_latent_unit_has_noise_of_its_own_in_training(
     monkeypatch.setattr(module, "decode", lambda z, *rest: (drawn.append(z), decode(z, *rest))[1])
     with torch.no_grad():
         mu, logvar = module.encode(x)
-        vae_loss(module, x, beta=1.0, generator=torch.Generator().manual_seed(0))
+        vae_loss(module, x, beta=1.0, noise=PosteriorNoise(torch.Generator().manual_seed(0)))
     noise = ((drawn[0] - mu) / torch.exp(0.5 * logvar)).numpy()
     assert np.abs(np.corrcoef(noise.T) - np.eye(6)).max() < 0.08
     shared = mu + torch.exp(0.5 * logvar) * torch.randn(4000, 1)

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from m1pipe.models.likelihoods import Gaussian
-from m1pipe.models.missing import see_through
 from m1pipe.models.mlp import evaluating
-from m1pipe.models.vae import VAEModule, known_only
+from m1pipe.models.vae import VAEModule, known_only, mask_missing
 from m1pipe.training.device import make_generator
 from m1pipe.training.feed import Batches
 
@@ -63,7 +62,7 @@ def _squared_residuals(
         for x, *rest in validation.epoch(0):
             codes, known = rest[0] if module.n_classes else None, None
             if means is not None:
-                x, known = see_through(x, means, codes)
+                x, known = mask_missing(x, means, codes)
                 n = n + known.sum(0)
             mu, logvar = module.encode(x, codes)
             spread = torch.exp(0.5 * logvar) if module.config.beta > 0 else torch.zeros_like(mu)

@@ -14,9 +14,9 @@ from m1pipe.encoder.counting import fit_count_inputs, seen_by
 from m1pipe.encoder.missing import class_means, fill_missing, known_means, known_variances
 from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
 from m1pipe.models.counts import CountInputs
+from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
-from m1pipe.models.vae import VAEModule, initialize_output_bias
-from m1pipe.models.zeros import HurdleGaussian
+from m1pipe.models.vae import VAEModule, initialize_output_bias, vae_objective
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.recipe import Aligned
 from m1pipe.settings import parse_bytes
@@ -27,7 +27,6 @@ from m1pipe.training.distributed import (
     World,
 )
 from m1pipe.training.feed import Batches, Feed, ResidentFeed, make_feed
-from m1pipe.training.objectives import vae_objective
 
 VALIDATION_MEMORY = 0.25
 

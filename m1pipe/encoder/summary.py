@@ -46,9 +46,8 @@ from m1pipe.data.depth import depths
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.thinning import QUANTILES
 from m1pipe.data.transforms import GeneTransform, floored_scale
-from m1pipe.models.missing import see_through
 from m1pipe.models.mlp import evaluating
-from m1pipe.models.vae import VAEModule, kl_per_unit
+from m1pipe.models.vae import VAEModule, kl_per_unit, mask_missing
 from m1pipe.pca import PCA
 from m1pipe.recipe import Aligned
 
@@ -181,7 +180,7 @@ def measure(
             low = np.fmin(low, np.fmin.reduce(X, axis=0))
             x, known = torch.from_numpy(X).to(device), None
             if means is not None:
-                x, seen = see_through(x, means, classes)
+                x, seen = mask_missing(x, means, classes)
                 known = seen.cpu().numpy()
             mu, logvar = module.encode(x, classes)
             mean = module.likelihood.mean(module.decode(mu, classes, module.library(x)))

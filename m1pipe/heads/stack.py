@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from m1pipe.config import HeadConfig
-from m1pipe.models.heads import Head
-from m1pipe.models.stacked import StackedHeads, stacked_loss
-from m1pipe.training.adamw import fused_adamw
+from m1pipe.models.heads import Head, StackedHeads, head_loss
+from m1pipe.models.kernels import fused_adamw
 
 BLOCK_BYTES = 2**20  # of a network's predictions on the CPU
 GPU_BLOCK_BYTES = 2**28
@@ -205,7 +204,7 @@ def train_step(stack: Stack, batch: Batch, y: Tensor, step: int) -> Tensor:
         return _step_by_blocks(stack, batch, x, hidden, y, step)
     output = stack.heads.output(hidden) + _base_logits(stack, x)
     target = y[stack.targets(batch.rows)]
-    losses = stacked_loss(stack.kind, output, target, stack.class_weight) * batch.weight
+    losses = head_loss(stack.kind, output, target, stack.class_weight) * batch.weight
     losses.sum().backward()
     _update_all(stack, step)
     return losses.detach().sum(1, dtype=torch.float64)
@@ -223,7 +222,7 @@ def held_out_losses(stack: Stack, batch: Batch, y: Tensor) -> Tensor:
     if stack.kind != "regression":
         output = stack.heads.output(hidden) + _base_logits(stack, x)
         target = y[stack.targets(batch.rows)]
-        return stacked_loss(stack.kind, output, target, stack.class_weight) * inside
+        return head_loss(stack.kind, output, target, stack.class_weight) * inside
     total = torch.zeros_like(batch.weight)
     for k, _, gap in _gaps(stack, batch.rows, x, hidden, y):
         _add_squares(total[k], gap)

@@ -19,9 +19,8 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
 from m1pipe.errors import InputError
 from m1pipe.heads.stack import Network, Stack, held_out_losses, make_batch, make_stack, train_step
-from m1pipe.models.heads import linear_layers
-from m1pipe.models.products import float32_products
-from m1pipe.models.stacked import set_weights
+from m1pipe.models.heads import linear_layers, set_weights
+from m1pipe.models.kernels import float32_products
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.signals import StopFlag
 

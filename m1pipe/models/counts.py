@@ -1,7 +1,7 @@
-"""Laws of counts given a library size, and what an encoder sees of counts.
+"""Likelihoods of counts given a library size, and the inputs of an encoder of counts.
 
-`eta` holds natural logs of expected counts, the library size in them; of the zero-inflated law
-then also log-odds of a count that was lost, shape (n_samples, 2 n_genes).
+`eta` holds natural logs of expected counts, the library size in them; where counts are
+zero-inflated, then the log-odds of a count that was lost, shape (n_samples, 2 n_genes).
 """
 
 from collections.abc import Iterator
@@ -36,8 +36,8 @@ class NegativeBinomial(nn.Module):
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log probability (nats) of each count, shape (n_samples, n_genes)."""
-        found: Tensor = self._law(eta).log_prob(x)
-        return found
+        log_prob: Tensor = self._distribution(eta).log_prob(x)
+        return log_prob
 
     def mean(self, eta: Tensor) -> Tensor:
         """Expected count, shape (n_samples, n_genes)."""
@@ -50,10 +50,10 @@ class NegativeBinomial(nn.Module):
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One draw, a whole number, of each count, shape (n_samples, n_genes)."""
         with _seeded(generator, eta.device):
-            found: Tensor = self._law(eta).sample()
-            return found
+            drawn: Tensor = self._distribution(eta).sample()
+            return drawn
 
-    def _law(self, eta: Tensor) -> TorchNegativeBinomial:
+    def _distribution(self, eta: Tensor) -> TorchNegativeBinomial:
         log_theta = self.log_theta.clamp(*LOG_THETA_BOUNDS)
         return TorchNegativeBinomial(log_theta.exp(), logits=eta - log_theta, validate_args=False)
 
@@ -102,8 +102,11 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         return torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(drawn), drawn)
 
 
+COUNT_LIKELIHOODS = (NegativeBinomial, ZeroInflatedNegativeBinomial)
+
+
 class CountInputs(nn.Module):
-    """What the encoder sees of counts: log(1 + 10,000 x / library size), standardised by gene.
+    """Inputs of an encoder of counts: log(1 + 10,000 x / library size), standardised by gene.
 
     Attributes
     ----------

@@ -1,16 +1,16 @@
-"""Feed-forward heads: the network, its loss per sample, and where its output bias starts.
+"""Feed-forward heads: one network, many of one shape in batched products, loss, initial bias.
 
 Kinds of target: "regression" (levels), "binary" (one log-odds for the second class),
 "multiclass" (one logit a class), "multilabel" (one log-odds a label).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.models.linear import Linear
+from m1pipe.models.kernels import Linear
 from m1pipe.models.mlp import MLP
 
 
@@ -64,8 +64,8 @@ class Head(nn.Module):
             added = self.output(self.hidden(x))
             out = added if out is None else out + added
         assert out is not None
-        found: Tensor = out
-        return found
+        total: Tensor = out
+        return total
 
 
 def _zero_linear(n_in: int, n_out: int) -> Linear:
@@ -123,41 +123,108 @@ def linear_layers(head: Head) -> list[nn.Linear]:
     return [*hidden, head.output]
 
 
+class StackedHeads:
+    """Weights of several heads of one shape, first axis the head: each layer one batched product.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        Of equal widths, without dropout; their weights are copied.
+
+    Attributes
+    ----------
+    matrices, biases : list of Tensor, shapes (n_heads, n_out, n_in) and (n_heads, n_out)
+        Of every layer, the output layer last.
+    """
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        depths = list(zip(*(linear_layers(head) for head in heads), strict=True))
+        self.matrices = [torch.stack([m.weight.detach() for m in layers]) for layers in depths]
+        self.biases = [torch.stack([m.bias.detach() for m in layers]) for layers in depths]
+        for tensor in self.tensors:
+            tensor.requires_grad_()
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All weights: of the matrices, then of the biases."""
+        return [*self.matrices, *self.biases]
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads there are."""
+        return self.biases[0].shape[0]
+
+    def hidden(self, x: Tensor, keep: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Last hidden layer, (n_heads, n_rows, width), of inputs (n_heads, n_rows, n_in).
+
+        Rows are columns on the way, so that gradients of the matrices come as these lie. `keep`
+        makes of every layer, (n_heads, width, n_rows), what dropout leaves of it.
+        """
+        x = x.transpose(1, 2)
+        for matrix, bias in zip(self.matrices[:-1], self.biases[:-1], strict=True):
+            x = torch.baddbmm(bias[:, :, None], matrix, x).relu()
+            x = x if keep is None else keep(x)
+        return x.transpose(1, 2).contiguous()
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """Levels or logits, shape (n_heads, n_rows, n_out)."""
+        return torch.baddbmm(self.biases[-1][:, None], hidden, self.matrices[-1].transpose(1, 2))
+
+    def weights_of(self, k: int) -> list[Tensor]:
+        """Copies of one head's weights, in the order of `tensors`."""
+        return [tensor.detach()[k].clone() for tensor in self.tensors]
+
+    def keep(self, heads: Tensor) -> None:
+        """Keep these heads only: numbers, shape (n_left,)."""
+        for tensors in (self.matrices, self.biases):
+            tensors[:] = [t.detach()[heads].requires_grad_() for t in tensors]
+
+
+def set_weights(head: Head, weights: Sequence[Tensor]) -> None:
+    """Give a head the weights that `StackedHeads.weights_of` took: matrices, then biases."""
+    layers = linear_layers(head)
+    with torch.no_grad():
+        for layer, matrix, bias in zip(layers, weights, weights[len(layers) :], strict=False):
+            layer.weight.copy_(matrix)
+            layer.bias.copy_(bias)
+
+
 def head_loss(
     kind: str, output: Tensor, target: Tensor, class_weight: Tensor | None = None
 ) -> Tensor:
-    """Loss of each sample.
+    """Loss of every sample under every head.
 
     Parameters
     ----------
     kind : str
         Kind of target.
-    output : Tensor, shape (n_samples, n_out)
-        What the head returns.
+    output : Tensor, shape (n_heads, n_rows, n_out)
     target : Tensor
-        Levels or 0/1 labels, shape (n_samples, n_out); for classes codes, shape (n_samples,).
+        Levels or labels, shape (n_heads, n_rows, n_out); for classes codes, (n_heads, n_rows).
     class_weight : Tensor, optional
-        From `balanced_weight`.
+        From `balanced_weight` for every head, stacked.
 
     Returns
     -------
-    Tensor, shape (n_samples,)
+    Tensor, shape (n_heads, n_rows)
         Squared error averaged over the targets; cross-entropy in nats, for several labels
         averaged over them.
     """
     if kind == "regression":
-        return (output - target).square().mean(1)
-    if kind == "multiclass":
-        loss = F.cross_entropy(output, target, reduction="none")
-        return loss if class_weight is None else loss * class_weight[target]
+        return (output - target).square().mean(2)
+    if kind == "multilabel":
+        loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+        if class_weight is not None:
+            absent, present = class_weight[:, 0, None], class_weight[:, 1, None]
+            loss = loss * torch.where(target > 0.5, present, absent)
+        return loss.mean(2)
     if kind == "binary":
         goal = target.to(output.dtype)
-        loss = F.binary_cross_entropy_with_logits(output[:, 0], goal, reduction="none")
-        return loss if class_weight is None else loss * class_weight[target]
-    loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
-    if class_weight is not None:
-        loss = loss * torch.where(target > 0.5, class_weight[1], class_weight[0])
-    return loss.mean(1)
+        loss = F.binary_cross_entropy_with_logits(output[:, :, 0], goal, reduction="none")
+    else:
+        flat = F.cross_entropy(output.flatten(0, 1), target.flatten(), reduction="none")
+        loss = flat.view(target.shape)
+    return loss if class_weight is None else loss * class_weight.gather(1, target)
 
 
 def head_probabilities(kind: str, output: Tensor) -> Tensor:
@@ -192,7 +259,8 @@ def balanced_weight(kind: str, target: Tensor, n_classes: int) -> Tensor | None:
     kind : str
         Kind of target; None is returned for "regression".
     target : Tensor
-        Training targets as for `head_loss`.
+        Training targets: levels or 0/1 labels, shape (n_samples, n_out); for classes codes, shape
+        (n_samples,).
     n_classes : int
         Number of classes ("multiclass"); a class without rows gets the weight of one row.
 
@@ -221,7 +289,7 @@ def initial_bias(
     kind : str
         Kind of target.
     target : Tensor
-        Training targets as for `head_loss`.
+        Training targets as for `balanced_weight`.
     n_classes : int
         Number of classes ("multiclass").
     class_weight : Tensor, optional

@@ -1,80 +1,32 @@
-"""Laws of a gene's level given the decoder's output `eta`: log density, mean, sampling.
+"""Likelihoods of a gene's level given the decoder's output: log density, mean, sampling.
 
-Every law works element by element on (n_samples, n_genes) tensors on the scale that the network
-sees (after the per-gene transform); sums over genes are taken by the loss.
+`x` has shape (n_samples, n_genes), on the scale that the network sees (after the per-gene
+transform); `eta` is `n_outputs` times as wide. Every likelihood has `log_prob(x, eta)` in nats,
+`mean(eta)` and `sample(eta, generator)`, of the shape of `x`, and `link(mean)`, the `eta` that has
+this mean. They work element by element; the loss sums over genes. Those of counts are in
+`counts.py`.
 """
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from m1pipe.models.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from m1pipe.models.kernels import under_vmap
+
 SIGMA_BOUNDS = (0.1, 4.0)
 PSEUDOCOUNT = 1e-8
+ABOUT_ZERO = 1e-4  # in units of the data: what scaling there and back may leave of a zero
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-
-
-class Likelihood(Protocol):
-    """What a law offers; `x` has shape (n_samples, n_genes), `eta` n_outputs times the width."""
-
-    n_outputs: int
-
-    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
-        """Log density (nats) of each level.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n_samples, n_genes)
-            Transformed levels.
-        eta : Tensor, shape (n_samples, n_outputs * n_genes)
-
-        Returns
-        -------
-        Tensor, shape (n_samples, n_genes)
-        """
-
-    def mean(self, eta: Tensor) -> Tensor:
-        """Expected level.
-
-        Parameters
-        ----------
-        eta : Tensor, shape (n_samples, n_outputs * n_genes)
-
-        Returns
-        -------
-        Tensor, shape (n_samples, n_genes)
-        """
-
-    def link(self, mean: Tensor) -> Tensor:
-        """The `eta` that has this mean.
-
-        Parameters
-        ----------
-        mean : Tensor, shape (n_genes,) or (n_samples, n_genes)
-
-        Returns
-        -------
-        Tensor, shape (n_outputs * n_genes,) or (n_samples, n_outputs * n_genes)
-        """
-
-    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of each level.
-
-        Parameters
-        ----------
-        eta : Tensor, shape (n_samples, n_outputs * n_genes)
-        generator : torch.Generator, optional
-
-        Returns
-        -------
-        Tensor, shape (n_samples, n_genes)
-        """
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 
 
 class Gaussian(nn.Module):
-    """Normal law with mean `eta`.
+    """Normal distribution with mean `eta`.
 
     Parameters
     ----------
@@ -115,12 +67,12 @@ class Gaussian(nn.Module):
         log_scale = self.log_scale()
         return -0.5 * ((x - eta) * torch.exp(-log_scale)).square() - log_scale - _HALF_LOG_TWO_PI
 
-    def minus_total(self, x: Tensor, eta: Tensor) -> Tensor:
+    def negative_log_likelihood(self, x: Tensor, eta: Tensor) -> Tensor:
         """Minus the log density of each sample, shape (n_samples,): of all its genes together."""
-        if self.raw_scale is None or torch._C._are_functorch_transforms_active():
+        if self.raw_scale is None or under_vmap():
             return -self.log_prob(x, eta).sum(1)
         log_scale = self.log_scale().expand(x.shape[1])
-        found: Tensor = GaussianMinusTotal.apply(x, eta, log_scale)  # type: ignore[no-untyped-call]
+        found: Tensor = GaussianNegativeLogLikelihood.apply(x, eta, log_scale)  # type: ignore[no-untyped-call]
         return found
 
     def mean(self, eta: Tensor) -> Tensor:
@@ -136,8 +88,8 @@ class Gaussian(nn.Module):
         return eta + self.log_scale().to(eta).exp() * _noise(eta, generator)
 
 
-class GaussianMinusTotal(torch.autograd.Function):
-    """Minus the log density under the normal law, summed over genes, with closed gradients.
+class GaussianNegativeLogLikelihood(torch.autograd.Function):
+    """Minus the log density of a normal distribution, summed over genes, with closed gradients.
 
     A step of training passes over the levels less often than by one operation after another, and
     keeps nothing of their size. In the form that `vmap` takes a call would cost 25 microseconds
@@ -217,6 +169,162 @@ class Bernoulli(nn.Module):
         """One draw, 0 or 1, of each level, shape (n_samples, n_genes)."""
         uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return (uniform < torch.sigmoid(eta)).to(eta.dtype)
+
+
+class HurdleGaussian(nn.Module):
+    """Absent with a probability; where present, normal with mean `eta` and a learned spread.
+
+    Parameters
+    ----------
+    n_genes : int
+    """
+
+    n_outputs = 2
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self, n_genes: int) -> None:
+        super().__init__()
+        self.positive = Gaussian(n_genes)
+        self.register_buffer("location", torch.zeros(n_genes))
+        self.register_buffer("scale", torch.ones(n_genes))
+
+    def set_units(self, location: Tensor, scale: Tensor) -> None:
+        """Take the per-gene transform, each of shape (n_genes,), that says where zero lies."""
+        self.location.copy_(location)
+        self.scale.copy_(scale)
+
+    def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
+        """Log probability of absence, or log density (nats) of each level that is present.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
+        where, present = eta.chunk(2, 1)
+        level = F.logsigmoid(present) + self._log_density(x, where)
+        return torch.where(self._absent(x), F.logsigmoid(-present), level)
+
+    def mean(self, eta: Tensor) -> Tensor:
+        """Expected level.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
+        where, present = eta.chunk(2, 1)
+        share = torch.sigmoid(present)
+        return share * self._expected(where) + (1 - share) * self._zero
+
+    def link(self, mean: Tensor) -> Tensor:
+        """An `eta` for this mean: present half of the time, at twice its distance from zero.
+
+        Shape (n_samples, 2 * n_genes) for a mean of (n_samples, n_genes).
+        """
+        where = self._zero + 2 * (mean - self._zero)
+        return torch.cat([self._located(where), torch.zeros_like(mean)], -1)
+
+    def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of each level.
+
+        Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
+        """
+        where, present = eta.chunk(2, 1)
+        uniform = torch.rand(present.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        drawn = self._level(self.positive.sample(where, generator))
+        return torch.where(uniform < torch.sigmoid(present), drawn, self._zero.to(eta))
+
+    @property
+    def _zero(self) -> Tensor:
+        return -self.location / self.scale
+
+    def _absent(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.location <= ABOUT_ZERO
+
+    def _log_density(self, x: Tensor, where: Tensor) -> Tensor:
+        return self.positive.log_prob(x, where)
+
+    def _expected(self, where: Tensor) -> Tensor:
+        return where
+
+    def _located(self, level: Tensor) -> Tensor:
+        return level
+
+    def _level(self, drawn: Tensor) -> Tensor:
+        return drawn
+
+
+class ZeroInflatedLogNormal(HurdleGaussian):
+    """For u = log2(1 + v): v is 0 with a probability, and log-normal otherwise.
+
+    The natural log of v is normal with mean `eta` and a learned spread; densities are those of x.
+    """
+
+    def _log_density(self, x: Tensor, where: Tensor) -> Tensor:
+        u = (x * self.scale + self.location).clamp_min(ABOUT_ZERO)
+        log_v = torch.log(torch.expm1(u * math.log(2)))
+        steepness = math.log(math.log(2)) + u * math.log(2) - log_v
+        return self.positive.log_prob(log_v, where) + steepness + torch.log(self.scale)
+
+    def _expected(self, where: Tensor) -> Tensor:
+        spread = self.positive.log_scale().exp()
+        nodes = zip(_NODES, _WEIGHTS / _WEIGHTS.sum(), strict=True)
+        parts = (float(w) * self._level(where + float(t) * spread) for t, w in nodes)
+        return torch.stack(tuple(parts)).sum(0)
+
+    def _located(self, level: Tensor) -> Tensor:
+        u = (level * self.scale + self.location).clamp_min(0.01)
+        return torch.log(torch.expm1(u * math.log(2)))
+
+    def _level(self, drawn: Tensor) -> Tensor:
+        return (F.softplus(drawn) / math.log(2) - self.location) / self.scale
+
+    def to_log(self, x: Tensor) -> Tensor:
+        """Natural log of v at transformed levels x; minus infinity from zero down.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n_samples, n_genes)
+
+        Returns
+        -------
+        Tensor, shape (n_samples, n_genes)
+        """
+        u = x * self.scale + self.location
+        return torch.log(torch.expm1(u.clamp_min(0) * math.log(2)))
+
+
+Likelihood = (
+    Gaussian
+    | LogNormal
+    | Bernoulli
+    | HurdleGaussian
+    | ZeroInflatedLogNormal
+    | NegativeBinomial
+    | ZeroInflatedNegativeBinomial
+)
+
+
+def make_likelihood(name: str, n_genes: int) -> Likelihood:
+    """Likelihood by its name in the configuration.
+
+    Raises
+    ------
+    ValueError
+        If there is no likelihood of that name.
+    """
+    n_scales = {"gaussian": n_genes, "gaussian_shared": 1, "gaussian_unit": 0}
+    if name in n_scales:
+        return Gaussian(n_scales[name])
+    if name == "log_normal":
+        return LogNormal()
+    if name == "bernoulli":
+        return Bernoulli()
+    if name == "hurdle_gaussian":
+        return HurdleGaussian(n_genes)
+    if name == "zero_inflated_log_normal":
+        return ZeroInflatedLogNormal(n_genes)
+    if name == "negative_binomial":
+        return NegativeBinomial(n_genes)
+    if name == "zero_inflated_negative_binomial":
+        return ZeroInflatedNegativeBinomial(n_genes)
+    raise ValueError(f"likelihood: no likelihood is named {name!r}")
 
 
 def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:

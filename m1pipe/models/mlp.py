@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons, the trunk of every network here, and the switch to evaluation mode."""
+"""Multi-layer perceptrons, the trunk of every network, and the switch to evaluation mode."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.models.linear import Linear
-from m1pipe.models.products import float32_products
+from m1pipe.models.kernels import Linear, float32_products
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
@@ -96,7 +95,7 @@ class MLP(nn.Sequential):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` in evaluation mode for a block, with products at full width (`products.py`).
+    """Put `module` in evaluation mode for a block, with products at full width (`kernels.py`).
 
     It is given its mode back afterwards.
     """

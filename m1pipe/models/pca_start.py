@@ -1,4 +1,4 @@
-"""Start of a VAE's linear paths at the probabilistic-PCA solution of its training rows."""
+"""Initialisation of a VAE's linear paths by probabilistic PCA of its training rows."""
 
 import torch
 from torch import Tensor
@@ -79,7 +79,9 @@ def initialize_from_pca(
     """
     skip_encoder, skip_decoder = module.skip_encoder, module.skip_decoder
     if skip_encoder is None or skip_decoder is None or not module.config.starts_at_pca:
-        raise ValueError("a PCA start needs linear_skip, a normal law and no outer activations")
+        raise ValueError(
+            "a PCA start needs linear_skip, a Gaussian likelihood and no outer activations"
+        )
     k = components.shape[0]
     psi = torch.as_tensor(residual_variance, dtype=torch.float64).expand(module.n_genes).cpu()
     axes, spread = components.double().cpu(), variances.double().cpu()

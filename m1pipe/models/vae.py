@@ -1,16 +1,17 @@
 """The variational autoencoder and its objective."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.counts import CountInputs, library_size
-from m1pipe.models.laws import OF_COUNTS, make_likelihood
-from m1pipe.models.likelihoods import Gaussian
-from m1pipe.models.linear import Linear
+from m1pipe.models.counts import COUNT_LIKELIHOODS, CountInputs, library_size
+from m1pipe.models.kernels import Linear
+from m1pipe.models.likelihoods import Gaussian, make_likelihood
 from m1pipe.models.mlp import MLP, activation_layer, evaluating
 
 LOGVAR_BOUNDS = (-12.0, 4.0)
@@ -72,7 +73,7 @@ class VAEModule(nn.Module):
         n_out = n_genes * self.likelihood.n_outputs
         self.output = Linear(self.decoder.n_out, n_out)
         self.output_activation = activation_layer(config.output_activation)
-        self.of_counts = isinstance(self.likelihood, OF_COUNTS)
+        self.of_counts = isinstance(self.likelihood, COUNT_LIKELIHOODS)
         self.inputs = CountInputs(n_genes) if self.of_counts else nn.Identity()
         self.skip_encoder = Linear(n_in, config.n_latent) if config.linear_skip else None
         self.skip_decoder = Linear(n_back, n_out) if config.linear_skip else None
@@ -133,11 +134,12 @@ class VAEModule(nn.Module):
         codes : Tensor of int, shape (n_samples,), optional
             Class of each sample; a conditional model needs it.
         library : Tensor, shape (n_samples, 1), optional
-            Total count of each sample, for a law of counts. Left out: that of a typical one.
+            Total count of each sample, for a likelihood of counts. Left out: a typical
+            one.
 
         Returns
         -------
-        Tensor, shape (n_samples, n_genes) or as many times that as the law has parameters
+        Tensor, shape (n_samples, n_genes) or `n_outputs` of the likelihood times as wide
         """
         seen = self._with_class(z, codes)
         eta = self.output(self.decoder(seen)).to(z.dtype)
@@ -151,7 +153,7 @@ class VAEModule(nn.Module):
         return self.decode(self.encode_mu(x, codes), codes, self.library(x))
 
     def library(self, x: Tensor) -> Tensor | None:
-        """Total count of each sample, shape (n_samples, 1); None where the law is not of counts."""
+        """Total count of each sample, shape (n_samples, 1); None but for counts."""
         return library_size(x) if self.of_counts else None
 
     def _with_depth(self, eta: Tensor, library: Tensor | None) -> Tensor:
@@ -215,7 +217,7 @@ def decode_mean(
     codes : Tensor of int, shape (n_samples,), optional
         Class of each sample; a conditional model needs it.
     library : Tensor, shape (n_samples, 1), optional
-        Total count of each sample, for a law of counts.
+        Total count of each sample, for a likelihood of counts.
 
     Returns
     -------
@@ -253,12 +255,39 @@ def kl_per_unit(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
 
 
-def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL divergence of N(mu, exp(logvar)) from N(0, I), per sample.
+@dataclass(frozen=True)
+class PosteriorNoise:
+    """Standard normal noise of the rows at hand, for draws from the posterior.
 
-    The sum of `kl_per_unit` over the latent units, shape (n_samples,), in nats.
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        On the device of the rows; None is torch's own.
+    part : (int, int) or None
+        First row and number of rows of the whole batch, where these are a part of it; so that
+        each row gets the noise that it would get in the whole batch.
+    values : Tensor, shape (n_samples, n_latent), or None
+        Drawn already; then the generator is left alone.
     """
-    return kl_per_unit(mu, logvar).sum(1)
+
+    generator: torch.Generator | None = None
+    part: tuple[int, int] | None = None
+    values: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the whole batch."""
+        assert self.part is not None
+        return self.part[1]
+
+    def like(self, mu: Tensor) -> Tensor:
+        """Noise of the shape (n_samples, n_latent), type and device of `mu`."""
+        if self.values is not None:
+            return self.values
+        first, n = self.part or (0, len(mu))
+        size = (n, mu.shape[1])
+        noise = torch.randn(size, generator=self.generator, dtype=mu.dtype, device=mu.device)
+        return noise[first : first + len(mu)]
 
 
 def vae_loss(
@@ -268,9 +297,7 @@ def vae_loss(
     beta: float | Tensor,
     codes: Tensor | None = None,
     known: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    part: tuple[int, int] | None = None,
-    noise: Tensor | None = None,
+    noise: PosteriorNoise = PosteriorNoise(),
 ) -> dict[str, Tensor]:
     """Negative evidence lower bound of each sample, and its terms.
 
@@ -290,13 +317,8 @@ def vae_loss(
     known : Tensor of bool, shape (n_samples, n_genes), optional
         Levels that are not missing: the others have no part in the likelihood, so that the bound
         is that of the levels that are there. Left out: all.
-    generator : torch.Generator, optional
-        Source of the posterior noise, on the device of `x`.
-    part : (int, int), optional
-        First row and number of rows of the batch of which `x` is a part, to draw the noise that
-        its rows would get in the whole batch.
-    noise : Tensor, shape (n_samples, n_latent), optional
-        Standard normal, in place of what the generator would draw.
+    noise : PosteriorNoise
+        Of the posterior.
 
     Returns
     -------
@@ -315,18 +337,65 @@ def vae_loss(
         kl = torch.zeros_like(reconstruction)
         return {"loss": reconstruction, "reconstruction": reconstruction, "kl": kl}
     mu, logvar = module.encode(x, codes)
-    if noise is None:
-        first, n = part or (0, len(mu))
-        size = (n, mu.shape[1])
-        noise = torch.randn(size, generator=generator, dtype=mu.dtype, device=mu.device)
-        noise = noise[first : first + len(mu)]
-    z = mu + torch.exp(0.5 * logvar) * noise
+    z = mu + torch.exp(0.5 * logvar) * noise.like(mu)
     reconstruction = _reconstruction(module, x, z, codes, known)
     units = kl_per_unit(mu, logvar)
     kl = units.sum(1)
     free_bits = module.config.free_bits
     penalty = units.clamp_min(free_bits).sum(1) if free_bits else kl
     return {"loss": reconstruction + beta * penalty, "reconstruction": reconstruction, "kl": kl}
+
+
+def vae_objective(
+    module: nn.Module,
+    batch: tuple[Tensor, ...],
+    beta: float,
+    noise: PosteriorNoise,
+    *,
+    means: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """`vae_loss` in the form that the training loop calls.
+
+    Parameters
+    ----------
+    module : VAEModule
+    batch : tuple of Tensor
+        Levels, any classes, row numbers.
+    beta, noise
+        As for `vae_loss`.
+    means : Tensor, shape (n_classes, n_genes), optional
+        Imputation means: levels that are NaN are missing. Left out: none is.
+
+    Returns
+    -------
+    dict of Tensor, shape (n_samples,)
+    """
+    vae, x, known = cast(VAEModule, module), batch[0], None
+    codes = batch[1] if vae.n_classes else None
+    if means is not None:
+        x, known = mask_missing(x, means, codes)
+    return vae_loss(vae, x, beta=beta, codes=codes, known=known, noise=noise)
+
+
+def mask_missing(x: Tensor, means: Tensor, codes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows whose missing levels are imputed by means, and the mask of those that are known.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n_samples, n_genes)
+        NaN where a level is missing.
+    means : Tensor, shape (n_classes, n_genes)
+        Imputation means of each class; one class where the model is not conditional.
+    codes : Tensor of int, shape (n_samples,), or None
+        Class of each sample, for a conditional model.
+
+    Returns
+    -------
+    filled : Tensor, shape (n_samples, n_genes)
+    known : Tensor of bool, shape (n_samples, n_genes)
+    """
+    known = ~torch.isnan(x)
+    return torch.where(known, x, means if codes is None else means[codes]), known
 
 
 def initialize_output_bias(module: VAEModule, mean: Tensor) -> None:
@@ -345,7 +414,7 @@ def _reconstruction(
     """Minus the log-likelihood of each sample, summed over the genes whose levels are known."""
     eta = module.decode(z, codes, module.library(x))
     if known is None and isinstance(module.likelihood, Gaussian):
-        return module.likelihood.minus_total(x, eta)
+        return module.likelihood.negative_log_likelihood(x, eta)
     return -known_only(module.likelihood.log_prob(x, eta), known).sum(1)
 
 

@@ -20,10 +20,9 @@ from m1pipe.data.normal_scores import to_places
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
-from m1pipe.models.laws import OF_COUNTS
-from m1pipe.models.likelihoods import Gaussian
+from m1pipe.models.counts import COUNT_LIKELIHOODS
+from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.models.mlp import evaluating
-from m1pipe.models.zeros import HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.synthesis.sample import ends_at_zero
 
 RESOLUTION = 0.01
@@ -91,12 +90,12 @@ def held_out_likelihood(
     matrix = open_matrix(data)
     law = encoder.module.likelihood
     counted = matrix.units.is_counts
-    if not isinstance(law, (Gaussian, HurdleGaussian, *OF_COUNTS)):
+    if not isinstance(law, (Gaussian, HurdleGaussian, *COUNT_LIKELIHOODS)):
         raise InputError(
             "likelihood: expected a normal law, one with zeros or one of counts; found "
             f"{encoder.config.model.likelihood}: it cannot be compared"
         )
-    if isinstance(law, OF_COUNTS) and not counted:
+    if isinstance(law, COUNT_LIKELIHOODS) and not counted:
         raise InputError(f"{matrix.path or 'data'}: expected counts; found {matrix.units}")
     aligned = encoder.align(matrix, min_coverage=1.0)
     generator = torch.Generator().manual_seed(seed)
@@ -168,7 +167,7 @@ def _scaled(encoder: Encoder, ends: np.ndarray) -> np.ndarray:
 
 def _log_mass(law: Any, low: Tensor, high: Tensor, eta: Tensor) -> Tensor:
     """Log probability of each interval; of a law of counts that of `low`."""
-    if isinstance(law, OF_COUNTS):
+    if isinstance(law, COUNT_LIKELIHOODS):
         return law.log_prob(low, eta)
     if isinstance(law, Gaussian):
         return _normal_mass(low, high, eta, law)

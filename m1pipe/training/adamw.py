@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from m1pipe.models.kernels import add_to_each, fused_adamw
+
 
 @torch.no_grad()
 def adamw_step(optimizer: torch.optim.AdamW, bad: Tensor) -> None:
@@ -30,7 +32,7 @@ def adamw_step(optimizer: torch.optim.AdamW, bad: Tensor) -> None:
             continue
         states = [optimizer.state[p] or _start(optimizer, p) for p in stepped]
         steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, taken)
+        add_to_each(steps, taken)
         fused_adamw(
             stepped,
             [p.grad for p in stepped if p.grad is not None],
@@ -42,51 +44,6 @@ def adamw_step(optimizer: torch.optim.AdamW, bad: Tensor) -> None:
             eps=group["eps"],
             bad=bad,
         )
-
-
-@torch.no_grad()
-def fused_adamw(
-    tensors: list[Tensor],
-    slopes: list[Tensor],
-    moments: tuple[list[Tensor], list[Tensor]],
-    steps: list[Tensor],
-    *,
-    lr: float,
-    weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    bad: Tensor | None = None,
-) -> None:
-    """AdamW's kernel on some tensors, in place.
-
-    Parameters
-    ----------
-    tensors, slopes : list of Tensor
-        Values and their gradients.
-    moments : pair of list of Tensor
-        First and second, of the same shapes.
-    steps : list of Tensor of float32, shape ()
-        Steps that are taken with this one.
-    lr, weight_decay, betas, eps
-        As of `torch.optim.AdamW`.
-    bad : Tensor, optional
-        As of `adamw_step`.
-    """
-    torch._fused_adamw_(
-        tensors,
-        slopes,
-        *moments,
-        [],
-        steps,
-        lr=lr,
-        beta1=betas[0],
-        beta2=betas[1],
-        weight_decay=weight_decay,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
-        found_inf=bad,
-    )
 
 
 def _start(optimizer: torch.optim.AdamW, parameter: Tensor) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from m1pipe.errors import InputError
+from m1pipe.models.kernels import multiplies_bf16
 
 BIG_MODEL = 5_000_000
 BIG_BATCH = 64
@@ -69,7 +70,7 @@ def resolve_precision(
         return torch.bfloat16 if name == "bf16" else torch.float32
     if n_parameters < BIG_MODEL or batch_size < BIG_BATCH:
         return torch.float32
-    fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else _multiplies_bf16()
+    fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -136,9 +137,3 @@ def tune_allocator() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
-
-
-def _multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for bf16 products; False where torch cannot tell."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(probe() for name in names if (probe := getattr(torch.cpu, name, None)))

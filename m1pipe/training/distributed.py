@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from m1pipe.console import log
 from m1pipe.errors import PeerLostError
 from m1pipe.models.mlp import BatchNorm
+from m1pipe.models.vae import PosteriorNoise
 
 T = TypeVar("T")
 WAIT = timedelta(minutes=30)
@@ -126,32 +127,7 @@ def peers_present(world: World) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Random numbers for the rows at hand.
-
-    Attributes
-    ----------
-    generator : torch.Generator
-    part : (int, int) or None
-        First row and number of rows of the whole batch, where these are a part of it; so that
-        each row gets the numbers that it would get in one process.
-    noise : Tensor, shape (n_samples, n_latent), or None
-        Drawn already; then the generator is left alone.
-    """
-
-    generator: torch.Generator
-    part: tuple[int, int] | None = None
-    noise: Tensor | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the whole batch."""
-        assert self.part is not None
-        return self.part[1]
-
-
-Objective = Callable[[nn.Module, tuple[Tensor, ...], float, Draw], dict[str, Tensor]]
+Objective = Callable[[nn.Module, tuple[Tensor, ...], float, PosteriorNoise], dict[str, Tensor]]
 
 
 class Losses(nn.Module):
@@ -162,9 +138,11 @@ class Losses(nn.Module):
         self.module = module
         self.objective = objective
 
-    def forward(self, batch: tuple[Tensor, ...], beta: float, draw: Draw) -> dict[str, Tensor]:
+    def forward(
+        self, batch: tuple[Tensor, ...], beta: float, noise: PosteriorNoise
+    ) -> dict[str, Tensor]:
         """Terms of the loss, each of shape (n_samples,)."""
-        return self.objective(self.module, batch, beta, draw)
+        return self.objective(self.module, batch, beta, noise)
 
 
 def share_gradients(losses: Losses, world: World, *, some_unused: bool) -> nn.Module:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from m1pipe.errors import InputError
-from m1pipe.models.products import float32_products
+from m1pipe.models.kernels import float32_products
+from m1pipe.models.vae import PosteriorNoise
 from m1pipe.training.device import seeded
-from m1pipe.training.distributed import Draw, Losses
+from m1pipe.training.distributed import Losses
 from m1pipe.training.feed import Batch
 from m1pipe.training.gradients import summed
 from m1pipe.training.history import History
@@ -149,8 +150,8 @@ def _add_gradients(
         beta: Tensor | float,
     ) -> dict[str, Tensor]:
         values = {f"module.{name}": value for name, value in (parameters | buffers).items()}
-        draw = Draw(loops[0].generator, (0, n_rows), noise)
-        found: dict[str, Tensor] = functional_call(stack.losses, values, ((x,), beta, draw))
+        of_rows = PosteriorNoise(loops[0].generator, (0, n_rows), noise)
+        found: dict[str, Tensor] = functional_call(stack.losses, values, ((x,), beta, of_rows))
         return found
 
     drawn = None if noise is None else 0

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.training.distributed import Draw, World, row_parts, unshared
+from m1pipe.models.kernels import gradient_norm
+from m1pipe.models.vae import PosteriorNoise
+from m1pipe.training.distributed import World, row_parts, unshared
 from m1pipe.training.precision import autocast
 
 
@@ -63,7 +65,7 @@ def add_gradient(
     world: World,
     *,
     beta: float,
-    draw: Draw,
+    noise: PosteriorNoise,
     precision: str,
     most: int | None,
     stop: bool,
@@ -79,7 +81,7 @@ def add_gradient(
     world : World
     beta : float
         Weight of the KL divergence.
-    draw : Draw
+    noise : PosteriorNoise
         With the place of these rows in the whole batch.
     precision : {"fp32", "bf16"}
     most : int or None
@@ -91,16 +93,16 @@ def add_gradient(
     -------
     Found
     """
-    assert draw.part is not None
-    (first, n_total), device = draw.part, draw.generator.device
+    assert noise.part is not None and noise.generator is not None
+    (first, n_total), generator = noise.part, noise.generator
     parts, found = row_parts(batch, most), []
-    begun = draw.generator.get_state() if len(parts) > 1 else None
+    begun = generator.get_state() if len(parts) > 1 else None
     for i, part in enumerate(parts, start=1):
         if begun is not None:
-            draw.generator.set_state(begun)
+            generator.set_state(begun)
         with nullcontext() if i == len(parts) else unshared(losses):
-            with autocast(precision, device):
-                terms = losses(part, beta, Draw(draw.generator, (first, n_total)))
+            with autocast(precision, generator.device):
+                terms = losses(part, beta, PosteriorNoise(generator, (first, n_total)))
             loss = terms["loss"]
             loss.backward(torch.full_like(loss, world.size / n_total))
         first += len(part[-1])
@@ -120,7 +122,7 @@ def summed(terms: Mapping[str, Tensor], *, stop: bool) -> Found:
 def clip_gradient(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Norm of the gradient, which is then clipped to `most`; left alone where that is 0."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = gradient_norm(gradients)
     if most:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from m1pipe.artefacts import reading
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
+from m1pipe.models.vae import PosteriorNoise
 from m1pipe.training.adamw import adamw_step
 from m1pipe.training.averaging import (
     averaged,
@@ -22,7 +22,6 @@ from m1pipe.training.averaging import (
 from m1pipe.training.best import judge, ran_out
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.device import make_generator, resolve_precision
-from m1pipe.training.distributed import Draw
 from m1pipe.training.feed import Batch, Batches
 from m1pipe.training.gradients import (
     Found,
@@ -88,12 +87,13 @@ def _choose_bf16(loop: Loop) -> None:
     means = {}
     with evaluating(loop.module), torch.no_grad():
         for precision in ("fp32", "bf16"):
-            draw = _draw(loop, batch, loop.batches, 0, seed=loop.config.seed)
+            generator = make_generator(loop.config.seed, loop.device)
+            noise = _noise(loop, batch, loop.batches, 0, generator)
             with autocast(precision, loop.device):
-                losses = loop.objective(loop.module, batch, loop.beta, draw)
+                losses = loop.objective(loop.module, batch, loop.beta, noise)
             found = summed(losses, stop=False)
             loop.world.total(found.sums)
-            means[precision] = float(found.loss_sum) / draw.n_rows
+            means[precision] = float(found.loss_sum) / noise.n_rows
     loop.state.precision_gap, loop.state.precision = judge_bf16(means, loop.config.precision)
 
 
@@ -116,18 +116,18 @@ def _step(loop: Loop, batch: Batch) -> None:
     """One descent step."""
     for parameter in loop.parameters:
         parameter.grad = None
-    draw = _draw(loop, batch, loop.batches, loop.state.step)
+    noise = _noise(loop, batch, loop.batches, loop.state.step, loop.generator)
     found = add_gradient(
         loop.losses,
         batch,
         loop.world,
         beta=loop.beta_now,
-        draw=draw,
+        noise=noise,
         precision=loop.state.precision,
         most=loop.config.micro_batch,
         stop=loop.stop.is_set,
     )
-    take_step(loop, found, draw.n_rows)
+    take_step(loop, found, noise.n_rows)
 
 
 def take_step(loop: Loop, found: Found, n_rows: int) -> None:
@@ -183,13 +183,14 @@ def _record(loop: Loop, one: Unread, sums: dict[str, float]) -> None:
         loop.observer.on_step({**place, "lr": one.lr, "beta": loop.beta_now, **means})
 
 
-def _draw(loop: Loop, batch: Batch, batches: Batches, step: int, seed: int | None = None) -> Draw:
-    """Random numbers of a batch, from the loop's generator or a fresh one."""
+def _noise(
+    loop: Loop, batch: Batch, batches: Batches, step: int, generator: torch.Generator
+) -> PosteriorNoise:
+    """Noise of a batch's own rows."""
     size = loop.config.batch_size
-    generator = loop.generator if seed is None else make_generator(seed, loop.device)
     n_own = len(batch[-1])
     place = place_in_batch(n_own, loop.world, n_rows=batches.n_rows, batch_size=size, step=step)
-    return Draw(generator, place)
+    return PosteriorNoise(generator, place)
 
 
 def _set_rate(loop: Loop) -> None:
@@ -210,12 +211,12 @@ def _rate(loop: Loop) -> float:
 def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
     """Mean loss and terms over the validation rows, in evaluation mode."""
     found: list[Found] = []
-    noise = make_generator(loop.config.seed, loop.device)
+    generator = make_generator(loop.config.seed, loop.device)
     loop.world.align_buffers(loop.module)
     with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
         for step, batch in enumerate(validation.epoch(0)):
-            draw = replace(_draw(loop, batch, validation, step), generator=noise)
-            found.append(summed(loop.objective(loop.module, batch, loop.beta, draw), stop=False))
+            noise = _noise(loop, batch, validation, step, generator)
+            found.append(summed(loop.objective(loop.module, batch, loop.beta, noise), stop=False))
     for step, loss_sum in enumerate(torch.stack([one.loss_sum for one in found]).tolist()):
         if not math.isfinite(loss_sum):
             batch = next(iter(validation.epoch(0, step)))

@@ -15,8 +15,6 @@ from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.start import Design, HeadJob
 from m1pipe.heads.train import Order, PassFile
-from m1pipe.models.heads import balanced_weight, head_loss
-from m1pipe.models.stacked import stacked_loss
 from m1pipe.training.signals import StopFlag
 
 N, FOLDS = 200, np.random.default_rng(4).permutation(200) % 4
@@ -225,22 +223,3 @@ def test_a_file_of_another_pass_is_not_read(X: list[np.ndarray], tmp_path: Path)
     epochs: list[int] = []
     fit_heads(jobs, design, kept=PassFile(tmp_path / "p.pt", "other"), on_epoch=epochs.append)
     assert epochs
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_stacked_losses_are_those_of_each_head(kind: Kind, weighted: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    output = torch.randn(4, 10, 1 if kind == "binary" else 3, generator=generator)
-    if kind == "regression":
-        target = torch.randn(4, 10, 3, generator=generator)
-    elif kind == "multilabel":
-        target = (torch.rand(4, 10, 3, generator=generator) > 0.7).float()
-    else:
-        target = torch.randint(0, 2 if kind == "binary" else 3, (4, 10), generator=generator)
-    weights = [balanced_weight(kind, t, 3) if weighted else None for t in target]
-    stacked = torch.stack([w for w in weights if w is not None]) if weights[0] is not None else None
-    losses = stacked_loss(kind, output, target, stacked)
-    for k in range(4):
-        expected = head_loss(kind, output[k], target[k], weights[k])
-        torch.testing.assert_close(losses[k], expected)

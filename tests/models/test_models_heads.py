@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
@@ -16,6 +17,32 @@ from m1pipe.models.heads import (
 CODES = torch.tensor([0, 0, 0, 0, 0, 2, 2, 1, 2, 0])
 
 
+def _loss(
+    kind: str, output: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`head_loss` of one head."""
+    return head_loss(kind, output[None], target[None], None if weight is None else weight[None])[0]
+
+
+def _plain_loss(
+    kind: str, output: torch.Tensor, target: torch.Tensor, class_weight: torch.Tensor | None
+) -> torch.Tensor:
+    """Loss of every sample under one head, without batched products."""
+    if kind == "regression":
+        return (output - target).square().mean(1)
+    if kind == "multiclass":
+        loss = F.cross_entropy(output, target, reduction="none")
+        return loss if class_weight is None else loss * class_weight[target]
+    if kind == "binary":
+        goal = target.to(output.dtype)
+        loss = F.binary_cross_entropy_with_logits(output[:, 0], goal, reduction="none")
+        return loss if class_weight is None else loss * class_weight[target]
+    loss = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+    if class_weight is not None:
+        loss = loss * torch.where(target > 0.5, class_weight[1], class_weight[0])
+    return loss.mean(1)
+
+
 def test_shapes_and_linear_head() -> None:
     assert Head(5, 3, (8, 4))(torch.randn(7, 5)).shape == (7, 3)
     assert [name for name, _ in Head(5, 3, ()).named_parameters()] == [
@@ -27,12 +54,12 @@ def test_shapes_and_linear_head() -> None:
 def test_regression_loss_is_the_mean_over_targets() -> None:
     output, target = torch.randn(2, 6, 4)
     expected = ((output - target) ** 2).numpy().mean(1)
-    np.testing.assert_allclose(head_loss("regression", output, target), expected, rtol=1e-6)
+    np.testing.assert_allclose(_loss("regression", output, target), expected, rtol=1e-6)
 
 
 def test_class_losses_match_sklearn() -> None:
     output = torch.randn(10, 3, dtype=torch.float64)
-    loss = head_loss("multiclass", output, CODES)
+    loss = _loss("multiclass", output, CODES)
     p = head_probabilities("multiclass", output).numpy()
     assert loss.shape == (10,)
     assert loss.mean().item() == pytest.approx(log_loss(CODES, p, labels=[0, 1, 2]), abs=1e-10)
@@ -40,14 +67,14 @@ def test_class_losses_match_sklearn() -> None:
     codes = (CODES > 0).long()
     p = head_probabilities("binary", binary).numpy()
     assert p.shape == (10, 2)
-    loss = head_loss("binary", binary, codes)
+    loss = _loss("binary", binary, codes)
     assert loss.mean().item() == pytest.approx(log_loss(codes, p), abs=1e-10)
 
 
 def test_multilabel_loss_is_the_mean_of_the_labels_losses() -> None:
     output, target = torch.randn(10, 2), torch.randint(0, 2, (10, 2)).float()
-    expected = sum(head_loss("binary", output[:, [j]], target[:, j].long()) for j in (0, 1)) / 2
-    torch.testing.assert_close(head_loss("multilabel", output, target), expected)
+    expected = sum(_loss("binary", output[:, [j]], target[:, j].long()) for j in (0, 1)) / 2
+    torch.testing.assert_close(_loss("multilabel", output, target), expected)
 
 
 def test_balanced_weights_match_sklearn_and_average_one() -> None:
@@ -90,6 +117,25 @@ def test_balanced_bias_minimises_the_balanced_loss(kind: str) -> None:
     target = codes[:, None].float() if kind == "multilabel" else codes
     weight = balanced_weight(kind, target, 2)
     bias = initial_bias(kind, target, 2, weight).requires_grad_()
-    head_loss(kind, bias.expand(1000, -1), target, weight).mean().backward()
+    _loss(kind, bias.expand(1000, -1), target, weight).mean().backward()
     assert bias.grad.abs().max() < 2e-3
     assert initial_bias(kind, target, 2).abs().max() > 1.0
+
+
+@pytest.mark.parametrize("kind", ["regression", "binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_stacked_losses_are_those_of_each_head(kind: str, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(4, 10, 1 if kind == "binary" else 3, generator=generator)
+    if kind == "regression":
+        target = torch.randn(4, 10, 3, generator=generator)
+    elif kind == "multilabel":
+        target = (torch.rand(4, 10, 3, generator=generator) > 0.7).float()
+    else:
+        target = torch.randint(0, 2 if kind == "binary" else 3, (4, 10), generator=generator)
+    weights = [balanced_weight(kind, t, 3) if weighted else None for t in target]
+    stacked = torch.stack([w for w in weights if w is not None]) if weights[0] is not None else None
+    losses = head_loss(kind, output, target, stacked)
+    for k in range(4):
+        expected = _plain_loss(kind, output[k], target[k], weights[k])
+        torch.testing.assert_close(losses[k], expected)

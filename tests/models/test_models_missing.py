@@ -6,8 +6,7 @@ import torch
 from scipy import stats
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.missing import see_through
-from m1pipe.models.vae import VAEModule, vae_loss, zero_layer
+from m1pipe.models.vae import PosteriorNoise, VAEModule, mask_missing, vae_loss, zero_layer
 
 N, P, K = 15, 9, 3
 
@@ -16,6 +15,10 @@ def _module(**settings: object) -> VAEModule:
     torch.manual_seed(0)
     chosen = {"n_latent": K, "hidden": (8,), "linear_skip": False, **settings}
     return VAEModule(P, ModelConfig(**chosen)).eval()
+
+
+def _noise(seed: int) -> PosteriorNoise:
+    return PosteriorNoise(torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def _log_density(name: str, x: np.ndarray, eta: np.ndarray, module: VAEModule) -
 @pytest.mark.parametrize("name", ["gaussian", "gaussian_unit", "bernoulli"])
 def test_reconstruction_is_the_sum_over_known_levels(name: str, gaps: torch.Tensor) -> None:
     module, means = _module(likelihood=name, beta=0.0), torch.full((1, P), 0.5)
-    x, known = see_through(gaps, means, None)
+    x, known = mask_missing(gaps, means, None)
     found = vae_loss(module, x, beta=0.0, known=known)["reconstruction"].detach().numpy()
     levels = gaps.numpy()
     filled = np.where(np.isnan(levels), 0.5, levels).astype(np.float32)
@@ -62,7 +65,7 @@ def test_nothing_depends_on_what_stands_where_a_level_is_missing(
     for content in (0.1, 0.9):
         x = torch.where(known, gaps, content).requires_grad_()
         generator = torch.Generator().manual_seed(3)
-        loss = vae_loss(module, x, beta=1.0, known=known, generator=generator)["loss"]
+        loss = vae_loss(module, x, beta=1.0, known=known, noise=PosteriorNoise(generator))["loss"]
         module.zero_grad()
         loss.sum().backward()
         losses.append(loss.detach())
@@ -75,7 +78,7 @@ def test_nothing_depends_on_what_stands_where_a_level_is_missing(
 def test_where_nothing_is_missing_the_loss_is_the_same() -> None:
     module, x = _module(), torch.randn(N, P, generator=torch.Generator().manual_seed(4))
     found = [
-        vae_loss(module, x, beta=1.0, known=known, generator=torch.Generator().manual_seed(5))
+        vae_loss(module, x, beta=1.0, known=known, noise=_noise(5))
         for known in (None, torch.ones(N, P, dtype=torch.bool))
     ]
     torch.testing.assert_close(found[0]["loss"], found[1]["loss"], rtol=1e-6, atol=0)
@@ -84,6 +87,6 @@ def test_where_nothing_is_missing_the_loss_is_the_same() -> None:
 def test_missing_levels_stand_at_the_mean_of_their_class() -> None:
     x = torch.tensor([[1.0, torch.nan], [torch.nan, 2.0]])
     means = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
-    filled, known = see_through(x, means, torch.tensor([0, 1]))
+    filled, known = mask_missing(x, means, torch.tensor([0, 1]))
     assert filled.tolist() == [[1.0, 20.0], [30.0, 2.0]]
     assert known.tolist() == [[True, False], [False, True]]

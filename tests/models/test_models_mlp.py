@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from m1pipe.models.linear import Linear
+from m1pipe.models.kernels import Linear
 from m1pipe.models.mlp import ACTIVATIONS, MLP, BatchNorm, activation_layer, evaluating
 
 

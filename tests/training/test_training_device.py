@@ -62,7 +62,7 @@ def test_precision_is_a_rule_of_device_and_shapes(
     expected: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(device_module, "_multiplies_bf16", lambda: in_hardware)
+    monkeypatch.setattr(device_module, "multiplies_bf16", lambda: in_hardware)
     found = resolve_precision(name, CPU, n_parameters=n_parameters, batch_size=batch_size)
     assert found == expected
 

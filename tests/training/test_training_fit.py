@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
+from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, vae_objective
 from m1pipe.training import loop as loop_module
 from m1pipe.training.averaging import moving_values, start_average, update_average
 from m1pipe.training.faults import explain_rows
@@ -21,7 +21,6 @@ from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit import fit
 from m1pipe.training.gradients import clip_gradient
 from m1pipe.training.history import History, Observer, epoch_line
-from m1pipe.training.objectives import vae_objective
 
 
 def _feed(*tensors: torch.Tensor, batch_size: int = 16, shuffle: bool = True) -> ResidentFeed:

@@ -15,13 +15,12 @@ from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches, StreamedBatches
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError, M1Warning, StoppedBySignalError
-from m1pipe.models.vae import VAEModule
+from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.training.averaging import start_average
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
 from m1pipe.training.feed import ResidentFeed, StreamedFeed
 from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
-from m1pipe.training.objectives import vae_objective
 from m1pipe.training.signals import StopFlag
 from m1pipe.training.state import FitState, pack_state, unpack_state
 

@@ -1,4 +1,4 @@
-"""Laws with zeros and laws of counts, against scipy and torch.distributions, in float64."""
+"""Likelihoods with zeros and of counts, against scipy and torch.distributions, in float64."""
 
 import math
 
@@ -11,9 +11,14 @@ from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from m1pipe.config import ModelConfig
 from m1pipe.models.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
-from m1pipe.models.laws import Law, make_likelihood
+from m1pipe.models.likelihoods import (
+    ABOUT_ZERO,
+    HurdleGaussian,
+    Likelihood,
+    ZeroInflatedLogNormal,
+    make_likelihood,
+)
 from m1pipe.models.vae import VAEModule, vae_loss
-from m1pipe.models.zeros import ABOUT_ZERO, HurdleGaussian, ZeroInflatedLogNormal
 
 P = 3
 ZEROS = ["hurdle_gaussian", "zero_inflated_log_normal"]
@@ -23,16 +28,16 @@ SCALE = torch.tensor([1.5, 0.5, 1.0]).double()
 SPREAD = torch.tensor([0.6, 1.0, 1.7]).double()
 
 
-def _law(name: str) -> Law:
-    law = make_likelihood(name, P).double()
-    if isinstance(law, HurdleGaussian):
-        law.set_units(LOCATION, SCALE)
-        law.positive.set_scale(SPREAD)
-    elif isinstance(law, NegativeBinomial):
-        law.log_theta.data = torch.tensor([-0.5, 0.3, 2.0]).double()
-    elif isinstance(law, ZeroInflatedNegativeBinomial):
-        law.counts.log_theta.data = torch.tensor([-0.5, 0.3, 2.0]).double()
-    return law
+def _likelihood(name: str) -> Likelihood:
+    likelihood = make_likelihood(name, P).double()
+    if isinstance(likelihood, HurdleGaussian):
+        likelihood.set_units(LOCATION, SCALE)
+        likelihood.positive.set_scale(SPREAD)
+    elif isinstance(likelihood, NegativeBinomial):
+        likelihood.log_theta.data = torch.tensor([-0.5, 0.3, 2.0]).double()
+    elif isinstance(likelihood, ZeroInflatedNegativeBinomial):
+        likelihood.counts.log_theta.data = torch.tensor([-0.5, 0.3, 2.0]).double()
+    return likelihood
 
 
 def _eta(name: str, n: int = 1) -> Tensor:
@@ -49,10 +54,10 @@ def _units(x: Tensor) -> Tensor:
 
 
 def test_hurdle_gaussian_is_scipys_normal_where_present() -> None:
-    law, eta = _law("hurdle_gaussian"), _eta("hurdle_gaussian", 4)
+    likelihood, eta = _likelihood("hurdle_gaussian"), _eta("hurdle_gaussian", 4)
     x = torch.tensor([[0.7, 0.2, -1.0]]).double().expand(4, 3).clone()
     x[0] = -LOCATION / SCALE
-    found = law.log_prob(x, eta).detach()
+    found = likelihood.log_prob(x, eta).detach()
     present = 1 / (1 + np.exp(-eta[0, P:].numpy()))
     np.testing.assert_allclose(found[0], np.log(1 - present), rtol=1e-9)
     expected = np.log(present) + stats.norm(eta[0, :P], SPREAD).logpdf(x[1])
@@ -61,25 +66,25 @@ def test_hurdle_gaussian_is_scipys_normal_where_present() -> None:
 
 def test_zero_inflated_log_normal_is_scipys_with_the_jacobian() -> None:
     """v = 2^u - 1 is log-normal: the density of x = (u - location) / scale by the chain rule."""
-    law, eta = _law("zero_inflated_log_normal"), _eta("zero_inflated_log_normal")
+    likelihood, eta = _likelihood("zero_inflated_log_normal"), _eta("zero_inflated_log_normal")
     u = torch.tensor([[2.5, 0.4, 6.0]]).double()
     x = (u - LOCATION) / SCALE
     v = np.exp2(u[0].numpy()) - 1
     present = 1 / (1 + np.exp(-eta[0, P:].numpy()))
     of_v = stats.lognorm(SPREAD.numpy(), scale=np.exp(eta[0, :P].numpy())).logpdf(v)
     expected = np.log(present) + of_v + np.log(np.log(2) * (v + 1)) + np.log(SCALE.numpy())
-    np.testing.assert_allclose(law.log_prob(x, eta)[0].detach(), expected, rtol=1e-9)
+    np.testing.assert_allclose(likelihood.log_prob(x, eta)[0].detach(), expected, rtol=1e-9)
 
 
 def test_density_with_the_mass_at_zero_makes_one() -> None:
-    law, eta = _law("zero_inflated_log_normal"), _eta("zero_inflated_log_normal")
+    likelihood, eta = _likelihood("zero_inflated_log_normal"), _eta("zero_inflated_log_normal")
     zero = -LOCATION / SCALE
-    at_zero = law.log_prob(zero[None], eta).exp()[0].detach()
+    at_zero = likelihood.log_prob(zero[None], eta).exp()[0].detach()
 
     def density(value: float, j: int) -> float:
         x = zero.clone()
         x[j] = value
-        return float(law.log_prob(x[None], eta).exp()[0, j].detach())
+        return float(likelihood.log_prob(x[None], eta).exp()[0, j].detach())
 
     for j in range(P):
         start = float(zero[j]) + 2 * ABOUT_ZERO / float(SCALE[j])
@@ -89,11 +94,11 @@ def test_density_with_the_mass_at_zero_makes_one() -> None:
 
 @pytest.mark.parametrize("theta", [0.2, 1.0, 30.0])
 def test_negative_binomial_is_scipys_and_torchs(theta: float) -> None:
-    law = NegativeBinomial(P).double()
-    law.log_theta.data.fill_(math.log(theta))
+    likelihood = NegativeBinomial(P).double()
+    likelihood.log_theta.data.fill_(math.log(theta))
     mean = torch.tensor([[0.2, 3.0, 200.0]]).double()
     x = torch.tensor([[0.0, 5.0, 180.0]]).double()
-    found = law.log_prob(x, mean.log()).detach()
+    found = likelihood.log_prob(x, mean.log()).detach()
     expected = stats.nbinom(theta, theta / (theta + mean.numpy())).logpmf(x.numpy())
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     torchs = TorchNegativeBinomial(theta, probs=mean / (mean + theta)).log_prob(x)
@@ -101,24 +106,24 @@ def test_negative_binomial_is_scipys_and_torchs(theta: float) -> None:
 
 
 def test_zero_inflation_adds_to_zero_alone() -> None:
-    law, eta = _law(COUNTS[1]), _eta(COUNTS[1])
-    assert isinstance(law, ZeroInflatedNegativeBinomial)
+    likelihood, eta = _likelihood(COUNTS[1]), _eta(COUNTS[1])
+    assert isinstance(likelihood, ZeroInflatedNegativeBinomial)
     lost = torch.sigmoid(eta[:, P:])
-    plain = law.counts.log_prob
+    plain = likelihood.counts.log_prob
     zero, some = torch.zeros(1, P).double(), torch.full((1, P), 4.0).double()
     expected = lost + (1 - lost) * plain(zero, eta[:, :P]).exp()
-    torch.testing.assert_close(law.log_prob(zero, eta).exp(), expected)
+    torch.testing.assert_close(likelihood.log_prob(zero, eta).exp(), expected)
     expected = (1 - lost) * plain(some, eta[:, :P]).exp()
-    torch.testing.assert_close(law.log_prob(some, eta).exp(), expected)
+    torch.testing.assert_close(likelihood.log_prob(some, eta).exp(), expected)
 
 
 @pytest.mark.parametrize("name", ZEROS + COUNTS)
 def test_samples_have_the_stated_mean_and_shape(name: str) -> None:
-    law, eta = _law(name), _eta(name, 100_000)
-    draws = law.sample(eta, torch.Generator().manual_seed(0)).detach()
+    likelihood, eta = _likelihood(name), _eta(name, 100_000)
+    draws = likelihood.sample(eta, torch.Generator().manual_seed(0)).detach()
     assert draws.shape == (100_000, P)
     error = draws.std(0) / math.sqrt(len(draws))
-    assert ((draws.mean(0) - law.mean(eta[:1])[0]).abs() < 5 * error + 1e-3).all()
+    assert ((draws.mean(0) - likelihood.mean(eta[:1])[0]).abs() < 5 * error + 1e-3).all()
     if name in COUNTS:
         assert torch.equal(draws, draws.round())
         assert draws.min() == 0
@@ -129,28 +134,28 @@ def test_samples_have_the_stated_mean_and_shape(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_samples_have_the_probabilities_of_the_law(name: str) -> None:
-    law, eta = _law(name), _eta(name, 100_000)
-    draws = law.sample(eta, torch.Generator().manual_seed(1))
+    likelihood, eta = _likelihood(name), _eta(name, 100_000)
+    draws = likelihood.sample(eta, torch.Generator().manual_seed(1))
     for count in range(4):
         share = (draws == count).double().mean(0)
-        expected = law.log_prob(torch.full((1, P), float(count)).double(), eta[:1]).exp()[0]
+        expected = likelihood.log_prob(torch.full((1, P), float(count)).double(), eta[:1]).exp()[0]
         torch.testing.assert_close(share, expected.detach(), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("name", ZEROS + COUNTS)
 def test_samples_repeat_with_their_generator_and_leave_the_global_one_alone(name: str) -> None:
-    law, eta, before = _law(name), _eta(name, 20), torch.get_rng_state()
-    first = law.sample(eta, torch.Generator().manual_seed(3))
-    assert torch.equal(first, law.sample(eta, torch.Generator().manual_seed(3)))
-    assert not torch.equal(first, law.sample(eta, torch.Generator().manual_seed(4)))
+    likelihood, eta, before = _likelihood(name), _eta(name, 20), torch.get_rng_state()
+    first = likelihood.sample(eta, torch.Generator().manual_seed(3))
+    assert torch.equal(first, likelihood.sample(eta, torch.Generator().manual_seed(3)))
+    assert not torch.equal(first, likelihood.sample(eta, torch.Generator().manual_seed(4)))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_link_of_the_log_normal_law_is_near_the_mean() -> None:
-    law = _law("zero_inflated_log_normal")
-    assert isinstance(law, ZeroInflatedLogNormal)
+    likelihood = _likelihood("zero_inflated_log_normal")
+    assert isinstance(likelihood, ZeroInflatedLogNormal)
     mean = (torch.tensor([[2.0, 1.0, 4.0]]).double() - LOCATION) / SCALE
-    assert (law.mean(law.link(mean)) - mean).abs().max() < 0.5
+    assert (likelihood.mean(likelihood.link(mean)) - mean).abs().max() < 0.5
 
 
 @pytest.mark.parametrize("name", ZEROS + COUNTS)
