@@ -28,7 +28,7 @@ from m1pipe.runs.train import run_training
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 from m1pipe.synthesis.quality import quality
-from m1pipe.synthesis.score import Score
+from m1pipe.synthesis.scores import Score
 
 SCORES = (
     "gamma",

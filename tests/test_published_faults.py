@@ -36,8 +36,8 @@ from m1pipe.models.vae import PosteriorNoise, VAEModule, kl_per_unit, vae_loss
 from m1pipe.settings import build
 from m1pipe.synthesis import dependence, joint, marginal, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
-from m1pipe.synthesis.material import load_material
-from m1pipe.synthesis.score import Definition
+from m1pipe.synthesis.quality_data import load_quality_data
+from m1pipe.synthesis.scores import Definition
 
 
 def _expression(n: int, n_genes: int, seed: int) -> np.ndarray:
@@ -299,7 +299,7 @@ def test_logarithms_are_not_taken_twice() -> None:
         frame.columns = [f"g{j}" for j in range(6)]
         frame.attrs["units"] = "log2_tpm1"
         frames[role] = frame
-    material = load_material(*frames.values(), QualityConfig())
+    material = load_quality_data(*frames.values(), QualityConfig())
     np.testing.assert_array_equal(material.real, frames["real"].to_numpy())
     assert material.scale.is_log
     assert np.log2(1 + material.real).max() < 0.7 * material.real.max()

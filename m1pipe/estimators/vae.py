@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -27,8 +27,8 @@ from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.models.vae import VAEModule
 from m1pipe.synthesis import latents
-from m1pipe.synthesis.calibration import calibrated_samples
 from m1pipe.synthesis.config import GenerateConfig
+from m1pipe.synthesis.sample import DrawLatents, calibrated_samples
 
 CHUNK_ROWS = 1024
 
@@ -67,8 +67,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     (60, 2)
     """
 
-    _training: latents.Posterior | None = None
-    _fitted_law: latents.LatentLaw | None = None
+    _training: latents.AggregatedPosterior | None = None
+    _fitted_mixtures: latents.Mixtures | None = None
 
     def __init__(
         self,
@@ -157,8 +157,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         matrix = open_matrix((np.ascontiguousarray(X), self._genes()))
         self.encoder_ = train_encoder(matrix, chosen)
-        self._fitted_law = None
-        self._training = latents.find_posterior(self.encoder_, matrix) if self.beta > 0 else None
+        self._fitted_mixtures = None
+        self._training = None
+        if self.beta > 0:
+            self._training = latents.aggregated_posterior(self.encoder_, matrix)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -225,7 +227,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         random_state : int, RandomState or None
             None draws differently each time.
         sampler : {"gmm", "prior", "posterior"}
-            Law of the latents: a mixture fitted to those of the training samples, N(0, I), or
+            Where latents come from: a mixture fitted to those of the training samples, N(0, I), or
             those of training samples themselves, which is not private.
         noise : bool
             Draw from the likelihood; otherwise its mean.
@@ -246,21 +248,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         )
         codes = np.zeros(n_samples, dtype=np.int64)
         rng = np.random.default_rng([chosen.seed, 23])
-        draw: Callable[[np.ndarray, np.random.Generator], np.ndarray]
-        draw = partial(latents.draw_law, latents.prior_law(self.encoder_))
-        if chosen.sampler == "gmm":
-            draw = partial(latents.draw_law, self._law())
-        elif chosen.sampler == "posterior":
-            draw = partial(latents.draw_posterior, self._posterior())
-        Z = draw(codes, rng)
-        blocks = calibrated_samples(
-            self.encoder_,
-            Z,
-            codes,
-            lambda classes: draw(classes, rng),
-            noise=noise,
-            seed=chosen.seed,
-        )
+        draw: DrawLatents
+        if chosen.sampler == "posterior":
+            draw = partial(latents.draw_posterior, self._posterior(), rng=rng)
+        else:
+            prior = chosen.sampler == "prior"
+            mixtures = latents.prior_mixtures(self.encoder_) if prior else self._mixtures()
+            draw = partial(latents.draw_mixtures, mixtures, rng=rng)
+        blocks = calibrated_samples(self.encoder_, codes, draw, noise=noise, seed=chosen.seed)
         return np.concatenate([X for _, X in blocks])
 
     @available_if(_has_prior)
@@ -310,12 +305,12 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return float(self.score_samples(X).mean())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write weights, genes, transform, configuration and the law of the latents; no pickles."""
+        """Write weights, genes, transform, configuration and mixture of the latents; no pickles."""
         check_is_fitted(self)
         self.encoder_.save(folder)
-        if self.beta > 0 and (self._fitted_law or self._training) is not None:
+        if self.beta > 0 and (self._fitted_mixtures or self._training) is not None:
             path = Path(folder) / MIXTURE_FILE
-            latents.save_law(self._law(), path, model=self.encoder_.digest())
+            latents.save_mixtures(self._mixtures(), path, model=self.encoder_.digest())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -337,20 +332,20 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         estimator = cls(**settings.parameters(given, cls().get_params()))
         estimator.encoder_ = encoder
         path = Path(folder) / MIXTURE_FILE
-        estimator._fitted_law = latents.load_law(path, model=encoder.digest())
+        estimator._fitted_mixtures = latents.load_mixtures(path, model=encoder.digest())
         estimator.n_features_in_ = len(encoder.genes)
         if not _are_numbered(encoder.genes):
             estimator.feature_names_in_ = np.asarray(encoder.genes, dtype=object)
         return estimator
 
-    def _law(self) -> latents.LatentLaw:
+    def _mixtures(self) -> latents.Mixtures:
         """Mixture of the training samples' latents, fitted when it is first needed."""
-        if self._fitted_law is None:
+        if self._fitted_mixtures is None:
             seed = self.encoder_.config.training.seed
-            self._fitted_law = latents.fit_law(self._posterior(), 0, seed=seed)
-        return self._fitted_law
+            self._fitted_mixtures = latents.fit_mixtures(self._posterior(), 0, seed=seed)
+        return self._fitted_mixtures
 
-    def _posterior(self) -> latents.Posterior:
+    def _posterior(self) -> latents.AggregatedPosterior:
         if self._training is None:
             raise InputError(
                 "sample: expected latents of the training samples; found a model loaded without "
@@ -374,7 +369,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return settings.checked_levels(self, X, gaps=self._takes_gaps())
 
     def _takes_gaps(self) -> bool:
-        """Whether levels may be missing: a law of counts needs the total of every sample."""
+        """Whether levels may be missing: a likelihood of counts needs the total of every sample."""
         return self.likelihood not in OF_COUNTS
 
     def _module(self) -> VAEModule:

@@ -13,7 +13,7 @@ import pandas as pd
 from m1pipe.data.matrix import Matrix, check_finite, open_matrix
 from m1pipe.data.units import Units, log_units
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.synthesis.material import common_genes, common_units, to_scale
+from m1pipe.synthesis.quality_data import common_genes, common_units, to_scale
 
 MOST_SAMPLES = 1000
 MIN_COVERAGE = 0.8
@@ -88,7 +88,7 @@ def load_pair(
         columns, kept, _ = common_genes(sets, min_coverage)
         rows = {role: draw_rows(m.n_samples, max_samples, seed) for role, m in sets.items()}
         values = {role: read_rows(m, rows[role], columns[role]) for role, m in sets.items()}
-        is_log = to_scale(values, units).is_log
+        _, is_log = to_scale(values, units)
         labels = None
         if label is not None:
             labels = tuple(_classes(sets[role], rows[role], label) for role in sets)

@@ -9,7 +9,7 @@ from m1pipe.plots import style
 from m1pipe.reports.layout import Picture, Table
 from m1pipe.reports.numbers import ABSENT, count, decimals_for, interval, listing, number
 from m1pipe.synthesis.quality import SYNTHETIC, QualityReport
-from m1pipe.synthesis.score import Score
+from m1pipe.synthesis.scores import Score
 
 WIDTH = 9.2
 NEAR = 0.9

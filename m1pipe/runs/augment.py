@@ -23,7 +23,7 @@ from m1pipe.heads.added import AddedRows
 from m1pipe.heads.inner import stepped_rows
 from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents
-from m1pipe.synthesis.calibration import calibrated_samples
+from m1pipe.synthesis.sample import calibrated_samples
 
 COLUMN = "class"
 MOST_LATENT = 16
@@ -56,8 +56,8 @@ def generator_config(
 def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     """Train a conditional autoencoder on the rows of a request, and sample from it.
 
-    Latents come from the law that is asked for (a mixture a class, N(0, I), or those of the rows
-    themselves), levels with the model's noise, as of `m1pipe generate`.
+    Latents come from where the request says (a mixture a class, N(0, I), or the rows' own),
+    levels with the model's noise, as of `m1pipe generate`.
     Its own early stopping holds out a tenth of each class, donors or not, so that every class with
     two rows is trained on.
 
@@ -92,17 +92,12 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     encoder = train_encoder(matrix, config)
     if encoder.condition is None:
         raise ValueError("generator: expected a conditional model")
-    draw = _latent_law(encoder, latents.find_posterior(encoder, matrix), request)
     rng = np.random.default_rng([request.seed, 32])
+    draw = _latents(encoder, latents.aggregated_posterior(encoder, matrix), request)
     codes = np.repeat(np.arange(request.wanted.size), request.wanted)
     told = encoder.condition.codes(pd.DataFrame({COLUMN: names[codes]}), "augment")
     blocks = calibrated_samples(
-        encoder,
-        draw(told, rng),
-        told,
-        lambda classes: draw(classes, rng),
-        noise=True,
-        seed=request.seed,
+        encoder, told, partial(draw, rng=rng), noise=True, seed=request.seed
     )
     X = np.concatenate([block for _, block in blocks])
     log.info(
@@ -114,17 +109,17 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     return X, codes
 
 
-def _latent_law(
-    encoder: Encoder, posterior: latents.Posterior, request: GeneratorRequest
-) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def _latents(
+    encoder: Encoder, posterior: latents.AggregatedPosterior, request: GeneratorRequest
+) -> Callable[..., np.ndarray]:
     """What draws latents of given classes."""
     if request.sampler == "posterior":
         return partial(latents.draw_posterior, posterior)
     if request.sampler == "prior":
-        return partial(latents.draw_law, latents.prior_law(encoder))
+        return partial(latents.draw_mixtures, latents.prior_mixtures(encoder))
     n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
-    law = latents.fit_law(posterior, n_classes, seed=request.seed)
-    return partial(latents.draw_law, law)
+    mixtures = latents.fit_mixtures(posterior, n_classes, seed=request.seed)
+    return partial(latents.draw_mixtures, mixtures)
 
 
 def _samples(n: int) -> list[str]:

@@ -1,7 +1,6 @@
-"""What `m1pipe generate` does: latents from a law, levels from the decoder, an h5ad of them."""
+"""What `m1pipe generate` does: draw latents, decode them, write an h5ad of the samples."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,17 @@ from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.runs.inputs import training_data
 from m1pipe.synthesis import latents
-from m1pipe.synthesis.calibration import calibrated_samples
 from m1pipe.synthesis.config import GenerateConfig
-from m1pipe.synthesis.sample import TOTALS, allot, closure, totals
+from m1pipe.synthesis.sample import (
+    TOTALS,
+    DrawLatents,
+    allot,
+    calibrated_samples,
+    closure,
+    totals,
+)
 
 PathLike = str | os.PathLike[str]
-Draw = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 NOT_PRIVATE = "not private: latents of training samples, whose copies these nearly are"
 
 
@@ -69,17 +73,9 @@ def run_generate(
         )
     codes = allot(encoder, config.n, _wanted(encoder, config))
     rng = np.random.default_rng([config.seed, 23])
-    draw, law = _law(encoder, Path(run), config, data)
-    Z = draw(codes, rng)
-    blocks = calibrated_samples(
-        encoder,
-        Z,
-        codes,
-        lambda classes: draw(classes, rng),
-        noise=config.noise,
-        seed=config.seed,
-    )
-    obs, made = _annotations(encoder, config, codes, law)
+    draw, source = _latents(encoder, Path(run), config, data, rng)
+    blocks = calibrated_samples(encoder, codes, draw, noise=config.noise, seed=config.seed)
+    obs, made = _annotations(encoder, config, codes, source)
     with MatrixWriter(
         out,
         obs=obs,
@@ -93,7 +89,7 @@ def run_generate(
             writer.write(start, X)
             sums.append(totals(X, encoder.units))
     found = closure(np.concatenate(sums), encoder.units)
-    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {law}"
+    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {source}"
     private = f"; {NOT_PRIVATE}" if config.sampler == "posterior" else ""
     return text + _classes_text(encoder, codes) + _totals_text(found) + private
 
@@ -113,44 +109,54 @@ def _wanted(encoder: Encoder, config: GenerateConfig) -> dict[str, int]:
     return wanted
 
 
-def _law(
-    encoder: Encoder, run: Path, config: GenerateConfig, data: PathLike | None
-) -> tuple[Draw, str]:
+def _latents(
+    encoder: Encoder,
+    run: Path,
+    config: GenerateConfig,
+    data: PathLike | None,
+    rng: np.random.Generator,
+) -> tuple[DrawLatents, str]:
     """What draws latents of given classes, and where they come from in words."""
     n_classes = 0 if encoder.condition is None else encoder.condition.n_classes
     if config.sampler == "prior":
-        return partial(latents.draw_law, latents.prior_law(encoder)), "prior"
+        prior = latents.prior_mixtures(encoder)
+        return partial(latents.draw_mixtures, prior, rng=rng), "prior"
     if config.sampler == "posterior":
         log.warning("warning: these samples are %s", NOT_PRIVATE)
         posterior = _training_posterior(encoder, run, data)
-        return partial(latents.draw_posterior, posterior), "training samples' own latents"
-    law = latents.load_law(run / MIXTURE_FILE, model=encoder.digest())
-    if law is None:
+        draw = partial(latents.draw_posterior, posterior, rng=rng)
+        return draw, "training samples' own latents"
+    mixtures = latents.load_mixtures(run / MIXTURE_FILE, model=encoder.digest())
+    if mixtures is None:
         log.info("fitting the mixture of latents, once for this model")
         posterior = _training_posterior(encoder, run, data)
-        law = latents.fit_law(posterior, n_classes, seed=encoder.config.training.seed)
-        _keep(law, run / MIXTURE_FILE, encoder.digest())
-    return partial(latents.draw_law, law), f"mixture ({law.describe()})"
+        seed = encoder.config.training.seed
+        mixtures = latents.fit_mixtures(posterior, n_classes, seed=seed)
+        _keep(mixtures, run / MIXTURE_FILE, encoder.digest())
+    components = ", ".join(f"{m.n_components} {m.kind}" for m in mixtures)
+    return partial(latents.draw_mixtures, mixtures, rng=rng), f"mixture ({components})"
 
 
-def _training_posterior(encoder: Encoder, run: Path, data: PathLike | None) -> latents.Posterior:
+def _training_posterior(
+    encoder: Encoder, run: Path, data: PathLike | None
+) -> latents.AggregatedPosterior:
     """Posterior of the training samples, from the file that the run began with."""
     what_for = "for the law of its latents"
     advice = "say where it is with --data, or take --sampler prior"
     with open_matrix(training_data(run, data, what_for, advice)) as matrix:
-        return latents.find_posterior(encoder, matrix)
+        return latents.aggregated_posterior(encoder, matrix)
 
 
-def _keep(law: latents.LatentLaw, path: Path, digest: str) -> None:
+def _keep(mixtures: latents.Mixtures, path: Path, digest: str) -> None:
     """Keep the mixture with the model, so that the next samples need no training data."""
     try:
-        latents.save_law(law, path, model=digest)
+        latents.save_mixtures(mixtures, path, model=digest)
     except OSError as error:
         log.info("%s: the mixture could not be kept (%s) and will be fitted again", path, error)
 
 
 def _annotations(
-    encoder: Encoder, config: GenerateConfig, codes: np.ndarray, law: str
+    encoder: Encoder, config: GenerateConfig, codes: np.ndarray, source: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Annotations of the samples, and what made them."""
     names = [f"synthetic_{i + 1}" for i in range(codes.size)]
@@ -161,7 +167,7 @@ def _annotations(
         "model": encoder.digest(),
         "seed": config.seed,
         "sampler": config.sampler,
-        "latents": law,
+        "latents": source,
         "noise": config.noise,
     }
     if config.sampler == "posterior":

@@ -1,54 +1,51 @@
 """Dependence fidelity: how genes go together, synthetic samples against held-out ones."""
 
+from functools import partial
+
 import numpy as np
 from scipy import linalg
 
-from m1pipe.synthesis.score import CORRELATION, POSITIVE, Definition, Values
+from m1pipe.synthesis.scores import CORRELATION, POSITIVE, Definition, Values
 
 _BLOCK = 1024
-
+_definition = partial(Definition, "dependence")
 DEPENDENCE = (
-    Definition(
-        name="gamma",
-        family="dependence",
-        title="gamma",
-        ideal="higher",
-        within=CORRELATION,
-        meaning="agreement of all gene-gene correlations; blind to variance collapse",
+    _definition(
+        "gamma",
+        "gamma",
+        "higher",
+        "agreement of all gene-gene correlations; blind to variance collapse",
+        CORRELATION,
     ),
-    Definition(
-        name="correlation_rmse",
-        family="dependence",
-        title="correlation RMSE",
-        ideal="lower",
-        within=POSITIVE,
-        meaning="typical error of one gene-gene correlation",
+    _definition(
+        "correlation_rmse",
+        "correlation RMSE",
+        "lower",
+        "typical error of one gene-gene correlation",
+        POSITIVE,
     ),
-    Definition(
-        name="frobenius",
-        family="dependence",
-        title="relative Frobenius",
-        ideal="lower",
-        within=POSITIVE,
-        meaning="error of the whole correlation matrix over its size",
+    _definition(
+        "frobenius",
+        "relative Frobenius",
+        "lower",
+        "error of the whole correlation matrix over its size",
+        POSITIVE,
     ),
-    Definition(
-        name="correlation_similarity",
-        family="dependence",
-        title="correlation similarity",
-        ideal="higher",
-        within=CORRELATION,
-        meaning="as SDMetrics has it, for comparison only: it hardly tells good from bad",
+    _definition(
+        "correlation_similarity",
+        "correlation similarity",
+        "higher",
+        "as SDMetrics has it, for comparison only: it hardly tells good from bad",
+        CORRELATION,
     ),
 )
 FRECHET = (
-    Definition(
-        name="frechet",
-        family="dependence",
-        title="Frechet distance",
-        ideal="lower",
-        within=POSITIVE,
-        meaning="means and covariances in principal components of the real samples",
+    _definition(
+        "frechet",
+        "Frechet distance",
+        "lower",
+        "means and covariances in principal components of the real samples",
+        POSITIVE,
     ),
 )
 
@@ -61,7 +58,7 @@ def correlation_scores(H: np.ndarray, A: np.ndarray, block: int = _BLOCK) -> Val
     Parameters
     ----------
     H, A : ndarray, shape (n_samples, n_genes)
-        Hold-out, and the samples to be judged.
+        Hold-out, and the samples to be scored.
     block : int
         Genes a block.
 
@@ -114,8 +111,7 @@ def unit_columns(X: np.ndarray) -> np.ndarray:
     """
     centred = X - X.mean(axis=0, dtype=np.float64).astype(X.dtype)
     lengths = np.sqrt(np.einsum("ij,ij->j", centred, centred, dtype=np.float64))
-    unit: np.ndarray = (centred / lengths).astype(np.float32)
-    return unit
+    return np.asarray((centred / lengths).astype(np.float32))
 
 
 def _pair_sums(h: np.ndarray, a: np.ndarray) -> np.ndarray:
@@ -124,7 +120,7 @@ def _pair_sums(h: np.ndarray, a: np.ndarray) -> np.ndarray:
 
 
 def frechet_score(H: np.ndarray, A: np.ndarray) -> Values:
-    """Squared Frechet distance of the normal laws with the sets' means and covariances.
+    """Squared Frechet distance of the normal distributions with the sets' means and covariances.
 
     Parameters
     ----------

@@ -1,154 +1,317 @@
-"""One score after another: value, ceiling, floor and interval, by the same rules for all."""
+"""Fidelity: what is fitted to the reference samples once, and every set of samples scored by it."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from m1pipe.synthesis.resample import Plan, View
-from m1pipe.synthesis.score import FAILURES, Z95, Definition, Score, Values, attempt
+from m1pipe.data.transforms import GeneTransform, fit_gene_transform
+from m1pipe.errors import M1Warning
+from m1pipe.pca import PCA, fit_pca
+from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.dependence import DEPENDENCE, FRECHET, correlation_scores, frechet_score
+from m1pipe.synthesis.joint import (
+    MMD,
+    MMD_P,
+    PRDC,
+    bandwidth,
+    mmd_p_value,
+    mmd_score,
+    prdc_scores,
+)
+from m1pipe.synthesis.marginal import MARGINAL, Trend, fit_trend, marginal_scores
+from m1pipe.synthesis.quality_data import QualityData
+from m1pipe.synthesis.resampling import (
+    ResamplingPlan,
+    Sets,
+    corrupted,
+    drawn_apart,
+    make_plan,
+    mean_only,
+    shuffled,
+)
+from m1pipe.synthesis.scores import FAILURES, Z95, Measure, Score, Yardstick, scores, yardsticks
+from m1pipe.synthesis.two_sample import C2ST, Auc, tell_apart
 
-Function = Callable[[np.ndarray, np.ndarray], Values]
+_BLOCK = 512
+MOST_CLASSIFIED = 1000  # a side: keeps the forests of 20,000 genes to minutes
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """Scores that one function computes together.
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Fitted to the real training samples once, for all that is compared.
 
     Attributes
     ----------
-    definitions : tuple of Definition
-    function : callable
-        (hold-out, samples to be judged) to values by name; both of shape (n, n_columns).
-    view : View
-        What it is given.
-    plan : Plan
-        Which rows.
-    narrow : ndarray of int, optional
-        Columns that intervals use. Left out: all.
+    genes : ndarray of int, shape (n_drawn,)
+        Genes drawn for whatever is quadratic in genes, ascending.
+    transform : GeneTransform
+        Standardises all genes.
+    pca : PCA
+        Of the standardised genes.
     """
 
-    definitions: tuple[Definition, ...]
-    function: Function
-    view: View
-    plan: Plan
-    narrow: np.ndarray | None = None
+    genes: np.ndarray
+    transform: GeneTransform
+    pca: PCA
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the scores."""
-        return tuple(definition.name for definition in self.definitions)
+    def standardised(self, X: np.ndarray) -> np.ndarray:
+        """The drawn genes, standardised, float32, shape (n_samples, n_drawn)."""
+        location, scale = self.transform.location[self.genes], self.transform.scale[self.genes]
+        return np.asarray(((X[:, self.genes] - location) / scale).astype(np.float32))
+
+    def components(self, X: np.ndarray) -> np.ndarray:
+        """Principal component scores, float32, shape (n_samples, n_components)."""
+        parts = [
+            self.pca.scores(self.transform.apply(X[start : start + _BLOCK]))
+            for start in range(0, len(X), _BLOCK)
+        ]
+        return np.concatenate(parts)
+
+    def shuffled_components(self, X: np.ndarray, seed: int) -> np.ndarray:
+        """Scores of X with every gene shuffled on its own, a block of genes at a time.
+
+        Parameters
+        ----------
+        X : ndarray, shape (n_samples, n_genes)
+        seed : int
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_components)
+        """
+        rng = np.random.default_rng([seed, 8])
+        weights = self.pca.components / self.transform.scale
+        offset = (self.transform.location / self.transform.scale + self.pca.mean) @ (
+            self.pca.components.T
+        )
+        total = np.zeros((len(X), len(self.pca.components)), dtype=np.float64)
+        for start in range(0, X.shape[1], _BLOCK):
+            part = rng.permuted(X[:, start : start + _BLOCK], axis=0)
+            total += part @ weights[:, start : start + _BLOCK].T
+        return np.asarray((total - offset).astype(np.float32))
 
 
-@dataclass(frozen=True)
-class Yardstick:
-    """Ceiling and floor of one score."""
-
-    ceiling: float = math.nan
-    floor: float = math.nan
-
-
-def yardsticks(measure: Measure) -> dict[str, Yardstick]:
-    """Ceiling (real against hold-out) and floor of every score; NaN where it cannot be computed.
+def fit_space(X: np.ndarray, config: QualityConfig) -> Space:
+    """Draw genes; fit the transform and the components.
 
     Parameters
     ----------
-    measure : Measure
+    X : ndarray, shape (n_samples, n_genes)
+        Real training samples.
+    config : QualityConfig
     """
-    view, draws = measure.view, measure.plan.draws
-    pairs = [(view.holdout[d.holdout], view.real[d.real]) for d in draws]
-    ceiling, _ = _averages(measure, pairs)
-    floor, _ = _averages(measure, [(view.holdout[d.holdout], view.floor[d.real]) for d in draws])
-    return {
-        name: Yardstick(ceiling.get(name, math.nan), floor.get(name, math.nan))
-        for name in measure.names
+    rng = np.random.default_rng([config.seed, 9])
+    genes = np.sort(rng.permutation(X.shape[1])[: config.max_genes])
+
+    def blocks() -> list[np.ndarray]:
+        return [X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK)]
+
+    transform = fit_gene_transform("standardize", blocks())
+    pca = fit_pca(lambda: (transform.apply(block) for block in blocks()), config.n_components)
+    return Space(genes, transform, pca)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What every set of samples is scored against: data, space, rows, floors.
+
+    Attributes
+    ----------
+    data : QualityData
+    config : QualityConfig
+    space : Space
+    plan, small_plan, classifier_plan : ResamplingPlan
+        Rows of equal number: all there are; at most `config.max_samples`; for classifiers.
+    pcs : dict of str to ndarray, shape (n_samples, n_components)
+        Principal component scores of "real", "holdout" and "floor".
+    shuffled : ndarray, shape (n_real, n_drawn)
+        The drawn genes of the real samples, each shuffled on its own.
+    trend : Trend or None
+    """
+
+    data: QualityData
+    config: QualityConfig
+    space: Space
+    plan: ResamplingPlan
+    small_plan: ResamplingPlan
+    classifier_plan: ResamplingPlan
+    pcs: Mapping[str, np.ndarray]
+    shuffled: np.ndarray
+    trend: Trend | None
+
+
+def fit_reference(data: QualityData, config: QualityConfig) -> Reference:
+    """Fit the space and the trend, draw the rows, make the floors.
+
+    Parameters
+    ----------
+    data : QualityData
+    config : QualityConfig
+    """
+    space = fit_space(data.real, config)
+    sizes = (len(data.real), len(data.synthetic), len(data.holdout))
+    groups = data.holdout_groups
+    pcs = {
+        "real": space.components(data.real),
+        "holdout": space.components(data.holdout),
+        "floor": space.shuffled_components(data.real, config.seed),
     }
+    return Reference(
+        data=data,
+        config=config,
+        space=space,
+        plan=make_plan(sizes, config, groups=groups),
+        small_plan=make_plan(sizes, config, groups=groups, most=config.max_samples),
+        classifier_plan=make_plan(
+            sizes, config, groups=groups, most=min(config.max_samples, MOST_CLASSIFIED)
+        ),
+        pcs=pcs,
+        shuffled=shuffled(data.real[:, space.genes], config.seed),
+        trend=_trend(data),
+    )
 
 
-def scores(measure: Measure, found: dict[str, Yardstick]) -> list[Score]:
-    """Every score of the synthetic samples, an error in its place where it fails.
+def _trend(data: QualityData) -> Trend | None:
+    try:
+        return fit_trend(data.real, is_log=data.is_log)
+    except FAILURES as error:
+        warnings.warn(f"mean-variance trend: {error}", M1Warning, stacklevel=3)
+        return None
+
+
+def measures(reference: Reference, synthetic: np.ndarray) -> list[Measure]:
+    """All scores that compare one set of samples with the hold-out, but for classifiers.
 
     Parameters
     ----------
-    measure : Measure
-    found : dict
-        From `yardsticks`.
+    reference : Reference
+    synthetic : ndarray, shape (n_samples, n_genes)
     """
-    view, plan = measure.view, measure.plan
-    pairs = [(view.holdout[d.holdout], view.synthetic[d.synthetic]) for d in plan.draws]
-    values, reasons = _averages(measure, pairs)
-    resampled = values and any(d.has_interval for d in measure.definitions)
-    errors = _standard_errors(measure) if resampled else {}
+    data, config, genes = reference.data, reference.config, reference.space.genes
+    real, holdout, pcs = data.real, data.holdout, reference.pcs
+    every = Sets(real, synthetic, holdout, mean_only(real))
+    some = Sets(real[:, genes], synthetic[:, genes], holdout[:, genes], reference.shuffled)
+    components = Sets(
+        pcs["real"], reference.space.components(synthetic), pcs["holdout"], pcs["floor"]
+    )
+    big, small = reference.plan, reference.small_plan
+    sigma = bandwidth(pcs["holdout"][small.draws[0].holdout])
+    permuted = partial(
+        mmd_p_value, sigma=sigma, n_permutations=config.n_permutations, seed=config.seed
+    )
+    return [
+        Measure(
+            definitions=MARGINAL,
+            function=partial(marginal_scores, trend=reference.trend, is_log=data.is_log),
+            sets=every,
+            plan=big,
+            narrow=genes if genes.size < real.shape[1] else None,
+        ),
+        Measure(definitions=DEPENDENCE, function=correlation_scores, sets=some, plan=big),
+        Measure(definitions=FRECHET, function=frechet_score, sets=components, plan=big),
+        Measure(
+            definitions=MMD, function=partial(mmd_score, sigma=sigma), sets=components, plan=small
+        ),
+        Measure(
+            definitions=MMD_P,
+            function=permuted,
+            sets=components,
+            plan=replace(small, draws=small.draws[:1]),
+        ),
+        Measure(definitions=PRDC, function=prdc_scores, sets=components, plan=small),
+    ]
+
+
+def fidelity_scores(
+    reference: Reference, synthetic: np.ndarray, known: dict[str, Yardstick]
+) -> list[Score]:
+    """Scores of all `measures`.
+
+    Parameters
+    ----------
+    reference : Reference
+    synthetic : ndarray, shape (n_samples, n_genes)
+    known : dict
+        Ceilings and floors, filled by the first call and used by the later ones.
+    """
     out = []
-    for definition in measure.definitions:
-        name = definition.name
-        value = values.get(name, math.nan)
-        half = Z95 * errors.get(name, math.nan) if definition.has_interval else math.nan
-        reason, applies = reasons.get(name, ("", True))
-        if applies and not reason and not math.isfinite(value):
-            reason = "not a number: it needs values that vary on both sides"
+    for measure in measures(reference, synthetic):
+        if measure.names[0] not in known:
+            known |= yardsticks(measure)
+        out += scores(measure, known)
+    return out
+
+
+def classifier_yardsticks(reference: Reference) -> dict[tuple[str, str], Auc]:
+    """AUC of each classifier for real, shuffled and mildly corrupted samples in place of synthetic.
+
+    Returns
+    -------
+    dict of (score, "ceiling" or "floor" or "corrupted") to Auc
+        Without what could not be computed.
+    """
+    data, seed = reference.data, reference.config.seed
+    draw = reference.classifier_plan.draws[0]
+    holdout = reference.space.standardised(data.holdout[draw.holdout])
+    real = reference.space.standardised(data.real[draw.real])
+    sets = {"ceiling": real, "floor": drawn_apart(real, seed), "corrupted": corrupted(real, seed)}
+    donors = _donors(data.holdout_groups, draw.holdout), _donors(data.real_groups, draw.real)
+    out = {}
+    for definition in C2ST:
+        for role, rows in sets.items():
+            try:
+                told = tell_apart(holdout, rows, definition.name, groups=donors, seed=seed)
+            except FAILURES:
+                continue
+            out[definition.name, role] = told
+    return out
+
+
+def classifier_scores(
+    reference: Reference, synthetic: np.ndarray, known: Mapping[tuple[str, str], Auc]
+) -> list[Score]:
+    """C2ST scores of one set of samples.
+
+    Parameters
+    ----------
+    reference : Reference
+    synthetic : ndarray, shape (n_samples, n_genes)
+    known : mapping
+        From `classifier_yardsticks`.
+    """
+    data, plan, seed = reference.data, reference.classifier_plan, reference.config.seed
+    draw = plan.draws[0]
+    holdout = reference.space.standardised(data.holdout[draw.holdout])
+    rows = reference.space.standardised(synthetic[draw.synthetic])
+    donors = _donors(data.holdout_groups, draw.holdout)
+    out = []
+    for definition in C2ST:
+        try:
+            told = tell_apart(holdout, rows, definition.name, groups=(donors, None), seed=seed)
+        except FAILURES as error:
+            out.append(Score(definition=definition, error=" ".join(str(error).split())))
+            continue
+        ceiling, floor, corrupted_auc = (
+            known[definition.name, role].auc if (definition.name, role) in known else np.nan
+            for role in ("ceiling", "floor", "corrupted")
+        )
         out.append(
             Score(
                 definition=definition,
-                value=value,
-                low=value - half,
-                high=value + half,
-                ceiling=found[name].ceiling,
-                floor=found[name].floor,
+                value=told.auc,
+                low=told.auc - Z95 * told.error,
+                high=told.auc + Z95 * told.error,
                 n_independent=plan.n_independent,
-                error=reason if applies else "",
-                not_applicable="" if applies else reason,
+                ceiling=ceiling,
+                floor=floor,
+                corrupted=corrupted_auc,
             )
         )
     return out
 
 
-def failed(definitions: Sequence[Definition], reason: str) -> list[Score]:
-    """A row for each score that says why it could not be computed."""
-    return [Score(definition=definition, error=reason) for definition in definitions]
-
-
-def _averages(
-    measure: Measure, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[dict[str, float], dict[str, tuple[str, bool]]]:
-    """Mean over draws of every score, and (reason, whether it applies) where there is none."""
-    values: dict[str, list[float]] = {name: [] for name in measure.names}
-    reasons: dict[str, tuple[str, bool]] = {}
-    for holdout, judged in pairs:
-        found, error = attempt(partial(measure.function, holdout, judged), measure.names)
-        for name in measure.names:
-            value = found[name]
-            if isinstance(value, str):
-                reasons[name] = (value, False)
-            else:
-                values[name].append(value)
-                if error:
-                    reasons[name] = (error, True)
-    means = {name: float(np.mean(v)) for name, v in values.items() if v and name not in reasons}
-    return means, reasons
-
-
-def _standard_errors(measure: Measure) -> dict[str, float]:
-    """Standard error of every score from half-samples; none where too many of these fail."""
-    view, narrow = measure.view, measure.narrow
-    values: dict[str, list[float]] = {name: [] for name in measure.names}
-    for half in measure.plan.halves:
-        h, a = view.holdout[half.holdout], view.synthetic[half.synthetic]
-        if narrow is not None:
-            h, a = h[:, narrow], a[:, narrow]
-        try:
-            found = measure.function(h, a)
-        except FAILURES:
-            continue
-        for name in measure.names:
-            value = found[name]
-            if not isinstance(value, str) and math.isfinite(value):
-                values[name].append(value)
-    enough = len(measure.plan.halves) / 2
-    return {
-        name: float(np.std(v, ddof=1)) * measure.plan.inflation
-        for name, v in values.items()
-        if len(v) > max(enough, 1)
-    }
+def _donors(groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if groups is None else groups[rows]

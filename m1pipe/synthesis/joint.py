@@ -1,37 +1,29 @@
 """Joint fidelity in principal components: unbiased MMD, precision, recall, density, coverage."""
 
+from functools import partial
+
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
-from m1pipe.synthesis.score import ANY, POSITIVE, SHARE, Definition, Ideal, Values
+from m1pipe.synthesis.scores import POSITIVE, SHARE, Definition, Values
 
 NEIGHBOURS = 5
-
-
-def _definition(
-    name: str, title: str, ideal: Ideal, meaning: str, within: tuple[float, float] = ANY
-) -> Definition:
-    return Definition(
-        name=name, family="joint", title=title, ideal=ideal, meaning=meaning, within=within
-    )
-
-
+_definition = partial(Definition, "joint")
 MMD = (
     _definition(
         "mmd2",
         "MMD squared, unbiased",
         "lower",
-        "distance of the two laws by a Gaussian kernel; about 0, also below, where they agree",
+        "distance of the distributions by a Gaussian kernel; about 0, also below, where they agree",
     ),
 )
 MMD_P = (
-    Definition(
-        name="mmd_p",
-        family="joint",
-        title="MMD, permutation p",
-        ideal="shown",
-        meaning="chance of such an MMD if both were one law",
-        within=SHARE,
+    _definition(
+        "mmd_p",
+        "MMD, permutation p",
+        "shown",
+        "chance of such an MMD if both had one distribution",
+        SHARE,
         has_interval=False,
     ),
 )
@@ -130,8 +122,7 @@ def _mmd(kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
     within = np.einsum("ij,ij->j", first, rows)
     across = rows.sum(axis=0) - within
     other = kernel.sum() - within - 2 * across
-    result: np.ndarray = within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * across / (n * m)
-    return result
+    return np.asarray(within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * across / (n * m))
 
 
 def prdc_scores(H: np.ndarray, A: np.ndarray, k: int = NEIGHBOURS) -> Values:
@@ -140,7 +131,7 @@ def prdc_scores(H: np.ndarray, A: np.ndarray, k: int = NEIGHBOURS) -> Values:
     Parameters
     ----------
     H, A : ndarray, shape (n_samples, n_components)
-        Hold-out, and the samples to be judged; the same number of rows.
+        Hold-out, and the samples to be scored; the same number of rows.
     k : int
         Neighbours, the sample itself not counted.
 
@@ -166,5 +157,4 @@ def prdc_scores(H: np.ndarray, A: np.ndarray, k: int = NEIGHBOURS) -> Values:
 
 
 def _radii(rows: np.ndarray, k: int) -> np.ndarray:
-    radii: np.ndarray = np.partition(cdist(rows, rows), k, axis=1)[:, k]
-    return radii
+    return np.asarray(np.partition(cdist(rows, rows), k, axis=1)[:, k])

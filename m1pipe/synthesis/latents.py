@@ -1,4 +1,4 @@
-"""Where the latents of synthetic samples come from: prior, mixture, or training samples' own."""
+"""Latents of synthetic samples: from the prior, a fitted mixture, or the training samples' own."""
 
 import json
 import os
@@ -19,16 +19,17 @@ from m1pipe.synthesis.mixture import Mixture, fit_mixture, standard
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 1024
+Mixtures = tuple[Mixture, ...]  # by class; one where the model is not conditional
 
 
 @dataclass(frozen=True, eq=False)
-class Posterior:
+class AggregatedPosterior:
     """The posterior of every training sample; together the aggregated posterior.
 
     Attributes
     ----------
     mu, sd : ndarray, shape (n_samples, n_latent)
-        Means and standard deviations. For a law of counts one column more: the log of the total
+        Means and standard deviations. For counts one column more: the log of the total
         count, with standard deviation 0.
     codes : ndarray of int64, shape (n_samples,)
         Classes; 0 where the model is not conditional.
@@ -44,28 +45,10 @@ class Posterior:
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One draw of the latents of each of these rows, float64, shape (n_rows, n_latent)."""
         noise = rng.standard_normal((rows.size, self.mu.shape[1]))
-        drawn: np.ndarray = self.mu[rows] + self.sd[rows] * noise
-        return drawn
+        return np.asarray(self.mu[rows] + self.sd[rows] * noise)
 
 
-@dataclass(frozen=True, eq=False)
-class LatentLaw:
-    """A mixture a class, fitted to the aggregated posterior.
-
-    Attributes
-    ----------
-    mixtures : tuple of Mixture
-        By class; one where the model is not conditional.
-    """
-
-    mixtures: tuple[Mixture, ...]
-
-    def describe(self) -> str:
-        """Number and kind of components of every class."""
-        return ", ".join(f"{m.n_components} {m.kind}" for m in self.mixtures)
-
-
-def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
+def aggregated_posterior(encoder: Encoder, matrix: Matrix) -> AggregatedPosterior:
     """Posterior of the training samples, read from the training data.
 
     Parameters
@@ -96,11 +79,11 @@ def find_posterior(encoder: Encoder, matrix: Matrix) -> Posterior:
         parts.append(_with_depth(encoder, aligned.take(rows[here]), told))
     mu, sd = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     known = np.zeros(rows.size, dtype=np.int64) if classes is None else classes
-    return Posterior(mu, sd, known, _prior_scale(encoder))
+    return AggregatedPosterior(mu, sd, known, _prior_scale(encoder))
 
 
 def _prior_scale(encoder: Encoder) -> np.ndarray:
-    """Scale of the latents, and 1 for the log library beside them where the law is of counts."""
+    """Scale of the latents, and 1 for the log library beside them in a model of counts."""
     scale = encoder.latent_scale.astype(np.float64)
     return np.append(scale, 1.0) if encoder.module.of_counts else scale
 
@@ -116,52 +99,54 @@ def _with_depth(
     return np.hstack([mu, depth]), np.hstack([sd, np.zeros_like(depth)])
 
 
-def fit_law(posterior: Posterior, n_classes: int, *, seed: int) -> LatentLaw:
-    """Mixtures of the aggregated posterior, one a class.
+def fit_mixtures(posterior: AggregatedPosterior, n_classes: int, *, seed: int) -> Mixtures:
+    """Fit a mixture of normals a class to the aggregated posterior.
 
     A class may take the mixture of all samples, or the prior, where its own is not worth its
     parameters.
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : AggregatedPosterior
     n_classes : int
         0 or 1 where the model is not conditional.
     seed : int
     """
     Z = posterior.draw(np.arange(len(posterior.mu)), np.random.default_rng([seed, 22]))
     scale = np.ones(Z.shape[1]) if posterior.scale is None else posterior.scale
-    Z /= scale  # among units of one scale the mixture is found
+    Z /= scale  # the mixture is fitted to units of one scale
     whole = fit_mixture(Z, seed=seed)
     if n_classes < 2:
-        return LatentLaw((whole.scaled(scale),))
+        return (whole.scaled(scale),)
     mixtures = [
         fit_mixture(Z[posterior.codes == k], seed=seed, shared=whole) for k in range(n_classes)
     ]
-    return LatentLaw(tuple(mixture.scaled(scale) for mixture in mixtures))
+    return tuple(mixture.scaled(scale) for mixture in mixtures)
 
 
-def prior_law(encoder: Encoder) -> LatentLaw:
+def prior_mixtures(encoder: Encoder) -> Mixtures:
     """The prior of the latents for every class; the log library of training rows beside it."""
     scale = _prior_scale(encoder)
-    law = standard(scale.size).scaled(scale)
+    prior = standard(scale.size).scaled(scale)
     if isinstance(encoder.module.inputs, CountInputs):
         mean, sd = encoder.module.inputs.log_library.tolist()
-        law.means[0, -1], law.factors[0, -1, -1] = mean, sd
+        prior.means[0, -1], prior.factors[0, -1, -1] = mean, sd
     n_classes = 1 if encoder.condition is None else encoder.condition.n_classes
-    return LatentLaw((law,) * n_classes)
+    return (prior,) * n_classes
 
 
-def draw_law(law: LatentLaw, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_mixtures(mixtures: Mixtures, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Latents of samples of these classes, float32, shape (n_samples, n_latent)."""
-    Z = np.empty((codes.size, law.mixtures[0].means.shape[1]), dtype=np.float32)
+    Z = np.empty((codes.size, mixtures[0].means.shape[1]), dtype=np.float32)
     for k in np.unique(codes):
         here = np.flatnonzero(codes == k)
-        Z[here] = law.mixtures[k].sample(here.size, rng)
+        Z[here] = mixtures[k].sample(here.size, rng)
     return Z
 
 
-def draw_posterior(posterior: Posterior, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_posterior(
+    posterior: AggregatedPosterior, codes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Latents near those of training samples of the same class: not private.
 
     Returns
@@ -176,19 +161,19 @@ def draw_posterior(posterior: Posterior, codes: np.ndarray, rng: np.random.Gener
     return Z
 
 
-def save_law(law: LatentLaw, path: str | os.PathLike[str], *, model: str) -> None:
+def save_mixtures(mixtures: Mixtures, path: str | os.PathLike[str], *, model: str) -> None:
     """Write the mixtures with the digest of the model that they belong to."""
     arrays = {}
-    for k, mixture in enumerate(law.mixtures):
+    for k, mixture in enumerate(mixtures):
         for name in ("weights", "means", "factors"):
             arrays[f"{k}.{name}"] = getattr(mixture, name)
-    facts = {"kinds": [m.kind for m in law.mixtures], "version": FORMAT_VERSION, "model": model}
+    facts = {"kinds": [m.kind for m in mixtures], "version": FORMAT_VERSION, "model": model}
     packed = pack_arrays(arrays, metadata={"m1pipe": json.dumps(facts)})
     write_bytes(path, packed)
 
 
-def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
-    """Mixtures that `save_law` wrote; None if there are none of this model.
+def load_mixtures(path: str | os.PathLike[str], *, model: str) -> Mixtures | None:
+    """Mixtures that `save_mixtures` wrote; None if there are none of this model.
 
     Raises
     ------
@@ -203,7 +188,7 @@ def load_law(path: str | os.PathLike[str], *, model: str) -> LatentLaw | None:
         facts = json.loads(texts["m1pipe"])
         if facts["version"] != FORMAT_VERSION or facts["model"] != model:
             return None
-        return LatentLaw(tuple(_mixture(arrays, k, kind) for k, kind in enumerate(facts["kinds"])))
+        return tuple(_mixture(arrays, k, kind) for k, kind in enumerate(facts["kinds"]))
 
 
 def _mixture(arrays: Mapping[str, np.ndarray], k: int, kind: str) -> Mixture:

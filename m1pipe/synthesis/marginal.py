@@ -1,6 +1,7 @@
 """Marginal fidelity: every gene by itself, synthetic samples against held-out ones."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,23 +9,14 @@ from scipy import stats
 from statsmodels.nonparametric.smoothers_lowess import lowess
 from statsmodels.stats.multitest import multipletests
 
-from m1pipe.synthesis.material import Scale
-from m1pipe.synthesis.score import ANY, CORRELATION, POSITIVE, SHARE, Definition, Ideal, Values
+from m1pipe.synthesis.scores import CORRELATION, POSITIVE, SHARE, Definition, Values
 
 FDR = 0.05
 _BLOCK = 256
 _MOST_FOR_TREND = 3000
 _NO_RAW = "the values are no logarithms of levels"
 
-
-def _definition(
-    name: str, title: str, ideal: Ideal, meaning: str, within: tuple[float, float] = ANY
-) -> Definition:
-    return Definition(
-        name=name, family="marginal", title=title, ideal=ideal, meaning=meaning, within=within
-    )
-
-
+_definition = partial(Definition, "marginal")
 MARGINAL = (
     _definition(
         "ks_mean", "mean KS", "lower", "largest gap of the two distributions of a gene", SHARE
@@ -33,13 +25,12 @@ MARGINAL = (
     _definition(
         "ks_p95", "KS, 95th percentile", "lower", "the same, of the worst twentieth", SHARE
     ),
-    Definition(
-        name="ks_significant",
-        family="marginal",
-        title="KS, genes that differ",
-        ideal="lower",
-        meaning="share of genes that differ at 5 % false discoveries; grows with samples",
-        within=SHARE,
+    _definition(
+        "ks_significant",
+        "KS, genes that differ",
+        "lower",
+        "share of genes that differ at 5 % false discoveries; grows with samples",
+        SHARE,
         has_interval=False,
     ),
     _definition(
@@ -155,13 +146,14 @@ class Trend:
         return float(np.sqrt(np.mean((np.log(variance[usable]) - fitted) ** 2)))
 
 
-def fit_trend(X: np.ndarray, scale: Scale) -> Trend:
+def fit_trend(X: np.ndarray, *, is_log: bool) -> Trend:
     """Lowess of log variance on log mean over genes, on the linear scale where there is one.
 
     Parameters
     ----------
     X : ndarray, shape (n_samples, n_genes)
-    scale : Scale
+    is_log : bool
+        Values are log2(1 + x) of a linear level; otherwise there is no other scale.
 
     Raises
     ------
@@ -169,8 +161,8 @@ def fit_trend(X: np.ndarray, scale: Scale) -> Trend:
         If fewer than three genes have a positive mean and vary.
     """
     step = max(X.shape[1] // _MOST_FOR_TREND, 1)
-    moments = _moments(X[:, ::step], scale)
-    mean, variance = _trend_axes(moments, "", scale)
+    moments = _moments(X[:, ::step], is_log)
+    mean, variance = _trend_axes(moments, "", is_log)
     usable = (mean > 0) & (variance > 0)
     if usable.sum() < 3:
         raise ValueError("fewer than three genes vary about a positive mean: there is no trend")
@@ -205,20 +197,21 @@ def _ks(x: np.ndarray, y: np.ndarray) -> float:
     return float(max(at.max(), before.max()))
 
 
-def gene_table(H: np.ndarray, A: np.ndarray, scale: Scale) -> pd.DataFrame:
+def gene_table(H: np.ndarray, A: np.ndarray, *, is_log: bool) -> pd.DataFrame:
     """Everything about every gene in both sets, a block of genes at a time.
 
     Parameters
     ----------
     H, A : ndarray, shape (n_samples, n_genes)
-        Hold-out, and the samples to be judged; the same number of rows.
-    scale : Scale
+        Hold-out, and the samples to be scored; the same number of rows.
+    is_log : bool
+        As for `fit_trend`.
 
     Returns
     -------
     DataFrame, one row a gene
         ks, w1, outside, and for each set (suffix _h, _a) mean, variance, zeros; raw_mean and
-        raw_variance where the scale is a logarithm. Variances have the divisor n - 1.
+        raw_variance where values are logarithms. Variances have the divisor n - 1.
     """
     parts = []
     for start in range(0, H.shape[1], _BLOCK):
@@ -226,33 +219,34 @@ def gene_table(H: np.ndarray, A: np.ndarray, scale: Scale) -> pd.DataFrame:
         ks, w1 = distances(h, a)
         outside = ((a < h.min(axis=0)) | (a > h.max(axis=0))).mean(axis=0)
         part = {"ks": ks, "w1": w1, "outside": outside}
-        part |= {f"{name}_h": values for name, values in _moments(h, scale).items()}
-        part |= {f"{name}_a": values for name, values in _moments(a, scale).items()}
+        part |= {f"{name}_h": values for name, values in _moments(h, is_log).items()}
+        part |= {f"{name}_a": values for name, values in _moments(a, is_log).items()}
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
 
 def marginal_scores(
-    H: np.ndarray, A: np.ndarray, scale: Scale, trend: Trend | None = None
+    H: np.ndarray, A: np.ndarray, trend: Trend | None = None, *, is_log: bool
 ) -> Values:
     """All marginal scores.
 
     Parameters
     ----------
     H, A : ndarray, shape (n_samples, n_genes)
-        Hold-out, and the samples to be judged; the same number of rows.
-    scale : Scale
+        Hold-out, and the samples to be scored; the same number of rows.
     trend : Trend, optional
         Without it the score about the trend is NaN.
+    is_log : bool
+        As for `fit_trend`.
 
     Returns
     -------
     mapping of every name in `MARGINAL` to a float, or to why it does not apply
     """
-    genes = gene_table(H, A, scale)
+    genes = gene_table(H, A, is_log=is_log)
     values: dict[str, float | str] = {**_distance_scores(genes, len(H), len(A))}
-    values |= _agreement(genes, scale)
-    values |= _variance_ratios(genes, scale)
+    values |= _agreement(genes, is_log)
+    values |= _variance_ratios(genes, is_log)
     zeros = genes[["zeros_h", "zeros_a"]].to_numpy()
     values["zero_gap"] = float(np.abs(zeros[:, 0] - zeros[:, 1]).mean())
     values["zero_r"] = (
@@ -261,11 +255,11 @@ def marginal_scores(
     values["outside_range"] = float(genes["outside"].mean())
     values["trend_excess"] = float("nan")
     if trend is not None:
-        judged = trend.rmse(*_trend_axes(genes, "_a", scale))
-        values["trend_excess"] = judged - trend.rmse(*_trend_axes(genes, "_h", scale))
+        judged = trend.rmse(*_trend_axes(genes, "_a", is_log))
+        values["trend_excess"] = judged - trend.rmse(*_trend_axes(genes, "_h", is_log))
     values["totals_ks"] = _NO_RAW
-    if scale.is_log:
-        values["totals_ks"] = _ks(np.sort(_totals(H, scale)), np.sort(_totals(A, scale)))
+    if is_log:
+        values["totals_ks"] = _ks(np.sort(_totals(H)), np.sort(_totals(A)))
     return values
 
 
@@ -284,7 +278,7 @@ def _distance_scores(genes: pd.DataFrame, n: int, m: int) -> dict[str, float]:
     }
 
 
-def _agreement(genes: pd.DataFrame, scale: Scale) -> dict[str, float | str]:
+def _agreement(genes: pd.DataFrame, is_log: bool) -> dict[str, float | str]:
     """Correlations over genes of means and of standard deviations."""
     values: dict[str, float | str] = {}
     for name, column in (("mean", "mean"), ("sd", "variance")):
@@ -294,7 +288,7 @@ def _agreement(genes: pd.DataFrame, scale: Scale) -> dict[str, float | str]:
         values[f"{name}_r"] = _pearson(h, a)
         values[f"{name}_rank_r"] = _pearson(stats.rankdata(h), stats.rankdata(a))
         values[f"{name}_r_raw"] = _NO_RAW
-        if scale.is_log:
+        if is_log:
             h, a = genes[f"raw_{column}_h"].to_numpy(), genes[f"raw_{column}_a"].to_numpy()
             values[f"{name}_r_raw"] = _pearson(
                 *((h, a) if name == "mean" else map(np.sqrt, (h, a)))
@@ -302,7 +296,7 @@ def _agreement(genes: pd.DataFrame, scale: Scale) -> dict[str, float | str]:
     return values
 
 
-def _variance_ratios(genes: pd.DataFrame, scale: Scale) -> dict[str, float | str]:
+def _variance_ratios(genes: pd.DataFrame, is_log: bool) -> dict[str, float | str]:
     """Ratios of the variances of genes that vary in the hold-out."""
     h, a = genes["variance_h"].to_numpy(), genes["variance_a"].to_numpy()
     varies = h > 0
@@ -318,7 +312,7 @@ def _variance_ratios(genes: pd.DataFrame, scale: Scale) -> dict[str, float | str
         if positive.size:
             values["variance_log_rms"] = float(np.sqrt(np.mean(np.log(positive) ** 2)))
     values["variance_ratio_raw"] = _NO_RAW
-    if scale.is_log:
+    if is_log:
         h, a = genes["raw_variance_h"].to_numpy(), genes["raw_variance_a"].to_numpy()
         values["variance_ratio_raw"] = _geometric(a[h > 0] / h[h > 0])
     return values
@@ -330,14 +324,14 @@ def _geometric(ratio: np.ndarray) -> float:
     return float(np.exp(np.log(positive).mean())) if positive.size else 0.0
 
 
-def _moments(X: np.ndarray, scale: Scale) -> dict[str, np.ndarray]:
+def _moments(X: np.ndarray, is_log: bool) -> dict[str, np.ndarray]:
     out = {
         "mean": X.mean(axis=0, dtype=np.float64),
         "variance": _variance(X),
         "zeros": (X <= 0).mean(axis=0),
     }
-    if scale.is_log:
-        raw = scale.raw(X)
+    if is_log:
+        raw = _linear(X)
         out |= {"raw_mean": raw.mean(axis=0), "raw_variance": _variance(raw)}
     return out
 
@@ -350,15 +344,20 @@ def _variance(X: np.ndarray) -> np.ndarray:
 
 
 def _trend_axes(
-    genes: "pd.DataFrame | dict[str, np.ndarray]", suffix: str, scale: Scale
+    genes: "pd.DataFrame | dict[str, np.ndarray]", suffix: str, is_log: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    prefix = "raw_" if scale.is_log else ""
+    prefix = "raw_" if is_log else ""
     mean, variance = genes[f"{prefix}mean{suffix}"], genes[f"{prefix}variance{suffix}"]
     return np.asarray(mean), np.asarray(variance)
 
 
-def _totals(X: np.ndarray, scale: Scale) -> np.ndarray:
-    return np.concatenate([scale.raw(X[i : i + 256]).sum(axis=1) for i in range(0, len(X), 256)])
+def _totals(X: np.ndarray) -> np.ndarray:
+    return np.concatenate([_linear(X[i : i + 256]).sum(axis=1) for i in range(0, len(X), 256)])
+
+
+def _linear(X: np.ndarray) -> np.ndarray:
+    """Linear levels of log2(1 + x), float64."""
+    return np.asarray(np.exp2(X.astype(np.float64)) - 1.0)
 
 
 def _pearson(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,7 +19,7 @@ MOST_COMPONENTS = 16
 MOST_ROWS = 4000
 ROWS_PER_COMPONENT = 10
 ROWS_PER_AXIS = 5  # of a full covariance: with fewer it closes round single samples
-IMPATIENCE = 2  # numbers of components without a better BIC
+PATIENCE = 2  # numbers of components without a better BIC
 REGULARIZER = 1e-3  # of the variance of each latent
 
 
@@ -62,7 +62,7 @@ class Mixture:
         return drawn
 
     def scaled(self, scale: np.ndarray) -> "Mixture":
-        """The law of draws times these scales, shape (n_dimensions,)."""
+        """The mixture of draws times these scales, shape (n_dimensions,)."""
         return Mixture(self.kind, self.weights, self.means * scale, self.factors * scale[:, None])
 
     def log_density(self, Z: np.ndarray) -> np.ndarray:
@@ -73,12 +73,11 @@ class Mixture:
             constant = np.log(self.weights[k]) - np.log(np.diag(factor)).sum()
             parts[k] = constant - 0.5 * ((white**2).sum(axis=0) + len(mean) * np.log(2 * np.pi))
         top = parts.max(axis=0)
-        density: np.ndarray = top + np.log(np.exp(parts - top).sum(axis=0))
-        return density
+        return np.asarray(top + np.log(np.exp(parts - top).sum(axis=0)))
 
 
 def standard(n_dimensions: int) -> Mixture:
-    """The standard normal law."""
+    """The standard normal distribution."""
     eye = np.eye(n_dimensions)
     return Mixture("standard", np.ones(1), np.zeros((1, n_dimensions)), eye[None])
 
@@ -98,7 +97,7 @@ def fit_mixture(Z: np.ndarray, *, seed: int, shared: Mixture | None = None) -> M
     Returns
     -------
     Mixture
-        For every kind of covariance the number of components grows until `IMPATIENCE` numbers
+        For every kind of covariance the number of components grows until `PATIENCE` numbers
         in a row brought no better BIC, or the rows are too few for more.
 
     References
@@ -125,16 +124,16 @@ def fit_mixture(Z: np.ndarray, *, seed: int, shared: Mixture | None = None) -> M
 def _grow(Z: np.ndarray, kind: str, seed: int) -> tuple[GaussianMixture, float] | None:
     """The best mixture of one kind of covariance, and its BIC; None for too few rows."""
     best: tuple[GaussianMixture, float] | None = None
-    waited = 0
+    since_best = 0
     for k in range(1, MOST_COMPONENTS + 1):
-        if len(Z) < _fewest_rows(kind, k, Z.shape[1]) or waited >= IMPATIENCE:
+        if len(Z) < _fewest_rows(kind, k, Z.shape[1]) or since_best >= PATIENCE:
             break
         model = _fitted(Z, k, kind, seed)
         bic = float(model.bic(Z))
         if best is None or bic < best[1]:
-            best, waited = (model, bic), 0
+            best, since_best = (model, bic), 0
         else:
-            waited += 1
+            since_best += 1
     return best
 
 

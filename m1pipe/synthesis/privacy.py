@@ -6,7 +6,8 @@ alone these lie further out, and with no leak at all a synthetic sample would to
 to a held-out one (measured: 35-41 % instead of 50 %).
 """
 
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -15,9 +16,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.pca import fit_pca
-from m1pipe.synthesis.learners import auc
-from m1pipe.synthesis.resample import Draw, Plan
-from m1pipe.synthesis.score import ANY, POSITIVE, SHARE, Z95, Definition, Ideal, Score
+from m1pipe.synthesis.resampling import ResamplingPlan, Rows
+from m1pipe.synthesis.scores import POSITIVE, SHARE, Z95, Definition, Score
+from m1pipe.synthesis.two_sample import auc
 
 WARNING = (
     "Distances to training samples do not measure the risk of disclosure: good values here are no "
@@ -26,16 +27,7 @@ WARNING = (
 TOLERANCE = 0.01
 FALSE_POSITIVES = 0.01
 _CANDIDATES = 5
-
-
-def _definition(
-    name: str, title: str, ideal: Ideal, meaning: str, within: tuple[float, float] = ANY
-) -> Definition:
-    return Definition(
-        name=name, family="privacy", title=title, ideal=ideal, meaning=meaning, within=within
-    )
-
-
+_definition = partial(Definition, "privacy")
 BY_DISTANCE = (
     _definition(
         "closer_to_train",
@@ -90,8 +82,7 @@ COPIES = _definition(
 PRIVACY = (*BY_DISTANCE, COPIES)
 
 
-@dataclass(frozen=True, eq=False)
-class Distances:
+class Distances(NamedTuple):
     """Distances from synthetic (s) and held-out (h) samples to training (x) and held-out ones."""
 
     s_x: np.ndarray
@@ -165,7 +156,7 @@ def _nndr(distances: np.ndarray) -> np.ndarray:
 
 
 def distance_scores(
-    X: np.ndarray, S: np.ndarray, H: np.ndarray, plan: Plan, n_components: int
+    X: np.ndarray, S: np.ndarray, H: np.ndarray, plan: ResamplingPlan, n_components: int
 ) -> list[Score]:
     """All scores by distance, averaged over the plan's draws, with intervals from its halves.
 
@@ -173,7 +164,7 @@ def distance_scores(
     ----------
     X, S, H : ndarray, shape (n_samples, n_genes)
         All training, synthetic and held-out samples.
-    plan : Plan
+    plan : ResamplingPlan
     n_components : int
     """
     values, beside, halves = [], [], []
@@ -193,7 +184,7 @@ def _score(
     values: list[dict[str, float]],
     beside: list[dict[str, float]],
     halves: list[dict[str, float]],
-    plan: Plan,
+    plan: ResamplingPlan,
 ) -> Score:
     name = definition.name
     fewest = round(1 / FALSE_POSITIVES)
@@ -213,7 +204,7 @@ def _score(
     )
 
 
-def _positions(draw: Draw, half: Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _positions(draw: Rows, half: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (
         np.searchsorted(draw.synthetic, half.synthetic),
         np.searchsorted(draw.real, half.real),

@@ -1,7 +1,7 @@
-"""The quality report's numbers: every family of scores for the synthetic samples and the rivals."""
+"""The numbers of the quality report: every family of scores, the rivals, the alarms."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,25 +9,27 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
+from m1pipe.errors import Alarm
 from m1pipe.synthesis import privacy, utility
-from m1pipe.synthesis.alarms import find_alarms
-from m1pipe.synthesis.bench import (
-    Bench,
-    all_failed,
+from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.fidelity import (
+    Reference,
     classifier_scores,
     classifier_yardsticks,
     fidelity_scores,
-    set_up,
+    fit_reference,
 )
-from m1pipe.synthesis.config import QualityConfig
-from m1pipe.synthesis.fidelity import Measure, Yardstick, failed, scores, yardsticks
 from m1pipe.synthesis.marginal import gene_table
-from m1pipe.synthesis.material import Material, load_material
-from m1pipe.synthesis.resample import View, make_plan
+from m1pipe.synthesis.quality_data import QualityData, load_quality_data
+from m1pipe.synthesis.resampling import Sets, make_plan
 from m1pipe.synthesis.rivals import RIVALS
-from m1pipe.synthesis.score import FAILURES, Alarm, Score
+from m1pipe.synthesis.scores import FAILURES, Measure, Score, Yardstick, failed, scores, yardsticks
 
 SYNTHETIC = "synthetic"
+FEW = 100
+FEW_DONORS = 10
+COLLAPSED = 0.7
+DIFFERENT = 0.6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +122,7 @@ def quality(
     Raises
     ------
     InputError
-        If the three sets do not fit together (see `load_material`).
+        If the three sets do not fit together (see `load_quality_data`).
     """
     config = config or QualityConfig()
     config = dataclasses.replace(
@@ -129,49 +131,46 @@ def quality(
         group=config.group if group is None else group,
         rivals=rivals or config.rivals,
     )
-    material = load_material(real, synthetic, holdout, config)
-    log.info("scoring %d genes on the scale %s", len(material.genes), material.scale.name)
-    return _report(material, config)
+    data = load_quality_data(real, synthetic, holdout, config)
+    log.info("scoring %d genes on the scale %s", len(data.genes), data.facts["scale"])
+    return _report(data, config)
 
 
-def _report(material: Material, config: QualityConfig) -> QualityReport:
-    """Score the synthetic samples, then the rivals, on one bench."""
-    bench = set_up(material, config)
+def _report(data: QualityData, config: QualityConfig) -> QualityReport:
+    """Score the synthetic samples, then the rivals, against one reference."""
+    reference = fit_reference(data, config)
     known: dict[str, Yardstick] = {}
     log.info("classifiers: real, shuffled and mildly corrupted samples")
-    told = classifier_yardsticks(bench)
+    told = classifier_yardsticks(reference)
 
-    def score(samples: np.ndarray) -> dict[str, list[Score]]:
-        return {
-            "fidelity": fidelity_scores(bench, samples, known)
-            + classifier_scores(bench, samples, told),
-            "privacy": privacy_scores(bench, samples),
-        }
+    def fidelity(samples: np.ndarray) -> list[Score]:
+        found = fidelity_scores(reference, samples, known)
+        return found + classifier_scores(reference, samples, told)
 
     log.info("synthetic samples")
-    own = score(material.synthetic)
-    models = {SYNTHETIC: [*own["fidelity"], *label_scores(bench), *own["privacy"]]}
+    own, private = fidelity(data.synthetic), privacy_scores(reference, data.synthetic)
+    models = {SYNTHETIC: [*own, *label_scores(reference), *private]}
     for name, generate in RIVALS.items() if config.rivals else ():
         log.info("rival: %s", name)
         try:
-            samples = generate(material.real, len(material.synthetic), config.seed)
+            samples = generate(data.real, len(data.synthetic), config.seed)
         except FAILURES as error:
-            models[name] = all_failed(f"the rival failed: {error}", *own.values())
+            reason = f"the rival failed: {error}"
+            models[name] = failed([score.definition for score in (*own, *private)], reason)
             continue
-        found = score(samples)
-        models[name] = [*found["fidelity"], *found["privacy"]]
-    info = _facts(bench)
-    return QualityReport(models, find_alarms(models[SYNTHETIC], info), info, _pictures(bench))
+        models[name] = fidelity(samples) + privacy_scores(reference, samples)
+    info = _facts(reference)
+    return QualityReport(models, find_alarms(models[SYNTHETIC], info), info, _pictures(reference))
 
 
-def label_scores(bench: Bench) -> list[Score]:
+def label_scores(reference: Reference) -> list[Score]:
     """Utility scores of the synthetic samples; none where no label was asked for.
 
     Parameters
     ----------
-    bench : Bench
+    reference : Reference
     """
-    m, labels, label = bench.material, bench.material.labels, bench.config.label
+    data, labels, label = reference.data, reference.data.labels, reference.config.label
     if labels is None:
         return []
     if "synthetic" not in labels:
@@ -180,23 +179,27 @@ def label_scores(bench: Bench) -> list[Score]:
     log.info("utility: %s", label)
     classes = np.unique(labels["real"][labels["real"] != ""])
     x, s, h = (
-        utility.labelled(bench.space.standardised(X), labels[role], classes)
-        for role, X in (("real", m.real), ("synthetic", m.synthetic), ("holdout", m.holdout))
+        utility.rows_with_class(reference.space.standardised(X), labels[role], classes)
+        for role, X in (
+            ("real", data.real),
+            ("synthetic", data.synthetic),
+            ("holdout", data.holdout),
+        )
     )
-    donors = m.holdout_groups
+    donors = data.holdout_groups
     if donors is not None:
         donors = donors[np.isin(labels["holdout"], classes)]
     try:
-        found = utility.utility_scores(x, s, h, bench.config, donors)
+        found = utility.utility_scores(x, s, h, reference.config, donors)
     except FAILURES as error:
         found = failed(utility.UTILITY, str(error))
-    return found + _expression_scores(x, s, h, bench.config, donors)
+    return found + _expression_scores(x, s, h, reference.config, donors)
 
 
 def _expression_scores(
-    x: utility.Labelled,
-    s: utility.Labelled,
-    h: utility.Labelled,
+    x: utility.ClassedRows,
+    s: utility.ClassedRows,
+    h: utility.ClassedRows,
     config: QualityConfig,
     donors: np.ndarray | None,
 ) -> list[Score]:
@@ -210,54 +213,58 @@ def _expression_scores(
     measure = Measure(
         definitions=utility.EXPRESSION,
         function=utility.expression_scores,
-        view=View(real, synthetic, holdout, floor),
+        sets=Sets(real, synthetic, holdout, floor),
         plan=make_plan(sizes, config, groups=donors),
     )
     return scores(measure, yardsticks(measure))
 
 
-def privacy_scores(bench: Bench, synthetic: np.ndarray) -> list[Score]:
+def privacy_scores(reference: Reference, synthetic: np.ndarray) -> list[Score]:
     """Scores that look at the training samples.
 
     Parameters
     ----------
-    bench : Bench
+    reference : Reference
     synthetic : ndarray, shape (n_samples, n_genes)
     """
-    m, genes = bench.material, bench.space.genes
-    X, S, H = m.real[:, genes], synthetic[:, genes], m.holdout[:, genes]
+    data, genes = reference.data, reference.space.genes
+    X, S, H = data.real[:, genes], synthetic[:, genes], data.holdout[:, genes]
     try:
-        n_components = bench.config.n_components
-        found = privacy.distance_scores(X, S, H, bench.small_plan, n_components)
+        n_components = reference.config.n_components
+        found = privacy.distance_scores(X, S, H, reference.small_plan, n_components)
     except FAILURES as error:
         found = failed(privacy.BY_DISTANCE, str(error))
-    places = (bench.pcs["real"], bench.space.components(synthetic), bench.pcs["holdout"])
+    places = (
+        reference.pcs["real"],
+        reference.space.components(synthetic),
+        reference.pcs["holdout"],
+    )
     return [*found, privacy.copies_score(X, S, H, places)]
 
 
-def _facts(bench: Bench) -> dict[str, Any]:
+def _facts(reference: Reference) -> dict[str, Any]:
     return {
-        **bench.material.facts,
-        "size": bench.plan.size,
-        "small_size": bench.small_plan.size,
-        "n_draws": len(bench.plan.draws),
-        "n_components": len(bench.space.pca.components),
-        "n_genes_drawn": int(bench.space.genes.size),
-        "n_independent": bench.plan.n_independent,
-        "donors": bench.material.holdout_groups is not None,
-        "settings": dataclasses.asdict(bench.config),
+        **reference.data.facts,
+        "size": reference.plan.size,
+        "small_size": reference.small_plan.size,
+        "n_draws": len(reference.plan.draws),
+        "n_components": len(reference.space.pca.components),
+        "n_genes_drawn": int(reference.space.genes.size),
+        "n_independent": reference.plan.n_independent,
+        "donors": reference.data.holdout_groups is not None,
+        "settings": dataclasses.asdict(reference.config),
     }
 
 
-def _pictures(bench: Bench) -> dict[str, Any]:
+def _pictures(reference: Reference) -> dict[str, Any]:
     """What the figures show, of the first draw."""
-    m, draw, genes = bench.material, bench.small_plan.draws[0], bench.space.genes
-    H, S = m.holdout[draw.holdout][:, genes], m.synthetic[draw.synthetic][:, genes]
+    data, draw, genes = reference.data, reference.small_plan.draws[0], reference.space.genes
+    H, S = data.holdout[draw.holdout][:, genes], data.synthetic[draw.synthetic][:, genes]
     return {
-        "genes": gene_table(H, S, m.scale),
-        "holdout_pcs": bench.pcs["holdout"][draw.holdout],
-        "synthetic_pcs": bench.space.components(m.synthetic[draw.synthetic]),
-        "correlations": _some_correlations(H, S, bench.config.seed),
+        "genes": gene_table(H, S, is_log=data.is_log),
+        "holdout_pcs": reference.pcs["holdout"][draw.holdout],
+        "synthetic_pcs": reference.space.components(data.synthetic[draw.synthetic]),
+        "correlations": _some_correlations(H, S, reference.config.seed),
     }
 
 
@@ -269,3 +276,86 @@ def _some_correlations(H: np.ndarray, S: np.ndarray, seed: int, most: int = 150)
         return np.empty((2, 0))
     upper = np.triu_indices(genes.size, 1)
     return np.array([np.corrcoef(X[:, genes].T)[upper] for X in (H, S)])
+
+
+def find_alarms(scores: Sequence[Score], info: Mapping[str, Any]) -> list[Alarm]:
+    """Alarms about the data and about the synthetic samples, the severe ones first.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        Of the synthetic samples.
+    info : mapping
+        As in `QualityReport`.
+    """
+    by_name = {score.definition.name: score for score in scores}
+    found = [*_of_data(info), *_of_scores(by_name)]
+    found += [
+        Alarm("score_not_computed", "warning", f"{s.definition.title}: not computed: {s.error}.")
+        for s in scores
+        if s.error
+    ]
+    found.append(Alarm("privacy", "note", privacy.WARNING))
+    order = {"severe": 0, "warning": 1, "note": 2}
+    return sorted(found, key=lambda alarm: order[alarm.severity])
+
+
+def _of_data(info: Mapping[str, Any]) -> list[Alarm]:
+    found = []
+    n_same = info["holdout_rows_in_real"]
+    if n_same:
+        text = f"{n_same:,} held-out samples are in the training samples, to the last digit: the "
+        text += "hold-out is none, and every score flatters."
+        found.append(Alarm("holdout_leak", "severe", text))
+    n_donors = info["donors_on_both_sides"]
+    if n_donors:
+        text = f"{n_donors:,} donors are on both sides of the split: fidelity scores flatter, and "
+        text += "privacy scores hide leaks. Split by donors."
+        found.append(Alarm("shared_donors", "warning", text))
+    if info["size"] < FEW:
+        text = f"Only {info['size']} samples a side: scores are noisy, small sets look alike."
+        found.append(Alarm("few_samples", "warning", text))
+    if info["donors"] and info["n_independent"] < FEW_DONORS:
+        text = f"Only {info['n_independent']} donors in the hold-out: intervals are rough."
+        found.append(Alarm("few_donors", "warning", text))
+    return found
+
+
+def _of_scores(scores: Mapping[str, Score]) -> list[Alarm]:
+    checks: list[tuple[str, str, Callable[[Score], bool], str]] = [
+        (
+            "variance_ratio",
+            "variance_collapse",
+            lambda s: s.value < COLLAPSED,
+            "Variance has collapsed: that of a typical gene is {value:.2f} of the real one.",
+        ),
+        (
+            "c2st_forest",
+            "holdout_differs",
+            lambda s: s.ceiling > DIFFERENT,
+            "Hold-out and training samples differ: a forest tells them apart (AUC {ceiling:.2f}), "
+            "so the ceiling is low and says little.",
+        ),
+        (
+            "copies",
+            "copies",
+            lambda s: s.value > 0 and s.low > s.ceiling,
+            "{value:.1%} of the synthetic samples are near copies of training samples (held-out "
+            "ones: {ceiling:.1%}).",
+        ),
+        (
+            "closer_to_train",
+            "leak",
+            lambda s: s.low > 0.5,
+            "Synthetic samples lie closer to training than to held-out samples ({value:.2f} of "
+            "them, interval from {low:.2f}): the generator has remembered some.",
+        ),
+    ]
+    out = []
+    for name, alarm, fires, text in checks:
+        score = scores.get(name)
+        if score is not None and not score.error and fires(score):
+            numbers = {"value": score.value, "low": score.low, "ceiling": score.ceiling}
+            severity = "severe" if alarm == "copies" else "warning"
+            out.append(Alarm(alarm, severity, text.format(**numbers)))  # type: ignore[arg-type]
+    return out

@@ -38,7 +38,7 @@ def gaussian_copula(train: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def factor_analysis(train: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Samples of a normal law with low-rank plus diagonal covariance, on the scale of `train`.
+    """Normal samples with low-rank plus diagonal covariance, on the scale of `train`.
 
     Parameters and result, shape (n, n_genes), are those of `gaussian_copula`; values are not
     negative where those of `train` are not.
@@ -127,8 +127,7 @@ def from_normal_scores(Z: np.ndarray, X: np.ndarray) -> np.ndarray:
 
 def _rank(train: np.ndarray) -> int:
     """Factors: N_FACTORS, fewer for small sets."""
-    found: int = max(1, min(N_FACTORS, len(train) // 5, train.shape[1] // 2))
-    return found
+    return int(max(1, min(N_FACTORS, len(train) // 5, train.shape[1] // 2)))
 
 
 def _best_mixture(scores: np.ndarray, seed: int) -> GaussianMixture:

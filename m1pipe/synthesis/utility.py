@@ -1,29 +1,21 @@
 """Utility: what a classifier learns from synthetic samples, beside what it learns from real."""
 
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from m1pipe.synthesis.config import QualityConfig
-from m1pipe.synthesis.learners import balanced_accuracy, logistic_scores
-from m1pipe.synthesis.score import ANY, CORRELATION, SHARE, Definition, Ideal, Score, Values
+from m1pipe.synthesis.scores import CORRELATION, SHARE, Definition, Score, Values
+from m1pipe.synthesis.two_sample import balanced_accuracy, logistic_scores
 
 N_BOOTSTRAPS = 400
 SHARE_DRAWN = 0.8
 FDR = 0.05
 FEWEST = 4  # samples of a class, for a test of differential expression
-
-
-def _definition(
-    name: str, title: str, ideal: Ideal, meaning: str, within: tuple[float, float] = ANY
-) -> Definition:
-    return Definition(
-        name=name, family="utility", title=title, ideal=ideal, meaning=meaning, within=within
-    )
-
-
+_definition = partial(Definition, "utility")
 UTILITY = (
     _definition(
         "trtr", "TRTR", "shown", "balanced accuracy: trained on real, tested on hold-out", SHARE
@@ -49,7 +41,7 @@ UTILITY = (
         "gain_class_gaussian",
         "gain, class-Gaussian control",
         "shown",
-        "the same, adding samples of each class's own normal law",
+        "the same, adding samples of each class's own normal distribution",
     ),
 )
 EXPRESSION = (
@@ -77,31 +69,23 @@ EXPRESSION = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """Rows with their classes as whole numbers."""
+class ClassedRows(NamedTuple):
+    """Samples with their classes as whole numbers."""
 
     X: np.ndarray
     codes: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Labelled":
-        """Some of the rows.
+    def take(self, rows: np.ndarray) -> "ClassedRows":
+        """Some of them."""
+        return ClassedRows(self.X[rows], self.codes[rows])
 
-        Parameters
-        ----------
-        rows : ndarray of int, shape (n_rows,)
-        """
-        return Labelled(self.X[rows], self.codes[rows])
-
-    def with_more(self, other: "Labelled") -> "Labelled":
-        """These rows and others."""
-        return Labelled(
-            np.concatenate([self.X, other.X]), np.concatenate([self.codes, other.codes])
-        )
+    def with_more(self, other: "ClassedRows") -> "ClassedRows":
+        """These and others."""
+        return ClassedRows(*map(np.concatenate, zip(self, other, strict=True)))
 
 
-def labelled(X: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> Labelled:
-    """Rows whose label is one of the classes.
+def rows_with_class(X: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> ClassedRows:
+    """Samples whose label is one of the classes.
 
     Parameters
     ----------
@@ -111,13 +95,13 @@ def labelled(X: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> Labelled
         Sorted.
     """
     known = np.isin(labels, classes)
-    return Labelled(X[known], np.searchsorted(classes, labels[known]))
+    return ClassedRows(X[known], np.searchsorted(classes, labels[known]))
 
 
 def utility_scores(
-    real: Labelled,
-    synthetic: Labelled,
-    holdout: Labelled,
+    real: ClassedRows,
+    synthetic: ClassedRows,
+    holdout: ClassedRows,
     config: QualityConfig,
     groups: np.ndarray | None = None,
 ) -> list[Score]:
@@ -125,7 +109,7 @@ def utility_scores(
 
     Parameters
     ----------
-    real, synthetic, holdout : Labelled
+    real, synthetic, holdout : ClassedRows
         Standardised alike.
     config : QualityConfig
         Its seeds: each draws the same number of real and of synthetic training samples.
@@ -150,9 +134,8 @@ def utility_scores(
     return [_score(definition, value, draws, n_units) for definition in UTILITY]
 
 
-@dataclass(frozen=True, eq=False)
-class _Seed:
-    """Predicted classes of the hold-out by training set, and of synthetic samples."""
+class _Predictions(NamedTuple):
+    """Predicted classes of one seed: of the hold-out by training set, and of synthetic samples."""
 
     on_holdout: dict[str, np.ndarray]
     on_synthetic: np.ndarray
@@ -160,8 +143,8 @@ class _Seed:
 
 
 def _one_seed(
-    real: Labelled, synthetic: Labelled, holdout: Labelled, size: int, seed: list[int]
-) -> _Seed:
+    real: ClassedRows, synthetic: ClassedRows, holdout: ClassedRows, size: int, seed: list[int]
+) -> _Predictions:
     rng = np.random.default_rng(seed)
     x = real.take(rng.permutation(len(real.codes))[:size])
     order = rng.permutation(len(synthetic.codes))
@@ -174,27 +157,26 @@ def _one_seed(
         "gain_bootstrap": x.with_more(again),
         "gain_class_gaussian": x.with_more(class_gaussian(x, size, rng)),
     }
-    return _Seed(
+    return _Predictions(
         {name: _predict(train, holdout.X) for name, train in sets.items()},
         _predict(x, tested.X),
         tested.codes,
     )
 
 
-def _predict(train: Labelled, X: np.ndarray) -> np.ndarray:
+def _predict(train: ClassedRows, X: np.ndarray) -> np.ndarray:
     classes = np.unique(train.codes)
     if classes.size < 2:
         raise ValueError("a draw of training samples has one class only: too few samples")
-    found: np.ndarray = classes[logistic_scores(train.X, train.codes, X).argmax(axis=1)]
-    return found
+    return np.asarray(classes[logistic_scores(train.X, train.codes, X).argmax(axis=1)])
 
 
-def class_gaussian(rows: Labelled, n: int, rng: np.random.Generator) -> Labelled:
-    """Samples of the normal law with each class's mean and covariance, classes as they come.
+def class_gaussian(rows: ClassedRows, n: int, rng: np.random.Generator) -> ClassedRows:
+    """Samples of a normal distribution with each class's mean and covariance, classes as they come.
 
     Parameters
     ----------
-    rows : Labelled
+    rows : ClassedRows
     n : int
         Samples wanted.
     rng : Generator
@@ -206,10 +188,10 @@ def class_gaussian(rows: Labelled, n: int, rng: np.random.Generator) -> Labelled
         mean = own.mean(axis=0)
         draw = rng.standard_normal((wanted, len(own))) / np.sqrt(max(len(own) - 1, 1))
         parts.append(mean + draw @ (own - mean))
-    return Labelled(np.concatenate(parts).astype(rows.X.dtype), codes)
+    return ClassedRows(np.concatenate(parts).astype(rows.X.dtype), codes)
 
 
-def _mean_accuracies(found: list[_Seed], true: np.ndarray) -> dict[str, float]:
+def _mean_accuracies(found: list[_Predictions], true: np.ndarray) -> dict[str, float]:
     """Balanced accuracies, mean over seeds; and those of chance."""
     out = {
         name: float(np.mean([balanced_accuracy(true, seed.on_holdout[name]) for seed in found]))
@@ -235,7 +217,7 @@ def _summaries(accuracy: dict[str, float]) -> dict[str, float]:
 
 
 def _bootstrap(
-    found: list[_Seed], true: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator
+    found: list[_Predictions], true: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator
 ) -> list[dict[str, float]]:
     """Summaries with donors (or samples) of the hold-out and seeds drawn with replacement."""
     codes = np.arange(len(true)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -249,10 +231,10 @@ def _bootstrap(
     return draws
 
 
-def _resampled(seed: _Seed, rows: np.ndarray, rng: np.random.Generator) -> _Seed:
+def _resampled(seed: _Predictions, rows: np.ndarray, rng: np.random.Generator) -> _Predictions:
     own = rng.integers(0, len(seed.synthetic_codes), len(seed.synthetic_codes))
     predicted = {name: p[rows] for name, p in seed.on_holdout.items()}
-    return _Seed(predicted, seed.on_synthetic[own], seed.synthetic_codes[own])
+    return _Predictions(predicted, seed.on_synthetic[own], seed.synthetic_codes[own])
 
 
 def _score(
@@ -283,7 +265,7 @@ def expression_scores(H: np.ndarray, A: np.ndarray) -> Values:
     Parameters
     ----------
     H, A : ndarray, shape (n_samples, n_genes + 1)
-        Hold-out, and the samples to be judged; the last column is the class.
+        Hold-out, and the samples to be scored; the last column is the class.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.m1 import simulate_m1
 from m1pipe.synthesis.config import QualityConfig
-from m1pipe.synthesis.material import load_material
+from m1pipe.synthesis.quality_data import load_quality_data
 
 LIGHT = ["--epochs", "1", "--latent", "2", "--hidden", "8"]
 
@@ -113,7 +113,7 @@ def test_quality_matches_by_the_table(job: Path, tmp_path: Path) -> None:
     for role, samples in sets.items():
         samples.copy().write_h5ad(tmp_path / f"{role}.h5ad")
     config = QualityConfig(aliases=str(job / "aliases.tsv"), group="none")
-    material = load_material(*(tmp_path / f"{role}.h5ad" for role in sets), config)
+    material = load_quality_data(*(tmp_path / f"{role}.h5ad" for role in sets), config)
     assert material.genes.tolist() == data.var_names.tolist()
     assert material.facts["missing_genes"] == {}
     assert np.array_equal(material.synthetic, aliased.X[100:200])

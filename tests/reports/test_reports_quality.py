@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m1pipe.errors import Alarm
 from m1pipe.reports.quality import quality_html, summary_line, write_quality
 from m1pipe.reports.quality_parts import verdicts
-from m1pipe.synthesis.bench import all_failed
 from m1pipe.synthesis.dependence import DEPENDENCE
 from m1pipe.synthesis.joint import PRDC
 from m1pipe.synthesis.marginal import MARGINAL
 from m1pipe.synthesis.privacy import PRIVACY
 from m1pipe.synthesis.quality import QualityReport
-from m1pipe.synthesis.score import Alarm, Definition, Score
-from m1pipe.synthesis.twosample import C2ST
+from m1pipe.synthesis.scores import Definition, Score, failed
+from m1pipe.synthesis.two_sample import C2ST
 
 
 def _score(definition: Definition, value: float = 0.6, **changes: float) -> Score:
@@ -55,7 +55,10 @@ def report() -> QualityReport:
         "settings": {"n_resamples": 50, "label": None},
     }
     return QualityReport(
-        {"synthetic": scores, "copula": all_failed("singular matrix", scores)},
+        {
+            "synthetic": scores,
+            "copula": failed([s.definition for s in scores], "singular matrix"),
+        },
         [Alarm("copies", "severe", "Copies!"), Alarm("privacy", "note", "No guarantee.")],
         info,
         {

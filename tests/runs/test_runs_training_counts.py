@@ -14,7 +14,7 @@ from m1pipe.cli.main import run
 from m1pipe.console import log
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.synthesis.latents import find_posterior
+from m1pipe.synthesis.latents import aggregated_posterior
 
 Make = Callable[..., anndata.AnnData]
 QUICK = ["--latent", "3", "--hidden", "8", "--epochs", "2"]
@@ -120,7 +120,7 @@ def test_the_training_rows_are_found_again_as_they_were_seen(files: Path) -> Non
     assert_array_equal(kept, encoder.kept)
     assert (kept < 0.6).mean() > 0.9
     with open_matrix(files / "u.h5ad") as matrix:
-        posterior = find_posterior(encoder, matrix)
+        posterior = aggregated_posterior(encoder, matrix)
         plain = encoder.transform(matrix)
     assert posterior.mu.var(axis=0) == pytest.approx(
         np.array(encoder.summary["mu_variance"]) * encoder.latent_scale**2, rel=0.6

@@ -12,8 +12,13 @@ from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.data.matrix import open_matrix
 from m1pipe.encoder import train_encoder
 from m1pipe.errors import InputError
-from m1pipe.synthesis.heldout import held_out_likelihood
-from m1pipe.synthesis.latents import draw_law, find_posterior, fit_law, prior_law
+from m1pipe.synthesis.latents import (
+    aggregated_posterior,
+    draw_mixtures,
+    fit_mixtures,
+    prior_mixtures,
+)
+from m1pipe.synthesis.likelihood import held_out_likelihood
 from m1pipe.synthesis.sample import decode_samples
 
 Make = Callable[..., anndata.AnnData]
@@ -108,10 +113,10 @@ def test_generated_counts_are_whole_and_have_the_depth_of_the_data(
     encoder = train_encoder(data, _with(likelihood="negative_binomial", transform="none"))
     codes = np.zeros(400, dtype=np.int64)
     rng = np.random.default_rng(0)
-    fitted = fit_law(find_posterior(encoder, open_matrix(data)), 0, seed=0)
+    fitted = fit_mixtures(aggregated_posterior(encoder, open_matrix(data)), 0, seed=0)
     real = np.log(np.asarray(data.X).sum(axis=1))
-    for law in (fitted, prior_law(encoder)):
-        Z = draw_law(law, codes, rng)
+    for law in (fitted, prior_mixtures(encoder)):
+        Z = draw_mixtures(law, codes, rng)
         X = np.concatenate([x for _, x in decode_samples(encoder, Z, codes, noise=True, seed=0)])
         np.testing.assert_array_equal(X, np.round(X))
         made = np.log(X.sum(axis=1))

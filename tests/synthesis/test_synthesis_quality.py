@@ -10,12 +10,11 @@ import pytest
 
 import m1pipe
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.synthesis import learners
-from m1pipe.synthesis.alarms import DIFFERENT
+from m1pipe.synthesis import two_sample
 from m1pipe.synthesis.config import QualityConfig
-from m1pipe.synthesis.quality import QualityReport, quality
-from m1pipe.synthesis.resample import make_plan, mean_only, shuffled
-from m1pipe.synthesis.score import Score
+from m1pipe.synthesis.quality import DIFFERENT, QualityReport, quality
+from m1pipe.synthesis.resampling import make_plan, mean_only, shuffled
+from m1pipe.synthesis.scores import Score
 
 Made = Callable[..., anndata.AnnData]
 QUICK = QualityConfig(n_resamples=10, n_permutations=39, n_seeds=2, n_draws=2)
@@ -25,7 +24,7 @@ ROUGH = dataclasses.replace(QUICK, max_samples=40, n_resamples=2)  # where no va
 @pytest.fixture(scope="module", autouse=True)
 def _small_forests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learners, "N_TREES", 25)
+        patch.setattr(two_sample, "N_TREES", 25)
         yield
 
 
@@ -193,20 +192,20 @@ def test_half_sample_errors_are_the_spread_of_fresh_draws(profiles: Made) -> Non
     Over six laws the errors of `ks_mean` are 1 to 1.4 of it, wide; four times 7 % about these.
     """
     from m1pipe.synthesis.marginal import marginal_scores
-    from m1pipe.synthesis.material import Scale
 
-    scale = Scale("log2_tpm1", is_log=True)
     config = QualityConfig(n_resamples=16)
     plan = make_plan((100, 100, 100), config)
     spread: dict[str, list[float]] = {name: [] for name in ("ks_mean", "variance_ratio", "sd_r")}
     errors: dict[str, list[float]] = {name: [] for name in spread}
     for world in range(100):
         H, S = profiles(100, seed=10 + world).X, profiles(100, seed=150 + world).X
-        found = marginal_scores(H, S, scale)
+        found = marginal_scores(H, S, is_log=True)
         for name in spread:
             spread[name].append(float(found[name]))
         if world < 12:
-            halves = [marginal_scores(H[d.holdout], S[d.synthetic], scale) for d in plan.halves]
+            halves = [
+                marginal_scores(H[d.holdout], S[d.synthetic], is_log=True) for d in plan.halves
+            ]
             for name in spread:
                 errors[name].append(np.std([float(h[name]) for h in halves]) * plan.inflation)
     ratio = {name: np.mean(errors[name]) / np.std(spread[name]) for name in spread}
@@ -224,7 +223,7 @@ def test_floors_keep_what_they_should(profiles: Made) -> None:
 
 
 def test_components_of_shuffled_genes_are_those_of_the_shuffled_matrix(profiles: Made) -> None:
-    from m1pipe.synthesis.space import fit_space
+    from m1pipe.synthesis.fidelity import fit_space
 
     X = profiles().X
     space = fit_space(X, QUICK)

@@ -1,4 +1,4 @@
-"""The three sets that are compared, brought to the same genes and one scale."""
+"""The data of a quality report: real, synthetic and held-out samples, matched and on one scale."""
 
 import os
 import warnings
@@ -21,66 +21,39 @@ FEWEST = 8
 _MOST_CLASSES = 200
 
 
-@dataclass(frozen=True)
-class Scale:
-    """The scale that values are compared on, and the way back to the linear one.
-
-    Attributes
-    ----------
-    name : str
-        In words, for the report.
-    is_log : bool
-        Whether values are log2(1 + x) of a linear level; otherwise they are as stored.
-    """
-
-    name: str
-    is_log: bool
-
-    def raw(self, X: np.ndarray) -> np.ndarray:
-        """Linear levels; `is_log` has to hold.
-
-        Parameters
-        ----------
-        X : ndarray, shape (n_samples, n_genes)
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_genes)
-        """
-        linear: np.ndarray = np.exp2(X.astype(np.float64)) - 1.0
-        return linear
-
-
 @dataclass(frozen=True, eq=False)
-class Material:
+class QualityData:
     """Real training, synthetic and held-out samples over the same genes, on one scale.
 
     Attributes
     ----------
     real, synthetic, holdout : ndarray of float32, shape (n_samples, n_genes)
     genes : ndarray of str, shape (n_genes,)
-    scale : Scale
+    is_log : bool
+        Values are log2(1 + x) of a linear level; otherwise they are as stored.
     labels : dict of str to ndarray of str, or None
         Class of every sample by set ("real", "synthetic", "holdout"); "" where it has none. A set
         without the column is not in it.
     real_groups, holdout_groups : ndarray of str or None
         Donors.
     facts : dict
-        Sizes, units, genes lost, samples on both sides.
+        Sizes, units, scale, genes lost, samples on both sides.
     """
 
     real: np.ndarray
     synthetic: np.ndarray
     holdout: np.ndarray
     genes: np.ndarray
-    scale: Scale
+    is_log: bool
     labels: dict[str, np.ndarray] | None
     real_groups: np.ndarray | None
     holdout_groups: np.ndarray | None
     facts: dict[str, Any]
 
 
-def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig) -> Material:
+def load_quality_data(
+    real: Any, synthetic: Any, holdout: Any, config: QualityConfig
+) -> QualityData:
     """Read the three sets, match their genes, bring them to one scale.
 
     Parameters
@@ -91,7 +64,7 @@ def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig
 
     Returns
     -------
-    Material
+    QualityData
 
     Raises
     ------
@@ -109,7 +82,7 @@ def load_material(real: Any, synthetic: Any, holdout: Any, config: QualityConfig
         return _gather(sets, config)
 
 
-def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
+def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
     for role, matrix in sets.items():
         check_units(matrix)
         if matrix.n_samples < FEWEST:
@@ -120,7 +93,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
     units = common_units(sets)
     columns, kept, lacking = common_genes(sets, config.min_coverage)
     values = {role: _read(matrix, columns[role]) for role, matrix in sets.items()}
-    scale = to_scale(values, units)
+    scale, is_log = to_scale(values, units)
     donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
     facts = {
         "n": {role: matrix.n_samples for role, matrix in sets.items()},
@@ -128,16 +101,16 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> Material:
         "n_genes_of_real": sets["real"].n_genes,
         "missing_genes": lacking,
         "units": {role: str(matrix.units) for role, matrix in sets.items()},
-        "scale": scale.name,
+        "scale": scale,
         "donors_on_both_sides": _shared_donors(donors, explicit=config.group is not None),
         "holdout_rows_in_real": _rows_in(values["holdout"], values["real"]),
     }
-    return Material(
+    return QualityData(
         real=values["real"],
         synthetic=values["synthetic"],
         holdout=values["holdout"],
         genes=sets["real"].genes[kept],
-        scale=scale,
+        is_log=is_log,
         labels=_labels(sets, config.label),
         real_groups=donors["real"],
         holdout_groups=donors["holdout"],
@@ -226,7 +199,7 @@ def _read(matrix: Matrix, columns: np.ndarray) -> np.ndarray:
     return out
 
 
-def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
+def to_scale(values: dict[str, np.ndarray], units: Units) -> tuple[str, bool]:
     """Bring linear levels to log2(1 + x), in place; everything else stays as it is.
 
     Parameters
@@ -235,23 +208,30 @@ def to_scale(values: dict[str, np.ndarray], units: Units) -> Scale:
         By role.
     units : Units
         Of all of them.
+
+    Returns
+    -------
+    name : str
+        Of the scale, for the report.
+    is_log : bool
+        Whether values are log2(1 + x) of a linear level now.
     """
     if units.name == LN:
         for X in values.values():
             X /= np.float32(np.log(2.0))
-        return Scale(f"log2(1 + x), from {units.name}", is_log=True)
+        return f"log2(1 + x), from {units.name}", True
     if units.is_log and units.name != "log_fold_change":
-        return Scale(f"{units.name}, as stored", is_log=True)
+        return f"{units.name}, as stored", True
     if not units.is_linear:
-        return Scale(f"{units.name}, as stored", is_log=False)
+        return f"{units.name}, as stored", False
     if any((X < 0).any() for X in values.values()):
         text = f"some {units.name} are negative: compared as stored, not as logarithms"
         warnings.warn(text, M1Warning, stacklevel=5)
-        return Scale(f"{units.name}, as stored", is_log=False)
+        return f"{units.name}, as stored", False
     for X in values.values():
         for start in range(0, len(X), 1024):
             X[start : start + 1024] = log2p1(X[start : start + 1024])
-    return Scale(f"log2(1 + {units.name})", is_log=True)
+    return f"log2(1 + {units.name})", True
 
 
 def _labels(sets: dict[str, Matrix], label: str | None) -> dict[str, np.ndarray] | None:

@@ -1,6 +1,7 @@
-"""Equal sizes, draws and half-samples: which rows stand behind each score."""
+"""Resampling: draws of equal size, half-samples for intervals, and floors made of real samples."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,14 +10,10 @@ from m1pipe.synthesis.config import QualityConfig
 MOST_IN_HALF = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """The sets in one representation: genes, some of the genes, or principal components.
+class Sets(NamedTuple):
+    """The sets of samples in one representation: genes, some of the genes, or components.
 
-    Attributes
-    ----------
-    real, synthetic, holdout, floor : ndarray, shape (n_samples, n_columns)
-        `floor` has as many rows as `real`, made worthless.
+    Each of shape (n_samples, n_columns); `floor` has as many rows as `real`, made worthless.
     """
 
     real: np.ndarray
@@ -25,9 +22,8 @@ class View:
     floor: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """Rows of the same number from each set."""
+class Rows(NamedTuple):
+    """As many rows of each set."""
 
     real: np.ndarray
     synthetic: np.ndarray
@@ -35,16 +31,16 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ResamplingPlan:
     """All rows that a family of scores uses.
 
     Attributes
     ----------
     size : int
         Samples a side.
-    draws : tuple of Draw
+    draws : tuple of Rows
         One where every set has just `size` samples.
-    halves : tuple of Draw
+    halves : tuple of Rows
         About half the samples (donors of the hold-out where known) of each set, without
         replacement.
     inflation : float
@@ -54,8 +50,8 @@ class Plan:
     """
 
     size: int
-    draws: tuple[Draw, ...]
-    halves: tuple[Draw, ...]
+    draws: tuple[Rows, ...]
+    halves: tuple[Rows, ...]
     inflation: float
     n_independent: int
 
@@ -66,7 +62,7 @@ def make_plan(
     *,
     groups: np.ndarray | None = None,
     most: int | None = None,
-) -> Plan:
+) -> ResamplingPlan:
     """Draw the rows.
 
     Intervals rest on half-samples without replacement (subsampling, a bootstrap without ties):
@@ -90,20 +86,20 @@ def make_plan(
     size = min(*sizes, most or max(sizes))
     n_draws = 1 if max(sizes) == size else config.n_draws
     rng = np.random.default_rng([config.seed, 1])
-    draws = tuple(Draw(*(_rows(rng, n, size) for n in sizes)) for _ in range(n_draws))
+    draws = tuple(Rows(*(_rows(rng, n, size) for n in sizes)) for _ in range(n_draws))
     half = min(size // 2, MOST_IN_HALF)
     rng = np.random.default_rng([config.seed, 2])
     halves = tuple(_half(rng, draws[i % n_draws], half, groups) for i in range(config.n_resamples))
     n_units = size if groups is None else np.unique(groups).size
     share = half / size
-    return Plan(size, draws, halves, float(np.sqrt(share / (1 - share))), n_units)
+    return ResamplingPlan(size, draws, halves, float(np.sqrt(share / (1 - share))), n_units)
 
 
 def _rows(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
     return np.arange(n) if n == size else np.sort(rng.permutation(n)[:size])
 
 
-def _half(rng: np.random.Generator, draw: Draw, half: int, groups: np.ndarray | None) -> Draw:
+def _half(rng: np.random.Generator, draw: Rows, half: int, groups: np.ndarray | None) -> Rows:
     """Half of the rows of a draw; of the hold-out whole donors, as many as come nearest."""
 
     def plain(rows: np.ndarray) -> np.ndarray:
@@ -111,11 +107,11 @@ def _half(rng: np.random.Generator, draw: Draw, half: int, groups: np.ndarray | 
 
     real, synthetic = plain(draw.real), plain(draw.synthetic)
     if groups is None:
-        return Draw(real, synthetic, plain(draw.holdout))
+        return Rows(real, synthetic, plain(draw.holdout))
     names, codes = np.unique(groups[draw.holdout], return_inverse=True)
     chosen = rng.permutation(names.size)[: max(names.size // 2, 1)]
     rows = draw.holdout[np.isin(codes, chosen)]
-    return Draw(real[: rows.size], synthetic[: rows.size], rng.permutation(rows)[:half])
+    return Rows(real[: rows.size], synthetic[: rows.size], rng.permutation(rows)[:half])
 
 
 def shuffled(X: np.ndarray, seed: int) -> np.ndarray:
