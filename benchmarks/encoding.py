@@ -22,6 +22,7 @@ import torch
 from turns import compare, keep, peak_mb
 
 from m1pipe.config import EncoderConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.data.matrix import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
@@ -29,10 +30,9 @@ from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.models.kernels import float32_products
-from m1pipe.presets import preset_options
-from m1pipe.runs.train import run_training
 from m1pipe.settings import build
 from m1pipe.training.device import tune_allocator
+from m1pipe.workflow.training_run import run_training
 
 
 def make_file(path: Path, n_rows: int, n_genes: int) -> None:

@@ -18,8 +18,8 @@ import torch
 from turns import compare, keep, peak_mb
 
 from m1pipe.config import EncoderConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.models.vae import VAEModule
-from m1pipe.presets import preset_options
 from m1pipe.settings import build
 from m1pipe.training.device import tune_allocator
 

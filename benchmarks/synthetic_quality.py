@@ -23,12 +23,12 @@ import numpy as np
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
-from m1pipe.runs.generate import run_generate
-from m1pipe.runs.train import run_training
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
+from m1pipe.synthesis.generate import run_generate
 from m1pipe.synthesis.quality import quality
 from m1pipe.synthesis.scores import Score
+from m1pipe.workflow.training_run import run_training
 
 SCORES = (
     "gamma",

@@ -45,9 +45,9 @@ from torch.utils.data import DataLoader, Dataset
 from turns import Run, compare, keep, peak_mb, take_turns
 
 from m1pipe.config import EncoderConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.data.batches import MemoryBatches
 from m1pipe.models.vae import VAEModule, vae_objective
-from m1pipe.presets import preset_options
 from m1pipe.settings import build
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.feed import Batch, ResidentFeed

@@ -1,19 +1,24 @@
-"""Files and folders that appear under their final name only when they are complete."""
+"""Files and folders that appear only when they are complete, and belong to one process at a time.
+
+A folder of results is cleared of the files that m1pipe wrote there, and of nothing else.
+"""
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from m1pipe.console import log
 from m1pipe.errors import InputError
-from m1pipe.owned import foreign_file, is_part
 
 PathLike = str | os.PathLike[str]
 LONGEST_NAME = 255
@@ -102,8 +107,8 @@ def refuse_folder(
     folder : path
         To be made. An empty one may be there.
     own : collection of str
-        Files that the command writes, as `m1pipe.owned.foreign_file` takes them: with `force` these
-        may be there, and nothing else.
+        Files that the command writes, as `foreign_file` takes them: with `force` these may be
+        there, and nothing else.
     what : str
         What it holds then, such as "a model".
     force : bool
@@ -309,3 +314,122 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def take_lock(folder: Path, *, shared: bool = False) -> int:
+    """Lock a folder; the kernel lifts the lock when the process ends, however.
+
+    Parameters
+    ----------
+    folder : Path
+    shared : bool
+        With others that share it, as elements of a job array do.
+
+    Returns
+    -------
+    int
+        A descriptor to close in the end.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"{folder}: another process is at work in this folder; "
+            "wait for it, or choose another name"
+        ) from None
+    except OSError:
+        log.debug("%s: the file system has no locks", folder)
+    return descriptor
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder in a block; the parameters are those of `take_lock`.
+
+    The folder is made where it is not there, and goes again if nothing has come into it.
+    """
+    made = not folder.exists()
+    descriptor = take_lock(make_folder(folder), shared=shared)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def foreign_file(folder: Path, own: Collection[str]) -> str | None:
+    """First file of a folder, or of the folders in it, that is not a command's own.
+
+    Parameters
+    ----------
+    folder : Path
+    own : collection of str
+        Paths below the folder with / between their parts; a part may hold the wildcards of a
+        shell. One that ends with / is a folder.
+
+    Returns
+    -------
+    str or None
+        Below the folder. A link, and an empty folder that holds no own file, are foreign; what a
+        killed process left of a file of its own is not.
+    """
+    wanted = [pattern.split("/") for pattern in own]
+    folders = [parts[:depth] for parts in wanted for depth in range(1, len(parts))]
+    for place, names, files in os.walk(folder):
+        names.sort()
+        parts = list(Path(place).relative_to(folder).parts)
+        for name in list(names):
+            link = os.path.islink(os.path.join(place, name))
+            if is_part(name) and not link:
+                names.remove(name)
+            elif link or not _any([*parts, name], folders):
+                return "/".join([*parts, name])
+        for name in sorted(files):
+            if not is_part(name) and not _any([*parts, name], wanted):
+                return "/".join([*parts, name])
+    return None
+
+
+def clear(folder: Path, own: Collection[str]) -> None:
+    """Remove a command's own files from a folder, and the folders in it that are empty then.
+
+    Parameters
+    ----------
+    folder : Path
+    own : collection of str
+        As `foreign_file` takes them. A link goes, and not what it leads to.
+    """
+    wanted = [pattern.split("/") for pattern in own]
+    for place, names, files in os.walk(folder, topdown=False):
+        here = Path(place)
+        parts = here.relative_to(folder).parts
+        for name in (*files, *(name for name in names if (here / name).is_symlink())):
+            if _any([*parts, name], wanted) or is_part(name):
+                (here / name).unlink()
+        if parts and (not any(here.iterdir()) or is_part(here.name)):
+            shutil.rmtree(here)
+
+
+def is_part(name: str) -> bool:
+    """Whether a name is that of a file which is being written, or was when a process was killed."""
+    return name.startswith(".") and name.endswith(".part")
+
+
+def below(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The same files in a folder."""
+    return tuple(f"{folder}/{name}" for name in names)
+
+
+def _any(parts: list[str], patterns: list[list[str]]) -> bool:
+    """Whether a path has the form of one of some patterns."""
+    return any(
+        len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern)) for pattern in patterns
+    )

@@ -14,7 +14,7 @@ import pandas as pd
 from m1pipe._version import __version__
 from m1pipe.arrays import pack_arrays
 from m1pipe.artefacts import read_arrays, read_json, reading
-from m1pipe.atomic import make_folder, write_bytes, write_json
+from m1pipe.atomic import below, make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.splits import inner_split
@@ -31,7 +31,6 @@ from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.labelled import Labelled, load_labelled, own_genes
-from m1pipe.owned import below
 from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads, threads
@@ -307,7 +306,8 @@ def fit_labelled(data: Labelled, config: FitConfig, *, added: AddedRows | None =
     """
     if config.augment is not None and added is None:
         raise InputError(
-            "augment: expected synthetic samples, which m1pipe.runs.fit.run_fit makes; found none"
+            "augment: expected synthetic samples, which m1pipe.workflow.final_model.run_fit makes; "
+            "found none"
         )
     encoder, targets, recipe = data.encoder, data.targets, data.aligned.recipe
     if encoder is None:

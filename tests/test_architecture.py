@@ -15,13 +15,13 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
-    ["_version", "errors", "owned"],
-    ["arrays", "artefacts", "atomic", "console", "settings"],
-    ["config", "presets"],
+    ["_version", "errors", "console"],
+    ["arrays", "artefacts", "atomic", "settings"],
+    ["config"],
     ["data", "models"],
     ["plots"],
     ["training"],
-    ["pca", "recipe"],
+    ["pca", "provenance", "recipe"],
     ["encoder"],
     ["labelled", "heads"],
     ["predictor"],
@@ -29,7 +29,7 @@ LAYERS = [
     ["figures"],
     ["estimators"],
     ["reports"],
-    ["runs"],
+    ["workflow"],
     ["cli"],
     ["__main__"],
 ]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
+from m1pipe.config.presets import PRESETS, preset_options
 from m1pipe.errors import InputError
-from m1pipe.presets import PRESETS, preset_options
 from m1pipe.settings import build, parse_bytes, read_config_file, to_dict
 
 

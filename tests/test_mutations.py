@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scripts import load_script
 
-from m1pipe.owned import clear, foreign_file
-from m1pipe.runs import crossval, fit, folder, sweep, train
+from m1pipe.atomic import clear, foreign_file
+from m1pipe.workflow import crossval_run, final_model, run_folder, sweep_run, training_run
 
 N_CASES = int(os.environ.get("M1PIPE_MUTATIONS", "48"))
 
@@ -87,10 +87,10 @@ def test_each_command_knows_every_file_that_it_writes(mutate: ModuleType, tmp_pa
     code, _ = mutate.in_child(lambda: mutate.make_world(tmp_path) or 0, tmp_path)
     assert code == 0, (tmp_path / "stderr").read_text()
     own = {
-        "run": (*folder.OWN_FILES, *train.RESULTS),
-        "model": fit.OWN_FILES,
-        "cv": crossval.OWN_FILES,
-        "sweep": sweep.OWN_FILES,
+        "run": (*run_folder.OWN_FILES, *training_run.RESULTS),
+        "model": final_model.MODEL_FILES,
+        "cv": crossval_run.OWN_FILES,
+        "sweep": sweep_run.OWN_FILES,
     }
     for name, files in own.items():
         assert foreign_file(tmp_path / name, files) is None

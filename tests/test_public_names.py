@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import m1pipe
-from m1pipe.clustering.find import Clusters
+from m1pipe.clustering.clusters import Clusters
 from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder
 from m1pipe.encoder.loadings import decoder_loadings

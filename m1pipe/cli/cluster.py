@@ -66,7 +66,7 @@ def cluster(
     m1pipe cluster runs/vae1,runs/vae2,runs/vae3 x.h5ad --k 8 --out clusters.h5ad
     m1pipe cluster z.h5ad --method leiden --out clusters.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.cluster import run_cluster
+    from m1pipe.clustering.clusters import run_cluster
 
     layers = [read_config_file(config_file)] if config_file else []
     line = run_cluster(

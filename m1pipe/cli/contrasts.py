@@ -84,7 +84,7 @@ def contrasts(
       m1pipe enrich others.h5ad --gene-sets go.gmt --out go.h5ad
       m1pipe crossval --x lfc.h5ad --multilabel go.h5ad --group study --out cv
     """  # noqa: D301 - click wants this character itself
-    from m1pipe.runs.contrasts import run_contrasts
+    from m1pipe.contrasts.files import run_contrasts
 
     if held_out is None and options["subject"] is not None:
         raise click.UsageError("--subject needs --held-out: without it there are no halves.")

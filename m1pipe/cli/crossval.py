@@ -180,8 +180,8 @@ def crossval(
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.evaluation.cost import cost_text
-    from m1pipe.runs.crossval import run_crossval, summary_line
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow.crossval_run import run_crossval, summary_line
 
     if repeat is not None and fold is None:
         raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
@@ -202,7 +202,7 @@ def crossval(
 def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:
     """What is compared: the file's entries, which are taken out of it, below those typed."""
     from m1pipe.evaluation.encoders import parse_encoder
-    from m1pipe.runs.crossval import CrossvalRun
+    from m1pipe.workflow.crossval_run import CrossvalRun
 
     named = {name: stored.pop(name, None) for name in NAMED}
     named |= {name: value for name, value in typed.items() if value is not None}

@@ -27,8 +27,8 @@ def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> No
     \b
     m1pipe demo --out demo
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.demo import run_demo
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow.demo import run_demo
 
     tune_allocator()
     report, quality = run_demo(out, size=size, seed=seed, epochs=epochs, force=force)

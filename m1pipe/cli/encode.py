@@ -29,8 +29,8 @@ def encode(
     from m1pipe.data.matrix import open_matrix
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.drift import encode_with_drift
+    from m1pipe.encoder.latent_files import write_latents
     from m1pipe.recipe import missing_uns
-    from m1pipe.runs.latents import write_latents
 
     refuse_existing(out, force=force)
     encoder = load_encoder(run)

@@ -66,7 +66,7 @@ def enrich(
       m1pipe enrich lfc.h5ad --gene-sets go.gmt --out go.h5ad
       m1pipe enrich signatures.h5ad --gene-sets go.gmt --top 100 --out go.h5ad
     """  # noqa: D301 - click wants this character itself
-    from m1pipe.runs.contrasts import run_enrich
+    from m1pipe.contrasts.files import run_enrich
 
     layers = [read_config_file(config_file)] if config_file else []
     config = build(EnrichConfig, *layers, options, where=config_file or "enrich")

@@ -95,8 +95,8 @@ def fit(
     m1pipe fit --x x.h5ad --y y.h5ad --encoder runs/vae1 --out runs/head
     m1pipe fit --x x.h5ad --label tissue --encoder runs/vae1 --out runs/tissue
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.fit import run_fit
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow.final_model import run_fit
 
     chosen = settings.build(
         FitConfig,

@@ -62,7 +62,7 @@ def generate(
         noise=not mean,
         seed=seed,
     )
-    from m1pipe.runs.generate import run_generate
+    from m1pipe.synthesis.generate import run_generate
 
     click.echo(run_generate(run, out, config, data=data, force=force))
 

@@ -23,7 +23,7 @@ def impute(
     \b
     m1pipe impute runs/vae1 gaps.h5ad --out filled.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.apply import run_impute
+    from m1pipe.encoder.apply import run_impute
 
     line = run_impute(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
     click.echo(line)

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.runs.resources import JOB_STAGES, SYSTEMS, System
+from m1pipe.workflow.resources import JOB_STAGES, SYSTEMS, System
 
 
 @click.command()
@@ -22,9 +22,9 @@ def jobs(system: System, stage: str, file: str, submit: bool) -> None:
     m1pipe jobs slurm pipeline --study study.toml > study.sh
     m1pipe jobs lsf crossval --study study.toml --submit
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.jobs import job_script
-    from m1pipe.runs.study import read_study
-    from m1pipe.runs.submit import submit as hand_over
+    from m1pipe.workflow.jobs import job_script
+    from m1pipe.workflow.jobs import submit as hand_over
+    from m1pipe.workflow.study import read_study
 
     study = read_study(file)
     if not submit:

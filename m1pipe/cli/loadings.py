@@ -35,7 +35,7 @@ def loadings(
     m1pipe loadings runs/vae1 --out loadings.h5ad
     m1pipe enrich loadings.h5ad --gene-sets go.gmt --top 100 --out go.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.loadings import run_loadings
+    from m1pipe.encoder.loadings import run_loadings
 
     line = run_loadings(
         run, out, data=data, min_coverage=min_coverage, aliases=aliases, force=force

@@ -54,7 +54,7 @@ def map(
     m1pipe map runs/vae1 x.h5ad --method umap --out atlas.h5ad
     m1pipe map runs/vae1 new.h5ad --onto atlas.h5ad --out placed.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.map import run_map
+    from m1pipe.clustering.map import run_map
 
     line = run_map(
         source,

@@ -1,11 +1,15 @@
 """`m1pipe plot`: figures of runs and of synthetic samples."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from m1pipe.cli.options import ALIASES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # As in m1pipe.plots.embedding, which is not loaded for the options alone.
 METHODS = ("pca", "mds", "tsne", "umap", "nmf", "diffusion")
@@ -54,6 +58,19 @@ def named(genes: str | None) -> list[str] | None:
     return None if genes is None else [name.strip() for name in genes.split(",") if name.strip()]
 
 
+def _write(draw: Callable[[], "Figure"], out: str, *, force: bool) -> None:
+    """Draw a figure into a file whose name says its format, and say what it shows."""
+    from m1pipe.atomic import refuse_existing
+    from m1pipe.plots import style
+
+    style.format_of(Path(out))
+    refuse_existing(out, force=force)
+    figure = draw()
+    style.save(figure, Path(out))
+    heading = figure.get_suptitle() or figure.axes[0].get_title(loc="left")
+    click.echo(f"{out}: {'; '.join(heading.splitlines())}")
+
+
 @click.group()
 def plot() -> None:
     """Draw a figure as SVG, PNG or PDF, by the ending of the name.
@@ -77,9 +94,8 @@ def history(runs: tuple[str, ...], out: str, force: bool) -> None:
     m1pipe plot history sweep --out trials.svg
     """  # noqa: D301 - as above
     from m1pipe.figures import model
-    from m1pipe.runs.plot import run_plot
 
-    click.echo(run_plot(lambda: model.history(runs), out, force=force))
+    _write(lambda: model.history(runs), out, force=force)
 
 
 @plot.command()
@@ -94,9 +110,8 @@ def architecture(run: str, out: str, force: bool) -> None:
     """  # noqa: D301 - as above
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model
-    from m1pipe.runs.plot import run_plot
 
-    click.echo(run_plot(lambda: model.architecture(load_encoder(run)), out, force=force))
+    _write(lambda: model.architecture(load_encoder(run)), out, force=force)
 
 
 @plot.command()
@@ -134,7 +149,6 @@ def latent(
     """  # noqa: D301 - as above
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model
-    from m1pipe.runs.plot import run_plot
 
     if terms is not None and label is None:
         raise click.UsageError("--terms needs --label, the name of one of its columns.")
@@ -151,7 +165,7 @@ def latent(
             seed=seed,
         )
 
-    click.echo(run_plot(draw, out, force=force))
+    _write(draw, out, force=force)
 
 
 @plot.command("map")
@@ -171,9 +185,8 @@ def map_(
     m1pipe plot map placed.h5ad --onto atlas.h5ad --label tissue --out placed.png
     """  # noqa: D301 - as above
     from m1pipe.figures.maps import on_map
-    from m1pipe.runs.plot import run_plot
 
-    click.echo(run_plot(lambda: on_map(data, onto, label=label, key=key), out, force=force))
+    _write(lambda: on_map(data, onto, label=label, key=key), out, force=force)
 
 
 @plot.command()
@@ -192,11 +205,8 @@ def interpolation(way: str, genes: str | None, n_genes: int, out: str, force: bo
     m1pipe plot interpolation way.h5ad --out way.svg
     """  # noqa: D301 - as above
     from m1pipe.figures import model
-    from m1pipe.runs.plot import run_plot
 
-    click.echo(
-        run_plot(lambda: model.interpolation(way, named(genes), n_genes=n_genes), out, force=force)
-    )
+    _write(lambda: model.interpolation(way, named(genes), n_genes=n_genes), out, force=force)
 
 
 @plot.command()
@@ -217,13 +227,12 @@ def augmentation(
     """  # noqa: D301 - as above
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
-    from m1pipe.runs.plot import run_plot
 
     def draw() -> Any:
         pair = load_pair(real, synthetic, seed=seed, **options)
         return figures.augmentation(pair, method, seed=seed)
 
-    click.echo(run_plot(draw, out, force=force))
+    _write(draw, out, force=force)
 
 
 @plot.command()
@@ -241,12 +250,11 @@ def genes(
     """  # noqa: D301 - as above
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
-    from m1pipe.runs.plot import run_plot
 
     def draw() -> Any:
         return figures.gene_distributions(load_pair(real, synthetic, **options), named(genes))
 
-    click.echo(run_plot(draw, out, force=force))
+    _write(draw, out, force=force)
 
 
 @plot.command()
@@ -272,13 +280,12 @@ def correlation(
     """  # noqa: D301 - as above
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
-    from m1pipe.runs.plot import run_plot
 
     def draw() -> Any:
         pair = load_pair(real, synthetic, **options)
         return figures.correlations(pair, named(genes), max_genes=max_genes)
 
-    click.echo(run_plot(draw, out, force=force))
+    _write(draw, out, force=force)
 
 
 @plot.command("mean-variance")
@@ -291,9 +298,8 @@ def mean_variance(*, real: str, synthetic: str, out: str, force: bool, **options
     """  # noqa: D301 - as above
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
-    from m1pipe.runs.plot import run_plot
 
     def draw() -> Any:
         return figures.mean_variance(load_pair(real, synthetic, **options))
 
-    click.echo(run_plot(draw, out, force=force))
+    _write(draw, out, force=force)

@@ -72,7 +72,7 @@ def quality(
     m1pipe quality --real train.h5ad --synthetic s.h5ad --holdout h.h5ad --label tissue \\
         --rivals --out runs/quality
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.quality import run_quality
+    from m1pipe.workflow.quality_run import run_quality
 
     chosen = settings.build(
         QualityConfig,

@@ -22,7 +22,7 @@ def reconstruct(
     \b
     m1pipe reconstruct runs/vae1 x.h5ad --out denoised.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.apply import run_reconstruct
+    from m1pipe.encoder.apply import run_reconstruct
 
     line = run_reconstruct(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
     click.echo(line)

@@ -35,7 +35,7 @@ def _gathered(cv: Path) -> CrossvalResult:
     if not cv.is_dir():
         raise InputError(f"{cv}: expected the folder of a cross-validation; found none")
     if (cv / "shares").is_dir() or not (cv / "summary.json").is_file():
-        from m1pipe.runs.crossval import gather  # with torch, which --help does not need
+        from m1pipe.workflow.crossval_run import gather  # with torch, which --help does not need
 
         return gather(cv)
     result = read_result(cv)

@@ -3,7 +3,7 @@
 import click
 
 from m1pipe.console import leads
-from m1pipe.runs.stages import STAGES
+from m1pipe.workflow.tasks import STAGES
 
 
 @click.command()
@@ -25,8 +25,8 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     m1pipe run study.toml
     m1pipe run study.toml --stage train --task 2
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.pipeline import choose_tasks, plan_lines, run_study
-    from m1pipe.runs.study import read_study
+    from m1pipe.workflow.pipeline import choose_tasks, plan_lines, run_study
+    from m1pipe.workflow.study import read_study
 
     described = read_study(study)
     tasks = choose_tasks(described, stages, element=task)

@@ -22,7 +22,7 @@ def score(
     \b
     m1pipe score runs/vae1 x.h5ad --out scores.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.apply import run_score
+    from m1pipe.encoder.apply import run_score
 
     line = run_score(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
     click.echo(line)

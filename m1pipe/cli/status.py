@@ -16,8 +16,7 @@ def status(runs: tuple[Path, ...]) -> None:
     \b
     m1pipe status runs
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.runs.queues import ask_queue
-    from m1pipe.runs.status import run_lines, status_text
+    from m1pipe.workflow.status import ask_queue, run_lines, status_text
 
     queue = ask_queue()
     click.echo(status_text([line for folder in runs for line in run_lines(folder, queue)]))

@@ -4,8 +4,9 @@ from typing import Any
 
 import click
 
-from m1pipe import presets, settings
+from m1pipe import settings
 from m1pipe.cli.options import WIDTHS
+from m1pipe.config import presets
 from m1pipe.settings import read_config_file
 
 
@@ -70,10 +71,10 @@ def sweep(
       m1pipe sweep u.h5ad --space space.toml --trials 30 --sampler optuna --out sweep
       m1pipe train u.h5ad --config sweep/best.json --out runs/best
     """  # noqa: D301 - click wants this character itself
-    from m1pipe.runs.sweep import Sweep, run_sweep
     from m1pipe.sweep.config import SweepConfig
     from m1pipe.sweep.space import parse_space
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow.sweep_run import Sweep, run_sweep
 
     shared = {"epochs": epochs, "beta": beta, "seed": typed["seed"]}
     base = {

@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe import config, presets, settings
+from m1pipe import config, settings
 from m1pipe.cli.options import ALIASES, WIDTHS
-from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
+from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig, presets
 from m1pipe.console import leads
 from m1pipe.errors import InputError
 
@@ -172,9 +172,9 @@ def train(
     m1pipe train u_counts.h5ad --out runs/vae2 --thin-to x.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.data.matrix import open_matrix
-    from m1pipe.runs import train as runs
-    from m1pipe.runs.folder import RunFolder
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow import training_run as runs
+    from m1pipe.workflow.run_folder import RunFolder
 
     if resume and force:
         raise click.UsageError("--resume goes on with a run, --force overwrites it: give one")

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from m1pipe.config.checks import check_choice, check_range, check_widths
 from m1pipe.errors import InputError
-from m1pipe.settings import parse_bytes, parse_ratio
+from m1pipe.settings import check_choice, check_range, check_widths, parse_bytes, parse_ratio
 
 Recipe = Literal["best", "published"]
 Sampler = Literal["gmm", "prior", "posterior"]

@@ -1,18 +1,26 @@
 """What each latent unit says of the genes: by the decoder, or by correlation over samples."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from m1pipe.atomic import refuse_existing
+from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
 from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
+from m1pipe.encoder import load_encoder
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
 from m1pipe.encoder.trained import Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.recipe import MIN_COVERAGE
+
+PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,3 +237,52 @@ def _table(encoder: Encoder, active: np.ndarray, values: np.ndarray, units: Unit
         index=pd.Index([f"z{unit + 1}" for unit in active], dtype=object),
     )
     return Loadings(values, obs, encoder.recipe.gene_names, units)
+
+
+def run_loadings(
+    run: PathLike,
+    out: PathLike,
+    *,
+    data: PathLike | None = None,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write the loadings of every active latent unit.
+
+    Parameters
+    ----------
+    run, out : path
+    data : path, optional
+        Samples over which latents and genes are correlated. Left out: by the decoder.
+    min_coverage : float
+        Smallest share of the encoder's genes that `data` must have.
+    aliases : path, optional
+        Other names of the genes of `data`.
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    if data is None:
+        found, how = decoder_loadings(encoder), "decoder"
+    else:
+        with open_matrix(data, aliases=aliases) as matrix:
+            found = correlation_loadings(encoder, matrix, min_coverage=min_coverage)
+        how = "correlation"
+    if len(found.obs) < encoder.n_latent:
+        log.info("%d units that carry nothing left out", encoder.n_latent - len(found.obs))
+    record = {"command": "loadings", "by": how}
+    write_matrix(
+        out, found.values, obs=found.obs, var=found.var, units=found.units,
+        uns={"m1pipe": record}, force=force,
+    )  # fmt: skip
+    largest = np.nanmax(np.abs(found.values))
+    return (
+        f"{out}: {len(found.obs)} of {encoder.n_latent} latent units x {len(found.var):,} genes "
+        f"by {how}, at most {largest:.2f} in size; next: m1pipe enrich {out} --top 100 ..."
+    )

@@ -80,7 +80,7 @@ def cross_validate(
         Folds, rows, heads.
     generator : Generator, optional
         Makes the samples of `config.augment` from training rows of a fold; that of the command is
-        `m1pipe.runs.augment.train_generator`.
+        `m1pipe.workflow.augment.train_generator`.
     on_share : callable, optional
         Told of every fold when it is finished.
     done : iterable of Share

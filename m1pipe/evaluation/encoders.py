@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.config import CrossvalConfig, EncoderConfig
+from m1pipe.config.presets import PRESETS, preset_options
 from m1pipe.console import log
 from m1pipe.data.hdf5 import split_address
 from m1pipe.data.matrix import Matrix
@@ -20,7 +21,7 @@ from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.presets import PRESETS, preset_options
+from m1pipe.provenance import recorded_paths
 from m1pipe.recipe import match_recipe
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
@@ -279,22 +280,6 @@ def training_paths(source: str) -> list[Path]:
         return []
     inputs = read_config_file(record).get("inputs") or {}
     return recorded_paths(inputs.get("data") or {}, source)
-
-
-def recorded_paths(known: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
-    """Where a recorded input may lie: as it lay to the folder, which may be moved, and absolutely.
-
-    Parameters
-    ----------
-    known : mapping
-        From `inputs` of `provenance.json`.
-    folder : path
-        That this file is in.
-    """
-    found, part = [], f"#{known['part']}" if known.get("part") else ""
-    if "relative" in known:
-        found.append(Path(os.path.normpath(Path(folder) / known["relative"]) + part))
-    return [*found, Path(known["path"] + part)] if "path" in known else found
 
 
 def _resolve_row(name: str, items: list[Item]) -> EncoderRow:

@@ -261,7 +261,8 @@ def _check_augment(
             refuse_conditional(row.name, settings)
     if generator is None:
         raise InputError(
-            "augment: expected a generator, such as m1pipe.runs.augment.train_generator; found none"
+            "augment: expected a generator, such as m1pipe.workflow.augment.train_generator; found "
+            "none"
         )
 
 

@@ -36,7 +36,7 @@ def evaluation_html(
     ----------
     result : Outside
     provenance : mapping
-        As `m1pipe.runs.provenance.make_provenance` makes it.
+        As `m1pipe.provenance.make_provenance` makes it.
     config : mapping
         Settings of the model.
     """

@@ -38,7 +38,7 @@ def write_quality(
     folder : path
         Made if it is not there; these three files in it are replaced.
     provenance : mapping, optional
-        Where the numbers came from (`m1pipe.runs.provenance.make_provenance`).
+        Where the numbers came from (`m1pipe.provenance.make_provenance`).
 
     Returns
     -------

@@ -21,7 +21,7 @@ from m1pipe.data.matrix import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.design import design_alarms
 from m1pipe.evaluation.problem import make_problem
-from m1pipe.runs.train import make_plan, run_training
+from m1pipe.workflow.training_run import make_plan, run_training
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, validation=0.1)

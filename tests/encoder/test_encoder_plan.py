@@ -9,10 +9,10 @@ import pytest
 from sklearn.feature_selection import VarianceThreshold
 
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.encoder.plan import complete_config, plan_training
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule
-from m1pipe.presets import preset_options
 from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]

@@ -12,9 +12,9 @@ from scipy.stats import norm
 from sklearn.decomposition import PCA as Reference
 
 from m1pipe.config import EncoderConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.encoder import Encoder, load_encoder, train_encoder
 from m1pipe.errors import InputError, StoppedBySignalError
-from m1pipe.presets import preset_options
 from m1pipe.settings import build
 from m1pipe.training.history import Observer
 

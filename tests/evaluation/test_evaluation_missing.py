@@ -21,7 +21,7 @@ from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import summary_dict
 from m1pipe.reports.facts import data as data_table
-from m1pipe.runs.augment import train_generator
+from m1pipe.workflow.augment import train_generator
 
 N, P = 90, 12
 TINY = EncoderConfig(

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from m1pipe.config import EncoderConfig, ModelConfig
+from m1pipe.config.presets import preset_options
 from m1pipe.models.vae import (
     PosteriorNoise,
     VAEModule,
@@ -14,7 +15,6 @@ from m1pipe.models.vae import (
     kl_per_unit,
     vae_loss,
 )
-from m1pipe.presets import preset_options
 from m1pipe.settings import build
 
 P, K = 30, 4

@@ -20,12 +20,12 @@ from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches, StreamedBatches, own_part
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule, vae_objective
-from m1pipe.runs.train import run_training
 from m1pipe.settings import build, to_dict
 from m1pipe.training.distributed import ALONE, World, row_parts
 from m1pipe.training.feed import ResidentFeed
 from m1pipe.training.fit import fit
 from m1pipe.training.gradients import place_in_batch
+from m1pipe.workflow.training_run import run_training
 
 SETTINGS = {
     "n_latent": 3, "hidden": [8], "batch_norm": False, "linear_skip": False, "seed": 1,

@@ -1,0 +1,220 @@
+"""`m1pipe contrasts` and `m1pipe enrich`: files in, one h5ad out."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import refuse_existing
+from m1pipe.console import log
+from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
+from m1pipe.contrasts.design import Skipped
+from m1pipe.contrasts.differential import Contrasts, compute_contrasts
+from m1pipe.contrasts.enrichment import enrich
+from m1pipe.contrasts.gene_sets import names_in_sets, read_gmt
+from m1pipe.data.copies import row_digests
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.obsm import read_layer
+from m1pipe.data.sources.tables import read_table
+from m1pipe.data.units import Units
+from m1pipe.data.writer import write_matrix
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.provenance import describe_input
+from m1pipe.settings import to_dict
+
+PathLike = str | os.PathLike[str]
+
+
+def run_contrasts(
+    counts: PathLike,
+    design: PathLike | None,
+    out: PathLike,
+    config: ContrastsConfig,
+    *,
+    held_out: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write the log fold changes of all studies: contrasts x genes.
+
+    Parameters
+    ----------
+    counts : path
+        Raw counts, samples x genes.
+    design : path or None
+        Table whose first column names the samples; None: the columns are among the annotations
+        of `counts`.
+    out : path
+        h5ad: X log2 fold changes, layers statistic and padj, obs study, condition, n_case,
+        n_control, samples, n_genes; what was skipped and why in `uns["m1pipe"]`.
+    config : ContrastsConfig
+    held_out : path, optional
+        Another such file, of the same contrasts: each study's samples are split into two halves,
+        one for either file.
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    outs = [out] if held_out is None else [out, held_out]
+    if held_out is not None and Path(held_out).resolve() == Path(out).resolve():
+        raise InputError(f"held-out: expected another file than --out; found {held_out}")
+    for path in outs:
+        refuse_existing(path, force=force)
+    table = None if design is None else read_table(Path(design))
+    with open_matrix(counts) as matrix:
+        parts = (
+            [compute_contrasts(matrix, table, config)]
+            if held_out is None
+            else compute_halves(matrix, table, config)
+        )
+        var = matrix.var
+    source = _source(counts)
+    for i, (path, found) in enumerate(zip(outs, parts, strict=True), start=1):
+        half = "all" if held_out is None else f"half {i} of 2"
+        record = _record(config, "contrasts") | source | {"samples": half}
+        _write_contrasts(path, found, var, record, force=force)
+    found = parts[0]
+    n_studies = found.obs["study"].nunique()
+    halves = "" if held_out is None else ", from disjoint halves of the samples"
+    return (
+        f"{' and '.join(map(str, outs))}: {len(found.obs):,} contrasts of {n_studies:,} studies x "
+        f"{len(var):,} genes by {config.method}{halves}, {len(found.skipped):,} skipped (-v names "
+        "them)"
+    )
+
+
+def _write_contrasts(
+    path: PathLike, found: Contrasts, var: pd.DataFrame, record: dict[str, Any], *, force: bool
+) -> None:
+    for one in found.skipped:
+        log.info("skipped %s: %s", one.name, one.reason)
+    if found.silent:
+        text = f"{path}: left out, having no counts: {', '.join(found.silent[:6])}"
+        warnings.warn(text, M1Warning, stacklevel=3)
+    record["without_counts"] = _texts(list(found.silent))
+    record["skipped"] = _texts([f"{one.name}: {one.reason}" for one in found.skipped])
+    layers = {"statistic": found.statistic, "padj": found.padj}
+    write_matrix(
+        path, found.lfc, obs=found.obs, var=var, units=Units("log_fold_change"),
+        uns={"m1pipe": record}, layers=layers, force=force,
+    )  # fmt: skip
+
+
+def run_enrich(
+    lfc: PathLike, gene_sets: PathLike, out: PathLike, config: EnrichConfig, *, force: bool = False
+) -> str:
+    """Write which gene sets are enriched among the changes: contrasts x sets, 0 or 1.
+
+    Parameters
+    ----------
+    lfc : path
+        As `run_contrasts` writes, or any contrasts (signatures) x genes.
+    gene_sets : path
+        GMT.
+    out : path
+        h5ad: X 0 or 1, layers pvalue, padj and score, obs of `lfc` and fold_changes (a digest of
+        those that a row was made from), var with the prevalence.
+    config : EnrichConfig
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    sets = read_gmt(Path(gene_sets))
+    with open_matrix(lfc) as matrix:
+        values = matrix.take(np.arange(matrix.n_samples))
+        genes = names_in_sets(matrix.var, sets)
+        obs = matrix.obs.assign(fold_changes=row_digests(values))
+        padj = read_layer(matrix, "padj")
+    found = enrich(values, padj, genes, sets, config)
+    for row, reason in found.skipped.items():
+        text = f"{lfc}: {obs.index[row]} cannot be tested: {reason}; its row is NaN"
+        warnings.warn(text, M1Warning, stacklevel=2)
+    layers = {"pvalue": found.pvalue, "padj": found.padj, "score": found.score}
+    record = (
+        _record(config, "enrich")
+        | _source(lfc)
+        | {
+            "background": "all genes measured in the contrast",
+            "gene_sets": Path(gene_sets).name,
+            "skipped": _texts([f"{obs.index[i]}: {why}" for i, why in found.skipped.items()]),
+        }
+    )
+    write_matrix(
+        out, found.enriched, obs=obs, var=found.var, units=Units(), uns={"m1pipe": record},
+        layers=layers, force=force,
+    )  # fmt: skip
+    return (
+        f"{out}: {len(obs):,} contrasts x {len(found.var):,} sets of {found.n_tested:,} tested, "
+        f"{np.nanmean(found.enriched):.1%} enriched"
+    )
+
+
+def _record(config: Any, command: str) -> dict[str, Any]:
+    settings = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
+    return {"command": command, "settings": _texts(settings)}
+
+
+def _source(path: PathLike) -> dict[str, str]:
+    """Name and SHA-256 of the file that something was made from."""
+    return {"source": Path(path).name, "source_sha256": str(describe_input(path)["sha256"])}
+
+
+def _texts(lines: list[str]) -> np.ndarray:
+    return np.array(lines, dtype=object) if lines else np.array([""], dtype=object)
+
+
+def compute_halves(
+    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+) -> tuple[Contrasts, Contrasts]:
+    """Contrasts of two disjoint halves of the samples, the same ones in the same order.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Raw counts.
+    design : DataFrame, shape (n_samples, n_columns), or None
+        As for `compute_contrasts`.
+    config : ContrastsConfig
+
+    Returns
+    -------
+    first, second : Contrasts
+        No sample of a contrast (nor subject, with `config.subject`) is in both. A contrast that
+        only one half has is among the skipped ones.
+
+    Raises
+    ------
+    InputError
+        If no contrast has samples enough in both halves.
+    """
+    first, second = (compute_contrasts(matrix, design, config, half=half) for half in (1, 2))
+    shared = [name for name in first.obs.index if name in second.obs.index]
+    if not shared:
+        raise InputError(
+            f"contrasts: expected one with {config.min_samples} samples a side in each half; found "
+            "none: lower --min-samples, or leave out --held-out"
+        )
+    return _only(first, shared), _only(second, shared)
+
+
+def _only(found: Contrasts, names: list[str]) -> Contrasts:
+    """Some of the contrasts; the others are skipped."""
+    rows = found.obs.index.get_indexer(pd.Index(names))
+    others = found.obs.index.drop(names)
+    lost = [Skipped(str(name), "not in the other half") for name in others]
+    return Contrasts(
+        found.obs.iloc[rows],
+        found.lfc[rows],
+        found.statistic[rows],
+        found.padj[rows],
+        [*found.skipped, *lost],
+    )

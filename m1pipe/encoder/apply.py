@@ -1,0 +1,241 @@
+"""What commands do that put a file through a model: reconstruct, impute, score, interpolate."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.artefacts import read_json, reading
+from m1pipe.atomic import refuse_existing, write_json
+from m1pipe.console import log
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.units import Units
+from m1pipe.data.writer import MatrixWriter, write_matrix
+from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.bound import bounds
+from m1pipe.encoder.impute import impute_array
+from m1pipe.encoder.walk import interpolate, place_of
+from m1pipe.errors import InputError
+from m1pipe.provenance import training_data
+from m1pipe.recipe import Aligned, match_recipe, missing_uns, unknown_units
+
+PathLike = str | os.PathLike[str]
+Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+CHUNK_ROWS = 1024
+MOST_TRAINING = 1000
+QUANTILES_FILE = "training_scores.json"
+QUANTILES = "log_likelihood_a_level"
+
+
+def run_reconstruct(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write the levels that the model expects of each sample, from its latent means.
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    with open_matrix(data, aliases=aliases) as matrix:
+        aligned = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
+        n_missing = 0
+
+        def expected(X: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+            nonlocal n_missing
+            n_missing += int(np.isnan(X).sum())
+            return encoder.reconstruct_array(X, codes)
+
+        _write_rows(out, encoder, aligned, expected, force)
+        _tell_missing(n_missing, matrix.n_samples, encoder)
+        return f"{out}: {matrix.n_samples:,} samples x {len(encoder.genes):,} genes, reconstructed"
+
+
+def run_impute(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write a file's levels with those that are missing filled in.
+
+    Returns
+    -------
+    str
+        One line: how many there were.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    counted = [0, 0]
+
+    def filled(X: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+        counted[0] += int(np.isnan(X).sum())
+        counted[1] += X.size
+        return impute_array(encoder, X, codes)
+
+    with open_matrix(data, aliases=aliases) as matrix:
+        aligned = encoder.align(matrix, min_coverage=min_coverage)
+        aligned.keep_missing = aligned.keep_lacking = True
+        if matrix.units.is_counts and not encoder.units.is_counts:
+            raise InputError(
+                f"{data}: expected {encoder.units}, as in training; found counts, whose totals are "
+                "not known where some are missing: convert them first"
+            )
+        _write_rows(out, encoder, aligned, filled, force)
+    missing, total = counted
+    return f"{out}: {missing:,} of {total:,} levels were missing ({missing / max(total, 1):.2%})"
+
+
+def run_score(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write how probable the model finds each sample, and where among training samples that is.
+
+    Returns
+    -------
+    str
+        One line: how many lie below 99 % of the training samples.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    if encoder.config.model.beta == 0:
+        raise InputError(
+            f"{run}: expected a model with a likelihood; found a plain autoencoder (beta 0)"
+        )
+    known = _training_quantiles(encoder, Path(run))
+    with open_matrix(data, aliases=aliases) as matrix:
+        scores, n_known = bounds(encoder, matrix, min_coverage=min_coverage)
+        uns = missing_uns(match_recipe(matrix, encoder.recipe, min_coverage=min_coverage).missing)
+        percentile = 100 * np.searchsorted(known, scores / n_known) / len(known)
+        _tell_missing(n_known.size * len(encoder.genes) - int(n_known.sum()), n_known.size, encoder)
+        table = np.column_stack([scores, percentile]).astype(np.float32)
+        var = pd.DataFrame(index=["log_likelihood", "percentile"])
+        write_matrix(out, table, obs=matrix.obs, var=var, units=Units(), uns=uns, force=force)
+    low = float((percentile <= 1).mean())
+    return (
+        f"{out}: {len(scores):,} samples, log-likelihood {np.median(scores):,.1f} (median); "
+        f"{low:.1%} less probable than 99 % of the training samples"
+    )
+
+
+def run_interpolate(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    ends: tuple[str, str],
+    n_steps: int,
+    difference: tuple[str, str] | None = None,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write levels on the way between two samples or groups, in latent space.
+
+    Parameters
+    ----------
+    run, data, out : path
+    ends : (str, str)
+        Each a sample's id, or COL=VALUE for the mean of a group.
+    n_steps : int
+        Ends included.
+    difference : (str, str), optional
+        Two more of them, whose latents' difference (first less second) is added to the whole way.
+    aliases : path, optional
+        Table of other names of genes, by which those of `data` are matched as well.
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about the way.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    with open_matrix(data, aliases=aliases) as matrix:
+        (start, code), (stop, last) = (place_of(encoder, matrix, end) for end in ends)
+        Z = interpolate(start, stop, n_steps)
+        if difference is not None:
+            more, less = (place_of(encoder, matrix, end)[0] for end in difference)
+            Z = Z + (more - less)
+        uns = missing_uns(match_recipe(matrix, encoder.recipe).missing)
+    codes = None
+    if code is not None and last is not None:
+        codes = np.where(np.linspace(0, 1, n_steps) < 0.5, code, last).astype(np.int64)
+    share = np.linspace(0, 1, n_steps)
+    known = {"share": share, "from": ends[0], "to": ends[1]}
+    obs = pd.DataFrame(known, index=[f"step_{i + 1}" for i in range(n_steps)])
+    if codes is not None and encoder.condition is not None:
+        obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
+    X = encoder.decode(Z, codes)
+    var, units = encoder.recipe.gene_names, encoder.units
+    write_matrix(out, X, obs=obs, var=var, units=units, uns=uns, force=force)
+    return f"{out}: {n_steps} steps from {ends[0]} to {ends[1]}, {len(encoder.genes):,} genes"
+
+
+def _write_rows(
+    out: PathLike, encoder: Encoder, aligned: Aligned, change: Rows, force: bool
+) -> None:
+    """Write what `change` makes of each block of rows."""
+    matrix: Matrix = aligned.matrix
+    codes = encoder.codes(matrix)
+    var = encoder.recipe.gene_names
+    uns = missing_uns(aligned.match.missing, unknown_units(matrix, encoder.units))
+    with MatrixWriter(
+        out, obs=matrix.obs, var=var, units=encoder.units, uns=uns, force=force
+    ) as writer:
+        for start, stop, X in aligned.blocks(CHUNK_ROWS):
+            writer.write(start, change(X, None if codes is None else codes[start:stop]))
+
+
+def _tell_missing(n_missing: int, n_samples: int, encoder: Encoder) -> None:
+    """Say how many levels of a file were missing, where some were."""
+    if n_missing:
+        share = n_missing / (n_samples * len(encoder.genes))
+        log.info("%s levels are missing (%.2f %% of the model's)", f"{n_missing:,}", 100 * share)
+
+
+def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
+    """Log-likelihoods of training samples a level, ascending; kept with the run."""
+    path = run / QUANTILES_FILE
+    if path.is_file():
+        remedy = "remove the file, and it is made anew"
+        stored = read_json(path, "scores of training samples", remedy=remedy)
+        with reading(path, "scores of training samples", remedy=remedy):
+            if stored["model"] == encoder.digest() and QUANTILES in stored:
+                known = np.asarray(stored[QUANTILES], dtype=np.float64)
+                if known.ndim != 1 or not known.size or not np.isfinite(known).all():
+                    raise ValueError(f"{QUANTILES} are no list of numbers")
+                return known
+    log.info("scoring the training samples, once for this model")
+    advice = "put it back, or let m1pipe score run once where it is"
+    with open_matrix(training_data(run, None, "to compare with", advice)) as matrix:
+        place = {name: i for i, name in enumerate(matrix.samples)}
+        rows = np.array([place[name] for name in encoder.samples if name in place])
+        if rows.size > MOST_TRAINING:
+            rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_TRAINING])
+        scores, n_known = bounds(encoder, encoder.as_trained(matrix), rows=rows)
+    known = np.sort(scores / n_known)
+    try:
+        write_json(path, {"model": encoder.digest(), QUANTILES: known.tolist()})
+    except InputError as error:
+        log.info("%s: could not be kept (%s)", path, error)
+    return known

@@ -1,0 +1,322 @@
+"""The call behind `m1pipe crossval`: a folder that is resumed fold by fold, and gathered."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from m1pipe._version import __version__
+from m1pipe.artefacts import read_json
+from m1pipe.atomic import below, clear, is_part, locked, write_json, write_text
+from m1pipe.config import CrossvalConfig
+from m1pipe.console import log
+from m1pipe.data.labels import find_column
+from m1pipe.data.matrix import open_matrix
+from m1pipe.data.obsm import PREFIX
+from m1pipe.errors import InputError
+from m1pipe.evaluation.cost import n_parameters
+from m1pipe.evaluation.crossval import run_plan
+from m1pipe.evaluation.facts import make_plan
+from m1pipe.evaluation.fitting import remove_stale
+from m1pipe.evaluation.problem import Problem, make_problem
+from m1pipe.evaluation.result import CrossvalResult, ladder_table
+from m1pipe.evaluation.shares import Plan, assemble
+from m1pipe.heads.train import PassFile
+from m1pipe.provenance import make_provenance
+from m1pipe.recipe import MISSING_FILE, missing_table
+from m1pipe.reports.crossval import write_report
+from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
+from m1pipe.settings import to_dict
+from m1pipe.training.device import choose_threads, threads
+from m1pipe.training.signals import StopFlag
+from m1pipe.workflow.augment import train_generator
+from m1pipe.workflow.crossval_shares import (
+    PLAN,
+    SHARE_FILES,
+    fingerprint,
+    read_plan,
+    read_share,
+    write_plan,
+    write_share,
+)
+
+SHARES = "shares"
+FINISHED = ("summary.json", "report.html")
+TOP_FILES = (
+    *RESULT_FILES,
+    *EXTRA_FILES,
+    "report.html",
+    MISSING_FILE,
+    "config.json",
+    "provenance.json",
+)
+SHARED_FILES = (f"{SHARES}/pass*.pt", *below(f"{SHARES}/r[0-9]*_f[0-9]*", SHARE_FILES))
+OWN_FILES = (*TOP_FILES, *SHARED_FILES, f"{SHARES}/{PLAN}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalRun:
+    """What is compared, by name: with the settings, the content of a folder's `config.json`.
+
+    Attributes
+    ----------
+    x : str
+        File of the genes.
+    y, multilabel : str or None
+        File of the levels, or of zeros and ones, to predict.
+    label : str or None
+        Column of x to predict.
+    targets : tuple of str or None
+        Columns of y; None: all.
+    aliases : str or None
+        Table of other names of genes, by which those of x are matched as well.
+    encoders : dict of str to tuple of str
+        NAME to runs or `fold:CONFIG` items.
+    """
+
+    x: str
+    y: str | None = None
+    multilabel: str | None = None
+    label: str | None = None
+    targets: tuple[str, ...] | None = None
+    aliases: str | None = None
+    encoders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def problem(self, config: CrossvalConfig) -> Problem:
+        """Open everything that is named here."""
+        return make_problem(
+            open_matrix(self.x, aliases=self.aliases),
+            self.y,
+            multilabel=self.multilabel,
+            label=self.label,
+            targets=self.targets,
+            encoders=self.encoders,
+            config=config,
+            generator=train_generator,
+        )
+
+
+def run_crossval(
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    out: str | Path,
+    *,
+    only: tuple[int, int] | None = None,
+    force: bool = False,
+    report: bool = True,
+) -> CrossvalResult | None:
+    """Run what is missing of a cross-validation, and write its report when it is complete.
+
+    Every finished fold is kept at once, so that the same call goes on where a killed one was.
+
+    Parameters
+    ----------
+    run : CrossvalRun
+        What is compared.
+    config : CrossvalConfig
+        How.
+    out : path
+        Folder of the result.
+    only : (int, int), optional
+        Run this repeat and fold (from 0) and nothing else: one task of a job array. `gather`
+        puts the shares together.
+    force : bool
+        Start again in a folder that holds a cross-validation; with `only`, run the share again.
+    report : bool
+        Gather and report at the end; if not, `gather` does it later.
+
+    Returns
+    -------
+    CrossvalResult or None
+        None with `only` or without `report`.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be used, or the folder holds something else.
+    StoppedBySignalError
+        After a signal; the folds that are done are kept.
+    """
+    out = Path(out)
+    _refuse_folder(out, force=force, finished=not report or only is not None)
+    with locked(out, shared=only is not None):
+        return _run_locked(run, config, out, only=only, force=force, report=report)
+
+
+def _run_locked(
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    out: Path,
+    *,
+    only: tuple[int, int] | None,
+    force: bool,
+    report: bool,
+) -> CrossvalResult | None:
+    """What `run_crossval` does in a folder that no other process works in."""
+    problem = run.problem(config)
+    label = None if run.label is None else find_column(problem.matrix.obs, run.label, "label")[0]
+    plan = make_plan(problem, label=label, paths={"x": run.x, "y": run.y})
+    if only is not None and (*only, None, 0) not in plan.shares:
+        raise InputError(
+            f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "
+            f"{config.repeats - 1}; found --fold {only[1]} --repeat {only[0]}"
+        )
+    marks = _start_folder(out, run, config, problem, plan, again=force and only is None)
+    wanted = [key for key in plan.shares if only is None or key[:2] == only]
+    redo = force and only is not None
+    done = [] if redo else [s for s in wanted if read_share(out / SHARES, s, marks) is not None]
+    if done:
+        log.info("%d of %d shares are done already", len(done), len(wanted))
+    with StopFlag() as stop, threads(_n_threads(problem)):
+        kept = PassFile(out / SHARES / "pass", json.dumps(marks, sort_keys=True))
+        left = [place for place in wanted if place not in done]
+        remove_stale(kept, problem, done, left)
+        for share in run_plan(problem, left, kept=kept, stop=stop):
+            write_share(out / SHARES, share, marks, force=redo)
+    return gather(out) if only is None and report else None
+
+
+def gather(folder: str | Path) -> CrossvalResult:
+    """Put the shares of a folder together, test, and write tables and report into it.
+
+    Raises
+    ------
+    InputError
+        If a share is missing, or was made with other settings, data or folds.
+    """
+    folder = Path(folder)
+    plan, marks = read_plan(folder / SHARES)
+    shares = [read_share(folder / SHARES, place, marks) for place in plan.shares]
+    result = assemble(plan, [share for share in shares if share is not None])
+    write_report(
+        result,
+        folder,
+        provenance=read_json(folder / "provenance.json", "the provenance of a cross-validation"),
+        config=read_json(folder / "config.json", "the settings of a cross-validation"),
+    )
+    return result
+
+
+def _refuse_folder(out: Path, *, force: bool, finished: bool) -> None:
+    """Refuse a folder that is finished (unless it may be), or that is not ours."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out} exists already and is no folder: choose another name")
+    if (out / SHARES / PLAN).exists():
+        if not force and not finished and all((out / name).exists() for name in FINISHED):
+            raise InputError(
+                f"{out} holds a finished cross-validation: choose another name, or overwrite it "
+                "with --force"
+            )
+        return
+    others = [name for name in sorted(os.listdir(out)) if not is_part(name) and name != SHARES]
+    ours = [name for name in others if name in TOP_FILES]
+    if others and (ours or not force):
+        way = "move that file" if ours else "write into it with --force"
+        raise InputError(
+            f"{out} exists already and holds no cross-validation: found {(ours or others)[0]}: "
+            f"choose another name, or {way}"
+        )
+
+
+def _start_folder(
+    out: Path,
+    run: CrossvalRun,
+    config: CrossvalConfig,
+    problem: Problem,
+    plan: Plan,
+    *,
+    again: bool,
+) -> dict[str, str]:
+    """Write config, provenance and plan, or check that those there are of the same run."""
+    missing = _missing(problem)
+    provenance = make_provenance(
+        _inputs(run, problem), folder=out, seed=config.seed, threads=_n_threads(problem)
+    )
+    hashes = {role: str(file["sha256"]) for role, file in provenance["inputs"].items()}
+    marks = fingerprint(_deciding(run, config, problem), hashes, plan)
+    if again:
+        _clear(out)
+    if (out / SHARES / PLAN).exists():
+        _, before = read_plan(out / SHARES)
+        changed = [what for what in marks if before.get(what) != marks[what]]
+        if changed:
+            raise InputError(
+                f"{out} holds part of another cross-validation: its {' and '.join(changed)} "
+                "differ: choose another name, or start again with --force"
+            )
+    else:
+        write_plan(out / SHARES, plan, marks)
+    if not (out / "provenance.json").exists():
+        write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
+        write_text(out / MISSING_FILE, missing)
+        write_json(out / "provenance.json", provenance)
+    return marks
+
+
+def _missing(problem: Problem) -> str:
+    """Genes of the frozen encoders that X lacks, as text of a table; refused if too many."""
+    recipes = {
+        source: encoder.recipe
+        for row in problem.encoders
+        for source, encoder in zip(row.sources, row.frozen, strict=False)
+    }
+    return missing_table(problem.matrix, recipes, min_coverage=problem.config.min_coverage)
+
+
+def _n_threads(problem: Problem) -> int:
+    """Threads for the steps of the largest network, alone: those of a pass are no larger products.
+
+    Two threads wait for each other after every product of every head: where another process holds
+    a core, a pass was seen to take ten times as long.
+    """
+    largest = max(n_parameters(problem, row) for row in problem.ladder)
+    return choose_threads(largest, problem.config.head.batch_size)
+
+
+def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
+    """Role to file, for everything that is read."""
+    inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel, "aliases": run.aliases}
+    if run.multilabel is not None and run.multilabel.startswith(PREFIX):
+        inputs["multilabel"] = None  # part of x
+    for row in problem.encoders:
+        for i, source in enumerate(row.sources if row.frozen else (), start=1):
+            inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
+    return {role: path for role, path in inputs.items() if path is not None}
+
+
+def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dict[str, Any]:
+    """Settings that decide a number; paths and devices do not."""
+    settings: dict[str, Any] = to_dict(config)
+    settings.pop("memory")
+    settings["head"].pop("device")
+    in_fold = {row.name: [to_dict(c) for c in row.configs] for row in problem.encoders}
+    for seeds in in_fold.values():
+        for chosen in seeds:
+            for name in ("device", "memory", "checkpoint_minutes"):
+                chosen["training"].pop(name)
+    frozen = {row.name: len(row.frozen) for row in problem.encoders}
+    return {
+        "version": __version__,
+        "crossval": settings,
+        "label": run.label,
+        "multilabel": run.multilabel if "multilabel" not in _inputs(run, problem) else None,
+        "targets": run.targets,
+        "in_fold": in_fold,
+        "frozen": frozen,
+    }
+
+
+def _clear(out: Path) -> None:
+    """Remove the earlier cross-validation, its plan last, and nothing that is not ours."""
+    for own in ((*TOP_FILES, *SHARED_FILES), (f"{SHARES}/{PLAN}",)):
+        clear(out, own)
+
+
+def summary_line(out: str | Path, result: CrossvalResult) -> str:
+    """The result in one line: the best rows by the headline loss, and where the report is."""
+    ladder = ladder_table(result)
+    rows = ", ".join(f"{row} {loss:.4g}" for row, loss in ladder["loss"].items())
+    return f"{Path(out) / 'report.html'}: {result.metric} {rows}"

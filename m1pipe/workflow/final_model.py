@@ -1,0 +1,228 @@
+"""The final head: fitted into a folder that stands alone, and evaluated on outside samples."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.artefacts import read_table
+from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
+from m1pipe.config import FitConfig
+from m1pipe.console import log
+from m1pipe.data.matrix import open_matrix
+from m1pipe.evaluation.outside import (
+    LINEAR,
+    MODEL,
+    RIVAL_FILES,
+    Outside,
+    evaluate_outside,
+    fit_rivals,
+    load_rivals,
+)
+from m1pipe.evaluation.result import to_plain
+from m1pipe.labelled import Labelled, load_labelled
+from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads, load_predictor
+from m1pipe.provenance import make_provenance
+from m1pipe.recipe import MISSING_FILE, missing_table
+from m1pipe.reports.evaluate import EVALUATION_FILES, evaluation_html
+from m1pipe.settings import to_dict
+from m1pipe.workflow.augment import added_to_fit
+from m1pipe.workflow.model_card import CARD_FILE, describe_head, head_card
+
+SAMPLES = "samples.csv"
+A_MODEL = "a model"
+MODEL_FILES = (
+    *(*PREDICTOR_FILES, *RIVAL_FILES, SAMPLES, "provenance.json", MISSING_FILE, CARD_FILE),
+)
+PathLike = str | os.PathLike[str]
+PAGE, AN_EVALUATION = "evaluate.html", "an evaluation"
+SCORES_FILES = (*EVALUATION_FILES, "provenance.json", PAGE)
+
+
+def run_fit(
+    x: PathLike,
+    out: PathLike,
+    config: FitConfig,
+    *,
+    y: PathLike | None = None,
+    encoder: PathLike | None = None,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> tuple[Predictor, str]:
+    """Fit the final head and keep it in a folder that stands alone.
+
+    Parameters
+    ----------
+    x, y : path
+        Genes, and levels to predict; no `y` where `config` names a label.
+    out : path
+        The model's folder.
+    config : FitConfig
+    encoder : path, optional
+        Folder of the run whose encoder gives the features; the genes themselves without it.
+    aliases : path, optional
+        Table of other names of genes, by which those of `x` are matched as well.
+    force : bool
+        Overwrite a model that is there.
+
+    Returns
+    -------
+    predictor : Predictor
+    line : str
+        What was made, in a line.
+
+    Raises
+    ------
+    InputError
+        If the folder is taken, or the files do not fit together.
+    """
+    begun = time.perf_counter()
+    out = refuse_folder(out, MODEL_FILES, what=A_MODEL, force=force)
+    with open_matrix(x, aliases=aliases) as matrix:
+        data = load_labelled(matrix, config, y=y, encoder=encoder)
+        predictor = fit_labelled(data, config, added=added_to_fit(data, config))
+        _tell_missing(data)
+        rivals = fit_rivals(data.genes(), data.targets, groups=data.groups, seed=config.seed)
+        samples = matrix.samples[data.rows]
+        missing = missing_table(
+            matrix, {"encoder": predictor.recipe}, min_coverage=config.min_coverage
+        )
+    named = {"x": x, "y": y, "aliases": aliases}
+    inputs = {role: path for role, path in named.items() if path is not None}
+    if encoder is not None:
+        inputs["encoder"] = Path(encoder) / "model.safetensors"
+    head = predictor.head
+    n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
+    provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
+    with atomic_folder(out, MODEL_FILES, what=A_MODEL, force=force) as temporary:
+        predictor.save(temporary)
+        rivals.save(temporary)
+        pd.DataFrame({"sample": samples}).to_csv(temporary / SAMPLES, index=False)
+        write_json(temporary / "provenance.json", provenance)
+        write_text(temporary / MISSING_FILE, missing)
+        card = head_card(predictor, str(out), provenance, n_samples=len(samples))
+        write_text(temporary / CARD_FILE, card)
+    return predictor, _fit_line(out, predictor, time.perf_counter() - begun)
+
+
+def _tell_missing(data: Labelled) -> None:
+    """Say how many levels are missing, where some are."""
+    n_missing = int(np.isnan(data.aligned.take(data.rows)).sum())
+    if n_missing:
+        log.info("%s levels are missing: they stand at their training means", f"{n_missing:,}")
+
+
+def _fit_line(out: Path, predictor: Predictor, seconds: float) -> str:
+    head = predictor.head
+    what = "classes" if predictor.is_classes else "targets"
+    more = f"{sum(predictor.added.values()):,} synthetic samples added, " if predictor.added else ""
+    features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
+    error = ""
+    if "inner_loss" in head.chosen:
+        kind = "squared error as a share of the variance"
+        name = kind if head.kind == "regression" else "log loss"
+        error = f"{name} on held-out samples {head.chosen['inner_loss']:.3f}, "
+    return (
+        f"{out}: {len(head.names):,} {what} from {features}, {more}{error}"
+        f"{describe_head(head)}, {seconds:.0f} s"
+    )
+
+
+def run_evaluate(
+    model: PathLike,
+    x: PathLike,
+    out: PathLike,
+    *,
+    y: PathLike | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    min_coverage: float,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> tuple[Outside, str]:
+    """Score a model on an outside labelled set and keep the tables.
+
+    Parameters
+    ----------
+    model : path
+        Folder made by `m1pipe fit`.
+    x, y : path
+        Genes, and levels; without `y` a column of x is the label.
+    out : path
+        Folder to make: evaluate.html, and losses.csv, scores.csv, comparisons.csv, summary.json,
+        provenance.json.
+    label, group, min_coverage
+        As for `m1pipe.evaluation.outside.evaluate_outside`.
+    aliases : path, optional
+        Other names of genes.
+    force : bool
+        Overwrite a folder that holds an evaluation.
+
+    Returns
+    -------
+    result : Outside
+    line : str
+        The result in a line.
+
+    Raises
+    ------
+    InputError
+        If the folder is taken, or the files do not fit the model.
+    """
+    model = Path(model)
+    out = refuse_folder(out, SCORES_FILES, what=AN_EVALUATION, force=force)
+    seen = model / SAMPLES
+    known = None
+    if seen.is_file():
+        known = set(read_table(seen, "samples of a model", ("sample",), dtype=str)["sample"])
+    predictor, rivals = load_predictor(model), load_rivals(model)
+    with open_matrix(x, aliases=aliases) as matrix:
+        result = evaluate_outside(
+            predictor,
+            rivals,
+            matrix,
+            y=y,
+            label=label,
+            group=group,
+            min_coverage=min_coverage,
+            trained_on=known,
+        )
+    named = {"x": x, "y": y, "aliases": aliases, "model": model / "head.safetensors"}
+    inputs = {role: path for role, path in named.items() if path is not None}
+    with atomic_folder(out, SCORES_FILES, what=AN_EVALUATION, force=force) as part:
+        _write(result, part)
+        provenance = make_provenance(inputs, folder=out, seed=0, threads=1)
+        write_json(part / "provenance.json", provenance)
+        config = to_dict(predictor.config)
+        page = evaluation_html(result, provenance=provenance, config=config)
+        write_text(part / PAGE, page)
+    return result, _evaluation_line(out, result)
+
+
+def _write(result: Outside, folder: Path) -> None:
+    result.losses.reset_index().to_csv(folder / "losses.csv", index=False)
+    result.scores.to_csv(folder / "scores.csv", index=False, na_rep="NaN")
+    result.comparisons.to_csv(folder / "comparisons.csv", index=False, na_rep="NaN")
+    scores = result.scores.pivot(index="model", columns="metric", values="value")
+    summary = {
+        "models": scores.to_dict(orient="index"),
+        "comparisons": result.comparisons.to_dict(orient="records"),
+        "warnings": [dataclasses.asdict(alarm) for alarm in result.alarms],
+        "info": result.info,
+    }
+    write_json(folder / "summary.json", to_plain(summary))
+
+
+def _evaluation_line(out: Path, result: Outside) -> str:
+    metric = result.info["metric"]
+    losses = ", ".join(f"{row} {value:.4g}" for row, value in result.losses.mean().items())
+    table = result.comparisons
+    unit = "clustered_t" if result.info["n_groups"] else "paired_t"
+    row = table[(table["model_b"] == LINEAR) & (table["test"] == unit)].iloc[0]
+    return (
+        f"{out}: {metric} of {result.info['n']:,} samples: {losses}; {MODEL} - {LINEAR} "
+        f"{row['difference']:.3g} (95 % CI {row['ci_low']:.3g} to {row['ci_high']:.3g})"
+    )

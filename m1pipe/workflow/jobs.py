@@ -1,0 +1,318 @@
+"""Job scripts for Slurm and LSF, and their submission: thin shell around one m1pipe command.
+
+A script asks for resources, prepares the environment, passes the queue's warnings on to the
+command and tells the queue when the work needs another start (exit 75).
+"""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from m1pipe.atomic import make_folder
+from m1pipe.errors import InputError
+from m1pipe.provenance import now
+from m1pipe.workflow.pipeline import standing, write_record
+from m1pipe.workflow.resources import (
+    JOB_STAGES,
+    Resources,
+    System,
+    directives,
+    plain_start,
+    read_resources,
+    shell_path,
+)
+from m1pipe.workflow.study import Study
+from m1pipe.workflow.tasks import array_tasks
+
+TITLES = {
+    "convert": "Convert the sources, one data set a task.",
+    "train": "Train the encoders, one run a task.",
+    "crossval": "Cross-validation, one fold of one repeat a task.",
+    "gather": "Gather the folds, test, write report.html.",
+    "generate": "Generate synthetic samples and score them.",
+}
+AFTER = {
+    "train": ("convert",),
+    "crossval": ("convert", "train"),
+    "gather": ("crossval",),
+    "generate": ("convert", "train"),
+}
+INDEX = {"slurm": "SLURM_ARRAY_TASK_ID", "lsf": "LSB_JOBINDEX"}
+SUFFIX = {"slurm": "sbatch", "lsf": "bsub"}
+MOST_RESTARTS = 100
+_JOB_ID = {"slurm": re.compile(r"(\d+)(?:;\S+)?"), "lsf": re.compile(r"Job <(\d+)> is submitted")}
+
+PATIENCE = 300
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage as a job.
+
+    Attributes
+    ----------
+    stage : str
+        One of `JOB_STAGES`.
+    n_tasks : int
+        Elements of its array; 1: no array.
+    resources : Resources
+    """
+
+    stage: str
+    n_tasks: int
+    resources: Resources
+
+
+def study_jobs(study: Study, system: System, stage: str) -> list[Job]:
+    """Jobs of a stage, or of all stages that the study has for "pipeline".
+
+    Raises
+    ------
+    InputError
+        If the study has no such stage.
+    """
+    wanted = JOB_STAGES if stage == "pipeline" else (stage,)
+    jobs = []
+    for name in wanted:
+        n_tasks = count_tasks(study, name)
+        if n_tasks:
+            jobs.append(Job(name, n_tasks, read_resources(study, system, name)))
+    if not jobs:
+        raise InputError(f"{study.file}: expected something to {stage}; found no such stage in it")
+    return jobs
+
+
+def count_tasks(study: Study, stage: str) -> int:
+    """Elements of a stage's job array; 0 where the study has no such stage."""
+    if stage == "generate":
+        return 1 if array_tasks(study, "generate") or array_tasks(study, "quality") else 0
+    return len(array_tasks(study, stage))
+
+
+def job_script(study: Study, system: System, stage: str) -> str:
+    """Text of a stage's script, or of the script that submits all of them for "pipeline"."""
+    jobs = study_jobs(study, system, stage)
+    if stage == "pipeline":
+        return _pipeline(study, system, jobs)
+    return _script(study, system, jobs[0])
+
+
+def _script(study: Study, system: System, job: Job) -> str:
+    return "\n".join([*_start(study, system, job), *_END[system]]) + "\n"
+
+
+def _start(study: Study, system: System, job: Job) -> list[str]:
+    """A script up to the loop that waits for its command, which all scripts share."""
+    return [
+        "#!/usr/bin/env bash",
+        f"# {TITLES[job.stage]} Submitted from the folder of {study.file.name}.",
+        *directives(study, system, job.stage, job.resources, job.n_tasks),
+        "set -eo pipefail",
+        "",
+        *_environment(job.resources),
+        *_command(study, system, job),
+        *_warning(study, system, job),
+    ]
+
+
+def _environment(asked: Resources) -> list[str]:
+    """Modules and environments first: their scripts read variables that are not set."""
+    threads = max(1, asked.cpus // max(1, asked.gpus))
+    marked = ["# shellcheck source=/dev/null"] if asked.setup else []
+    return [*marked, *asked.setup, "set -u", f"export OMP_NUM_THREADS={threads}", ""]
+
+
+def _command(study: Study, system: System, job: Job) -> list[str]:
+    """The one command, in the background so that the shell can hear signals."""
+    asked, index = job.resources, f"${INDEX[system]}"
+    stages = ["generate", "quality"] if job.stage == "generate" else [job.stage]
+    stages = [stage for stage in stages if array_tasks(study, stage)]
+    file = shlex.quote(plain_start(study.file.name))
+    command = ["run", file, *(f"--stage {stage}" for stage in stages)]
+    command += [f'--task "{index}"'] if job.n_tasks > 1 else []
+    image = shlex.quote(plain_start(asked.container or ""))
+    inside = ["apptainer exec", "--nv" if asked.gpus else "", image]
+    runner = [word for word in inside if word] if asked.container else []
+    if _spread(job):
+        runner += [f"torchrun --standalone --nproc-per-node={asked.gpus} -m"]
+    line = " ".join([*runner, "m1pipe", *command])
+    if _spread(job):  # the launcher would die of a warning meant for its workers
+        line = f"(trap '' USR1 USR2 && exec {line})"
+    return [f"{line} &", "child=$!", ""]
+
+
+def _spread(job: Job) -> bool:
+    """Whether the command runs as several processes."""
+    return job.stage == "train" and job.resources.gpus > 1
+
+
+def _warning(study: Study, system: System, job: Job) -> list[str]:
+    """How the command is warned, and the file that knows whether it can go on.
+
+    Torchrun leaves with 1 whatever its workers say; the run's status.json knows better.
+    """
+    if not _spread(job):
+        return [_CALLED, 'warn() { kill -USR1 "$child"; }', "status="]
+    tasks = [tasks[0] for tasks in array_tasks(study, "train")]
+    folders = " ".join(shell_path(study, task.folder or study.out) for task in tasks)
+    place = f"{INDEX[system]} - 1" if job.n_tasks > 1 else "0"
+    return [
+        _CALLED,
+        'below() { local p; for p in $(pgrep -P "$1"); do echo "$p"; below "$p"; done; }',
+        _CALLED,
+        'warn() { below "$child" | xargs -r kill -USR1; }',
+        f"runs=({folders})",
+        f"status=${{runs[{place}]}}/status.json",
+    ]
+
+
+_CALLED = "# shellcheck disable=SC2317  # called by the trap"
+_WAIT = (
+    "# A warning is passed on: the command saves its state at the next step, leaves with 75.",
+    "warned=",
+    "trap 'warned=yes; warn || true' USR1 USR2",
+    "trap 'kill -TERM \"$child\" || true' TERM INT",
+    "while true; do",
+    "    code=0",
+    '    wait "$child" || code=$?',
+    '    kill -0 "$child" 2>/dev/null || break',
+    "done",
+    'if [ "$code" -ne 0 ] && [ -n "$status" ] &&',
+    '    grep -q \'"state": "stopped"\' "$status"; then code=75; fi',
+)
+_END = {
+    "slurm": (
+        *_WAIT,
+        "# After a warning the work goes on in another start of the same job.",
+        'if [ -n "$warned" ] && { [ "$code" -eq 75 ] || [ "$code" -gt 128 ]; } &&',
+        f'    [ "${{SLURM_RESTART_COUNT:-0}}" -lt {MOST_RESTARTS} ]; then',
+        "    # The number of an array's last element is that of the whole array.",
+        '    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}'
+        '${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"',
+        "    code=75",
+        "fi",
+        'exit "$code"',
+    ),
+    "lsf": (
+        *_WAIT,
+        "# After a warning the work goes on in another start: -Q requeues what leaves with 75.",
+        'if [ -n "$warned" ] && [ "$code" -gt 128 ]; then code=75; fi',
+        'if [ -z "$warned" ] && [ "$code" -eq 75 ]; then code=143; fi',
+        'exit "$code"',
+    ),
+}
+
+
+def _pipeline(study: Study, system: System, jobs: list[Job]) -> str:
+    """A script that submits every stage after those that it needs."""
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# Submit every stage of {study.file.name}, each after those that it needs. Run it in",
+        "# the folder of that file; it prints the stages and the numbers of their jobs.",
+        "set -euo pipefail",
+        f"mkdir -p -- {shell_path(study, study.out / 'logs')}",
+        "",
+        "# The end of every script: how it waits for its command.",
+        "ending=$(",
+        *_here(_END[system]),
+        ")",
+    ]
+    present = [job.stage for job in jobs]
+    for job in jobs:
+        before = [stage for stage in AFTER.get(job.stage, ()) if stage in present]
+        lines += ["", *_submission(system, job.stage, before, _start(study, system, job))]
+    return "\n".join(lines) + "\n"
+
+
+def _here(lines: Iterable[str]) -> list[str]:
+    """Lines of shell that print some lines as they are."""
+    kept, mark = list(lines), "JOB"
+    while mark in kept:
+        mark += "_"
+    return [f"cat <<'{mark}'", *kept, mark]
+
+
+def _submission(system: System, stage: str, before: list[str], start: list[str]) -> list[str]:
+    if system == "slurm":
+        wait = ":".join(f"${name}" for name in before)
+        options = f' --dependency="afterok:{wait}" --kill-on-invalid-dep=yes' if before else ""
+        client = f"sbatch --parsable{options}"
+        clean = f"{stage}=${{{stage}%%;*}}"
+    else:
+        wait = " && ".join(f"done(${name})" for name in before)
+        client = "bsub" + (f' -w "{wait}" -ti' if before else "")
+        clean = f"{stage}=${{{stage}#*<}} {stage}=${{{stage}%%>*}}"
+    text = ["{", *_here(start), 'echo "$ending"', f"}} | {client}"]
+    return [f"{stage}=$(", *text, ")", clean, f'echo "{stage} ${stage}"']
+
+
+def submit(study: Study, system: System, stage: str) -> list[tuple[str, str]]:
+    """Hand a stage, or the whole pipeline, to sbatch or bsub.
+
+    Tasks that are not done are recorded as queued, so that `m1pipe status` knows of them.
+
+    Returns
+    -------
+    list of (str, str)
+        Stage and number of its job.
+
+    Raises
+    ------
+    InputError
+        If the queue is not there or refuses, in its own words.
+    """
+    script = job_script(study, system, stage)
+    make_folder(study.out / "logs")
+    client = "sbatch" if system == "slurm" else "bsub"
+    command = ["bash"] if stage == "pipeline" else [client]
+    command += ["--parsable"] if command == ["sbatch"] else []
+    printed = _call(command, script, study)
+    if stage == "pipeline":
+        pairs = [tuple(line.split()) for line in printed.splitlines() if len(line.split()) == 2]
+        submitted = [(name, number) for name, number in pairs if name in JOB_STAGES]
+    else:
+        found = _JOB_ID[system].search(printed)
+        submitted = [(stage, found.group(1))] if found else []
+    if not submitted:
+        raise InputError(f"{client}: expected the number of a job; found {printed.strip()!r}")
+    for name, number in submitted:
+        _record_queued(study, system, name, number)
+    return submitted
+
+
+def _call(command: list[str], script: str, study: Study) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            cwd=study.folder,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{command[0]}: expected an answer of the queue; none came in {PATIENCE} s"
+        ) from None
+    except OSError:
+        raise InputError(
+            f"{command[0]}: expected this command of the queue; found none: submit on the cluster"
+        ) from None
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"{command[0]}: the queue refused: {said}")
+    return done.stdout
+
+
+def _record_queued(study: Study, system: System, stage: str, number: str) -> None:
+    names = ("generate", "quality") if stage == "generate" else (stage,)
+    elements = [element for name in names for element in array_tasks(study, name)]
+    for i, tasks in enumerate(elements, start=1):
+        element = f"{number}_{i}" if system == "slurm" else f"{number}[{i}]"
+        job = element if count_tasks(study, stage) > 1 else number
+        for task in tasks:
+            if standing(study.out, task)[0] != "done":
+                record = {"stage": task.stage, "state": "queued", "job_id": job, "queued": now()}
+                write_record(study.out, task.name, record)

@@ -1,0 +1,218 @@
+"""What `m1pipe status` tells: where every run and every task of a study stands, and why."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m1pipe.artefacts import read_json
+from m1pipe.errors import InputError
+from m1pipe.workflow.crossval_shares import PLAN
+from m1pipe.workflow.pipeline import FOLDER
+from m1pipe.workflow.tasks import STAGES
+
+SECONDS = 20
+_SLURM = ("squeue", "--noheader", "--array", "--format=%i|%t|%r")
+_LSF = ("bjobs", "-noheader", "-o", "jobid jobindex stat pend_reason delimiter='|'")
+_WAITING = {"PD": "slurm", "PEND": "lsf", "PSUSP": "lsf"}
+Queue = Mapping[str, "QueuedJob"] | None
+AGAIN = "the same command goes on"
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that has not ended.
+
+    Attributes
+    ----------
+    waits : bool
+        Whether it has not begun.
+    reason : str
+        Why it waits, in the queue's words; may be empty.
+    """
+
+    waits: bool
+    reason: str
+
+
+def ask_queue() -> dict[str, QueuedJob] | None:
+    """Jobs of this user by identifier, as `m1pipe.provenance.job_id` gives it.
+
+    Returns
+    -------
+    dict or None
+        None where there is no queue, or it does not answer.
+    """
+    found: dict[str, QueuedJob] | None = None
+    for command in ((*_SLURM, f"--user={getpass.getuser()}"), _LSF):
+        lines = _ask(command)
+        if lines is not None:
+            read = _read_slurm if command[0] == "squeue" else _read_lsf
+            found = {**(found or {}), **dict(map(read, lines))}
+    return found
+
+
+def _ask(command: tuple[str, ...]) -> list[str] | None:
+    """Lines that a client prints; None where it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = [line for line in done.stdout.splitlines() if "|" in line]
+    nothing = "No unfinished job found" in done.stderr  # bjobs says so, with exit code 255
+    return lines if lines or nothing or done.returncode == 0 else None
+
+
+def _read_slurm(line: str) -> tuple[str, QueuedJob]:
+    job, state, reason = line.split("|", 2)
+    return job.strip(), QueuedJob(state.strip() in _WAITING, "" if reason == "None" else reason)
+
+
+def _read_lsf(line: str) -> tuple[str, QueuedJob]:
+    job, index, state, reason = (part.strip() for part in line.split("|", 3))
+    name = job if index in ("0", "-", "") else f"{job}[{index}]"
+    return name, QueuedJob(state in _WAITING, "" if reason == "-" else reason)
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run or task: its name, its state in a word, and what else there is to say."""
+
+    name: str
+    state: str
+    detail: str
+
+
+def run_lines(root: Path, queue: Queue) -> list[RunLine]:
+    """Everything that stands in a folder of results: a study's tasks by stage, then other runs.
+
+    Parameters
+    ----------
+    root : Path
+        A study's results, a folder of runs, or one run.
+    queue : mapping or None
+        From `m1pipe.workflow.status.ask_queue`.
+
+    Returns
+    -------
+    list of RunLine
+        States: queued, running, done, stopped (resumable), failed, lost (neither at work nor in
+        the queue).
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or nothing of m1pipe in it.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: expected a folder of runs; found none")
+    found = {file.stem: _read(file) for file in sorted((root / FOLDER).glob("*.json"))}
+    tasks = [(name, record) for name, record in found.items() if record.get("stage") in STAGES]
+    records = dict(sorted(tasks, key=lambda item: STAGES.index(item[1]["stage"])))
+    lines = [_task_line(root, name, record, records, queue) for name, record in records.items()]
+    told = {record["folder"] for record in records.values() if record.get("folder")}
+    for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
+        if (folder / "status.json").is_file() and os.path.relpath(folder, root) not in told:
+            status = _read(folder / "status.json")
+            lines.append(RunLine(folder.name, *_standing(status, status, queue)))
+        elif (folder / "shares" / PLAN).is_file():
+            lines.append(_crossval_line(folder))
+    if not lines:
+        raise InputError(f"{root}: expected runs of m1pipe; found none: name the folder of results")
+    return lines
+
+
+def status_text(lines: list[RunLine]) -> str:
+    """The lines in columns."""
+    wide = max(len(line.name) for line in lines)
+    return "\n".join(
+        f"{line.name:<{wide}}  {line.state:<7}  {line.detail}".rstrip() for line in lines
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return read_json(file, "JSON written by m1pipe", remedy="remove it, and run the command again")
+
+
+def _task_line(
+    root: Path, name: str, record: dict[str, Any], records: Mapping[str, Any], queue: Queue
+) -> RunLine:
+    """Line of a study's task; a run's own status says more while it is at work."""
+    status = record
+    if record["state"] != "queued" and record.get("folder"):
+        own = root / record["folder"] / "status.json"
+        status = _read(own) if own.is_file() else record
+    if record["state"] == "queued" and not _in_queue(record, queue):
+        failed = [n for n, r in records.items() if r["state"] == "failed"]
+        why = f"{failed[0]} failed" if failed else "its job is not in the queue any more"
+        return RunLine(name, "lost", f"job {record['job_id']} never began: {why}")
+    return RunLine(name, *_standing(record, status, queue))
+
+
+def _standing(record: dict[str, Any], status: dict[str, Any], queue: Queue) -> tuple[str, str]:
+    """State and detail of something that has a record (or status.json, which is alike)."""
+    state = str(record.get("state"))
+    job = f"job {record['job_id']}" if record.get("job_id") else ""
+    if state == "failed":
+        return state, str(record.get("message") or status.get("message", ""))
+    if state == "done":
+        return state, _progress(status, left=False)
+    waiting = queue is not None and record.get("job_id") in queue
+    if waiting and queue is not None and queue[record["job_id"]].waits:
+        reason = queue[record["job_id"]].reason
+        return "queued", ", ".join(filter(None, (_progress(status), job, reason)))
+    if state == "stopped":
+        return state, "; ".join(filter(None, (str(record.get("message", "")), AGAIN)))
+    if state == "running" and not _at_work(record, queue):
+        return (
+            "lost",
+            f"killed{f' ({job})' if job else ''} {_progress(status, left=False)}; {AGAIN}",
+        )
+    where = f"on {record['host']}" if record.get("host") else ""
+    return state, ", ".join(filter(None, (_progress(status), " ".join(filter(None, (job, where))))))
+
+
+def _progress(status: dict[str, Any], *, left: bool = True) -> str:
+    """Epoch, loss and time left, as far as they are known."""
+    if "epoch" not in status:
+        return ""
+    words = [f"epoch {status['epoch']}/{status.get('epochs', '?')}"]
+    if "loss" in status:
+        words.append(f"loss {status['loss']:.5g}")
+    if left and "eta_seconds" in status:
+        minutes, seconds = divmod(round(status["eta_seconds"]), 60)
+        words.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
+    return ", ".join(words)
+
+
+def _in_queue(record: dict[str, Any], queue: Queue) -> bool:
+    """Whether a job is in the queue; believed where the queue cannot be asked."""
+    return queue is None or record.get("job_id") in queue
+
+
+def _at_work(record: dict[str, Any], queue: Queue) -> bool:
+    """Whether what is said to be running can be; believed where nobody knows."""
+    if record.get("job_id"):
+        return _in_queue(record, queue)
+    pid = record.get("pid")
+    if pid is None or record.get("host") != socket.gethostname():
+        return True
+    return Path(f"/proc/{pid}").exists() if Path("/proc").exists() else True
+
+
+def _crossval_line(folder: Path) -> RunLine:
+    """How many folds of a cross-validation are done."""
+    plan = _read(folder / "shares" / PLAN)
+    n_shares = sum(len(set(folds)) for folds in plan["folds"])
+    done = (folder / "shares").glob("r*_f*/share.json")
+    n_done = len({path.parent.name.partition("_n")[0] for path in done})
+    if (folder / "report.html").exists():
+        return RunLine(folder.name, "done", str(folder / "report.html"))
+    return RunLine(folder.name, "begun", f"{n_done} of {n_shares} folds")

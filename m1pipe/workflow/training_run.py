@@ -1,0 +1,361 @@
+"""Training an encoder in a run folder, as `m1pipe train` does."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from m1pipe.artefacts import reading
+from m1pipe.atomic import write_text
+from m1pipe.config import EncoderConfig, SelectionConfig
+from m1pipe.console import log
+from m1pipe.data.choose import matching_samples
+from m1pipe.data.conversion.steps import Steps
+from m1pipe.data.copies import find_copies
+from m1pipe.data.depth import depths
+from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.splits import resolve_groups
+from m1pipe.data.thinning import Thinning, in_units, plan_thinning, thinned
+from m1pipe.data.units import MILLION, Units
+from m1pipe.encoder.apply import QUANTILES_FILE
+from m1pipe.encoder.load import load_encoder
+from m1pipe.encoder.plan import OF_COUNTS, TrainingPlan, plan_training
+from m1pipe.encoder.summary import health
+from m1pipe.encoder.train import train_planned
+from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
+from m1pipe.errors import InputError
+from m1pipe.settings import to_dict
+from m1pipe.training.checkpoint import load_checkpoint
+from m1pipe.training.device import choose_threads, resolve_device, threads
+from m1pipe.training.distributed import World, joined
+from m1pipe.training.history import Observer
+from m1pipe.training.signals import StopFlag
+from m1pipe.workflow.model_card import CARD_FILE, model_card
+from m1pipe.workflow.progress import STEPS_FILE, Watcher
+from m1pipe.workflow.run_folder import RunFolder
+
+PathLike = str | os.PathLike[str]
+RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE)
+
+
+def run_training(
+    data: PathLike,
+    out: PathLike,
+    config: EncoderConfig,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    log_steps: bool = False,
+) -> Encoder:
+    """Train an encoder in a run folder.
+
+    Parameters
+    ----------
+    data : path
+        Samples x genes.
+    out : path
+        The run's folder.
+    config : EncoderConfig
+        Its `selection` says which rows of the file are used.
+    force : bool
+        Overwrite a run that is there.
+    resume : bool
+        Go on with an unfinished one; a finished one is read and returned.
+    log_steps : bool
+        Keep the losses of every step in steps.csv.
+
+    Returns
+    -------
+    Encoder
+        As it is in the folder.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be used, or the data do not suit the model.
+    StoppedBySignalError, KeyboardInterrupt
+        If a signal came; the run can be resumed.
+    """
+    inputs = {"data": data}
+    if config.selection.validation_file is not None:
+        inputs["validation"] = config.selection.validation_file
+    if config.selection.drop_samples_of is not None:
+        inputs["dropped samples"] = config.selection.drop_samples_of
+    if config.selection.thin_to is not None:
+        inputs["thinned to"] = config.selection.thin_to
+    if config.selection.aliases is not None:
+        inputs["aliases"] = config.selection.aliases
+    folder = RunFolder(out, results=RESULTS)
+    device = resolve_device(config.training.device)
+    with open_matrix(data) as matrix, joined(device) as world:
+        plan = make_plan(matrix, config)
+        _refuse_small_batches(plan, world)
+        n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
+        start = world.told(
+            lambda: folder.prepare(
+                to_dict(plan.config),
+                inputs,
+                seed=config.training.seed,
+                threads=n_threads,
+                force=force,
+                resume=resume,
+            )
+        )
+        if start == "finished":
+            log.info("%s: finished already, nothing left to do", folder.path)
+            return load_encoder(folder.path)
+        with StopFlag() as stop, threads(n_threads):
+            train = partial(
+                train_planned,
+                plan,
+                checkpoint=folder.checkpoint,
+                resume=start == "resumed",
+                stop=stop,
+                world=world,
+            )
+            if not world.leads:
+                return train()
+            with folder, Watcher(folder, plan, log_steps=log_steps) as watcher:
+                return _watched(folder, plan, watcher, train, resumed=start == "resumed")
+
+
+def _watched(
+    folder: RunFolder,
+    plan: TrainingPlan,
+    watcher: Watcher,
+    train: Callable[..., Encoder],
+    *,
+    resumed: bool,
+) -> Encoder:
+    """Train, keep the folder up to date meanwhile, and put the result there."""
+    log.info("%s", plan_line(plan))
+    if resumed:
+        with reading(folder.checkpoint, "the state of a run", remedy="start again with --force"):
+            watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
+    encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
+    encoder.save(folder.path)
+    card = model_card(encoder, str(folder.path), folder.read_provenance() or {})
+    write_text(folder.path / CARD_FILE, card)
+    if encoder.summary["active_units"] == 0:
+        log.warning(
+            "warning: none of the %d latent units carries anything: the KL outweighs the "
+            "likelihood; lower --beta",
+            encoder.n_latent,
+        )
+    return encoder
+
+
+def _refuse_small_batches(plan: TrainingPlan, world: World) -> None:
+    size = plan.config.training.batch_size
+    if size < world.size:
+        raise InputError(
+            f"batch-size: expected at least a row for each of {world.size} processes; found {size}"
+        )
+
+
+def make_plan(matrix: Matrix, config: EncoderConfig) -> TrainingPlan:
+    """Plan of a training on the rows that the configuration selects.
+
+    Raises
+    ------
+    InputError
+        If the selection does not fit the file.
+    """
+    selection = config.selection
+    rows = None if selection.rows is None else select_rows(matrix, selection.rows)
+    if selection.drop_samples_of is not None:
+        rows = _without_samples_of(selection.drop_samples_of, matrix, rows)
+    config, seed = settled(matrix, config), config.training.seed
+    every = np.arange(matrix.n_samples)
+    groups, validation = resolve_groups(matrix.obs, selection.group), _validation(selection)
+    matrix, rows, thinning = training_counts(
+        matrix, config, every if rows is None else rows, seed=seed
+    )
+    if validation is not None:
+        every = np.arange(validation.n_samples)
+        validation, _, _ = training_counts(validation, config, every, seed=seed)
+    plan = plan_training(matrix, config, rows=rows, groups=groups, validation=validation)
+    return replace(plan, thinning=thinning)
+
+
+def _without_samples_of(path: str, matrix: Matrix, rows: np.ndarray | None) -> np.ndarray:
+    """Rows whose samples are not in another file, by id or as near-identical rows.
+
+    Raises
+    ------
+    InputError
+        If none is left.
+    """
+    rows = np.arange(matrix.n_samples) if rows is None else rows
+    with open_matrix(path) as other:
+        copies = find_copies(matrix, other, rows=rows)
+    how = f"compared on {copies.n_genes:,} genes" if copies.n_genes else "ids alone were compared"
+    log.info(
+        "samples of %s left out: %d by id, %d by near-identical rows (%s)",
+        path,
+        copies.by_id.size,
+        copies.by_row.size,
+        how,
+    )
+    left = np.setdiff1d(rows, copies.rows)
+    if not left.size:
+        raise InputError(f"drop-samples-of: expected other samples than those of {path}; all are")
+    return left
+
+
+def _validation(selection: SelectionConfig) -> Matrix | None:
+    """The file of validation samples, where there is one."""
+    if selection.validation_file is not None:
+        return open_matrix(selection.validation_file, aliases=selection.aliases)
+    if selection.aliases is not None and selection.thin_to is None:
+        raise InputError(
+            "aliases: they serve the genes of a --validation or --thin-to FILE; none was given"
+        )
+    return None
+
+
+def select_rows(matrix: Matrix, query: str) -> np.ndarray:
+    """Rows of a matrix for which a condition on its obs holds.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    query : str
+        As `m1pipe.data.choose.matching_samples` takes it.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_rows,)
+        Ascending, at least one.
+
+    Raises
+    ------
+    InputError
+        If the query cannot be evaluated, is not true or false for each sample, or never holds.
+    """
+    return np.flatnonzero(matching_samples(matrix.obs, query, option="rows"))
+
+
+def plan_line(plan: TrainingPlan) -> str:
+    """One line about what will be trained on what."""
+    where = "streamed from disk" if plan.streams else "in memory"
+    if plan.missing is not None:
+        where += f", {plan.missing} missing"
+    return (
+        f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
+        f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}; "
+        f"{plan.n_parameters:,} trained parameters; {plan.config.training.epochs} epochs of "
+        f"{plan.n_steps:,} steps"
+    )
+
+
+def dry_run_text(plan: TrainingPlan) -> str:
+    """What a training would take: parameters, memory, disk, steps."""
+    epochs = plan.config.training.epochs or 0
+    return "\n".join(
+        (
+            plan_line(plan),
+            f"parameters  {plan.n_parameters:,} trained, {plan.n_held:,} held at the PCA",
+            f"memory      about {plan.memory_bytes / 2**30:.2f} GiB beside the libraries",
+            f"disk        about {plan.disk_bytes / 2**30:.2f} GiB while training",
+            f"steps       {epochs * plan.n_steps:,}",
+        )
+    )
+
+
+def summary_line(path: PathLike, encoder: Encoder) -> str:
+    """One line about a trained encoder: where, how long, how good beside PCA, how alive."""
+    found = encoder.summary
+    return (
+        f"{path}: {found['epochs']} epochs (best {found['best_epoch']}), {health(found)}, "
+        f"{found['seconds']:.0f} s"
+    )
+
+
+def settled(matrix: Matrix, config: EncoderConfig) -> EncoderConfig:
+    """Settings with what counts are normalised to, where that is the way of the file thinned to.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        The training data.
+    config : EncoderConfig
+    """
+    selection = config.selection
+    if selection.thin_to is None or selection.normalize is not None:
+        return config
+    if config.model.likelihood in OF_COUNTS or not matrix.units.is_counts:
+        return config
+    with open_matrix(selection.thin_to) as other:
+        units = other.units
+    if not units.is_by_total or units.target_sum is None:
+        return config
+    log.info("counts are brought to %s, as %s is", units, selection.thin_to)
+    chosen = replace(selection, normalize="total", target_sum=units.target_sum, log2p1=units.is_log)
+    return replace(config, selection=chosen)
+
+
+def training_counts(
+    matrix: Matrix, config: EncoderConfig, rows: np.ndarray, *, seed: int
+) -> tuple[Matrix, np.ndarray, Thinning | None]:
+    """A file as training sees it.
+
+    Parameters
+    ----------
+    matrix : Matrix
+    config : EncoderConfig
+        Settled.
+    rows : ndarray of int, shape (n_rows,)
+        Samples that are used.
+    seed : int
+        Of the thinning.
+
+    Returns
+    -------
+    matrix : Matrix
+        The file itself where nothing is to be done.
+    rows : ndarray of int, shape (at most n_rows,)
+        Without samples that have no count left.
+    thinning : Thinning or None
+
+    Raises
+    ------
+    InputError
+        If the file is not of counts but has to be, or the depth to thin to is not known.
+    """
+    selection, thinning = config.selection, None
+    if selection.thin_to is not None:
+        with open_matrix(selection.thin_to, aliases=selection.aliases) as other:
+            thinning = plan_thinning(matrix, other, rows, seed=seed)
+        log.info("%s", thinning)
+        matrix, rows = thinned(matrix, thinning.kept, seed, thinning.totals), thinning.rows
+    if selection.normalize is None:
+        return matrix, rows, thinning
+    units = _normalized(matrix, selection)
+    if thinning is not None:
+        return in_units(matrix, units), rows, thinning
+    totals = np.full(matrix.n_samples, np.nan)
+    totals[rows] = depths(matrix, rows=rows)
+    _refuse_empty(matrix, rows, totals)
+    return in_units(matrix, units, totals), rows, None
+
+
+def _normalized(matrix: Matrix, selection: SelectionConfig) -> Units:
+    """Units that counts are brought to."""
+    if not matrix.units.is_counts:
+        raise InputError(
+            f"{matrix.path or 'data'}: normalize: expected counts; found {matrix.units}"
+        )
+    target, log2p1 = selection.target_sum or MILLION, selection.log2p1
+    return Steps(matrix.units, normalize="total", target_sum=target, log=log2p1).result
+
+
+def _refuse_empty(matrix: Matrix, rows: np.ndarray, totals: np.ndarray) -> None:
+    empty = rows[~(totals[rows] > 0)]
+    if empty.size:
+        raise InputError(
+            f"{matrix.path or 'data'}: expected counts to normalise; found none in sample "
+            f"{matrix.samples[empty[0]]!r} ({empty.size} such samples): leave them out with --rows"
+        )
