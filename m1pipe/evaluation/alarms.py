@@ -375,7 +375,7 @@ def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[A
     ]
 
 
-def row_alarms(
+def model_alarms(
     row: str, prediction: np.ndarray, levels: np.ndarray | None, dead_share: float
 ) -> list[Alarm]:
     """What is wrong with one fitted row that is not the yardstick.

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from m1pipe.errors import InputError
-from m1pipe.evaluation.ladder import augmented_pairs
+from m1pipe.evaluation.ladder import Pair, augmented_pairs, parse_model
 from m1pipe.evaluation.significance import (
     TestResult,
     bootstrap_interval,
@@ -30,8 +30,6 @@ from m1pipe.evaluation.significance import (
     skill,
     wilcoxon,
 )
-
-Pair = tuple[str, str]
 
 COLUMNS = (
     "model_a",
@@ -63,22 +61,22 @@ EFFECTS = {
 def declared_family(
     encoders: Sequence[str], models: Sequence[str], linear_rival: str | None
 ) -> list[Pair]:
-    """Pairs of the declared family: each encoder row against raw, mean (or prior) and linear.
+    """Pairs of the declared family: each encoder against raw, mean (or prior) and linear.
 
-    And each row with synthetic samples against the row without them and its controls.
+    And each model with synthetic samples against the one without them and its controls.
 
     Parameters
     ----------
     encoders : sequence of str
-        Names of the encoder rows.
+        Their names.
     models : sequence of str
-        All rows that were run; a rival that was not is left out.
+        All that were run; a rival that was not is left out.
     linear_rival : str or None
-        The linear row declared beforehand.
+        The linear model declared beforehand.
     """
     rivals = [r for r in ("raw", "mean", "prior", linear_rival) if r is not None and r in models]
     pairs = [(e, r) for e in encoders for r in dict.fromkeys(rivals) if e != r]
-    return [*pairs, *augmented_pairs(models)]
+    return [*pairs, *augmented_pairs([parse_model(name, encoders) for name in models])]
 
 
 def compare(

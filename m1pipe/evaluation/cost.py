@@ -6,12 +6,9 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.evaluation.encoders import EncoderRow, encoder_settings
 from m1pipe.evaluation.ladder import (
     GENES,
-    NOTHING,
-    fitted_as,
+    Model,
     head_config,
-    is_head,
-    model_of,
-    variant_of,
+    parse_model,
 )
 from m1pipe.evaluation.problem import Problem
 from m1pipe.heads.fit import MANY_ROWS
@@ -33,10 +30,9 @@ def cost_text(problem: Problem) -> str:
         f"{repeats}, about {n_train:,} training rows each",
         f"{'row':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
     ]
-    for row in problem.ladder:
-        lines.append(_row_line(problem, row, n_train))
+    lines += [_model_line(problem, model, n_train) for model in problem.models]
     lines += [_encoder_line(problem, row) for row in problem.encoders if row.in_fold]
-    if any(variant_of(row) for row in problem.ladder):
+    if any(model.variant for model in problem.models):
         n_made = problem.n_folds * config.repeats * n_parts(config)
         lines.append(f"augment: trains {n_made} generators inside the folds")
     return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
@@ -49,7 +45,7 @@ def _encoder_line(problem: Problem, row: EncoderRow) -> str:
     samples without a label.
     """
     n_tried = len(encoder_settings(row, problem.config)) if problem.can_tune else 1
-    n_splits = problem.n_fits(row.name) * n_parts(problem.config)
+    n_splits = problem.n_fits(parse_model(row.name)) * n_parts(problem.config)
     text = f"{row.name}: trains {n_splits} encoders inside the folds"
     if n_tried > 1:
         text += f", and {n_tried * n_splits // row.n_seeds} more to choose their settings"
@@ -65,27 +61,24 @@ def n_parts(config: CrossvalConfig) -> int:
     return 1 + len(config.train_sizes) * config.draws
 
 
-def input_width(problem: Problem, row: str) -> int:
-    """Number of features that a row is fitted on."""
-    model = model_of(row)
-    if model.inputs == NOTHING:
+def input_width(problem: Problem, model: Model) -> int:
+    """Number of features that a model is fitted on."""
+    if not model.inputs:
         return int(model.own_gene)
-    if model.inputs == GENES:
-        return problem.matrix.n_genes
     widths = {encoder.name: encoder.n_latent for encoder in problem.encoders}
     usual = next(iter(widths.values()), min(32, problem.matrix.n_genes))
-    more = problem.matrix.n_genes if model.with_genes else 0
-    return widths.get(model.inputs, usual) + more
+    widths[GENES] = problem.matrix.n_genes
+    return sum(widths.get(name, usual) for name in model.inputs)
 
 
-def n_parameters(problem: Problem, row: str) -> int:
-    """Values that are fitted in one fit of a row, without those of an encoder."""
-    n_in, n_out = input_width(problem, row), problem.targets.n_outputs
-    if model_of(row).part == "constant":
+def n_parameters(problem: Problem, model: Model) -> int:
+    """Values that are fitted in one fit of a model, without those of an encoder."""
+    n_in, n_out = input_width(problem, model), problem.targets.n_outputs
+    if model.head == "constant":
         return n_out
-    if model_of(row).ensemble:
+    if model.head == "ensemble":
         return 0
-    head = head_config(row, problem.config)
+    head = head_config(model, problem.config)
     n_linear = (n_in + 1) * n_out if head.linear else 0
     if not head.hidden:
         return n_linear
@@ -100,31 +93,30 @@ def fold_bytes(problem: Problem) -> int:
     whole = max(1, round(problem.targets.n * (1 - 1 / problem.n_folds)))
     n_train = problem.train_size or whole
     heads = 0
-    for name in fits(problem).values():
-        head = head_config(name, problem.config)
-        n_inputs, n_out = min(input_width(problem, name), n_train), problem.targets.n_outputs
+    for model in fits(problem).values():
+        head = head_config(model, problem.config)
+        n_inputs, n_out = min(input_width(problem, model), n_train), problem.targets.n_outputs
         n_inner = 1 if n_train >= MANY_ROWS else round(1 / (head.validation or 0.2))
         linear = 4 * (1 + (n_inner if head.hidden else 0)) * n_inputs * n_out
         network = sum((a + 1) * b for a, b in pairwise((n_inputs, *head.hidden, n_out)))
         networks = 12 * n_inner * network if head.hidden else 0
-        heads += problem.n_seeds(name) * (4 * n_train * n_inputs + linear + networks)
+        heads += problem.n_seeds(model) * (4 * n_train * n_inputs + linear + networks)
     filled = 4 * problem.targets.n * problem.matrix.n_genes if problem.n_missing else 0
     return heads + filled
 
 
-def fits(problem: Problem) -> dict[str, str]:
-    """What is fitted in a fold, by `fitted_as`: the model that stands for it.
+def fits(problem: Problem) -> dict[str, Model]:
+    """What is fitted in a fold, by `Model.fitted_as`: the model that stands for it.
 
     The linear part of a head is fitted with the head, and an ensemble has no fit of its own.
     """
-    wanted: dict[str, str] = {}
-    for name in problem.ladder:
-        key = fitted_as(name, problem.config)
-        model = model_of(name)
-        if model.part == "constant" or model.ensemble:
+    wanted: dict[str, Model] = {}
+    for model in problem.models:
+        key = model.fitted_as(problem.config)
+        if model.head in ("constant", "ensemble"):
             continue
-        if key not in wanted or is_head(name):
-            wanted[key] = name
+        if key not in wanted or model.head == "network":
+            wanted[key] = model
     return wanted
 
 
@@ -134,20 +126,20 @@ def memory_bytes(problem: Problem) -> int:
     copies = 1 if problem.config.augment is None else 3  # with added rows behind it, and those
     data = 4 * copies * n * p + problem.targets.values.nbytes
     fit = fold_bytes(problem)
-    if any(model_of(name).part != "constant" for name in problem.ladder):
+    if any(model.head != "constant" for model in problem.models):
         fit += 16 * n * min(n, p) + 12 * n * p + 4 * n * t  # rotations of the genes, one at a time
     data += 0 if problem.own is None else problem.own.values.nbytes
-    n_seeds = max(problem.n_seeds(row) for row in problem.ladder)
+    n_seeds = max(problem.n_seeds(model) for model in problem.models)
     return data + fit + 4 * (2 + n_seeds) * (n // problem.n_folds + 1) * t
 
 
-def _row_line(problem: Problem, row: str, n_train: int) -> str:
-    n_in = input_width(problem, row)
+def _model_line(problem: Problem, model: Model, n_train: int) -> str:
+    n_in = input_width(problem, model)
     steps = "-"
-    if is_head(row):
-        head = head_config(row, problem.config)
+    if model.head == "network":
+        head = head_config(model, problem.config)
         steps = f"{head.epochs * -(-n_train // head.batch_size):,}"
     return (
-        f"{row:<16}{f'{n_in:,}' if n_in else '-':>8}{problem.n_fits(row):>6}"
-        f"{n_parameters(problem, row):>14,}{steps:>18}"
+        f"{model.name:<16}{f'{n_in:,}' if n_in else '-':>8}{problem.n_fits(model):>6}"
+        f"{n_parameters(problem, model):>14,}{steps:>18}"
     )

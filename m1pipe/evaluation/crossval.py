@@ -12,7 +12,7 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress, shows_bars
 from m1pipe.data.targets import Targets
 from m1pipe.errors import Alarm
-from m1pipe.evaluation.alarms import encoder_alarms, row_alarms
+from m1pipe.evaluation.alarms import encoder_alarms, model_alarms
 from m1pipe.evaluation.augment import Generator
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.encoders import Item
@@ -21,20 +21,20 @@ from m1pipe.evaluation.fitting import (
     Fitted,
     OpenShare,
     Place,
-    RowFit,
-    constant_row,
-    ensemble_row,
+    Prediction,
     fit_opened,
     pass_file,
     passes,
-    predict_row,
+    predict_constant,
+    predict_ensemble,
+    predict_model,
 )
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import CONSTANT_ROWS, fitted_as, model_of
+from m1pipe.evaluation.ladder import Model, own_gene_pairs
 from m1pipe.evaluation.metrics import HEADLINE, explained_scores, fraction_r2, per_sample_loss
 from m1pipe.evaluation.per_label import LabelTally
-from m1pipe.evaluation.per_target import TargetTally, target_pairs
+from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
@@ -77,12 +77,12 @@ def cross_validate(
         NAME to one encoder or several (its seeds): see
         `m1pipe.evaluation.encoders.resolve_encoders`.
     config : CrossvalConfig, optional
-        Folds, rows, heads.
+        Folds, models, heads.
     generator : Generator, optional
         Makes the samples of `config.augment` from training rows of a fold; that of the command is
         `m1pipe.workflow.augment.train_generator`.
     on_share : callable, optional
-        Told of every fold when it is finished.
+        Called with every fold when it is finished.
     done : iterable of Share
         Folds that need not be run again; they must be of the same comparison.
 
@@ -93,7 +93,7 @@ def cross_validate(
     Raises
     ------
     InputError
-        If the data, the folds or the rows asked for cannot be had.
+        If the data, the folds or the models asked for are unavailable.
     """
     problem = make_problem(
         x,
@@ -131,7 +131,7 @@ def run_plan(
     kept : PassFile, optional
         Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
-        Looked at after every fit.
+        Checked after every fit.
 
     Yields
     ------
@@ -166,22 +166,22 @@ def run_shares(
     kept : PassFile, optional
         Where a pass over heads is kept while it runs; its name is added to.
     stop : StopFlag, optional
-        Looked at after every fit.
+        Checked after every fit.
 
     Yields
     ------
     Share
     """
-    n_rows = len(wanted) * len(problem.ladder)
-    with progress(range(n_rows), total=n_rows, label="crossval", unit="row") as bar:
+    n_models = len(wanted) * len(problem.models)
+    with progress(range(n_models), total=n_models, label="crossval", unit="model") as bar:
         for together in passes(problem, wanted):
             opened = [open_share(problem, inputs, r, k, draw=d, stop=stop) for r, k, d in together]
             file = None if kept is None else pass_file(kept, problem, together)
             heads = fit_opened(problem, opened, kept=file, stop=stop)
             said: dict[str, list[Said]] = {}
             for share, own in zip(opened, heads, strict=True):
-                yield close_share(problem, share, own, said=said, on_row=bar.update, stop=stop)
-            _say_models(problem, together, said)
+                yield close_share(problem, share, own, said=said, on_model=bar.update, stop=stop)
+            _say_draws(problem, together, said)
             if file is not None:
                 file.remove()
 
@@ -208,7 +208,7 @@ def open_share(
     repeat, fold, draw : int
         Which share.
     stop : StopFlag, optional
-        Looked at while encoders are trained.
+        Checked while encoders are trained.
     """
     split = make_fold(problem, repeat, fold, draw)
     return OpenShare(repeat, fold, split, fold_inputs(problem, inputs, split, stop), draw)
@@ -220,7 +220,7 @@ def close_share(
     heads: Mapping[str, Sequence[Fitted]],
     *,
     said: dict[str, list[Said]] | None = None,
-    on_row: Callable[[], object] = lambda: None,
+    on_model: Callable[[], object] = lambda: None,
     stop: StopFlag | None = None,
 ) -> Share:
     """Test every model of a (repeat, fold).
@@ -234,42 +234,64 @@ def close_share(
     said : dict, optional
         Where draws are many: the loss and the seconds of every model are added to it, and not
         logged.
-    on_row : callable
-        Called after every row.
+    on_model : callable
+        Called after every model.
     stop : StopFlag, optional
-        Looked at after every row.
+        Checked after every model.
     """
-    split, trained = share.split, share.inputs.encoders
-    alarms = _encoder_alarms(trained)
-    losses: dict[str, np.ndarray] = {}
-    chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
-    scores: list[pd.DataFrame] = []
+    split = share.split
     tested = split.targets.take(split.test)  # large, and let go with the fold
     tally, by_label = start_tally(problem, split, tested), start_labels(problem, split, tested)
     tallies = [one for one in (tally, by_label) if one is not None]
-    for row in problem.ladder:
+    found: dict[str, _Tested] = {}
+    for model in problem.models:
         begun = time.perf_counter()
-        own = heads.get(fitted_as(row, problem.config), ())
-        found = _test_row(row, _predict_seeds(row, own, split), split, tested, tallies)
-        losses[row] = found.losses
-        if found.chosen:
-            chosen[row] = {**chosen.get(row, {}), "head": dict(found.chosen)}
-        scores.append(found.scores.assign(repeat=share.repeat, fold=share.fold))
-        alarms.setdefault(row, []).extend(found.alarms)
-        on_row()
+        own = heads.get(model.fitted_as(problem.config), ())
+        one = _test_model(model, _predict_seeds(model, own, split), split, tested, tallies)
+        found[model.name] = one
+        on_model()
         seconds = time.perf_counter() - begun
-        seconds += 0 if model_of(row).ensemble else _seconds(own)
+        seconds += 0 if model.head == "ensemble" else sum(head.seconds for head, _ in own)
         if said is not None and problem.train_size is not None and problem.config.draws > 1:
-            said.setdefault(row, []).append((float(losses[row].mean()), seconds))
+            said.setdefault(model.name, []).append((float(one.losses.mean()), seconds))
         else:
-            _say_row(problem, share, _row_line(row, losses[row], split, seconds))
+            _say_model(problem, share, model, one.losses, seconds)
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {share.repeat} fold {share.fold}; finished folds are kept")
+    return _as_share(problem, share, found, tally, by_label)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """What test rows say of a model: losses (n_seeds, n_test), scores, alarms, settings."""
+
+    losses: np.ndarray
+    scores: pd.DataFrame
+    alarms: list[Alarm]
+    chosen: Mapping[str, Any]
+
+
+def _as_share(
+    problem: Problem,
+    share: OpenShare,
+    found: Mapping[str, _Tested],
+    tally: TargetTally | None,
+    by_label: LabelTally | None,
+) -> Share:
+    """What was found of all models, and of the encoders of the fold."""
+    trained = share.inputs.encoders
+    alarms = _encoder_alarms(trained)
+    chosen = {name: runs[0]["chosen"] for name, runs in trained.items() if runs[0]["chosen"]}
+    for name, one in found.items():
+        alarms.setdefault(name, []).extend(one.alarms)
+        if one.chosen:
+            chosen[name] = {**chosen.get(name, {}), "head": dict(one.chosen)}
+    scores = [one.scores.assign(repeat=share.repeat, fold=share.fold) for one in found.values()]
     return Share(
         share.repeat,
         share.fold,
-        problem.samples[split.test],
-        losses,
+        problem.samples[share.split.test],
+        {name: one.losses for name, one in found.items()},
         pd.concat(scores, ignore_index=True),
         alarms,
         trained,
@@ -277,33 +299,58 @@ def close_share(
         n_train=problem.train_size,
         draw=share.draw,
         chosen=chosen,
-        added=_n_added(share, split.targets.names),
+        added=_n_added(share, share.split.targets.names),
         labels=None if by_label is None else by_label.close(),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Tested:
-    """What the test rows say of a row: losses (n_seeds, n_test), scores, alarms, settings."""
+def _predict_seeds(model: Model, heads: Sequence[Fitted], split: Fold) -> list[Prediction]:
+    """What one model predicts, one a seed."""
+    if model.head == "constant":
+        return [predict_constant(model, split)]
+    if model.head == "ensemble":
+        return [predict_ensemble(model, heads, split)]
+    return [predict_model(model, head, X, split) for head, X in heads]
 
-    losses: np.ndarray
-    scores: pd.DataFrame
-    alarms: list[Alarm]
-    chosen: Mapping[str, Any] | None
 
-
-def _test_row(
-    row: str,
-    fits: Sequence[RowFit],
+def _test_model(
+    model: Model,
+    fits: Sequence[Prediction],
     split: Fold,
     tested: Targets,
     tallies: Sequence[TargetTally | LabelTally],
 ) -> _Tested:
-    """Measure the fits of a row, whose predictions, large, end here."""
-    losses, table = _judge(row, fits, split, tested)
+    """Measure the fits of a model, whose predictions, large, end here."""
+    losses = np.stack([per_sample_loss(tested.kind, fit.values, tested.values) for fit in fits])
     for tally in tallies:
-        tally.add(row, [fit.prediction for fit in fits])
-    return _Tested(losses, table, _row_alarms(row, fits, tested), fits[0].chosen)
+        tally.add(model.name, [fit.values for fit in fits])
+    alarms: list[Alarm] = []
+    if model.head != "constant":
+        levels = tested.values if tested.kind == "regression" else None
+        for fit in fits:
+            alarms += model_alarms(model.name, fit.values, levels, fit.dead_share)
+    scores = _score_table(model, [fit.values for fit in fits], split, tested)
+    return _Tested(losses, scores, alarms, fits[0].chosen)
+
+
+def _score_table(
+    model: Model, predictions: Sequence[np.ndarray], split: Fold, tested: Targets
+) -> pd.DataFrame:
+    """Columns model, seed, metric, value."""
+    mean = train_mean(split) if tested.kind == "regression" else None
+    lines = [
+        {"model": model.name, "seed": seed, "metric": metric, "value": value}
+        for seed, p in enumerate(predictions)
+        for metric, value in explained_scores(tested.kind, p, tested.values, mean).values.items()
+    ]
+    if mean is not None and tested.genes is not None:
+        shares = [fraction_r2(prediction, tested, mean) for prediction in predictions]
+        lines += [
+            {"model": model.name, "seed": seed, "metric": "fraction_r2", "value": value}
+            for seed, value in enumerate(shares)
+            if value is not None
+        ]
+    return pd.DataFrame(lines)
 
 
 def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[Alarm]]:
@@ -314,36 +361,32 @@ def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
     }
 
 
-def _say_row(problem: Problem, share: OpenShare, line: str) -> None:
-    """One line a row, where no bar shows how far it is."""
-    if not shows_bars():
-        place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.n_folds)
-        size = "" if problem.train_size is None else f", {problem.train_size} training rows"
-        log.info("repeat %d/%d fold %d/%d%s: %s", *place, size, line)
+def _say_model(
+    problem: Problem, share: OpenShare, model: Model, losses: np.ndarray, seconds: float
+) -> None:
+    """One line a model, where no bar shows the progress."""
+    if shows_bars():
+        return
+    place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.n_folds)
+    size = "" if problem.train_size is None else f", {problem.train_size} training rows"
+    seeds = f" ({len(losses)} seeds)" if len(losses) > 1 else ""
+    line = f"{model.name}{seeds} {HEADLINE[problem.targets.kind]} {losses.mean():.4g}"
+    log.info("repeat %d/%d fold %d/%d%s: %s, %.1f s", *place, size, line, seconds)
 
 
-def _say_models(
+def _say_draws(
     problem: Problem, together: Sequence[Place], said: Mapping[str, Sequence[Said]]
 ) -> None:
-    """One line a model for all draws of a pass, where no bar shows how far it is."""
+    """One line a model for all draws of a pass, where no bar shows the progress."""
     if shows_bars():
         return
     folds = sorted({fold + 1 for _, fold, _ in together})
     what = f"fold {folds[0]}" + (f" to {folds[-1]}" if len(folds) > 1 else "")
     what += f", {problem.train_size} training rows, {len(together)} draws"
-    for row, found in said.items():
+    for name, found in said.items():
         loss, seconds = (np.array(values) for values in zip(*found, strict=True))
-        line = f"{row} {HEADLINE[problem.targets.kind]} {loss.mean():.4g}, {seconds.sum():.1f} s"
+        line = f"{name} {HEADLINE[problem.targets.kind]} {loss.mean():.4g}, {seconds.sum():.1f} s"
         log.info("repeat %d/%d %s: %s", together[0][0] + 1, problem.config.repeats, what, line)
-
-
-def _predict_seeds(row: str, heads: Sequence[Fitted], split: Fold) -> list[RowFit]:
-    """What one model predicts, one a seed."""
-    if row in CONSTANT_ROWS:
-        return [constant_row(row, split)]
-    if model_of(row).ensemble:
-        return [ensemble_row(model_of(row).inputs, heads, split)]
-    return [predict_row(row, head, X, split) for head, X in heads]
 
 
 def _n_added(share: OpenShare, classes: Sequence[str]) -> dict[str, int]:
@@ -368,8 +411,9 @@ def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally |
         return None
     if len(problem.targets.names) < 2:
         return None
-    family = declared_family([row.name for row in problem.encoders], problem.ladder, problem.rival)
-    return TargetTally(split, tested.values, target_pairs(family, problem.ladder))
+    names = [model.name for model in problem.models]
+    family = declared_family([row.name for row in problem.encoders], names, problem.rival)
+    return TargetTally(split, tested.values, [*family, *own_gene_pairs(problem.models)])
 
 
 def start_labels(problem: Problem, split: Fold, tested: Targets) -> LabelTally | None:
@@ -377,39 +421,3 @@ def start_labels(problem: Problem, split: Fold, tested: Targets) -> LabelTally |
     if tested.kind != "multilabel" or problem.train_size is not None:
         return None
     return LabelTally(tested.values, None if split.groups is None else split.groups[split.test])
-
-
-def _seconds(heads: Sequence[Fitted]) -> float:
-    return sum(head.seconds for head, _ in heads)
-
-
-def _judge(
-    row: str, fits: Sequence[RowFit], split: Fold, tested: Targets
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Losses of shape (n_seeds, n_test), and a table of model, seed, metric, value."""
-    kind, values = tested.kind, tested.values
-    mean = train_mean(split) if kind == "regression" else None
-    losses = np.stack([per_sample_loss(kind, fit.prediction, values) for fit in fits])
-    lines = [
-        {"model": row, "seed": seed, "metric": metric, "value": value}
-        for seed, fit in enumerate(fits)
-        for metric, value in explained_scores(kind, fit.prediction, values, mean).values.items()
-    ]
-    if mean is not None and tested.genes is not None:
-        for seed, fit in enumerate(fits):
-            value = fraction_r2(fit.prediction, tested, mean)
-            if value is not None:
-                lines.append({"model": row, "seed": seed, "metric": "fraction_r2", "value": value})
-    return losses, pd.DataFrame(lines)
-
-
-def _row_alarms(row: str, fits: Sequence[RowFit], tested: Targets) -> list[Alarm]:
-    if row in CONSTANT_ROWS:
-        return []
-    levels = tested.values if tested.kind == "regression" else None
-    return [a for fit in fits for a in row_alarms(row, fit.prediction, levels, fit.dead_share)]
-
-
-def _row_line(row: str, losses: np.ndarray, split: Fold, seconds: float) -> str:
-    seeds = f" ({len(losses)} seeds)" if len(losses) > 1 else ""
-    return f"{row}{seeds} {HEADLINE[split.targets.kind]} {losses.mean():.4g}, {seconds:.1f} s"

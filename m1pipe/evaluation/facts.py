@@ -13,17 +13,13 @@ from m1pipe.evaluation.class_metrics import PRECISION_AT
 from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
 from m1pipe.evaluation.encoders import EncoderRow, encoder_facts, encoder_settings, training_paths
 from m1pipe.evaluation.ladder import (
-    AUGMENTED,
-    BOOTSTRAP,
-    CONSTANT_ROWS,
     GENES,
     NOTHING,
+    Model,
     has_own_term,
     head_config,
-    is_head,
-    model_of,
+    parse_model,
     tuned_settings,
-    variant_of,
 )
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
@@ -47,7 +43,7 @@ def make_plan(
         Roles (x, y) to files, for the report.
     """
     info = {**data_facts(problem), **design_facts(problem), "label": label, **(paths or {})}
-    info["rows"] = {row: row_facts(problem, row) for row in problem.ladder}
+    info["rows"] = {model.name: model_facts(problem, model) for model in problem.models}
     info["encoders"] = {row.name: _encoder_facts(row) for row in problem.encoders}
     alarms = design_alarms(problem, label)
     for row in problem.encoders:
@@ -61,7 +57,7 @@ def make_plan(
         samples=problem.samples,
         folds=problem.folds,
         groups=problem.groups,
-        ladder=problem.ladder,
+        ladder=tuple(model.name for model in problem.models),
         encoders=tuple(row.name for row in problem.encoders),
         rival=problem.rival,
         alarms=alarms,
@@ -142,30 +138,31 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     return facts
 
 
-def row_facts(problem: Problem, row: str) -> dict[str, str]:
-    """Which samples fitted each part of a row, in words."""
+def model_facts(problem: Problem, model: Model) -> dict[str, str]:
+    """Which samples fitted each part of a model, in words."""
     train = "training rows of the fold"
-    if row == "stratum_mean":
+    if model.name == "stratum_mean":
         return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
-    if row in CONSTANT_ROWS:
+    if model.head == "constant":
         return {"model": train}
-    if model_of(row).ensemble:
-        name, n = model_of(row).inputs, problem.n_seeds(row)
-        return {**_base_facts(problem, name), "prediction": f"mean of the {n} seeds of {name}"}
-    own = {"own gene": _own_seen(problem)} if has_own_term(row, problem.config) else {}
-    return {**_base_facts(problem, row), **own, **_variant_facts(problem, row)}
+    if model.head == "ensemble":
+        network, n = parse_model(model.source), problem.n_seeds(model)
+        text = f"mean of the {n} seeds of {network.name}"
+        return {**_base_facts(problem, network), "prediction": text}
+    own = {"own gene": _own_seen(problem)} if has_own_term(model, problem.config) else {}
+    return {**_base_facts(problem, model), **own, **_variant_facts(problem, model)}
 
 
-def _variant_facts(problem: Problem, row: str) -> dict[str, str]:
+def _variant_facts(problem: Problem, model: Model) -> dict[str, str]:
     """What the network of a variant was trained on, or how its rows weigh."""
-    suffix, augment = variant_of(row), problem.config.augment
-    if suffix is None:
+    if model.variant is None:
         return {}
+    augment = problem.config.augment
     seen = "the head's training rows of the fold without those that its settings are chosen by"
     to = "up to the largest class" if augment == "balance" else f"each class to {augment} times"
-    if suffix == AUGMENTED:
+    if model.variant == "augmented":
         return {"generator": seen, "added": f"synthetic samples, {to}"}
-    if suffix == BOOTSTRAP:
+    if model.variant == "bootstrap":
         return {"added": f"{seen}, drawn with replacement, {to}"}
     return {"weights": "classes alike, by their training rows of the fold"}
 
@@ -176,24 +173,24 @@ def _own_seen(problem: Problem) -> str:
     return f"{has:,} of {len(problem.targets.names):,} targets; slopes on training rows of the fold"
 
 
-def _base_facts(problem: Problem, row: str) -> dict[str, str]:
-    """Which samples fitted the scaler, the PCA, the encoder and the model of a row."""
+def _base_facts(problem: Problem, model: Model) -> dict[str, str]:
+    """Which samples fitted the scaler, the PCA, the encoder and the head of a model."""
     train = "training rows of the fold"
     encoders = {e.name: e for e in problem.encoders}
-    model, facts = model_of(row), {}
-    if model.inputs in encoders:
-        facts["encoder"] = _encoder_seen(problem, encoders[model.inputs])
-    elif model.inputs not in (GENES, NOTHING) or model.prior:
-        facts["pca"] = _pca_seen(problem, model.inputs)
+    facts = {}
+    if model.source in encoders:
+        facts["encoder"] = _encoder_seen(problem, encoders[model.source])
+    elif model.source not in (GENES, NOTHING) or model.head == "linear_prior":
+        facts["pca"] = _pca_seen(problem, model.source)
     if problem.n_missing:
-        of_encoder = model.inputs in encoders or facts.get("pca", train) != train
+        of_encoder = model.source in encoders or facts.get("pca", train) != train
         seen = "the rows that the encoder was trained on" if of_encoder else train
         facts["missing levels"] = f"means of {seen}"
-    head = head_config(row, problem.config)
+    head = head_config(model, problem.config)
     facts["scaler"] = train if head.standardize else "none"
     by_groups = "leave-one-group-out" if problem.all_groups is not None else "leave-one-out"
     choice = by_groups if problem.targets.kind == "regression" else "inner folds"
-    if not is_head(row):
+    if model.head != "network":
         return {**facts, "model": f"{train}, penalty by {choice} within them"}
     n_tried = _n_head_settings(problem)
     chosen = f"penalty by {choice}, " if head.linear else ""
@@ -204,7 +201,7 @@ def _base_facts(problem: Problem, row: str) -> dict[str, str]:
 
 
 def _n_head_settings(problem: Problem) -> int:
-    return len(tuned_settings("raw", problem.config)) if problem.can_tune else 1
+    return len(tuned_settings(parse_model("raw"), problem.config)) if problem.can_tune else 1
 
 
 def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
@@ -218,9 +215,9 @@ def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
     return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
 
 
-def _pca_seen(problem: Problem, row: str) -> str:
+def _pca_seen(problem: Problem, source: str) -> str:
     stored = [e for e in problem.encoders if e.frozen]
-    if stored and row != "pca_fold":
+    if stored and source != "pca_fold":
         first = stored[0]
         return f"{len(first.frozen[0].samples):,} samples of {first.sources[0]}"
     in_fold = [e for e in problem.encoders if e.in_fold]

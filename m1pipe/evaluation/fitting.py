@@ -16,8 +16,8 @@ from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.inputs import FoldInputs
 from m1pipe.evaluation.ladder import (
     GENES,
+    Model,
     has_own_term,
-    model_of,
     tuned_settings,
 )
 from m1pipe.evaluation.problem import Problem
@@ -40,12 +40,12 @@ _PASS_NAME = re.compile(r"_r(\d+)_f(\d+)-(\d+)(?:_n(\d+)(?:_d(\d+)-(\d+))?)?_[a-
 
 
 @dataclass(frozen=True, eq=False)
-class RowFit:
+class Prediction:
     """What a fitted model predicts of the test rows, and whether its network is alive.
 
     Attributes
     ----------
-    prediction : ndarray, shape (n_test, n_targets) or (n_test, n_classes)
+    values : ndarray, shape (n_test, n_targets) or (n_test, n_classes)
         Levels or probabilities.
     dead_share : float
         Share of the hidden units that are dead over the training rows.
@@ -55,14 +55,14 @@ class RowFit:
         What inner folds chose, as of `m1pipe.heads.fitted.FittedHead`.
     """
 
-    prediction: np.ndarray
+    values: np.ndarray
     dead_share: float = 0.0
     own_share: float | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def head_jobs(
-    name: str,
+    model: Model,
     arrays: Sequence[np.ndarray],
     fold: Fold,
     config: CrossvalConfig,
@@ -76,8 +76,8 @@ def head_jobs(
 
     Parameters
     ----------
-    name : str
-        Of a model that is not constant.
+    model : Model
+        Not a constant.
     arrays : sequence of ndarray of float32, shape (n_samples, n_features)
         The model's inputs, one a seed.
     fold : Fold
@@ -92,12 +92,11 @@ def head_jobs(
         Genes with inputs beside them, by their identities: those that are made are added to it, and
         used again while these arrays are in memory.
     """
-    model = model_of(name)
-    own = fold.own if has_own_term(name, config) else None
+    own = fold.own if has_own_term(model, config) else None
     jobs = []
     for i, X in enumerate(arrays):
         n_beside = 0
-        if model.with_genes and genes is not None:
+        if model.adds_genes and genes is not None:
             n_beside, key = X.shape[1], (id(genes), id(X))
             known = {} if joined is None else joined
             if key not in known:
@@ -107,62 +106,61 @@ def head_jobs(
             HeadJob(
                 X=X,
                 rows=fold.train,
-                configs=tuned_settings(name, config),
+                configs=tuned_settings(model, config),
                 seed=fold.seed,
-                scale="each" if model.inputs == GENES or n_beside else "one",
+                scale="each" if model.source == GENES or n_beside else "one",
                 own=own,
                 added=added[i] if added else None,
                 n_beside=n_beside,
-                covariance=covariance if model.prior else None,
+                covariance=covariance if model.head == "linear_prior" else None,
             )
         )
     return jobs
 
 
-def constant_row(name: str, fold: Fold) -> RowFit:
+def predict_constant(model: Model, fold: Fold) -> Prediction:
     """What a constant predicts of the test rows."""
-    predict = stratum_prediction if name == "stratum_mean" else constant_prediction
-    return RowFit(predict(fold))
+    predict = stratum_prediction if model.name == "stratum_mean" else constant_prediction
+    return Prediction(predict(fold))
 
 
-def predict_row(name: str, head: FittedHead, X: np.ndarray, fold: Fold) -> RowFit:
+def predict_model(model: Model, head: FittedHead, X: np.ndarray, fold: Fold) -> Prediction:
     """What a model predicts of the test rows.
 
     Parameters
     ----------
-    name : str
-        Of a model that is fitted as the head was, or as its linear part.
+    model : Model
+        That is fitted as the head was, or as its linear part.
     head : FittedHead
     X : ndarray of float32, shape (n_samples, n_features)
         The inputs that the head was fitted to, of all samples.
     fold : Fold
     """
-    if model_of(name).part == "linear" and not head.is_linear:
+    if model.head == "linear" and not head.is_linear:
         head = head.linear_part()
     levels = None if head.own is None or fold.own is None else fold.own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
     share = None if head.own is None else head.own.share_on
-    return RowFit(head.predict(X[fold.test], levels), dead, share, head.chosen)
+    return Prediction(head.predict(X[fold.test], levels), dead, share, head.chosen)
 
 
-def ensemble_row(name: str, heads: Sequence[tuple[FittedHead, np.ndarray]], fold: Fold) -> RowFit:
+def predict_ensemble(model: Model, heads: Sequence[Fitted], fold: Fold) -> Prediction:
     """The mean of what the seeds of an encoder predict of the test rows: levels or probabilities.
 
     Parameters
     ----------
-    name : str
-        Of the encoder's own model.
+    model : Model
     heads : sequence of (FittedHead, ndarray of float32, shape (n_samples, n_features))
         One a seed, with what it was fitted to.
     fold : Fold
     """
     total = None
     for head, X in heads:  # predictions are large: two are in memory at a time
-        own = predict_row(name, head, X, fold).prediction
+        own = predict_model(model, head, X, fold).values
         total = own.copy() if total is None else np.add(total, own, out=total)
     if total is None:
-        raise ValueError(f"{name}: expected heads of its seeds; found none")
-    return RowFit(total / len(heads))
+        raise ValueError(f"{model.name}: expected heads of its seeds; found none")
+    return Prediction(total / len(heads))
 
 
 def constant_prediction(fold: Fold) -> np.ndarray:
@@ -298,7 +296,7 @@ def fit_opened(
     Returns
     -------
     list of dict of str to list of (FittedHead, ndarray)
-        For every share, by `m1pipe.evaluation.ladder.fitted_as`, one head a seed with what it was
+        For every share, by `Model.fitted_as`, one head a seed with what it was
         fitted to, of all samples.
     """
     split = shares[0].split
@@ -306,8 +304,8 @@ def fit_opened(
     places, jobs = [], []
     joined: Joined = {}
     for i, share in enumerate(shares):
-        for key, name in wanted.items():
-            own = jobs_of(name, share, problem, joined)
+        for key, model in wanted.items():
+            own = jobs_of(model, share, problem, joined)
             jobs += own
             places += [(i, key)] * len(own)
     found: list[dict[str, list[Fitted]]] = [{} for _ in shares]
@@ -336,17 +334,17 @@ def _in_words(problem: Problem, shares: Sequence[OpenShare], n_models: int) -> s
 
 
 def jobs_of(
-    name: str, share: OpenShare, problem: Problem, joined: Joined | None = None
+    model: Model, share: OpenShare, problem: Problem, joined: Joined | None = None
 ) -> list[HeadJob]:
     """What is to be fitted for a model of a share, one a seed."""
     inputs = share.inputs
     return head_jobs(
-        name,
-        inputs.arrays[model_of(name).inputs],
+        model,
+        inputs.arrays[model.source],
         share.split,
         problem.config,
         genes=inputs.arrays[GENES][0] if GENES in inputs.arrays else None,
         covariance=inputs.covariance,
-        added=inputs.added.get(name, ()),
+        added=inputs.added.get(model.name, ()),
         joined=joined,
     )

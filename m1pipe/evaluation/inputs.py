@@ -25,14 +25,10 @@ from m1pipe.evaluation.encoders import (
 )
 from m1pipe.evaluation.folds import Fold, fill_fold
 from m1pipe.evaluation.ladder import (
-    AUGMENTED,
-    BOOTSTRAP,
     GENES,
     NOTHING,
     head_config,
-    model_of,
-    plain_row,
-    variant_of,
+    parse_model,
 )
 from m1pipe.evaluation.metrics import per_sample_loss
 from m1pipe.evaluation.problem import Problem
@@ -55,7 +51,7 @@ class FoldInputs:
     Attributes
     ----------
     arrays : dict of str to sequence of ndarray of float32, shape (n_samples, n_features)
-        By `m1pipe.evaluation.ladder.Model.inputs`, one a seed, of all samples.
+        By `m1pipe.evaluation.ladder.Model.source`, one a seed, of all samples.
     encoders : dict of str to list of dict
         Facts about the encoders that were trained in the fold, by name.
     added : dict of str to list of AddedRows
@@ -71,7 +67,7 @@ class FoldInputs:
 
 
 def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
-    """What no fold changes, by row: the genes, the latents of frozen encoders, their PCA.
+    """What no fold changes, by name: the genes, the latents of frozen encoders, their PCA.
 
     Missing levels are NaN among the genes still: what they are filled in with is the fold's.
     """
@@ -81,8 +77,7 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
         problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
     )
     in_fold = any(row.in_fold for row in problem.encoders)
-    models = [model_of(name) for name in problem.ladder]
-    wanted = any(model.inputs == GENES or model.with_genes for model in models)
+    wanted = any(GENES in model.inputs for model in problem.models)
     if in_fold or wanted or problem.config.augment is not None or needs_fold_pca(problem):
         inputs[GENES] = [problem.matrix.take(problem.rows)]
     return inputs
@@ -90,10 +85,13 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
 
 def needs_fold_pca(problem: Problem) -> bool:
     """Whether a PCA is to be fitted on the training fold."""
-    models = [model_of(name) for name in problem.ladder]
-    if any(model.inputs == "pca_fold" for model in models):
+    if any("pca_fold" in model.inputs for model in problem.models):
         return True
-    return any(model.prior for model in models) and not _with_stored_pca(problem)
+    return _takes_prior(problem) and not _with_stored_pca(problem)
+
+
+def _takes_prior(problem: Problem) -> bool:
+    return any(model.head == "linear_prior" for model in problem.models)
 
 
 def _with_stored_pca(problem: Problem) -> list[Encoder]:
@@ -132,7 +130,7 @@ def fold_inputs(
             found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
             facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
     covariance = None
-    wants_prior = any(model_of(name).prior for name in problem.ladder)
+    wants_prior = _takes_prior(problem)
     if genes is not None:
         filled = fill_fold(genes, split.train)
         found[GENES] = [filled]
@@ -176,7 +174,7 @@ def _added_rows(
     encoders: Mapping[str, Sequence[Encoder]],
     genes: np.ndarray | None,
 ) -> dict[str, list[AddedRows]]:
-    """Synthetic samples, and as many training rows drawn again, as every row sees them.
+    """Synthetic samples, and as many training rows drawn again, as every model sees them.
 
     Both come from the rows that heads take their steps on; the rows that decide when to stop and
     the test rows are not looked at. The generator takes the genes with their gaps.
@@ -184,7 +182,7 @@ def _added_rows(
     config, codes = problem.config, split.targets.values
     if config.augment is None or problem.generator is None or genes is None:
         return {}
-    validation = head_config("raw", config).validation
+    validation = head_config(parse_model("raw"), config).validation
     kept = stepped_rows(split.targets, split.train, split.groups, split.seed, validation)
     request = make_request(
         genes,
@@ -200,11 +198,14 @@ def _added_rows(
     X, made = synthesize(problem.generator, request)
     again = draw_again(kept, codes[kept], request.wanted, split.seed)
     added = {}
-    for base in dict.fromkeys(plain_row(row) for row in problem.ladder if variant_of(row)):
-        features = [X] if base == "raw" else _latents(problem, encoders[base], X)
-        added[base + AUGMENTED] = [AddedRows(F, made) for F in features]
-        real = found[model_of(base).inputs]
-        added[base + BOOTSTRAP] = [AddedRows(F[again], codes[again]) for F in real]
+    for model in problem.models:
+        if model.variant == "augmented":
+            on_genes = model.source == GENES
+            features = [X] if on_genes else _latents(problem, encoders[model.source], X)
+            added[model.name] = [AddedRows(F, made) for F in features]
+        elif model.variant == "bootstrap":
+            real = found[model.source]
+            added[model.name] = [AddedRows(F[again], codes[again]) for F in real]
     return added
 
 

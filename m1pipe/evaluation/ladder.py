@@ -1,6 +1,6 @@
 """The models of a comparison: which there are, and what each one's name stands for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,28 +8,31 @@ from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation.encoders import NAME, EncoderRow
 
-Part = Literal["constant", "linear", "head"]
-CONSTANT_ROWS = ("mean", "prior", "stratum_mean")
-OWN_GENE = "gene"
-OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
-ENSEMBLE_SUFFIX = "_ensemble"
-SUFFIXES = (OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX, ENSEMBLE_SUFFIX)
-PRIOR_ROWS = ("ridge_prior", "logistic_prior")
+Pair = tuple[str, str]
+HeadKind = Literal["constant", "linear", "linear_prior", "network", "ensemble"]
+Variant = Literal["weighted", "bootstrap", "augmented"]
+
+CONSTANTS = ("mean", "prior", "stratum_mean")
 GENES, NOTHING = "genes", "nothing"
-_GENE_ROWS = {"raw": "head", "ridge": "linear", "logistic": "linear"}
-_PCA = ("pca", "pca_fold")
+_ON_GENES: dict[str, HeadKind] = {
+    "raw": "network",
+    "ridge": "linear",
+    "logistic": "linear",
+    "ridge_prior": "linear_prior",
+    "logistic_prior": "linear_prior",
+}
+_SUFFIXES: dict[str, HeadKind] = {"_linear": "linear", "_ridge": "linear", "_ensemble": "ensemble"}
+_OWN = "_gene"
+VARIANTS: tuple[Variant, ...] = ("weighted", "bootstrap", "augmented")
+_VARIANT_OF: dict[str, Variant] = {f"_{variant}": variant for variant in VARIANTS}
 RENAMED = {"pca_ridge": "pca_linear", "pca_logistic": "pca_linear"}
 """Names of version 0.1 that are still understood."""
-ALL_ROWS = (*CONSTANT_ROWS, *_GENE_ROWS, *_PCA, *PRIOR_ROWS, *RENAMED, OWN_GENE, GENES, NOTHING)
+RESERVED = (*CONSTANTS, *_ON_GENES, "pca", "pca_fold", *RENAMED, "gene", GENES, NOTHING)
+_RESERVED_ENDS = (_OWN, *_SUFFIXES, "_prior", *_VARIANT_OF)
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 TUNED_WIDTHS = ((64,), (256,), (1024,))
 TUNED_RATES = (3e-4, 1e-3, 3e-3)
-WEIGHTED = "_weighted"
-BOOTSTRAP = "_bootstrap"
-AUGMENTED = "_augmented"
-VARIANTS = (WEIGHTED, BOOTSTRAP, AUGMENTED)
-_TAKEN = ("_gene", "_linear", "_ridge", "_ensemble", "_prior", *VARIANTS)
 
 
 @dataclass(frozen=True)
@@ -39,60 +42,84 @@ class Model:
     Attributes
     ----------
     name : str
-    inputs : str
-        What it is fitted to: "genes", "pca", "pca_fold", an encoder's name, or "nothing".
-    part : "constant", "linear" or "head"
-        A constant, the penalised linear map alone, or that with a hidden part.
+    inputs : tuple of str
+        What it is fitted to, side by side: "genes", "pca", "pca_fold", the name of an encoder.
+        Empty for a constant, and for own genes alone.
+    head : str
+        "constant"; "linear", a penalised linear map; "linear_prior", one whose coefficients have
+        the covariance of the PCA as their prior; "network", a linear map and a hidden part;
+        "ensemble", the mean prediction of the networks on an encoder's seeds.
     own_gene : bool
         Whether each level's own gene has a term.
-    with_genes : bool
-        Whether the genes stand beside the inputs.
-    prior : bool
-        Whether the coefficients of the genes have the covariance of the PCA as their prior.
     variant : str or None
-        Of the training rows: weighted, drawn again, or with synthetic samples.
-    ensemble : bool
-        Whether it is the mean prediction of an encoder's seeds.
+        Of the training rows: "weighted", drawn again ("bootstrap"), or with synthetic samples
+        ("augmented").
     """
 
     name: str
-    inputs: str
-    part: Part
+    inputs: tuple[str, ...]
+    head: HeadKind
     own_gene: bool = False
-    with_genes: bool = False
-    prior: bool = False
-    variant: str | None = None
-    ensemble: bool = False
+    variant: Variant | None = None
+
+    @property
+    def source(self) -> str:
+        """The inputs that others may stand beside: all but the genes, where there are several."""
+        return self.inputs[-1] if self.inputs else NOTHING
+
+    @property
+    def adds_genes(self) -> bool:
+        """Whether the genes stand beside the inputs."""
+        return len(self.inputs) > 1
+
+    def fitted_as(self, config: CrossvalConfig) -> str:
+        """Name of the model whose fit this one is, or is a part of.
+
+        The linear model on some inputs is the linear part of the network on them, and the ensemble
+        of an encoder's seeds the mean of their predictions.
+
+        >>> names = ("ridge_gene", "vae_linear", "vae_ridge", "vae_ensemble")
+        >>> [parse_model(name).fitted_as(CrossvalConfig()) for name in names]
+        ['raw_gene', 'vae', 'vae_ridge', 'vae']
+        """
+        if self.head == "ensemble":
+            return self.source
+        if self.head != "linear" or len(self.inputs) != 1:
+            return self.name
+        if config.recipe != "best" or config.tune or config.head.own_gene:
+            return self.name
+        network = "raw" if self.source == GENES else self.source
+        return network + (_OWN if self.own_gene else "")
 
 
-def model_of(name: str) -> Model:
-    """What a name stands for; any that is not one of `ALL_ROWS` is an encoder's, or made of it.
+def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
+    """What a name stands for; one that is not of `RESERVED` is an encoder's, or made of it.
 
-    >>> model_of("vae_ridge_gene")
-    Model(name='vae_ridge_gene', inputs='vae', part='linear', own_gene=True, with_genes=True, \
-prior=False, variant=None, ensemble=False)
-    >>> model_of("ridge").inputs, model_of("gene").inputs, model_of("raw_augmented").variant
-    ('genes', 'nothing', '_augmented')
+    >>> model = parse_model("vae_ridge_gene")
+    >>> model.inputs, model.head, model.own_gene
+    (('genes', 'vae'), 'linear', True)
+    >>> parse_model("gene").inputs, parse_model("raw_augmented").variant
+    ((), 'augmented')
     """
-    if name in CONSTANT_ROWS:
-        return Model(name, NOTHING, "constant")
-    if name == OWN_GENE:
-        return Model(name, NOTHING, "linear", own_gene=True)
-    if name in PRIOR_ROWS:
-        return Model(name, GENES, "linear", prior=True)
-    if name.endswith(ENSEMBLE_SUFFIX):
-        return Model(name, name.removesuffix(ENSEMBLE_SUFFIX), "head", ensemble=True)
-    variant, base = variant_of(name), plain_row(name)
-    own = base.endswith(OWN_SUFFIX)
-    base = base.removesuffix(OWN_SUFFIX)
-    if base in _GENE_ROWS:
-        part: Part = "head" if _GENE_ROWS[base] == "head" else "linear"
-        return Model(name, GENES, part, own, variant=variant)
-    linear = base.endswith(LINEAR_SUFFIX)
-    with_genes = base.endswith(RIDGE_SUFFIX)
-    inputs = base.removesuffix(LINEAR_SUFFIX).removesuffix(RIDGE_SUFFIX)
-    part = "linear" if linear or with_genes else "head"
-    return Model(name, inputs, part, own, with_genes, variant=variant)
+    if name in encoders:
+        return Model(name, (name,), "network")
+    if name in CONSTANTS:
+        return Model(name, (), "constant")
+    if name == "gene":
+        return Model(name, (), "linear", own_gene=True)
+    base, variant = name, None
+    for end, kind in _VARIANT_OF.items():
+        if name.endswith(end):
+            base, variant = name.removesuffix(end), kind
+    own = base.endswith(_OWN)
+    base = base.removesuffix(_OWN)
+    if base in _ON_GENES:
+        return Model(name, (GENES,), _ON_GENES[base], own, variant)
+    for end, head in _SUFFIXES.items():
+        if base.endswith(end) and base not in encoders:
+            beside = (GENES,) if end == "_ridge" else ()
+            return Model(name, (*beside, base.removesuffix(end)), head, own, variant)
+    return Model(name, (base,), "network", own, variant)
 
 
 def ladder(
@@ -103,8 +130,8 @@ def ladder(
     strata: bool = False,
     own_genes: bool = False,
     augment: bool = False,
-) -> tuple[str, ...]:
-    """Names of the models of a comparison, the yardstick first and the encoders last.
+) -> tuple[Model, ...]:
+    """The models of a comparison, the constant first and the encoders last.
 
     Parameters
     ----------
@@ -119,12 +146,12 @@ def ladder(
     own_genes : bool
         Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
     augment : bool
-        Whether the raw network and every encoder have their variants beside them.
+        Whether the network on the genes and every encoder have their variants beside them.
 
     Returns
     -------
-    tuple of str
-        The yardstick (the training mean, or the prior) is in it whether named or not.
+    tuple of Model
+        The constant (the training mean, or the prior) is in it whether named or not.
 
     Raises
     ------
@@ -134,78 +161,86 @@ def ladder(
     stored = any(row.frozen for row in encoders)
     names = tuple(row.name for row in encoders)
     pca = "pca" if stored else "pca_fold"
-    levels = kind == "regression"
-    linear = "ridge" if levels else "logistic"
-    own_genes = own_genes and levels
-    usual = ("mean", *(("stratum_mean",) if strata else ())) if levels else ("prior",)
-    usual += (linear, f"{pca}{LINEAR_SUFFIX}", "raw", pca)
-    if own_genes:
-        usual += (OWN_GENE, f"{linear}{OWN_SUFFIX}", *(n + OWN_SUFFIX for n in (pca, *names)))
-    beside = (LINEAR_SUFFIX, RIDGE_SUFFIX) if levels else (LINEAR_SUFFIX,)
-    usual += tuple(name + suffix for name in names for suffix in beside)
-    usual += tuple(row.name + ENSEMBLE_SUFFIX for row in encoders if row.n_seeds > 1)
-    more = [f"{linear}_prior"]
-    more += [] if levels else [name + RIDGE_SUFFIX for name in names]  # five logistic regressions
-    more += [f"pca_fold{LINEAR_SUFFIX}", "pca_fold"] if stored else []
-    if own_genes:
-        made = [name + suffix for name in names for suffix in (LINEAR_SUFFIX, RIDGE_SUFFIX)]
-        more += [name + OWN_SUFFIX for name in ("raw", f"{pca}{LINEAR_SUFFIX}", *made)]
-    known = (*usual, *more)
+    own_genes = own_genes and kind == "regression"
+    usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes)
+    known = (*usual, *_others(kind, names, stored=stored, own_genes=own_genes))
     chosen = usual if models is None else tuple(_renamed(name, pca) for name in models)
     _refuse_unknown(chosen, (*known, *names), stored=stored)
-    rows = (*(name for name in known if name in (*chosen, known[0])), *names)
-    return _with_variants(rows, names) if augment else rows
+    found = (*(name for name in known if name in (*chosen, known[0])), *names)
+    if augment:
+        found = _with_variants(found, names)
+    return tuple(parse_model(name, names) for name in found)
+
+
+def _usual(
+    kind: str, pca: str, encoders: Sequence[EncoderRow], *, strata: bool, own_genes: bool
+) -> tuple[str, ...]:
+    """Models that are run where none are named, but the encoders themselves."""
+    names = [row.name for row in encoders]
+    levels = kind == "regression"
+    constants = ("mean", *(("stratum_mean",) if strata else ())) if levels else ("prior",)
+    linear = "ridge" if levels else "logistic"
+    beside = ("_linear", "_ridge") if levels else ("_linear",)
+    own = ("gene", *(name + _OWN for name in (linear, pca, *names))) if own_genes else ()
+    return (
+        *(*constants, linear, f"{pca}_linear", "raw", pca, *own),
+        *(name + end for name in names for end in beside),
+        *(f"{row.name}_ensemble" for row in encoders if row.n_seeds > 1),
+    )
+
+
+def _others(
+    kind: str, encoders: Sequence[str], *, stored: bool, own_genes: bool
+) -> tuple[str, ...]:
+    """Models that are run where they are named."""
+    levels = kind == "regression"
+    pca = "pca" if stored else "pca_fold"
+    found = ["ridge_prior" if levels else "logistic_prior"]
+    found += [] if levels else [f"{name}_ridge" for name in encoders]  # five logistic regressions
+    found += ["pca_fold_linear", "pca_fold"] if stored else []
+    if own_genes:
+        linear = [name + end for name in encoders for end in ("_linear", "_ridge")]
+        found += [name + _OWN for name in ("raw", f"{pca}_linear", *linear)]
+    return tuple(found)
 
 
 def _renamed(name: str, pca: str) -> str:
     """A model's present name; `pca` and its linear model are those of the comparison's PCA."""
     name = RENAMED.get(name, name)
-    return f"{pca}{LINEAR_SUFFIX}" if name == f"pca{LINEAR_SUFFIX}" else name
+    return f"{pca}_linear" if name == "pca_linear" else name
 
 
-def _with_variants(rows: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
+def _with_variants(models: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
     """The models, and beside each plain network its variants; those of raw behind all others."""
-    if "raw" not in rows and not encoders:
+    if "raw" not in models and not encoders:
         raise InputError("augment: expected the model raw or an encoder; found neither: add one")
-    plain = [row for row in rows if row not in encoders]
-    found = [*plain, *("raw" + suffix for suffix in VARIANTS if "raw" in rows)]
-    return (*found, *(name + suffix for name in encoders for suffix in ("", *VARIANTS)))
+    plain = [name for name in models if name not in encoders]
+    found = [*plain, *("raw" + end for end in _VARIANT_OF if "raw" in models)]
+    return (*found, *(name + end for name in encoders for end in ("", *_VARIANT_OF)))
 
 
 def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool) -> None:
-    unknown = [name for name in chosen if name not in known]
+    unknown = [parse_model(name) for name in chosen if name not in known]
     if not unknown:
         return
     needs = {
         "pca": "pca needs a frozen encoder's run",
         "stratum_mean": "stratum_mean needs --stratify, and levels to predict",
-        ENSEMBLE_SUFFIX: "_ensemble needs an encoder of several seeds (NAME=RUN1,RUN2)",
-        OWN_GENE: "gene needs a column gene_id of Y's annotations that names genes of X",
+        "ensemble": "_ensemble needs an encoder of several seeds (NAME=RUN1,RUN2)",
+        "gene": "gene needs a column gene_id of Y's annotations that names genes of X",
     }
-    ends = {OWN_SUFFIX: OWN_GENE, ENSEMBLE_SUFFIX: ENSEMBLE_SUFFIX}
-    keys = [next((k for end, k in ends.items() if n.endswith(end)), n) for n in unknown]
+    keys = [
+        "gene" if model.own_gene else "ensemble" if model.head == "ensemble" else model.name
+        for model in unknown
+    ]
     why = [
         needs[key] for key in dict.fromkeys(keys) if key in needs and (key != "pca" or not stored)
     ]
     raise InputError(
-        f"models: expected some of {', '.join(dict.fromkeys(known))}; found {', '.join(unknown)}"
+        f"models: expected some of {', '.join(dict.fromkeys(known))}; found "
+        + ", ".join(model.name for model in unknown)
         + "".join(f": {text}" for text in why)
     )
-
-
-def without_own_gene(name: str) -> str:
-    """The same model without own genes.
-
-    >>> without_own_gene("vae_gene"), without_own_gene("gene")
-    ('vae', 'gene')
-    """
-    return name if name == OWN_GENE else name.removesuffix(OWN_SUFFIX)
-
-
-def has_own_term(name: str, config: CrossvalConfig) -> bool:
-    """Whether a model adds each target's own gene."""
-    model = model_of(name)
-    return model.own_gene or (config.head.own_gene and model.part == "head")
 
 
 def refuse_names(encoders: Iterable[str]) -> None:
@@ -217,14 +252,15 @@ def refuse_names(encoders: Iterable[str]) -> None:
         Naming the encoder.
     """
     for name in encoders:
-        if name in ALL_ROWS or name.endswith(_TAKEN) or not NAME.fullmatch(name):
+        if name in RESERVED or name.endswith(_RESERVED_ENDS) or not NAME.fullmatch(name):
             raise InputError(
                 f"encoder: expected a name of letters, digits and _.+- that does not end in "
-                f"{', '.join(_TAKEN)} and is no other row's ({', '.join(ALL_ROWS)}); found {name!r}"
+                f"{', '.join(_RESERVED_ENDS)} and is no other model's ({', '.join(RESERVED)}); "
+                f"found {name!r}"
             )
 
 
-def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | None:
+def linear_rival(kind: str, models: Collection[str], declared: str | None) -> str | None:
     """The linear model of the declared family of comparisons.
 
     Raises
@@ -234,28 +270,58 @@ def linear_rival(kind: str, rows: Sequence[str], declared: str | None) -> str | 
     """
     usual = "ridge" if kind == "regression" else "logistic"
     if declared is None:
-        return usual if usual in rows else None
-    declared = declared if declared in rows else RENAMED.get(declared, declared)
-    if declared not in rows:
+        return usual if usual in models else None
+    declared = declared if declared in models else RENAMED.get(declared, declared)
+    if declared not in models:
         raise InputError(
-            f"linear-rival: expected one of the models {', '.join(rows)}; found {declared!r}"
+            f"linear-rival: expected one of the models {', '.join(models)}; found {declared!r}"
         )
     return declared
 
 
-def head_config(name: str, config: CrossvalConfig) -> HeadConfig:
+def augmented_pairs(models: Sequence[Model]) -> list[Pair]:
+    """Each model with synthetic samples against the one without them, and against its controls."""
+    return _pairs(
+        models,
+        [
+            (model, replace(model, variant=other))
+            for model in models
+            if model.variant == "augmented"
+            for other in (None, "bootstrap", "weighted")
+        ],
+    )
+
+
+def own_gene_pairs(models: Sequence[Model]) -> list[Pair]:
+    """Each model with own genes against the one without them."""
+    with_own = [model for model in models if model.own_gene]
+    return _pairs(models, [(model, replace(model, own_gene=False)) for model in with_own])
+
+
+def _pairs(models: Sequence[Model], wanted: Iterable[tuple[Model, Model]]) -> list[Pair]:
+    """Names of those pairs whose second is among the models, whatever it is called."""
+    names = {replace(model, name=""): model.name for model in models}
+    found = [(a.name, names.get(replace(b, name=""))) for a, b in wanted]
+    return [(a, b) for a, b in found if b is not None]
+
+
+def has_own_term(model: Model, config: CrossvalConfig) -> bool:
+    """Whether a model adds each target's own gene."""
+    return model.own_gene or (config.head.own_gene and model.head in ("network", "ensemble"))
+
+
+def head_config(model: Model, config: CrossvalConfig) -> HeadConfig:
     """Settings of a model's head: the same for all, or the published ones for its inputs."""
-    model = model_of(name)
     head = config.head
-    if model.variant == "_weighted":
+    if model.variant == "weighted":
         head = replace(head, class_weight="balanced")
-    if model.part == "linear":
+    if model.head in ("linear", "linear_prior"):
         return replace(head, hidden=(), linear=True, standardize=True)
     if config.recipe == "best":
         return head
     return replace(
         head,
-        hidden=PUBLISHED_GENE_HEAD if model.inputs == GENES else PUBLISHED_LATENT_HEAD,
+        hidden=PUBLISHED_GENE_HEAD if model.source == GENES else PUBLISHED_LATENT_HEAD,
         lr=1e-3,
         weight_decay=0.0,
         dropout=0.0,
@@ -267,67 +333,22 @@ def head_config(name: str, config: CrossvalConfig) -> HeadConfig:
     )
 
 
-def tuned_settings(name: str, config: CrossvalConfig) -> tuple[HeadConfig, ...]:
+def tuned_settings(model: Model, config: CrossvalConfig) -> tuple[HeadConfig, ...]:
     """Settings that are tried for a model's head: widths by learning rates, or one."""
-    head = head_config(name, config)
-    if not config.tune or config.recipe != "best" or not is_head(name):
+    head = head_config(model, config)
+    if not config.tune or config.recipe != "best" or model.head != "network":
         return (head,)
     return tuple(replace(head, hidden=w, lr=r) for w in TUNED_WIDTHS for r in TUNED_RATES)
 
 
-def is_head(name: str) -> bool:
-    """Whether a model is fitted, and may have a hidden part."""
-    model = model_of(name)
-    return model.part == "head" and not model.ensemble
+WEIGHTED, BOOTSTRAP, AUGMENTED = _VARIANT_OF
 
 
 def variant_of(row: str) -> str | None:
-    """What a row's name ends in, where it is a variant of another row.
-
-    >>> variant_of("raw_augmented"), variant_of("raw")
-    ('_augmented', None)
-    """
-    return next((suffix for suffix in VARIANTS if row.endswith(suffix)), None)
+    """What a row's name ends in, where it is a variant of another row."""
+    return next((end for end in _VARIANT_OF if row.endswith(end)), None)
 
 
 def plain_row(row: str) -> str:
-    """The row that a variant stands beside; the row itself for others.
-
-    >>> plain_row("raw_bootstrap"), plain_row("raw")
-    ('raw', 'raw')
-    """
+    """The row that a variant stands beside; the row itself for others."""
     return row.removesuffix(variant_of(row) or "")
-
-
-def augmented_pairs(rows: Sequence[str]) -> list[tuple[str, str]]:
-    """Each augmented row with the row itself and with its controls."""
-    return [
-        (row, plain_row(row) + other)
-        for row in rows
-        if row.endswith(AUGMENTED)
-        for other in ("", BOOTSTRAP, WEIGHTED)
-        if plain_row(row) + other in rows
-    ]
-
-
-def fitted_as(name: str, config: CrossvalConfig) -> str:
-    """Name of the model whose fit a model is, or is a part of.
-
-    The linear model on some inputs is the linear part of the head on them, and the ensemble of an
-    encoder's seeds the mean of their predictions.
-
-    >>> from m1pipe.config import CrossvalConfig
-    >>> [fitted_as(name, CrossvalConfig()) for name in ("ridge_gene", "vae_linear", "vae_ridge")]
-    ['raw_gene', 'vae', 'vae_ridge']
-    >>> fitted_as("vae_ensemble", CrossvalConfig())
-    'vae'
-    """
-    model = model_of(name)
-    if model.ensemble:
-        return model.inputs
-    if model.part != "linear" or model.with_genes or model.prior or model.inputs == NOTHING:
-        return name
-    if config.recipe != "best" or config.tune or config.head.own_gene:
-        return name
-    head = "raw" if model.inputs == GENES else model.inputs
-    return head + (OWN_SUFFIX if model.own_gene else "")

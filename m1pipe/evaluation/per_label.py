@@ -13,7 +13,7 @@ from scipy.stats import norm, rankdata
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.class_metrics import BIN_EDGES, calibration_bins, precision_sums, ratio
-from m1pipe.evaluation.ladder import CONSTANT_ROWS
+from m1pipe.evaluation.ladder import CONSTANTS
 from m1pipe.evaluation.per_target import ALPHA, adjust_bh
 
 FEWEST = 5  # groups (or samples) with a label, and without, for it to be tested
@@ -149,7 +149,7 @@ def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.D
     table = pd.DataFrame({"label": list(names), "n_positive": once.positive})
     table["prevalence"] = once.positive / once.n
     enough = (np.minimum(once.positive_units, once.negative_units) >= FEWEST) & (once.pairs > 0)
-    tested = [row for row in once.rows if row not in CONSTANT_ROWS]
+    tested = [row for row in once.rows if row not in CONSTANTS]
     p = np.array([_p_value(once, once.rows[row]) for row in tested]).reshape(-1, len(names))
     q = adjust_bh(np.where(enough, p, np.nan).ravel()).reshape(p.shape)
     learned = q < ALPHA

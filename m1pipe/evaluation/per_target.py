@@ -14,9 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from m1pipe.evaluation.folds import Fold, train_mean
-from m1pipe.evaluation.ladder import OWN_SUFFIX, without_own_gene
+from m1pipe.evaluation.ladder import Pair
 
-Pair = tuple[str, str]
 _BLOCK_CELLS = 2**21
 ALPHA = 0.05
 HARDLY_VARIES = 1e-4  # of the mean over targets: a hundredth of the usual standard deviation
@@ -118,12 +117,6 @@ class TargetTally:
         np.add.at(sums, self.unit, loss)
         means: np.ndarray = sums / np.bincount(self.unit)[:, None].astype(loss.dtype)
         return means
-
-
-def target_pairs(family: Sequence[Pair], ladder: Sequence[str]) -> list[Pair]:
-    """The declared pairs, and every row with own genes against the one without."""
-    own = [(row, without_own_gene(row)) for row in ladder if row.endswith(OWN_SUFFIX)]
-    return [*family, *(pair for pair in own if pair[0] != pair[1] and pair[1] in ladder)]
 
 
 def add_sums(parts: Sequence[TargetSums]) -> TargetSums:

@@ -1,4 +1,4 @@
-"""What a cross-validation compares: samples, targets, folds, and the rows of the ladder."""
+"""What a cross-validation compares: samples, targets, folds and models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ from m1pipe.evaluation.folds import (
     name_classes,
 )
 from m1pipe.evaluation.ladder import (
+    Model,
     ladder,
     linear_rival,
-    model_of,
     refuse_names,
 )
 from m1pipe.evaluation.leakage import encoder_conditioned
@@ -60,16 +60,16 @@ class Problem:
         What never stands on both sides of a split, of every row of the matrix.
     folds : ndarray of int64, shape (n_repeats, n_samples)
         The fold that tests each sample.
-    ladder : tuple of str
-        Rows in the order in which they are run, the encoders last.
+    models : tuple of Model
+        In the order in which they are run, the encoders last.
     encoders : tuple of EncoderRow
         What stands behind the names of the encoders.
     rival : str or None
-        The linear row that the encoders are declared to be compared with.
+        The linear model that the encoders are declared to be compared with.
     config : CrossvalConfig
         Settings.
     own : OwnGenes or None
-        Levels of the targets' own genes in X; None where no row wants them.
+        Levels of the targets' own genes in X; None where no model takes them.
     train_size : int or None
         Training rows of a fold that are used; None: all.
     own_columns : ndarray of int64, shape (n_targets,), or None
@@ -93,7 +93,7 @@ class Problem:
     strata: np.ndarray | None
     all_groups: np.ndarray | None
     folds: np.ndarray
-    ladder: tuple[str, ...]
+    models: tuple[Model, ...]
     encoders: tuple[EncoderRow, ...]
     rival: str | None
     config: CrossvalConfig
@@ -131,17 +131,16 @@ class Problem:
         """Rows of the matrix without a target; they may serve an encoder."""
         return np.setdiff1d(np.arange(self.matrix.n_samples), self.rows)
 
-    def n_fits(self, row: str) -> int:
-        """Models fitted for one row over all folds and repeats; none for an ensemble of others."""
-        if model_of(row).ensemble:
+    def n_fits(self, model: Model) -> int:
+        """Fits of a model over all folds and repeats; none for an ensemble of others."""
+        if model.head == "ensemble":
             return 0
-        return self.n_seeds(row) * self.n_folds * self.config.repeats
+        return self.n_seeds(model) * self.n_folds * self.config.repeats
 
-    def n_seeds(self, row: str) -> int:
-        """Models fitted for one row in one fold."""
-        return {encoder.name: encoder.n_seeds for encoder in self.encoders}.get(
-            model_of(row).inputs, 1
-        )
+    def n_seeds(self, model: Model) -> int:
+        """Fits of a model in one fold."""
+        n_seeds = {row.name: row.n_seeds for row in self.encoders}
+        return n_seeds.get(model.source, 1)
 
     @property
     def least_train(self) -> int:
@@ -170,7 +169,7 @@ def make_problem(
     config: CrossvalConfig,
     generator: Generator | None = None,
 ) -> Problem:
-    """Open the data, pair them, deal the folds and put the ladder together.
+    """Open the data, pair them, deal the folds and choose the models.
 
     Parameters
     ----------
@@ -180,7 +179,7 @@ def make_problem(
     Raises
     ------
     InputError
-        If the data, the folds or the rows asked for cannot be had.
+        If the data, the folds or the models asked for are unavailable.
     """
     levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
     check_units(matrix)
@@ -193,7 +192,7 @@ def make_problem(
     _refuse_told(opened, label, config.stratify)
     strata, is_label = find_strata(obs, values, config.stratify, label)
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
-    names = ladder(
+    models = ladder(
         values.kind,
         opened,
         config.models,
@@ -215,11 +214,11 @@ def make_problem(
         strata=strata,
         all_groups=all_groups,
         folds=folds,
-        ladder=names,
+        models=models,
         encoders=opened,
-        rival=linear_rival(values.kind, names, config.linear_rival),
+        rival=linear_rival(values.kind, [model.name for model in models], config.linear_rival),
         config=config,
-        own=_own_genes(columns, names, config, matrix, rows),
+        own=_own_genes(columns, models, config, matrix, rows),
         own_columns=columns,
         generator=generator,
         label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
@@ -274,12 +273,12 @@ def _own_columns(genes: Sequence[str], matrix: Matrix) -> np.ndarray | None:
 
 def _own_genes(
     columns: np.ndarray | None,
-    names: Sequence[str],
+    models: Sequence[Model],
     config: CrossvalConfig,
     matrix: Matrix,
     rows: np.ndarray,
 ) -> OwnGenes | None:
-    """Levels of the targets' own genes, where a row wants them.
+    """Levels of the targets' own genes, where a model takes them.
 
     Raises
     ------
@@ -291,7 +290,7 @@ def _own_genes(
             "head: own_gene expects a column gene_id of Y's annotations that names genes of X; "
             "found none: add it (m1pipe convert --var), or use --head plain"
         )
-    wanted = any(model_of(name).own_gene for name in names)
+    wanted = any(model.own_gene for model in models)
     if columns is None or not (wanted or config.head.own_gene):
         return None
     return read_own_genes(columns, matrix, rows)

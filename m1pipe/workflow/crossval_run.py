@@ -272,7 +272,7 @@ def _n_threads(problem: Problem) -> int:
     Two threads wait for each other after every product of every head: where another process holds
     a core, a pass was seen to take ten times as long.
     """
-    largest = max(n_parameters(problem, row) for row in problem.ladder)
+    largest = max(n_parameters(problem, model) for model in problem.models)
     return choose_threads(largest, problem.config.head.batch_size)
 
 

@@ -182,7 +182,7 @@ def test_the_rows_their_family_and_the_page(genes: pd.DataFrame) -> None:
         config=CONFIG,
         generator=noisy_copies,
     )
-    variants = [f"{row}{suffix}" for row in ("raw", "vae") for suffix in VARIANTS]
+    variants = [f"{row}_{variant}" for row in ("raw", "vae") for variant in VARIANTS]
     assert result.models == ["prior", "raw", *variants[:3], "vae", *variants[3:]]
     assert len(result.seed_losses["vae_augmented"]) == 2
     table = result.comparisons

@@ -152,7 +152,7 @@ def test_the_ensemble_is_the_mean_of_its_seeds_predictions(
     problem = make_problem(
         **given, encoders={"vae": encoders}, config=replace(QUICK, models=models)
     )
-    assert problem.ladder[1:] == ("vae_linear", "vae_ensemble", "vae")
+    assert [m.name for m in problem.models[1:]] == ["vae_linear", "vae_ensemble", "vae"]
     share = open_share(problem, whole_inputs(problem), 0, 1)
     (heads,) = fit_opened(problem, [share])
     assert list(heads) == ["vae"], "one fit a seed, none of the ensemble's own"

@@ -15,9 +15,10 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import fold_bytes
-from m1pipe.evaluation.facts import row_facts
+from m1pipe.evaluation.facts import model_facts
 from m1pipe.evaluation.folds import fill_fold, fill_own
 from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
+from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import summary_dict
 from m1pipe.reports.facts import data as data_table
@@ -189,10 +190,10 @@ def test_own_genes_and_their_gaps(world: dict[str, Any], encoder: Encoder) -> No
         var=pd.DataFrame({"gene_id": ["g0", "g1", "g1", "none"]}, index=world["y"].columns),
     )
     problem = make_problem(world["x"], y, encoders={"vae": [encoder]}, config=QUICK)
-    assert "ridge_gene" in problem.ladder
+    assert any(model.name == "ridge_gene" for model in problem.models)
     fold = make_fold(problem, 0, 1)
     assert fold.own is not None and np.isfinite(fold.own.values).all()
-    assert "trained on" not in row_facts(problem, "gene")["missing levels"]
+    assert "trained on" not in model_facts(problem, parse_model("gene"))["missing levels"]
     result = cross_validate(world["x"], y, encoders={"vae": [encoder]}, config=QUICK)
     assert all(np.isfinite(losses).all() for losses in result.losses.values())
 
