@@ -122,8 +122,7 @@ def wanted_counts(codes: np.ndarray, n_classes: int, augment: str | float) -> np
     counts = np.bincount(codes, minlength=n_classes)
     ratio = parse_ratio(augment)
     more = counts.max() - counts if ratio is None else np.rint((ratio - 1) * counts)
-    wanted: np.ndarray = np.where(counts > 0, more, 0).astype(np.int64)
-    return wanted
+    return np.asarray(np.where(counts > 0, more, 0).astype(np.int64))
 
 
 def draw_again(rows: np.ndarray, codes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:

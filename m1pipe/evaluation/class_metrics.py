@@ -54,9 +54,7 @@ def log_loss_per_sample(probabilities: np.ndarray, codes: np.ndarray) -> NDArray
     return -np.log(clipped(own))
 
 
-def class_scores(
-    probabilities: np.ndarray, codes: np.ndarray
-) -> tuple[dict[str, float], dict[str, str]]:
+def class_scores(probabilities: np.ndarray, codes: np.ndarray) -> dict[str, float]:
     """Scores of class probabilities.
 
     Parameters
@@ -66,38 +64,28 @@ def class_scores(
 
     Returns
     -------
-    values : dict
+    dict
         log_loss, accuracy, balanced_accuracy (mean recall of the classes that occur), macro_f1
         (over classes that occur or are predicted), roc_auc and average_precision (of the second
         class of two; else the mean over classes of one against the rest).
-    notes : dict
-        Why one of them is NaN, or which classes were left out.
     """
     n_classes = probabilities.shape[1]
     codes = codes.astype(np.intp)
     predicted = probabilities.argmax(axis=1)
     counts = np.bincount(codes, minlength=n_classes)
     recall = np.bincount(codes[predicted == codes], minlength=n_classes)[counts > 0]
-    values = {
+    shown = [1] if n_classes == 2 else list(range(n_classes))
+    truth = np.stack([codes == c for c in shown], axis=1)
+    return {
         "log_loss": float(log_loss_per_sample(probabilities, codes).mean()),
         "accuracy": float((predicted == codes).mean()),
         "balanced_accuracy": float((recall / counts[counts > 0]).mean()),
         "macro_f1": _f1(codes, predicted, labels=np.union1d(codes, predicted)),
+        **ranking_scores(truth, probabilities[:, shown]),
     }
-    notes: dict[str, str] = {}
-    absent = int((counts == 0).sum())
-    if absent:
-        text = f"{absent} of {n_classes} classes have no sample in these rows: left out"
-        notes |= {"balanced_accuracy": text, "macro_f1": text}
-    shown = [1] if n_classes == 2 else range(n_classes)
-    truth = np.stack([codes == c for c in shown], axis=1)
-    ranked, ranked_notes = ranking_scores(truth, probabilities[:, list(shown)], what="classes")
-    return values | ranked, notes | ranked_notes
 
 
-def ranking_scores(
-    truth: np.ndarray, score: np.ndarray, *, what: str, suffix: str = ""
-) -> tuple[dict[str, float], dict[str, str]]:
+def ranking_scores(truth: np.ndarray, score: np.ndarray, *, suffix: str = "") -> dict[str, float]:
     """ROC-AUC and average precision, mean over the columns that have both outcomes.
 
     Parameters
@@ -105,42 +93,15 @@ def ranking_scores(
     truth : ndarray of bool, shape (n_samples, n_columns)
     score : ndarray, shape (n_samples, n_columns)
         The higher, the likelier.
-    what : str
-        What a column is, for the note.
     suffix : str
         Of the metrics' names.
-
-    Returns
-    -------
-    values, notes : dict
-        By metric; a note where columns were left out.
     """
     varies = np.asarray(truth.any(axis=0) & ~truth.all(axis=0))
     truth, score = truth[:, varies], score[:, varies]
-    values = {
+    return {
         f"roc_auc{suffix}": mean(roc_aucs(truth, score)),
         f"average_precision{suffix}": mean(average_precisions(truth, score)),
     }
-    notes: dict[str, str] = {}
-    for name in values:
-        notes |= left_out(name, varies, f"{what} do not vary in these rows")
-    return values, notes
-
-
-def left_out(metric: str, kept: np.ndarray, why: str) -> dict[str, str]:
-    """Note on the columns that a metric leaves out, if it leaves out any.
-
-    Parameters
-    ----------
-    metric : str
-    kept : ndarray of bool, shape (n_columns,)
-    why : str
-    """
-    if kept.all():
-        return {}
-    lost = int((~kept).sum())
-    end = ": left out" if kept.any() else ": not defined"
-    return {metric: f"{lost} of {len(kept)} {why}{end}"}
 
 
 def mean(values: np.ndarray) -> float:
@@ -174,8 +135,7 @@ def clipped(p: np.ndarray) -> NDArray[np.float64]:
 
 def ratio(a: np.ndarray, b: np.ndarray) -> NDArray[np.float64]:
     """Quotient of arrays of one shape, in float64; NaN where b is 0."""
-    found: NDArray[np.float64] = np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0)
-    return found
+    return np.asarray(np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b > 0))
 
 
 def roc_aucs(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
@@ -218,8 +178,7 @@ def precision_sums(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
     order = np.argsort(-score, axis=0, kind="stable")
     hits = np.take_along_axis(truth, order, axis=0).cumsum(axis=0)
     precision = np.take_along_axis(hits, n_above - 1, axis=0) / n_above
-    found: NDArray[np.float64] = (precision * truth).sum(axis=0)
-    return found
+    return np.asarray((precision * truth).sum(axis=0))
 
 
 def average_precisions(truth: np.ndarray, score: np.ndarray) -> NDArray[np.float64]:
@@ -252,8 +211,7 @@ def precisions_at(truth: np.ndarray, score: np.ndarray, k: int) -> NDArray[np.fl
     above, tied = score > last, score == last
     places_left = k - above.sum(axis=1)
     hits = (truth & above).sum(axis=1) + places_left * (truth & tied).sum(axis=1) / tied.sum(axis=1)
-    found: NDArray[np.float64] = hits / k
-    return found
+    return np.asarray(hits / k)
 
 
 def multilabel_loss_per_sample(
@@ -262,13 +220,10 @@ def multilabel_loss_per_sample(
     """Binary log loss in nats, mean over the labels, shape (n_samples,)."""
     p = np.asarray(probabilities, dtype=np.float64)
     own = np.where(labels > _THRESHOLD, p, 1 - p)
-    found: NDArray[np.float64] = -np.log(clipped(own)).mean(axis=1)
-    return found
+    return np.asarray(-np.log(clipped(own)).mean(axis=1))
 
 
-def label_scores(
-    probabilities: np.ndarray, labels: np.ndarray
-) -> tuple[dict[str, float], dict[str, str]]:
+def label_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Scores of label probabilities, as means over labels (macro) and over all cells (micro).
 
     Parameters
@@ -278,15 +233,13 @@ def label_scores(
 
     Returns
     -------
-    values : dict
+    dict
         log_loss, accuracy (share of right cells), balanced_accuracy, macro_f1, roc_auc,
         average_precision (means over the labels where they are defined), micro_f1,
         roc_auc_micro, average_precision_micro; precision_at_K for each K of `PRECISION_AT` below
         the number of labels (mean over samples, those without any label included; a random order
         has the prevalence); brier (mean squared distance of probability and 0/1 over all cells)
         and calibration_error.
-    notes : dict
-        Why one of them is NaN, or how many labels were left out.
     """
     truth, guess = labels > _THRESHOLD, probabilities > _THRESHOLD
     hits, n_pos, n_guess = (truth & guess).sum(0), truth.sum(0), guess.sum(0)
@@ -294,25 +247,19 @@ def label_scores(
     both, any_pos = (n_pos > 0) & (n_neg > 0), n_pos + n_guess > 0
     f1 = 2 * hits[any_pos] / (n_pos + n_guess)[any_pos]
     balanced = (hits[both] / n_pos[both] + right_neg[both] / n_neg[both]) / 2
-    values = {
+    cells = (truth.reshape(-1, 1), probabilities.reshape(-1, 1))
+    return {
         "log_loss": float(multilabel_loss_per_sample(probabilities, labels).mean()),
         "accuracy": float((truth == guess).mean()),
         "balanced_accuracy": mean(balanced),
         "macro_f1": mean(f1),
         "micro_f1": float(2 * hits.sum() / (n_pos + n_guess).sum()) if any_pos.any() else np.nan,
+        **ranking_scores(truth, probabilities),
+        **ranking_scores(*cells, suffix="_micro"),
+        **_at_the_top(truth, probabilities),
+        "brier": float(((probabilities - truth) ** 2).mean()),
+        "calibration_error": calibration_error(calibration_bins(probabilities, truth)),
     }
-    notes = left_out("balanced_accuracy", both, "labels do not vary in these rows")
-    notes |= left_out("macro_f1", any_pos, "labels neither occur nor are predicted")
-    if not any_pos.any():
-        notes["micro_f1"] = "no label occurs or is predicted in these rows"
-    macro, macro_notes = ranking_scores(truth, probabilities, what="labels")
-    micro, micro_notes = ranking_scores(
-        truth.reshape(-1, 1), probabilities.reshape(-1, 1), what="label cells", suffix="_micro"
-    )
-    values |= macro | micro | _at_the_top(truth, probabilities)
-    values["brier"] = float(((probabilities - truth) ** 2).mean())
-    values["calibration_error"] = calibration_error(calibration_bins(probabilities, truth))
-    return values, notes | macro_notes | micro_notes
 
 
 def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> NDArray[np.float64]:

@@ -18,16 +18,13 @@ from m1pipe.evaluation.significance import (
     TestResult,
     bootstrap_interval,
     clustered_t,
-    cohen_dz,
     group_means,
-    hedges_gav,
     holm,
     nadeau_bengio,
     paired_t,
     relative_difference,
     sign_flip,
     sign_flip_interval,
-    skill,
     wilcoxon,
 )
 
@@ -173,34 +170,6 @@ def fold_tests(
             rows.append((a, b, r, k, *sizes, *interval, test.statistic, test.p))
     columns = "model_a model_b repeat fold n_test loss_a loss_b difference ci_low ci_high".split()
     return pd.DataFrame(rows, columns=[*columns, "statistic", "p"])
-
-
-def effect_table(
-    losses: Mapping[str, np.ndarray], *, pairs: Iterable[Pair], yardstick: str | None = None
-) -> pd.DataFrame:
-    """Effect sizes of every pair, on per-sample losses averaged over repeats.
-
-    Parameters
-    ----------
-    losses : mapping of str to ndarray, shape (n_repeats, n_samples)
-    pairs : iterable of (str, str)
-    yardstick : str, optional
-        Model that skill is measured by.
-
-    Returns
-    -------
-    DataFrame
-        Columns model_a, model_b, d_z, g_av, relative_difference (of a to b; negative: a is
-        better), skill_a, skill_b (1 - loss / yardstick's loss; NaN without a yardstick).
-    """
-    rows = []
-    for a, b in pairs:
-        x, y = losses[a].mean(axis=0), losses[b].mean(axis=0)
-        base = None if yardstick is None else losses[yardstick].mean(axis=0)
-        skills = [np.nan if base is None else skill(loss, base) for loss in (x, y)]
-        rows.append((a, b, cohen_dz(x - y), hedges_gav(x, y), relative_difference(x, y), *skills))
-    columns = ["model_a", "model_b", "d_z", "g_av", "relative_difference", "skill_a", "skill_b"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def compare_tables(

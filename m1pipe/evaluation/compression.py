@@ -194,8 +194,7 @@ def _by_contrast(scores: Sequence[FoldScores], n_latent: int, a: str, b: str) ->
             sign = 1.0 if s.model == a else -1.0
             total[s.samples] += sign * np.nan_to_num(r2_of(s.errors, s.deviations))
             count[s.samples] += 0.5
-    differences: np.ndarray = total / count
-    return differences
+    return np.asarray(total / count)
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ from m1pipe.evaluation.fitting import (
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import Model, own_gene_pairs
-from m1pipe.evaluation.metrics import HEADLINE, explained_scores, fraction_r2, per_sample_loss
+from m1pipe.evaluation.metrics import HEADLINE, fraction_r2, per_sample_loss, scores
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
@@ -341,7 +341,7 @@ def _score_table(
     lines = [
         {"model": model.name, "seed": seed, "metric": metric, "value": value}
         for seed, p in enumerate(predictions)
-        for metric, value in explained_scores(tested.kind, p, tested.values, mean).values.items()
+        for metric, value in scores(tested.kind, p, tested.values, mean).items()
     ]
     if mean is not None and tested.genes is not None:
         shares = [fraction_r2(prediction, tested, mean) for prediction in predictions]

@@ -240,8 +240,7 @@ def own_columns_of(encoder: Encoder, X: np.ndarray, matrix: Matrix) -> np.ndarra
     """
     if len(encoder.genes) == matrix.n_genes:
         return X
-    kept: np.ndarray = X[:, match_recipe(matrix, encoder.recipe).columns]
-    return kept
+    return np.asarray(X[:, match_recipe(matrix, encoder.recipe).columns])
 
 
 def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ as the headline test. Differences within a region of practical equivalence count
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,22 +20,7 @@ ROPE = 0.01
 """Half width of the region of practical equivalence, as a share of the second model's loss."""
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """Probabilities of a difference d = loss of a - loss of b; they add up to 1.
-
-    Attributes
-    ----------
-    p_lower, p_same, p_higher : float
-        Of d below -rope (a is better), within, and above it (a is worse).
-    """
-
-    p_lower: float
-    p_same: float
-    p_higher: float
-
-
-def correlated_t(differences: ArrayLike, n_folds: int, *, rope: float) -> Posterior:
+def correlated_t(differences: ArrayLike, n_folds: int, *, rope: float) -> dict[str, float]:
     """Posterior of the mean difference over the folds of (repeated) k-fold.
 
     Parameters
@@ -50,9 +34,11 @@ def correlated_t(differences: ArrayLike, n_folds: int, *, rope: float) -> Poster
 
     Returns
     -------
-    Posterior
-        Of a Student t with J - 1 degrees of freedom, location mean(d) and squared scale
-        (1/J + 1/(k-1)) * s^2. Where all differences are equal, all of it lies at their mean.
+    dict of str to float
+        p_lower (d below -rope: a is better), p_same (within) and p_higher (above it: a is worse),
+        which add up to 1, of a Student t with J - 1 degrees of freedom, location mean(d) and
+        squared scale (1/J + 1/(k-1)) * s^2. Where all differences are equal, all of it lies at
+        their mean.
 
     Raises
     ------
@@ -75,7 +61,7 @@ def correlated_t(differences: ArrayLike, n_folds: int, *, rope: float) -> Poster
     else:
         posterior = stats.t(d.size - 1, loc=mean, scale=variance**0.5)
         lower, higher = float(posterior.cdf(-rope)), float(posterior.sf(rope))
-    return Posterior(lower, 1 - lower - higher, higher)
+    return {"p_lower": lower, "p_same": 1 - lower - higher, "p_higher": higher}
 
 
 def equivalence(
@@ -106,5 +92,5 @@ def equivalence(
     for a, b in pairs:
         rope = rope_share * float(losses[b].mean())
         posterior = correlated_t(fold_differences(losses[a], losses[b], folds), n_folds, rope=rope)
-        found.append({"model_a": a, "model_b": b, "rope": rope, **vars(posterior)})
+        found.append({"model_a": a, "model_b": b, "rope": rope, **posterior})
     return found

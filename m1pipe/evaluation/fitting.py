@@ -49,15 +49,12 @@ class Prediction:
         Levels or probabilities.
     dead_share : float
         Share of the hidden units that are dead over the training rows.
-    own_share : float or None
-        Share of the targets with a gene in X whose own-gene term is on; None without the term.
     chosen : dict
         What inner folds chose, as of `m1pipe.heads.fitted.FittedHead`.
     """
 
     values: np.ndarray
     dead_share: float = 0.0
-    own_share: float | None = None
     chosen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,8 +137,7 @@ def predict_model(model: Model, head: FittedHead, X: np.ndarray, fold: Fold) -> 
         head = head.linear_part()
     levels = None if head.own is None or fold.own is None else fold.own.values[fold.test]
     dead = dead_share(head, X[fold.train[:HEAD_ROWS]])
-    share = None if head.own is None else head.own.share_on
-    return Prediction(head.predict(X[fold.test], levels), dead, share, head.chosen)
+    return Prediction(head.predict(X[fold.test], levels), dead, head.chosen)
 
 
 def predict_ensemble(model: Model, heads: Sequence[Fitted], fold: Fold) -> Prediction:

@@ -63,8 +63,7 @@ def train_mean(fold: Fold) -> np.ndarray:
     if fold.targets.is_classes:
         counts = np.bincount(values[train], minlength=len(fold.targets.names)).astype(np.float64)
         counts[counts == 0] = 0.5
-        found: np.ndarray = counts / counts.sum()
-        return found
+        return np.asarray(counts / counts.sum())
     if fold.targets.kind == "multilabel":
         share = values[train].mean(axis=0, dtype=np.float64)
         without = (share == 0) | (share == 1)
@@ -221,5 +220,4 @@ def find_strata(
 
 def name_classes(targets: Targets) -> np.ndarray:
     """Name of each sample's class, shape (n_samples,)."""
-    named: np.ndarray = np.asarray(targets.names, dtype=object)[targets.values]
-    return named
+    return np.array(targets.names, dtype=object).take(targets.values)

@@ -92,8 +92,7 @@ def curve_tests(
 def by_draw(scores: pd.DataFrame) -> np.ndarray:
     """Values of one model, metric and number of training rows, shape (n_folds, n_draws)."""
     table = scores.pivot(index=["repeat", "fold"], columns="draw", values="value")
-    found: np.ndarray = table.to_numpy(np.float64)
-    return found
+    return np.asarray(table.to_numpy(np.float64))
 
 
 def test_of_draws(

@@ -1,7 +1,6 @@
 """Losses of samples and scores of test folds, each defined once for all models; those of levels."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -24,27 +23,10 @@ HEADLINE = {
     "multiclass": "log_loss",
     "multilabel": "log_loss",
 }
-LOWER_IS_BETTER = frozenset({"mse", "mae", "log_loss", "brier", "calibration_error"})
 _BLOCK_CELLS = 2**20
 SMALLEST_TOTAL = 1.0
 """A gene whose isoforms sum to less in a sample (before the logarithm) has no fractions there."""
 _FRACTION_CELLS = 2**21
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one model on one set of test rows.
-
-    Attributes
-    ----------
-    values : dict of str to float
-        Every metric of the kind of target; NaN where it cannot be computed.
-    notes : dict of str to str
-        Why a metric is NaN, or what was left out of it, by metric.
-    """
-
-    values: dict[str, float]
-    notes: dict[str, str]
 
 
 def per_sample_loss(kind: str, prediction: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
@@ -83,53 +65,33 @@ def per_sample_loss(kind: str, prediction: ArrayLike, targets: ArrayLike) -> NDA
     return log_loss_per_sample(predicted, true)
 
 
-def explained_scores(
-    kind: str,
-    prediction: ArrayLike,
-    targets: ArrayLike,
-    train_mean: ArrayLike | None = None,
-) -> Scores:
-    """Every score of one model on one set of test rows, with notes on what is missing.
-
-    Parameters
-    ----------
-    kind, prediction, targets
-        As for `per_sample_loss`.
-    train_mean : array_like, shape (n_targets,), optional
-        Mean of every target over the training rows: what r2 measures against. Regression only.
-
-    Returns
-    -------
-    Scores
-        regression: mse, mae, r2 (pooled, 1 - SSE / SST, SST against the training means), pearson
-        (median over the targets that vary). Classes: log_loss, accuracy, balanced_accuracy,
-        macro_f1, roc_auc, average_precision. multilabel: the same and those of
-        `m1pipe.evaluation.class_metrics.label_scores`. No metric is left out because it is NaN.
-    """
-    predicted, true = _checked(kind, prediction, targets)
-    if kind == "regression":
-        values, notes = level_scores(predicted, true, train_mean)
-    elif kind == "multilabel":
-        values, notes = label_scores(predicted, true)
-    else:
-        values, notes = class_scores(predicted, true)
-    return Scores(values, notes)
-
-
 def scores(
     kind: str,
     prediction: ArrayLike,
     targets: ArrayLike,
     train_mean: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """Values of `explained_scores`, by metric.
+    """Every score of one model on one set of test rows.
 
     Parameters
     ----------
-    kind, prediction, targets, train_mean
-        As for `explained_scores`: shapes (n_samples, n_outputs), and (n_targets,) of the mean.
+    kind, prediction, targets
+        As for `per_sample_loss`: shapes (n_samples, n_outputs).
+    train_mean : array_like, shape (n_targets,), optional
+        Mean of every target over the training rows: what r2 measures against. Regression only.
+
+    Returns
+    -------
+    dict of str to float
+        regression: mse, mae, r2 (pooled, 1 - SSE / SST, SST against the training means), pearson
+        (median over the targets that vary). Classes: log_loss, accuracy, balanced_accuracy,
+        macro_f1, roc_auc, average_precision. multilabel: the same and those of
+        `m1pipe.evaluation.class_metrics.label_scores`. NaN where a score is not defined.
     """
-    return explained_scores(kind, prediction, targets, train_mean).values
+    predicted, true = _checked(kind, prediction, targets)
+    if kind == "regression":
+        return level_scores(predicted, true, train_mean)
+    return label_scores(predicted, true) if kind == "multilabel" else class_scores(predicted, true)
 
 
 def _checked(kind: str, prediction: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -164,8 +126,7 @@ def squared_error_per_sample(prediction: np.ndarray, targets: np.ndarray) -> NDA
     for columns in _column_blocks(targets.shape):
         error = _error(prediction[:, columns], targets[:, columns])
         total += np.einsum("ij,ij->i", error, error)
-    found: NDArray[np.float64] = total / targets.shape[1]
-    return found
+    return np.asarray(total / targets.shape[1])
 
 
 def target_errors(
@@ -229,7 +190,7 @@ def correlation(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float
 
 def level_scores(
     prediction: np.ndarray, targets: np.ndarray, train_mean: ArrayLike | None = None
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> dict[str, float]:
     """Pooled errors, R2 against the training means, and the median correlation of a target.
 
     Parameters
@@ -241,40 +202,25 @@ def level_scores(
 
     Returns
     -------
-    values : dict
-        mse, mae, r2, pearson.
-    notes : dict
-        Why one of them is NaN, or how many targets were left out.
+    dict
+        mse, mae, r2 (NaN where no target departs from its training mean), pearson (over the targets
+        that vary; NaN where there are none, or the prediction is constant for all of them).
     """
     table = target_errors(prediction, targets, train_mean)
-    n_cells, n_targets = targets.size, targets.shape[1]
     sse, sst = float(table["sse"].sum()), float(table["sst"].sum(skipna=False))
-    varies = ~table["constant"]
-    notes: dict[str, str] = {}
-    if train_mean is None:
-        notes["r2"] = "the training means were not given"
-    elif sst == 0:
-        notes["r2"] = "no target departs from its training mean in these rows"
-    if not varies.any():
-        notes["pearson"] = "every target is constant in these rows"
-    elif table.loc[varies, "constant_prediction"].all():
-        notes["pearson"] = "the prediction is constant for every target"
-    elif not varies.all():
-        notes["pearson"] = f"{int((~varies).sum())} of {n_targets} targets are constant: left out"
-    undefined = not varies.any() or bool(table.loc[varies, "constant_prediction"].all())
-    values = {
-        "mse": sse / n_cells,
-        "mae": float(table["sae"].sum()) / n_cells,
+    varying = table[~table["constant"]]
+    told = not varying["constant_prediction"].all()
+    return {
+        "mse": sse / targets.size,
+        "mae": float(table["sae"].sum()) / targets.size,
         "r2": 1 - sse / sst if sst > 0 else np.nan,
-        "pearson": np.nan if undefined else float(table.loc[varies, "pearson"].median()),
+        "pearson": float(varying["pearson"].median()) if told else np.nan,
     }
-    return values, notes
 
 
 def _error(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
     """Difference in float64."""
-    found: NDArray[np.float64] = np.subtract(prediction, targets, dtype=np.float64)
-    return found
+    return np.asarray(np.subtract(prediction, targets, dtype=np.float64))
 
 
 def _as_baseline(

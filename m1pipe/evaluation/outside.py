@@ -22,7 +22,7 @@ from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import Alarm, InputError
 from m1pipe.evaluation.alarms import units_unknown
 from m1pipe.evaluation.compare import compare
-from m1pipe.evaluation.metrics import HEADLINE, explained_scores, per_sample_loss
+from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.pca import fit_pca
@@ -93,8 +93,7 @@ class Rivals:
         """Levels or probabilities of the linear row, from genes of shape (n_samples, n_genes)."""
         scores = (np.subtract(X, self.location, order="C") / self.scale) @ self.directions
         if self.kind == "regression":
-            levels: np.ndarray = scores @ self.weights + self.intercept
-            return levels
+            return np.asarray(scores @ self.weights + self.intercept)
         eye = np.eye(self.directions.shape[1])
         none = np.zeros(0)
         fit = LogisticFit(eye, self.weights, self.intercept, self.kind, self.alpha, none, none)
@@ -167,7 +166,7 @@ def evaluate_outside(
     lines = [
         {"model": row, "metric": metric, "value": value}
         for row, p in predictions.items()
-        for metric, value in explained_scores(targets.kind, p, targets.values, mean).values.items()
+        for metric, value in scores(targets.kind, p, targets.values, mean).items()
     ]
     samples, groups = matrix.samples[rows], resolve_groups(matrix.obs, group)
     own_groups = None if groups is None else groups[rows]

@@ -14,7 +14,8 @@ from scipy.stats import norm, rankdata
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.class_metrics import BIN_EDGES, calibration_bins, precision_sums, ratio
 from m1pipe.evaluation.ladder import CONSTANTS
-from m1pipe.evaluation.per_target import ALPHA, adjust_bh
+from m1pipe.evaluation.per_target import ALPHA
+from m1pipe.evaluation.significance import benjamini_hochberg
 
 FEWEST = 5  # groups (or samples) with a label, and without, for it to be tested
 STATISTICS = ("wins", "variance", "shared", "precision", "squared")
@@ -151,7 +152,8 @@ def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.D
     enough = (np.minimum(once.positive_units, once.negative_units) >= FEWEST) & (once.pairs > 0)
     tested = [row for row in once.rows if row not in CONSTANTS]
     p = np.array([_p_value(once, once.rows[row]) for row in tested]).reshape(-1, len(names))
-    q = adjust_bh(np.where(enough, p, np.nan).ravel()).reshape(p.shape)
+    known = np.where(enough, p, np.nan).ravel()
+    q = benjamini_hochberg(known, missing="drop").reshape(p.shape)
     learned = q < ALPHA
     by = [",".join(np.array(tested)[column]) for column in learned.T] if tested else ""
     verdict = np.where(learned.any(axis=0), LEARNED, NOT_LEARNED)
@@ -206,8 +208,7 @@ def _p_value(sums: LabelSums, found: np.ndarray) -> np.ndarray:
     wins, variance, shared = found[:3]
     total = variance + np.maximum(shared, 0)
     z = ratio(wins - sums.pairs / 2, np.sqrt(total))
-    p: np.ndarray = norm.sf(z)
-    return p
+    return np.asarray(norm.sf(z))
 
 
 def _sums(values: np.ndarray, unit: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from scipy import stats
 
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.ladder import Pair
+from m1pipe.evaluation.significance import benjamini_hochberg
 
 _BLOCK_CELLS = 2**21
 ALPHA = 0.05
@@ -115,8 +116,7 @@ class TargetTally:
             return loss
         sums = np.zeros((self.n_units, loss.shape[1]), dtype=loss.dtype)
         np.add.at(sums, self.unit, loss)
-        means: np.ndarray = sums / np.bincount(self.unit)[:, None].astype(loss.dtype)
-        return means
+        return np.asarray(sums / np.bincount(self.unit)[:, None].astype(loss.dtype))
 
 
 def add_sums(parts: Sequence[TargetSums]) -> TargetSums:
@@ -166,26 +166,8 @@ def target_table(
         mean, p = _t_tests(sums[0], sums[1], once.n_units)
         p[~varies] = np.nan
         table[f"difference_{a}_{b}"], table[f"p_{a}_{b}"] = mean, p
-        table[f"q_{a}_{b}"] = adjust_bh(p)
+        table[f"q_{a}_{b}"] = benjamini_hochberg(p, missing="drop")
     return table
-
-
-def adjust_bh(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's adjusted p values; NaN stays and is not counted.
-
-    Parameters
-    ----------
-    p : ndarray, shape (n_targets,)
-
-    Returns
-    -------
-    ndarray of float64, shape (n_targets,)
-    """
-    q = np.full(p.size, np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known])
-    return q
 
 
 def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:

@@ -108,8 +108,7 @@ class Problem:
     @property
     def samples(self) -> np.ndarray:
         """Sample ids, shape (n_samples,)."""
-        found: np.ndarray = self.matrix.samples[self.rows]
-        return found
+        return np.asarray(self.matrix.samples[self.rows])
 
     @property
     def obs(self) -> pd.DataFrame:

@@ -7,6 +7,7 @@ not zero) has p = NaN; differences that are all zero have p = 1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -287,26 +288,33 @@ def holm(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
     p_values : sequence of float, shape (n_tests,)
         A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
     """
-    return _adjusted(p_values, "holm")
+    p = np.asarray(p_values, dtype=np.float64)
+    if not len(p):
+        return p
+    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method="holm")[1]
+    return np.where(np.isnan(p), np.nan, adjusted)
 
 
-def benjamini_hochberg(p_values: Sequence[float] | np.ndarray) -> NDArray[np.float64]:
+def benjamini_hochberg(
+    p_values: Sequence[float] | np.ndarray, *, missing: Literal["count", "drop"] = "count"
+) -> NDArray[np.float64]:
     """Benjamini and Hochberg's adjusted p values of a declared family.
 
     Parameters
     ----------
     p_values : sequence of float, shape (n_tests,)
-        A NaN keeps its place in the size of the family (as a p of 1) and stays NaN.
+        NaN stays NaN.
+    missing : "count" or "drop"
+        Whether a NaN keeps its place in the size of the family (as a p of 1).
     """
-    return _adjusted(p_values, "fdr_bh")
-
-
-def _adjusted(p_values: Sequence[float] | np.ndarray, method: str) -> NDArray[np.float64]:
     p = np.asarray(p_values, dtype=np.float64)
-    if not len(p):
-        return p
-    adjusted = multipletests(np.where(np.isnan(p), 1.0, p), method=method)[1]
-    return np.where(np.isnan(p), np.nan, adjusted)
+    known = ~np.isnan(p)
+    adjusted = np.full(p.shape, np.nan)
+    if known.any():
+        family = p[known] if missing == "drop" else np.where(known, p, 1.0)
+        found = stats.false_discovery_control(family)
+        adjusted[known] = found if missing == "drop" else found[known]
+    return adjusted
 
 
 def _t_result(d: np.ndarray, *, variance_of_mean: float) -> TestResult:
@@ -354,26 +362,6 @@ def cohen_dz(differences: ArrayLike) -> float:
     return float(d.mean() / d.std(ddof=1))
 
 
-def hedges_gav(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
-    """Mean difference over the mean of both standard deviations, corrected for small samples.
-
-    Parameters
-    ----------
-    loss_a, loss_b : array_like, shape (n,)
-        Of the same samples.
-
-    Returns
-    -------
-    float
-        J * mean(a - b) / ((sd_a + sd_b) / 2) with J = 1 - 3 / (4 * (n - 1) - 1); NaN where
-        neither loss varies.
-    """
-    a, b = as_losses(loss_a), as_losses(loss_b)
-    spread = (a.std(ddof=1) + b.std(ddof=1)) / 2 if len(a) > 1 else 0.0
-    correction = 1 - 3 / (4 * (len(a) - 1) - 1) if len(a) > 1 else np.nan
-    return float(correction * (a - b).mean() / spread) if spread > 0 else np.nan
-
-
 def relative_difference(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
     """Mean difference as a share of b's mean loss: -0.1 is a reduction by a tenth.
 
@@ -383,16 +371,6 @@ def relative_difference(loss_a: ArrayLike, loss_b: ArrayLike) -> float:
     """
     a, b = as_losses(loss_a), as_losses(loss_b)
     return float((a - b).mean() / b.mean()) if b.mean() else np.nan
-
-
-def skill(loss: ArrayLike, yardstick: ArrayLike) -> float:
-    """1 - loss / loss of the yardstick (the training mean or the prior): 0 is no better.
-
-    Parameters
-    ----------
-    loss, yardstick : array_like, shape (n,)
-    """
-    return -relative_difference(loss, yardstick)
 
 
 def is_flat(d: np.ndarray) -> bool:

@@ -13,7 +13,6 @@ from m1pipe.evaluation.compare import (
     compare,
     compare_tables,
     declared_family,
-    effect_table,
     fold_differences,
     fold_tests,
 )
@@ -137,15 +136,6 @@ def test_equal_models_give_p_of_one_and_flat_gaps_nan_without_a_warning(losses, 
     flat = table[(table["model_a"] == "shifted") & table["test"].str.contains("_t|bengio")]
     assert flat["p"].isna().all()
     assert flat["difference"].to_numpy() == pytest.approx(0.25)
-
-
-def test_effect_table_measures_skill_against_the_yardstick(losses):
-    table = effect_table(losses, pairs=[("vae", "mean")], yardstick="mean")
-    row = table.iloc[0]
-    assert row["skill_b"] == 0
-    assert row["skill_a"] == pytest.approx(1 - losses["vae"].mean() / losses["mean"].mean())
-    assert row["relative_difference"] == pytest.approx(-row["skill_a"])
-    assert effect_table(losses, pairs=[("vae", "mean")])["skill_a"].isna().all()
 
 
 def test_one_fold_vector_pairs_folds_not_rows(losses, folds):

@@ -21,9 +21,13 @@ def test_probabilities_are_those_of_baycomp(differences: np.ndarray, rope: float
     second = np.full(differences.size, 0.3)
     found = correlated_t(differences, FOLDS, rope=rope)
     expected = baycomp.CorrelatedTTest.probs(second + differences, second, rope, runs=REPEATS)
-    mine = (found.p_higher, found.p_same, found.p_lower)  # there the second comes off better last
+    mine = (
+        found["p_higher"],
+        found["p_same"],
+        found["p_lower"],
+    )  # there the second comes off better last
     assert expected == pytest.approx(mine if rope else (mine[0], mine[2]), abs=1e-9)
-    assert found.p_lower > found.p_higher
+    assert found["p_lower"] > found["p_higher"]
 
 
 def test_probabilities_are_the_integral_of_the_published_density(differences: np.ndarray) -> None:
@@ -40,21 +44,21 @@ def test_probabilities_are_the_integral_of_the_published_density(differences: np
     same, _ = integrate.quad(density, -0.01, 0.01)
     lower, _ = integrate.quad(density, -np.inf, -0.01)
     found = correlated_t(differences, FOLDS, rope=0.01)
-    assert found.p_same == pytest.approx(same, abs=1e-7)
-    assert found.p_lower == pytest.approx(lower, abs=1e-7)
-    assert found.p_lower + found.p_same + found.p_higher == pytest.approx(1)
+    assert found["p_same"] == pytest.approx(same, abs=1e-7)
+    assert found["p_lower"] == pytest.approx(lower, abs=1e-7)
+    assert found["p_lower"] + found["p_same"] + found["p_higher"] == pytest.approx(1)
 
 
 def test_without_a_region_it_mirrors_the_corrected_t_test(differences: np.ndarray) -> None:
     found = correlated_t(differences, FOLDS, rope=0)
     p = nadeau_bengio(differences, FOLDS).p
-    assert 2 * min(found.p_lower, found.p_higher) == pytest.approx(p, rel=1e-9)
+    assert 2 * min(found["p_lower"], found["p_higher"]) == pytest.approx(p, rel=1e-9)
 
 
 @pytest.mark.parametrize(("value", "place"), [(-0.5, 0), (0.0, 1), (0.5, 2)])
 def test_equal_differences_leave_no_doubt(value: float, place: int) -> None:
     found = correlated_t(np.full(5, value), FOLDS, rope=0.01)
-    assert [found.p_lower, found.p_same, found.p_higher][place] == 1
+    assert [found["p_lower"], found["p_same"], found["p_higher"]][place] == 1
 
 
 def test_it_refuses_what_has_no_posterior() -> None:

@@ -308,10 +308,8 @@ def test_own_genes_are_a_part_of_the_model(levels: Fold, X: np.ndarray) -> None:
     fold = replace(levels, own=own)
     truth = levels.targets.values[TEST]
     beside = fit_row("vae_gene", X[:, 3:], fold, QUICK)
-    assert beside.own_share == 1.0
     assert ((beside.values - truth) ** 2).mean() < 0.1
     without = fit_row("vae", X[:, 3:], fold, QUICK)
-    assert without.own_share is None
     assert ((without.values - truth) ** 2).mean() > 0.5
 
 

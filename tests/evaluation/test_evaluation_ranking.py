@@ -56,17 +56,17 @@ def test_precision_at_k_is_the_mean_over_all_ways_to_break_ties(rng, k):
 def test_equal_scores_have_the_precision_of_chance(rng):
     truth = rng.random((200, 9)) < 0.2
     p = np.full(truth.shape, 0.2)
-    values, _ = label_scores(p, truth.astype(float))
+    values = label_scores(p, truth.astype(float))
     for k in PRECISION_AT:
         assert values[f"precision_at_{k}"] == pytest.approx(truth.mean())
-    perfect, _ = label_scores(np.where(truth, 0.9, 0.1), truth.astype(float))
+    perfect = label_scores(np.where(truth, 0.9, 0.1), truth.astype(float))
     n_true = truth.sum(axis=1)
     for k in PRECISION_AT:
         assert perfect[f"precision_at_{k}"] == pytest.approx((np.minimum(n_true, k) / k).mean())
 
 
 def test_precision_at_k_needs_more_labels_than_k(rng):
-    values, _ = label_scores(rng.random((20, 3)), (rng.random((20, 3)) < 0.5).astype(float))
+    values = label_scores(rng.random((20, 3)), (rng.random((20, 3)) < 0.5).astype(float))
     assert "precision_at_1" in values and "precision_at_5" not in values
 
 
@@ -74,7 +74,7 @@ def test_brier_score_matches_scikit_learn(rng):
     labels = (rng.random((40, 4)) < 0.3).astype(float)
     p = rng.random((40, 4))
     expected = np.mean([skm.brier_score_loss(labels[:, j], p[:, j]) for j in range(4)])
-    assert label_scores(p, labels)[0]["brier"] == pytest.approx(expected)
+    assert label_scores(p, labels)["brier"] == pytest.approx(expected)
 
 
 def test_calibration_by_hand_and_folds_add_up(rng):
