@@ -34,6 +34,8 @@ from m1pipe.training.signals import StopFlag
 HEAD_ROWS = 2048
 Joined = dict[tuple[int, int], np.ndarray]
 Fitted = tuple[FittedHead, np.ndarray]
+FEW_SAMPLES = 1000
+"""An encoder of so many samples is trained in seconds."""
 Place = tuple[int, int, int]
 """Repeat, fold and draw of the training rows."""
 _PASS_NAME = re.compile(r"_r(\d+)_f(\d+)-(\d+)(?:_n(\d+)(?:_d(\d+)-(\d+))?)?_[a-z]+\d+")
@@ -225,11 +227,12 @@ class OpenShare:
 def passes(problem: Problem, wanted: Sequence[Place]) -> list[list[Place]]:
     """Shares that are fitted together: of one repeat, as many as the memory allows.
 
-    One at a time where encoders or generators are trained in the folds: these take longer than the
-    heads, and a run that is stopped goes on after the last whole pass.
+    One at a time where generators, or encoders of many samples, are trained in the folds: these
+    take longer than the heads, and a run that is stopped resumes after the last whole pass.
     """
     most = 1
-    if problem.config.augment is None and not any(row.in_fold for row in problem.encoders):
+    in_fold = any(row.in_fold for row in problem.encoders)
+    if problem.config.augment is None and not (in_fold and problem.matrix.n_samples > FEW_SAMPLES):
         spare = parse_bytes(problem.config.memory) - memory_bytes(problem)
         most = max(1, 1 + int(spare // max(1, fold_bytes(problem))))
     repeats = dict.fromkeys(repeat for repeat, *_ in wanted)

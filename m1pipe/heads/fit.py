@@ -6,26 +6,27 @@ chosen is then fitted to all training rows. Networks of all heads, inner folds a
 in one pass (`m1pipe.heads.train`); one head alone is the plain case of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.heads.added import AddedRows
-from m1pipe.heads.features import Scale
+from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.inner import is_lower, judging_folds
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.logistic import fold_names
 from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.heads.stack import Base, Network
-from m1pipe.heads.start import Design, HeadJob, Part, prepare
+from m1pipe.heads.start import Design, HeadJob, Part, Start, prepare
 from m1pipe.heads.train import Order, PassFile, Plan, Progress, held_out_curve, train_networks
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
@@ -36,6 +37,9 @@ FEW_ROWS = 8
 MANY_ROWS, MANY_LEVELS = 500, 100
 """From so many training rows on, or a fifth of them with so many levels each, one inner fold is
 held out in place of all in turn."""
+SMALL_CELLS = 2**22
+"""Products of matrices of fewer cells get one thread: a second one gains little, and where another
+process holds a core they wait a hundred times longer for each other than they compute."""
 ENOUGH_ROWS = 5000
 """From so many on, one network is fitted to all rows in place of the mean of several."""
 
@@ -119,8 +123,13 @@ def fit_heads(
     values = np.concatenate([design.targets.values, *extra]) if extra else design.targets.values
     y = torch.from_numpy(np.ascontiguousarray(values)).to(device)
     first, parts = design.targets.n, []
+    starts: dict[Hashable, tuple[View, Start]] = {}
+    with_network = {job.start_key() for job in jobs if any(c.hidden for c in job.configs)}
     for job in jobs:
-        parts.append(prepare(job, design, first, device))
+        inner = job.start_key() in with_network
+        cells = len(job.rows) * max(job.X.shape[1], design.targets.n_outputs)
+        with threadpool_limits(1 if cells < SMALL_CELLS else None, user_api="blas"):
+            parts.append(prepare(job, design, first, device, starts, with_inner=inner))
         first += 0 if job.added is None else job.added.codes.size
     tools = _Tools(y, _order(design, y.shape[0]), design.targets, kept, stop, on_epoch)
     for part in parts:

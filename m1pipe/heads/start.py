@@ -1,6 +1,6 @@
 """What a head is fitted to, and its part at the exact solution: before any network is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,16 @@ class HeadJob:
     class_weight: np.ndarray | None = None
     n_beside: int = 0
     covariance: Covariance | None = None
+
+    def start_key(self) -> Hashable:
+        """Equal for heads whose exact parts are equal, whatever network stands beside them."""
+        config = self.configs[0]
+        weight = None if self.class_weight is None else self.class_weight.tobytes()
+        arrays = (self.X, self.own, self.added, self.covariance)
+        settings = (config.standardize, config.linear, config.initialize_bias)
+        inner = (self.seed, config.validation, config.class_weight, weight)
+        rows = np.asarray(self.rows).tobytes()
+        return (*map(id, arrays), rows, self.scale, self.n_beside, *settings, *inner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +171,15 @@ class Part:
     seconds: float = 0.0
 
 
-def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device) -> Part:
+def prepare(
+    job: HeadJob,
+    design: Design,
+    first_added: int,
+    device: torch.device,
+    starts: dict[Hashable, tuple[View, Start]] | None = None,
+    *,
+    with_inner: bool | None = None,
+) -> Part:
     """Scale the features of a head, and fit its exact part.
 
     Parameters
@@ -171,6 +189,10 @@ def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device
     first_added : int
         Where the job's added rows begin among all rows.
     device : torch.device
+    starts : dict, optional
+        Exact parts by `HeadJob.start_key`: one that is there is taken, one that is fitted added.
+    with_inner : bool, optional
+        Whether solutions of the inner folds are wanted; None: where the head has a network.
 
     Returns
     -------
@@ -184,7 +206,7 @@ def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device
     rows, config = np.asarray(job.rows, dtype=np.int64), job.configs[0]
     if rows.size < 2:
         raise InputError(f"head: expected at least two training rows; found {rows.size}")
-    X, targets, places = job.X[rows], design.targets.take(rows), rows
+    targets, places = design.targets.take(rows), rows
     groups = None if design.groups is None else design.groups[rows]
     folds = deal_inner(targets, groups, job.seed, config.validation)
     if job.added is not None:
@@ -202,15 +224,26 @@ def prepare(job: HeadJob, design: Design, first_added: int, device: torch.device
         scale=_level_scale(targets) if config.initialize_bias else 1.0,
         class_weight=_class_weight(job, targets, device),
     )
-    scale = job.scale if config.standardize else "none"
-    tried = []
-    for view in views(job.n_beside, job.covariance):
-        seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
-        tried.append((view, _start(part, *seen)))
-    view, part.start = _best_view(tried)
+    known = {} if starts is None else starts
+    key = job.start_key()
+    if key not in known:
+        inner = any(c.hidden for c in job.configs) if with_inner is None else with_inner
+        known[key] = _fit_start(part, job.X[rows], with_inner=inner)
+    view, part.start = known[key]
     part.chosen = part.start.facts | view.facts()
     part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
     return part
+
+
+def _fit_start(part: Part, X: np.ndarray, *, with_inner: bool) -> tuple[View, Start]:
+    """The exact part of a head by its best view of the features."""
+    job = part.job
+    scale = job.scale if job.configs[0].standardize else "none"
+    tried = []
+    for view in views(job.n_beside, job.covariance):
+        seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
+        tried.append((view, _start(part, *seen, with_inner=with_inner)))
+    return _best_view(tried)
 
 
 def _best_view(tried: Sequence[tuple[View, Start]]) -> tuple[View, Start]:
@@ -222,7 +255,12 @@ def _best_view(tried: Sequence[tuple[View, Start]]) -> tuple[View, Start]:
 
 
 def _start(
-    part: Part, features: FeatureMap, inputs: np.ndarray, rotation: Rotation | None
+    part: Part,
+    features: FeatureMap,
+    inputs: np.ndarray,
+    rotation: Rotation | None,
+    *,
+    with_inner: bool,
 ) -> Start:
     """The exact part of a head on some features, and those of its inner folds."""
     job, config = part.job, part.job.configs[0]
@@ -231,7 +269,7 @@ def _start(
         rotation = None if rotation is None else rotate(inputs)
     own = None if job.own is None else job.own.take(job.rows)
     if config.linear and rotation is not None:
-        return _linear_start(part, features, inputs, rotation, own)
+        return _linear_start(part, features, inputs, rotation, own, with_inner=with_inner)
     if own is not None:
         none = Rotation.empty(len(inputs), inputs.shape[1])
         return _own_start(part, features, inputs, none, np.inf, own)
@@ -247,6 +285,8 @@ def _linear_start(
     inputs: np.ndarray,
     rotation: Rotation,
     own: OwnGenes | None,
+    *,
+    with_inner: bool,
 ) -> Start:
     """Ridge or logistic regression, and with own genes their joint fit."""
     weight = None
@@ -258,7 +298,7 @@ def _linear_start(
         folds=part.folds,
         groups=part.groups,
         weight=weight,
-        with_inner=own is None and any(config.hidden for config in part.job.configs),
+        with_inner=with_inner and own is None,
     )
     if own is not None:
         return _own_start(part, features, inputs, rotation, fit.alpha, own)

@@ -12,7 +12,9 @@ from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
+from m1pipe.heads import features
 from m1pipe.heads import fit as fitting
+from m1pipe.heads import start as starting
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head, fit_heads
@@ -511,3 +513,26 @@ def test_the_device_is_that_of_the_configuration(monkeypatch: pytest.MonkeyPatch
     X = _inputs()
     fit_head(X, _targets("binary", X), replace(QUICK, device="cpu"), rows=np.arange(50), seed=0)
     assert seen == ["cpu"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heads_of_the_same_features_share_their_exact_part(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    X = _inputs(90)
+    targets, rows = _targets(kind, X), np.arange(70)
+    plain = HeadJob(X, rows, (HeadConfig(hidden=()),), 3)
+    with_network = HeadJob(X, rows, (QUICK,), 3)
+    other_rows = HeadJob(X, rows[:60], (HeadConfig(hidden=()),), 3)
+    alone = [fit_heads([job], Design(targets, 0))[0] for job in (plain, with_network, other_rows)]
+    rotated: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        rotated.append(len(arguments[0]))
+        return features.fit_features(*arguments, **options)
+
+    monkeypatch.setattr(starting, "fit_features", counted)
+    together = fit_heads([plain, with_network, other_rows], Design(targets, 0))
+    assert rotated == [70, 60]  # not once for each of the three
+    for own, shared in zip(alone, together, strict=True):
+        np.testing.assert_allclose(shared.predict(X), own.predict(X), rtol=1e-5, atol=1e-6)
