@@ -76,7 +76,7 @@ def side(name: str, source: str, dest: str, n_samples: str) -> None:
     before = time.perf_counter()
     if name == "m1pipe":
         import m1pipe.data.conversion.convert  # noqa: F401
-        from m1pipe.data.sources.pieces import compiled_scan
+        from m1pipe.data.sources.numbers import compiled_scan
 
         compiled_scan()
     start = time.perf_counter(), time.process_time()

@@ -23,7 +23,7 @@ from turns import compare, keep, peak_mb
 
 from m1pipe.config import EncoderConfig
 from m1pipe.config.presets import preset_options
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.encoder.drift import encode_with_drift

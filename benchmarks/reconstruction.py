@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from m1pipe.config import EncoderConfig
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, summary, train_encoder
 from m1pipe.settings import build
 

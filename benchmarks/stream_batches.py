@@ -80,7 +80,7 @@ def by_h5py(path: Path, _: argparse.Namespace) -> Iterator[np.ndarray]:
 
 def ours(path: Path, options: argparse.Namespace) -> Iterator[np.ndarray]:
     from m1pipe.data.batches import StreamedBatches
-    from m1pipe.data.matrix import open_matrix
+    from m1pipe.data.reader import open_matrix
 
     with open_matrix(path) as matrix:
         memory = options.memory * 2**20 * 7 // 8  # as training does: the libraries take some

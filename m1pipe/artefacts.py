@@ -1,9 +1,14 @@
-"""Files that m1pipe wrote, read back: what is damaged is said in a line, with the way out."""
+"""Files that m1pipe wrote, read back, and the arrays of models in them.
+
+A damaged file is refused in one line that names the way out. Arrays are held and stored in C order,
+one row after another: how an operand lies in memory decides which kernel multiplies it, and so the
+last bits of the product, so that a loaded model computes what the saved one did.
+"""
 
 import json
 import os
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from m1pipe.errors import InputError
 
@@ -154,3 +160,26 @@ def read_arrays(
             if checked and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds numbers that are not finite")
     return arrays, texts
+
+
+def hold_in_rows(model: Any) -> None:
+    """Put every array that a dataclass holds in C order; called when the dataclass is made."""
+    for name, value in vars(model).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(model, name, np.asarray(value, order="C"))  # also where frozen
+
+
+def pack_arrays(
+    arrays: Mapping[str, np.ndarray], *, metadata: dict[str, str] | None = None
+) -> bytes:
+    """Arrays as safetensors holds them, each in C order.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+    metadata : dict of str to str, optional
+        Text beside them.
+    """
+    in_rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    packed: bytes = save(in_rows, metadata=metadata)
+    return packed

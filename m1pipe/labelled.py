@@ -10,10 +10,10 @@ import pandas as pd
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.labels import as_text, read_column
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.own_gene import OwnGenes, own_columns
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.encoder.trained import Encoder
@@ -67,7 +67,12 @@ def load_labelled(
     matrix = open_matrix(x)
     if isinstance(encoder, str | os.PathLike):
         encoder = load_encoder(encoder)
-    rows, targets, dropped = load_targets(matrix, y=y, label=config.label, targets=config.targets)
+    levels = None if y is None else open_matrix(y)
+    rows, targets, dropped = load_targets(
+        matrix, y=levels, label=config.label, targets=config.targets
+    )
+    if levels is not None and levels is not y:
+        levels.close()
     for reason, n in dropped.items():
         log.info("left out: %d %s", n, reason)
     recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe

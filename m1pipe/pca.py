@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from m1pipe.arrays import hold_in_rows
+from m1pipe.artefacts import hold_in_rows
 from m1pipe.errors import InputError
 
 EXACT_FLOP = 4e11

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from m1pipe._version import __version__
-from m1pipe.arrays import pack_arrays
-from m1pipe.artefacts import read_arrays, read_json, reading
+from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import below, make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
@@ -205,7 +205,8 @@ class Predictor:
         """Data in the model's genes, with NaN where levels are missing."""
         if self.encoder is not None:
             return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
-        return align(data, self.recipe, min_coverage=min_coverage, keep_missing=True)
+        matrix = open_matrix(data)
+        return align(matrix, self.recipe, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.

@@ -1,9 +1,11 @@
-"""What the rows of a file go through before a network sees them, stored with every model.
+"""What the samples of a file go through before a network sees them, stored with every model.
 
 Genes are matched by name, values brought to the units of training, and genes that a file lacks
-take their training mean, so that a model applied years later does what was done in training.
+take their training mean, so that a model applied years later does what was done in training. Totals
+of counts are taken over the genes of the training totals, of which the model's may be a few.
 """
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,24 +15,126 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log, over_rows
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import (
     NAME_COLUMNS,
     GeneMatch,
-    match_genes,
     refuse_duplicates,
     require_coverage,
 )
-from m1pipe.data.unit_check import check_units
-from m1pipe.data.unit_signs import looks_raw
-from m1pipe.data.units import BY_TOTAL, Units, convert_units
-from m1pipe.data.universe import Universe, find_universe
+from m1pipe.data.survey import looks_raw
+from m1pipe.data.units import BY_TOTAL, Units, convert_units, to_linear
 from m1pipe.errors import InputError, M1Warning
 
 MIN_COVERAGE = 0.8
-MIN_COUNT_LIKE = 100
 SUMMED_ROWS = 256  # that show whether samples sum to the target sum
 MISSING_FILE = "missing_genes.csv"
+CLOSES = 0.05  # largest share by which a sum may miss the target sum: rounding, float16
+
+
+@dataclass(frozen=True, eq=False)
+class Universe:
+    """Genes over which totals were taken before the values were scaled.
+
+    Attributes
+    ----------
+    genes : tuple of str
+    gene_names : DataFrame, shape (n_genes, n_columns)
+        Their other names.
+    closes : bool
+        The training rows sum to their target sum over these genes, so that it was these. If not,
+        genes were left out after the values were scaled, and nobody knows which.
+    """
+
+    genes: tuple[str, ...]
+    gene_names: pd.DataFrame
+    closes: bool = True
+
+    def to_dict(self, model_genes: Sequence[str]) -> dict[str, Any]:
+        """For JSON: how many, a digest, and what lies beyond the model's own genes.
+
+        Parameters
+        ----------
+        model_genes : sequence of str
+            Of a model, all of them in the universe.
+        """
+        own = set(model_genes)
+        others = [place for place, gene in enumerate(self.genes) if gene not in own]
+        names = self.gene_names.iloc[others]
+        return {
+            "n_genes": len(self.genes),
+            "digest": digest(self.genes),
+            "closes": self.closes,
+            "others": [self.genes[place] for place in others],
+            "other_names": {str(column): names[column].tolist() for column in names.columns},
+        }
+
+    @classmethod
+    def from_dict(
+        cls, stored: Mapping[str, Any], model_genes: Sequence[str], model_names: pd.DataFrame
+    ) -> "Universe":
+        """Universe stored by `to_dict`, the model's genes first.
+
+        Raises
+        ------
+        ValueError
+            If the genes are not those of the digest.
+        """
+        genes = (*model_genes, *stored["others"])
+        if digest(genes) != stored["digest"]:
+            raise ValueError("the genes that totals were taken over are not those of the digest")
+        others = pd.DataFrame(
+            stored["other_names"], index=pd.Index(stored["others"], dtype=object), dtype=object
+        )
+        return cls(genes, pd.concat([model_names, others]).fillna(""), bool(stored["closes"]))
+
+
+def digest(genes: Iterable[str]) -> str:
+    """SHA-256 of the names of genes, in whatever order."""
+    return hashlib.sha256("\n".join(sorted(genes)).encode()).hexdigest()
+
+
+def find_universe(
+    genes: Sequence[str], gene_names: pd.DataFrame, units: Units, X: np.ndarray, where: str
+) -> Universe | None:
+    """The genes that a training file's totals were taken over: its own, if its rows sum so.
+
+    Parameters
+    ----------
+    genes : sequence of str
+        All genes of the file.
+    gene_names : DataFrame, shape (n_genes, n_columns)
+    units : Units
+    X : ndarray, shape (n_rows, n_genes)
+        Some of its training rows.
+    where : str
+        The file, for the warning.
+
+    Returns
+    -------
+    Universe or None
+        None where units are not made by totals.
+
+    Warns
+    -----
+    M1Warning
+        If the rows do not sum to the target sum.
+    """
+    if units.name not in BY_TOTAL or units.target_sum is None:
+        return None
+    whole = X[~np.isnan(X).any(axis=1)].astype(np.float64)  # what is missing is in no sum
+    sums = to_linear(whole, units).sum(axis=1)
+    off = np.abs(sums / units.target_sum - 1)
+    closes = bool(len(off) == 0 or np.median(off) <= CLOSES)
+    if not closes:
+        text = (
+            f"{where}: expected samples that sum to their target sum, {units.target_sum:.10g}, on "
+            f"the linear scale; found {np.median(sums):.6g} (median): genes were left out after "
+            "the samples were scaled, or the units are others. Raw counts cannot be brought to "
+            "this scale later: train on the file of all genes and leave genes out by --min-variance"
+        )
+        warnings.warn(text, M1Warning, stacklevel=4)
+    return Universe(tuple(genes), gene_names, closes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,15 +230,15 @@ class Aligned:
         Columns that totals of raw counts are taken over; None: those of the recipe's genes.
     """
 
-    keep_missing: bool = False
-    keep_lacking: bool = False
-
     def __init__(
         self,
         matrix: Matrix,
         recipe: Recipe,
         match: GeneMatch,
         counted: np.ndarray | None = None,
+        *,
+        keep_missing: bool = False,
+        keep_lacking: bool = False,
     ) -> None:
         self.matrix = matrix
         self.recipe = recipe
@@ -143,6 +247,7 @@ class Aligned:
         as_it_is = np.array_equal(match.columns, np.arange(matrix.n_genes))
         self._columns = None if as_it_is else match.columns[self.present]
         self.counted = counted
+        self.keep_missing, self.keep_lacking = keep_missing, keep_lacking
         known = "unknown" not in (matrix.units.name, recipe.units.name)
         self._converts = known and matrix.units != recipe.units
 
@@ -252,24 +357,24 @@ class Aligned:
 
 
 def align(
-    source: Any,
+    matrix: Matrix,
     recipe: Recipe,
     *,
     min_coverage: float = MIN_COVERAGE,
     keep_missing: bool = False,
+    keep_lacking: bool = False,
 ) -> Aligned:
     """See a file through a recipe.
 
     Parameters
     ----------
-    source : path, AnnData, DataFrame, Matrix or (array, names)
-        Whatever `open_matrix` takes.
+    matrix : Matrix
     recipe : Recipe
         Of the model.
     min_coverage : float
         Smallest share of the recipe's genes that must be found.
-    keep_missing : bool
-        Leave NaN in place, in place of refusing it.
+    keep_missing, keep_lacking : bool
+        As for `Aligned`.
 
     Returns
     -------
@@ -280,13 +385,13 @@ def align(
     InputError
         If too few genes are found, a name occurs twice, or the units cannot be converted.
     """
-    matrix = open_matrix(source)
     check_units(matrix)
     match = match_recipe(matrix, recipe, min_coverage=min_coverage)
     _report(match, _where(matrix))
-    aligned = Aligned(matrix, recipe, match, counted_columns(matrix, recipe, min_coverage))
-    aligned.keep_missing = keep_missing
-    return aligned
+    counted = counted_columns(matrix, recipe, min_coverage)
+    return Aligned(
+        matrix, recipe, match, counted, keep_missing=keep_missing, keep_lacking=keep_lacking
+    )
 
 
 def match_recipe(
@@ -301,13 +406,7 @@ def match_recipe(
     """
     where = _where(matrix)
     try:
-        match = match_genes(
-            recipe.genes,
-            matrix.genes.tolist(),
-            available_var=matrix.var,
-            wanted_var=recipe.gene_names,
-            aliases=matrix.aliases,
-        )
+        match = matrix.match(recipe.genes, recipe.gene_names)
         _try_conversion(matrix, recipe.units)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -355,27 +454,25 @@ def counted_columns(matrix: Matrix, recipe: Recipe, min_coverage: float) -> np.n
             "know which. Normalise the counts over all genes first (m1pipe convert --normalize "
             "total --log2p1)"
         )
-    match = match_genes(
-        universe.genes,
-        matrix.genes.tolist(),
-        available_var=matrix.var,
-        wanted_var=universe.gene_names,
-        aliases=matrix.aliases,
-    )
+    return _universe_columns(matrix, universe, min_coverage)
+
+
+def _universe_columns(matrix: Matrix, universe: Universe, min_coverage: float) -> np.ndarray:
+    """Columns of the genes of the training totals, ascending; says which are missing."""
+    match = matrix.match(universe.genes, universe.gene_names)
     found = match.columns[match.columns >= 0]
+    where, named = _where(matrix), ", ".join(match.missing[:3])
     said = (
         f"totals are taken over {found.size:,} of the {len(universe.genes):,} genes of the "
         "training totals"
     )
     if match.coverage < min_coverage:
-        named = ", ".join(match.missing[:3])
         raise InputError(
             f"{where}: {said} ({match.coverage:.1%}), missing are {named}, ...: give counts "
             "of all genes, or lower --min-coverage"
         )
     if match.missing:
-        text = f"{where}: {said}; missing such as {', '.join(match.missing[:3])}"
-        warnings.warn(text, M1Warning, stacklevel=4)
+        warnings.warn(f"{where}: {said}; missing such as {named}", M1Warning, stacklevel=5)
     else:
         log.info("%s: %s", where, said)
     return np.sort(found)
@@ -426,50 +523,6 @@ def name_columns(var: pd.DataFrame) -> pd.DataFrame:
     """Columns of var, shape (n_genes, n_columns), that hold other names of the genes, as text."""
     kept = [column for column in NAME_COLUMNS if column in var.columns]
     return var[kept].astype(object).where(var[kept].notna(), "").astype(str)
-
-
-def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> None:
-    """Refuse counts where a Gaussian likelihood expects logarithms; warn of other linear units.
-
-    Parameters
-    ----------
-    units : Units
-        As recorded.
-    blocks : iterable of ndarray, each of shape (n_rows, n_genes)
-        Looked at only where the units are unknown, until a value that is no count turns up.
-    where : str
-        Named in the message.
-
-    Raises
-    ------
-    InputError
-        Naming what brings counts to logarithms.
-    """
-    advice = "convert the file with --units counts --normalize total --log2p1"
-    if units.is_counts:
-        raise InputError(f"{where}: expected logarithms for a Gaussian; found counts: {advice}")
-    if units.is_linear:
-        warnings.warn(
-            f"{where}: {units} under a Gaussian: a few high genes decide everything; "
-            "convert with --log2p1",
-            M1Warning,
-            stacklevel=3,
-        )
-    if units.name == "unknown" and _look_like_counts(blocks):
-        raise InputError(
-            f"{where}: expected logarithms for a Gaussian; found whole numbers only, some above "
-            f"{MIN_COUNT_LIKE}, in units unknown: if they are counts, {advice}; "
-            "if they are not, say what they are with --units"
-        )
-
-
-def _look_like_counts(blocks: Iterable[np.ndarray]) -> bool:
-    highest = 0.0
-    for block in blocks:
-        if (block < 0).any() or (block != np.floor(block)).any():
-            return False
-        highest = max(highest, float(block.max(initial=0.0)))
-    return highest > MIN_COUNT_LIKE
 
 
 def _report(match: GeneMatch, where: str) -> None:

@@ -16,7 +16,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
     ["_version", "errors", "console"],
-    ["arrays", "artefacts", "atomic", "settings"],
+    ["artefacts", "atomic", "settings"],
     ["config"],
     ["data", "models"],
     ["plots"],

@@ -23,7 +23,7 @@ from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.console import log
 from m1pipe.data.batches import MemoryBatches, StreamedBatches
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.targets import Targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units

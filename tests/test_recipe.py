@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m1pipe.data.reader import open_matrix
+from m1pipe.data.survey import refuse_counts
 from m1pipe.data.units import Units
-from m1pipe.data.universe import Universe
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.recipe import Recipe, align, name_columns, refuse_counts
+from m1pipe.recipe import Recipe, Universe, align, name_columns
 
 GENES = ("ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "ENSG00000000004")
 LOG_UNITS = Units("log2_normalized1", 100.0)
@@ -34,7 +35,7 @@ def test_genes_are_taken_by_name_in_the_recipes_order() -> None:
     X = np.arange(12, dtype=np.float32).reshape(3, 4)
     shuffled = [3, 1, 0, 2]
     source = _anndata(X[:, shuffled], [f"{GENES[j]}.7" for j in shuffled], LOG_UNITS)
-    aligned = align(source, _recipe())
+    aligned = align(open_matrix(source), _recipe())
     np.testing.assert_array_equal(aligned.take(np.arange(3)), X)
     np.testing.assert_array_equal(aligned.take(np.array([2, 0, 2])), X[[2, 0, 2]])
     blocks = np.concatenate([block for _, _, block in aligned.blocks(2)])
@@ -43,7 +44,7 @@ def test_genes_are_taken_by_name_in_the_recipes_order() -> None:
 
 def test_counts_are_normalised_over_the_recipes_genes_and_logged() -> None:
     counts = np.array([[1, 2, 3, 4, 90], [5, 5, 0, 0, 7]], np.float32)
-    aligned = align(_anndata(counts, [*GENES, "OTHER"], Units("counts")), _recipe())
+    aligned = align(open_matrix(_anndata(counts, [*GENES, "OTHER"], Units("counts"))), _recipe())
     own = counts[:, :4]
     expected = np.log2(1 + 100 * own / own.sum(1, keepdims=True))
     np.testing.assert_allclose(aligned.take(np.arange(2)), expected, rtol=1e-6)
@@ -51,7 +52,9 @@ def test_counts_are_normalised_over_the_recipes_genes_and_logged() -> None:
 
 def test_missing_genes_stand_at_the_training_mean() -> None:
     X = np.arange(8, dtype=np.float32).reshape(2, 4)
-    aligned = align(_anndata(X[:, 1:], list(GENES[1:]), LOG_UNITS), _recipe(), min_coverage=0.7)
+    aligned = align(
+        open_matrix(_anndata(X[:, 1:], list(GENES[1:]), LOG_UNITS)), _recipe(), min_coverage=0.7
+    )
     assert aligned.match.missing == [GENES[0]]
     np.testing.assert_array_equal(aligned.present, [False, True, True, True])
     expected = X.copy()
@@ -62,23 +65,23 @@ def test_missing_genes_stand_at_the_training_mean() -> None:
 def test_too_few_genes_are_refused_with_counts() -> None:
     source = _anndata(np.ones((2, 2)), list(GENES[:2]), LOG_UNITS)
     with pytest.raises(InputError, match=r"80% of the encoder's 4 genes; found 2 \(50\.0%\)"):
-        align(source, _recipe())
-    align(source, _recipe(), min_coverage=0.5)
+        align(open_matrix(source), _recipe())
+    align(open_matrix(source), _recipe(), min_coverage=0.5)
 
 
 def test_units_that_do_not_fit_are_refused_and_named() -> None:
     source = _anndata(np.ones((2, 4)), list(GENES), Units("zscore"))
     with pytest.raises(InputError, match=r"data: units: .*log2_normalized1.*zscore"):
-        align(source, _recipe())
+        align(open_matrix(source), _recipe())
     other_sum = _anndata(np.ones((2, 4)), list(GENES), Units("log2_normalized1", 1e6))
     with pytest.raises(InputError, match="target sum"):
-        align(other_sum, _recipe())
+        align(open_matrix(other_sum), _recipe())
 
 
 def test_unknown_units_are_taken_with_one_warning() -> None:
     X = np.ones((2, 4), np.float32)
     with pytest.warns(M1Warning, match="taken as they are") as caught:
-        aligned = align((X, GENES), _recipe())
+        aligned = align(open_matrix((X, GENES)), _recipe())
         for _ in range(3):
             np.testing.assert_array_equal(aligned.take(np.arange(2)), X)
     assert len(caught) == 1
@@ -86,7 +89,7 @@ def test_unknown_units_are_taken_with_one_warning() -> None:
 
 def test_a_sample_without_counts_is_named() -> None:
     counts = np.array([[1, 2, 3, 4], [0, 0, 0, 0]], np.float32)
-    aligned = align(_anndata(counts, list(GENES), Units("counts")), _recipe())
+    aligned = align(open_matrix(_anndata(counts, list(GENES), Units("counts"))), _recipe())
     with pytest.raises(InputError, match="sample 's1'"):
         aligned.take(np.arange(2))
 
@@ -98,7 +101,7 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.h5ad"
     write_matrix(path, X, obs=source.obs, var=source.var, units=LOG_UNITS)
     with pytest.raises(InputError, match=r"x\.h5ad.*nan.*'s2'.*'ENSG00000000002'"):
-        align(path, _recipe()).take(np.array([0, 2]))
+        align(open_matrix(path), _recipe()).take(np.array([0, 2]))
 
 
 def test_symbols_known_in_training_find_genes_later() -> None:
@@ -107,7 +110,9 @@ def test_symbols_known_in_training_find_genes_later() -> None:
     assert list(names.columns) == ["symbol"]
     recipe = Recipe(GENES, LOG_UNITS, np.zeros(4, np.float32), names)
     source = _anndata(np.arange(8).reshape(2, 4), list("DCBA"), LOG_UNITS)
-    np.testing.assert_array_equal(align(source, recipe).take(np.array([0])), [[3, 2, 1, 0]])
+    np.testing.assert_array_equal(
+        align(open_matrix(source), recipe).take(np.array([0])), [[3, 2, 1, 0]]
+    )
 
 
 def test_a_recipe_survives_json() -> None:

@@ -15,8 +15,7 @@ from m1pipe.data.conversion.config import (
     Quality,
 )
 from m1pipe.data.conversion.convert import convert as convert_source
-from m1pipe.data.conversion.prepare import ZeroTotal
-from m1pipe.data.conversion.steps import Normalize
+from m1pipe.data.conversion.steps import Normalize, ZeroTotal
 from m1pipe.data.units import NAMES
 from m1pipe.settings import build, read_config_file
 

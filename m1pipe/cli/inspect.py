@@ -6,7 +6,7 @@ import click
 
 from m1pipe.cli.options import ALIASES
 from m1pipe.data.inspection import inspect_matrix, overlap
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 
 
 @click.command()

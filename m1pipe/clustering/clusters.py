@@ -19,6 +19,7 @@ from sklearn.neighbors import kneighbors_graph
 from m1pipe.atomic import refuse_existing
 from m1pipe.clustering.config import ClusterConfig
 from m1pipe.console import log
+from m1pipe.data.labels import listed_columns
 from m1pipe.encoder.latent_files import Latents, read_latents, write_latents
 from m1pipe.encoder.loadings import unit_weights
 from m1pipe.errors import InputError
@@ -292,7 +293,7 @@ def _check(parts: Sequence[Latents], label: str | None) -> None:
                 f"{part.source}: expected the samples of {first.source} in their order; found "
                 "others: encode the same file with every run"
             )
-    columns = ", ".join(map(str, first.obs.columns)) or "none"
+    columns = listed_columns(first.obs)
     if label is not None and label not in first.obs.columns:
         raise InputError(f"label: expected a column of obs ({columns}); found {label!r}")
     if CLUSTER_COLUMN in first.obs.columns:

@@ -8,8 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.clustering.config import NEIGHBORS, MapConfig
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.obsm import choose_obsm, read_obsm
+from m1pipe.data.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.encoder.latent_files import Latents, latents_of, read_latents, write_latents
 from m1pipe.errors import InputError
 from m1pipe.plots.embedding import METHODS, embed

@@ -8,7 +8,7 @@ import pandas as pd
 
 from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig
-from m1pipe.data.labels import as_text, tidy, warn_of_levels
+from m1pipe.data.labels import as_text, listed_columns, tidy, warn_of_levels
 from m1pipe.data.matrix import Matrix
 from m1pipe.errors import InputError
 
@@ -110,7 +110,7 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
         if column not in known.columns:
             raise InputError(
                 f"{where}: expected a column {column!r}; found "
-                f"{', '.join(map(str, known.columns)) or 'none'}: name it by an option"
+                f"{listed_columns(known)}: name it by an option"
             )
         warn_of_levels(tidy(known[column]), f"{where}: {column}")
     row_of = pd.Series(np.arange(matrix.n_samples), index=matrix.samples)

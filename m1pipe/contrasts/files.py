@@ -16,8 +16,8 @@ from m1pipe.contrasts.differential import Contrasts, compute_contrasts
 from m1pipe.contrasts.enrichment import enrich
 from m1pipe.contrasts.gene_sets import names_in_sets, read_gmt
 from m1pipe.data.copies import row_digests
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.obsm import read_layer
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix, read_layer
 from m1pipe.data.sources.tables import read_table
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from m1pipe.data.depth import in_units
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import match_genes
-from m1pipe.data.thinning import in_units
 
 N_DIRECTIONS = 16
 NEAR_IDENTICAL = 1e-3  # of the median distance from the centre

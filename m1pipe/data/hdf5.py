@@ -150,8 +150,7 @@ def read_whole(dataset: h5py.Dataset, *, kinds: str = "", ndim: int = 1) -> np.n
             f"{wanted}; found {found}"
         )
     check_size(dataset)
-    values: np.ndarray = dataset[()]
-    return values
+    return np.asarray(dataset[()])
 
 
 def check_size(dataset: h5py.Dataset) -> None:

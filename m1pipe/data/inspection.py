@@ -10,10 +10,8 @@ import pandas as pd
 from m1pipe.console import over_rows
 from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.names import match_genes
 from m1pipe.data.sources.header import no_genes
-from m1pipe.data.survey import Survey, binary_genes, survey
-from m1pipe.data.unit_signs import guess_scale, log_fault, unit_fault
+from m1pipe.data.survey import Survey, binary_genes, guess_scale, log_fault, survey, unit_fault
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
 
@@ -169,13 +167,7 @@ def overlap(matrix: Matrix, against: Matrix) -> Overlap:
     n_samples = len(set(matrix.samples) & set(against.samples))
     units = (matrix.units, against.units)
     try:
-        match = match_genes(
-            against.genes.tolist(),
-            matrix.genes.tolist(),
-            available_var=matrix.var,
-            wanted_var=against.var,
-            aliases={**against.aliases, **matrix.aliases},
-        )
+        match = matrix.match(against.genes, against.var, against.aliases)
     except InputError as error:
         how = f"cannot be matched: {error}"
         return Overlap(0, against.n_genes, matrix.n_genes, (), how, n_samples, units)
@@ -264,8 +256,7 @@ def _shallow(matrix: Matrix, found: Survey) -> np.ndarray:
         depth = found.totals
     else:
         return matrix.samples[:0]
-    shallow: np.ndarray = matrix.samples[(depth > 0) & (depth < _SHALLOW * np.median(depth))]
-    return shallow
+    return np.asarray(matrix.samples[(depth > 0) & (depth < _SHALLOW * np.median(depth))])
 
 
 def _unit_doubt(matrix: Matrix, found: Survey, looks_like: str) -> str:

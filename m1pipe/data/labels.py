@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.sources.numbers import MISSING, one_number
 from m1pipe.errors import InputError, M1Warning
 
+MISSING = frozenset(
+    {"", "NA", "NaN", "nan", "NAN", "N/A", "n/a", "na", "NULL", "null", "#N/A", "<NA>", "#NA"}
+)
 CLASS, LEVEL = "class", "level"
 # Words that may mean that nothing is known; they stay levels, with a warning.
 DOUBTFUL = frozenset(
@@ -22,6 +24,7 @@ _BLANKS = " \t\r\n\v\f\u00a0\u200b\u202f\u2007\ufeff"
 _MOST_LEVELS = 1000  # that are compared with each other
 _MANY_VALUES = 20
 _INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def strip(text: str) -> str:
@@ -32,6 +35,20 @@ def strip(text: str) -> str:
 def is_missing(text: str) -> bool:
     """Whether text says that nothing is known, as NaN does."""
     return text in MISSING
+
+
+def one_number(field: str) -> float | None:
+    """A finite float32 from any notation, NaN for a missing one, None for anything else."""
+    field = field.strip()
+    if field in MISSING:
+        return float("nan")
+    try:
+        value = float(field)
+    except ValueError:
+        return None
+    if "_" in field or not abs(value) <= _FLOAT32_MAX:
+        return None
+    return value
 
 
 def label_column(fields: Sequence[str]) -> np.ndarray:
@@ -121,6 +138,11 @@ def _plain(level: object) -> object:
     return np.nan if is_missing(text) else text
 
 
+def listed_columns(frame: pd.DataFrame) -> str:
+    """The first columns of annotations, as messages list them."""
+    return ", ".join(map(str, frame.columns[:12])) or "none"
+
+
 def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | None]:
     """Name of a column, and what it is said to hold: COL, COL:class or COL:level.
 
@@ -150,8 +172,7 @@ def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | N
     near = [str(c) for c in obs.columns if str(c).strip().lower() == spec.strip().lower()]
     hint = f": did you mean {near[0]!r}?" if near else ""
     raise InputError(
-        f"{option}: expected a column of obs ({', '.join(map(str, obs.columns)) or 'it has none'});"
-        f" found {spec!r}{hint}"
+        f"{option}: expected a column of obs ({listed_columns(obs)}); found {spec!r}{hint}"
     )
 
 

@@ -1,8 +1,7 @@
-"""A matrix of samples x genes in any layout, read by rows and never whole unless asked."""
+"""A matrix of samples x genes, read by rows and never whole unless asked."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,15 +9,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from m1pipe.data.hdf5 import open_hdf5, reading, split_address
-from m1pipe.data.kinds import is_zarr
 from m1pipe.data.labels import tidy_frame
-from m1pipe.data.layouts import find_stored
-from m1pipe.data.sources.tables import read_aliases
-from m1pipe.data.stored import Stored, in_memory
-from m1pipe.data.unit_signs import inferred_sum, part_units
-from m1pipe.data.units import LN, Units, read_logarithm, read_units
+from m1pipe.data.names import GeneMatch, match_genes
+from m1pipe.data.survey import log_fault, survey_rows, unit_fault
+from m1pipe.data.units import LN, Units
 from m1pipe.errors import InputError
 
 BLOCK_BYTES = 2**25
@@ -26,8 +22,45 @@ SPANS_AHEAD = 12
 LOOKED_AT = 96  # rows that show what the values are
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Where the rows of a matrix come from.
+
+    Attributes
+    ----------
+    layout : str
+        "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
+    read_into : callable
+        (start, out): fills `out`, float32 of shape (n, n_genes), with the n rows from `start` on.
+    obs, var : DataFrame
+        Annotations, indexed by sample and by gene names.
+    units : Units
+    band : int
+        Rows that are stored together: reading one costs as much as reading all of them.
+    prefetch_rows : callable or None
+        (start, stop): asks the system to fetch rows that will be read soon.
+    whole_genes : Dataset or None
+        Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
+        them again and again: better turned round once, on disk.
+    logarithm : "natural", "2", "10" or ""
+        That `uns["log1p"]` says was taken of 1 + x.
+    """
+
+    layout: str
+    read_into: Callable[[int, np.ndarray], None]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    units: Units
+    band: int = 1
+    prefetch_rows: Callable[[int, int], None] | None = None
+    whole_genes: h5py.Dataset | None = None
+    logarithm: str = ""
+
+
 class Matrix:
-    """Expression values with their names, annotations and units; made by `open_matrix`.
+    """Expression values with their names, annotations and units.
+
+    Made by `m1pipe.data.reader.open_matrix`.
 
     Rows come out as fresh float32 arrays, whatever is stored. A context manager: a matrix that
     came from a file holds it open until it is closed.
@@ -281,6 +314,35 @@ class Matrix:
         other.aliases = self.aliases
         return other
 
+    def match(
+        self,
+        wanted: Iterable[str],
+        var: pd.DataFrame | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> GeneMatch:
+        """Where genes stand among those of the matrix, by name and by the aliases of both.
+
+        Parameters
+        ----------
+        wanted : iterable of str, length n_wanted
+        var : DataFrame, shape (n_wanted, n_columns), optional
+            Their annotations.
+        aliases : mapping of str to str, optional
+            Their other names, beside those that the matrix has.
+
+        Returns
+        -------
+        GeneMatch
+            As of `m1pipe.data.names.match_genes`.
+        """
+        return match_genes(
+            list(wanted),
+            self.genes.tolist(),
+            available_var=self.var,
+            wanted_var=var,
+            aliases={**(aliases or {}), **self.aliases},
+        )
+
     def close(self) -> None:
         """Close the file; a matrix in memory stays as it is."""
         if self._handle is not None:
@@ -318,57 +380,6 @@ class Matrix:
         return np.flatnonzero(apart | (np.diff(block) > 0)) + 1
 
 
-def open_matrix(
-    source: Any, *, aliases: Mapping[str, str] | str | os.PathLike[str] | None = None
-) -> Matrix:
-    """Open a matrix of samples x genes in whatever form it comes.
-
-    Parameters
-    ----------
-    source : path, AnnData, DataFrame, (array, names) or Matrix
-        A path to h5ad, or FILE#layers/KEY or FILE#raw for another part of one, or to HDF5 in the
-        flat layout or that of ARCHS4, DEE2 or 10x; a table with
-        samples as its index and genes as its columns; an array with the names of its columns; a
-        Matrix is returned as it is. Units of a DataFrame are read from its `attrs`, of AnnData
-        from `uns`.
-    aliases : mapping of str to str, or path, optional
-        Other names of genes and the names that they stand for, kept with the matrix: wherever its
-        genes are matched with others they are tried as well. A path is that of a table with the
-        columns alias and name.
-
-    Returns
-    -------
-    Matrix
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, its layout is not known, or the values are not numbers.
-    """
-    names = read_aliases(Path(aliases)) if isinstance(aliases, str | os.PathLike) else aliases
-    matrix = source if isinstance(source, Matrix) else _open(source)
-    if names is not None:
-        matrix.aliases = names
-    return matrix
-
-
-def _open(source: Any) -> Matrix:
-    if isinstance(source, str | os.PathLike):
-        return _open_path(Path(source))
-    if isinstance(source, pd.DataFrame):
-        return Matrix(_from_frame(source))
-    if isinstance(source, tuple) and len(source) == 2:
-        array, names = np.asarray(source[0]), [str(name) for name in source[1]]
-        obs = pd.DataFrame(index=[str(i) for i in range(len(array))])
-        return Matrix(in_memory(array, obs, pd.DataFrame(index=names), Units()))
-    if all(hasattr(source, part) for part in ("X", "obs", "var", "uns")):
-        return _settled(Matrix(_from_anndata(source)))
-    raise InputError(
-        "matrix: expected a path, AnnData, DataFrame or (array, names); found "
-        f"{type(source).__name__}"
-    )
-
-
 def check_finite(
     X: np.ndarray,
     matrix: Matrix,
@@ -404,47 +415,74 @@ def check_finite(
     )
 
 
-def _open_path(address: Path) -> Matrix:
-    path, part = split_address(address)
-    if path.is_dir() and is_zarr(path):
-        raise InputError(f"{path}: expected a file; found a store of zarr: m1pipe convert reads it")
-    handle = open_hdf5(path)
-    try:
-        with reading(path, part or "the file"):
-            matrix = Matrix(find_stored(handle, path, part), path, handle)
-            return _settled(matrix, part)
-    except BaseException:
-        handle.close()
-        raise
+def check_units(matrix: Matrix) -> None:
+    """Refuse a matrix whose values cannot be in the units that it says.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Some of its rows are read.
+
+    Raises
+    ------
+    InputError
+        With the way out.
+    """
+    if matrix.n_samples == 0 or matrix.n_genes == 0:
+        return
+    known = matrix.units.name not in ("unknown", "latent", "normal_score", "log_fold_change")
+    fault = log_fault(matrix.units, matrix.logarithm)
+    if not fault and known:
+        X = matrix.some_rows()
+        fault = unit_fault(matrix.units, survey_rows(X), X)
+    if fault:
+        where = str(matrix.path or "data")
+        raise InputError(f"{where}: {fault}: {_way_out(matrix)}")
 
 
-def _settled(matrix: Matrix, part: str = "") -> Matrix:
-    """The matrix with units that only its values tell: of a layer, or a target sum."""
-    if part and matrix.n_samples and matrix.n_genes:
-        matrix.units = part_units(part, matrix.some_rows(), matrix.logarithm)
-        matrix.logarithm = "natural" if matrix.units.name == LN else ""
-    if matrix.units.name == LN and matrix.units.target_sum is None and matrix.n_samples:
-        matrix.units = inferred_sum(matrix.units, matrix.some_rows())
-    return matrix
+def _way_out(matrix: Matrix) -> str:
+    units = LN if matrix.logarithm == "natural" else "U"
+    if matrix.path is None:
+        return f"correct uns['units'] ({LN!r} for ln(1 + x))"
+    return f"say what the values are, m1pipe convert {matrix.path} NEW.h5ad --units {units}"
 
 
-def _from_frame(frame: pd.DataFrame) -> Stored:
-    for name, kind in frame.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(kind):
-            raise InputError(
-                f"matrix: expected numbers in every column; found {kind} in column {name!r}: "
-                "leave labels out of the table"
-            )
-    obs = pd.DataFrame(index=pd.Index(frame.index.astype(str), dtype=object))
-    var = pd.DataFrame(index=pd.Index(frame.columns.astype(str), dtype=object))
-    attrs = {str(key): value for key, value in frame.attrs.items()}
-    return in_memory(frame.to_numpy(dtype=np.float32), obs, var, read_units(attrs))
+def in_memory(
+    X: Any, obs: pd.DataFrame, var: pd.DataFrame, units: Units, *, layout: str = "memory"
+) -> Stored:
+    """Rows of an array or of a scipy sparse matrix.
+
+    Parameters
+    ----------
+    X : ndarray or scipy sparse matrix, shape (n_samples, n_genes)
+    obs, var : DataFrame
+    units : Units
+    layout : str
+        What the array was made from.
+    """
+    if X.shape != (len(obs), len(var)):
+        raise InputError(
+            f"matrix: expected {len(obs)} samples x {len(var)} genes by the names; "
+            f"found an array of shape {X.shape}"
+        )
+    if sparse.issparse(X):
+        rows = _csr(X)
+
+        def read_sparse(start: int, out: np.ndarray) -> None:
+            out[:] = rows[start : start + len(out)].toarray()
+
+        return Stored(layout, read_sparse, obs, var, units)
+
+    def read(start: int, out: np.ndarray) -> None:
+        out[:] = X[start : start + len(out)]
+
+    return Stored(layout, read, obs, var, units)
 
 
-def _from_anndata(adata: Any) -> Stored:
-    if adata.isbacked:
-        adata = adata.to_memory()
-    if adata.X is None:
-        raise InputError("matrix: expected an AnnData with values; its X is None")
-    stored = in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))
-    return replace(stored, logarithm=read_logarithm(adata.uns))
+def _csr(X: Any) -> Any:
+    """A scipy sparse matrix by rows, each place once."""
+    coordinates = X.tocoo()
+    rows = coordinates.tocsr()
+    if rows.nnz != coordinates.nnz:
+        raise InputError("matrix: expected every place of a sparse matrix once; found one twice")
+    return rows

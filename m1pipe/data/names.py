@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.sources.numbers import MISSING
+from m1pipe.data.labels import MISSING
 from m1pipe.errors import InputError
 
 _ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+(_PAR_Y)?$")
@@ -53,6 +53,11 @@ def canonical_gene(name: str) -> str:
     """
     found = _ENSEMBL_VERSION.match(name)
     return found.group(1) + (found.group(2) or "") if found else name
+
+
+def plain(name: str) -> str:
+    """A name without case and without all that is no letter or digit."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def name_parts(name: str) -> list[str]:

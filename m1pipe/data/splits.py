@@ -19,12 +19,12 @@ from sklearn.model_selection import (
 )
 
 from m1pipe.console import log
-from m1pipe.data.choose import SERIES
-from m1pipe.data.labels import as_text, is_doubtful, tidy, warn_of_levels
+from m1pipe.data.labels import as_text, is_doubtful, listed_columns, tidy, warn_of_levels
+from m1pipe.data.names import plain
 from m1pipe.data.patterns import LONGEST_TEXT, compile_pattern
-from m1pipe.data.sources.header import plain
 from m1pipe.errors import InputError, M1Warning
 
+SERIES = "series_id"  # a sample may list several
 # Names, without case and marks, of columns that say whose a sample is; the first found is taken.
 GROUP_WORDS = (
     "donor",
@@ -336,13 +336,11 @@ def _linked(entries: np.ndarray) -> np.ndarray:
     )
     _, component = connected_components(links, directed=False)
     first = pd.Series(names).groupby(component[n:]).first()
-    found: np.ndarray = first.loc[component[:n]].to_numpy(dtype=object)
-    return found
+    return np.asarray(first.loc[component[:n]].to_numpy(dtype=object))
 
 
 def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
-    columns = ", ".join(map(str, obs.columns))
-    where = f"group: expected a column ({columns}) or a regular expression"
+    where = f"group: expected a column ({listed_columns(obs)}) or a regular expression"
     pattern = compile_pattern(spec, where)
     groups = []
     for sample in obs.index:
@@ -466,10 +464,9 @@ def _draw_groups(
     """Mask of whole groups that hold about n_val rows, never all of them."""
     n_groups = int(groups.max()) + 1
     if strata is not None and 2 <= round(groups.size / n_val) <= n_groups:
-        found: np.ndarray = (
+        return np.asarray(
             _deal(groups.size, round(groups.size / n_val), _state(seed, 0), strata, groups) == 0
         )
-        return found
     order = _generator(seed).permutation(n_groups)
     reached = np.cumsum(np.bincount(groups)[order])
     n_chosen = int(np.argmin(np.abs(reached - n_val))) + 1

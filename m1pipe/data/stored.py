@@ -1,8 +1,12 @@
-"""Rows of a matrix wherever they are stored: dense, sparse, or with genes as rows."""
+"""Rows of a matrix in HDF5: dense, sparse, or with genes as rows.
 
+Dense rows that lie in the file as they are wanted are read past HDF5.
+"""
+
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -11,88 +15,12 @@ import pandas as pd
 from scipy import sparse
 
 from m1pipe.data.hdf5 import read_whole
-from m1pipe.data.rawio import prefetch, read_at
+from m1pipe.data.matrix import Stored, in_memory
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 
 _SLAB_BYTES = 2**23
 _LARGEST_BAND = 2**28
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where the rows of a matrix come from.
-
-    Attributes
-    ----------
-    layout : str
-        "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
-    read_into : callable
-        (start, out): fills `out`, float32 of shape (n, n_genes), with the n rows from `start` on.
-    obs, var : DataFrame
-        Annotations, indexed by sample and by gene names.
-    units : Units
-    band : int
-        Rows that are stored together: reading one costs as much as reading all of them.
-    prefetch_rows : callable or None
-        (start, stop): asks the system to fetch rows that will be read soon.
-    whole_genes : Dataset or None
-        Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
-        them again and again: better turned round once, on disk.
-    logarithm : "natural", "2", "10" or ""
-        That `uns["log1p"]` says was taken of 1 + x.
-    """
-
-    layout: str
-    read_into: Callable[[int, np.ndarray], None]
-    obs: pd.DataFrame
-    var: pd.DataFrame
-    units: Units
-    band: int = 1
-    prefetch_rows: Callable[[int, int], None] | None = None
-    whole_genes: h5py.Dataset | None = None
-    logarithm: str = ""
-
-
-def in_memory(
-    X: Any, obs: pd.DataFrame, var: pd.DataFrame, units: Units, *, layout: str = "memory"
-) -> Stored:
-    """Rows of an array or of a scipy sparse matrix.
-
-    Parameters
-    ----------
-    X : ndarray or scipy sparse matrix, shape (n_samples, n_genes)
-    obs, var : DataFrame
-    units : Units
-    layout : str
-        What the array was made from.
-    """
-    if X.shape != (len(obs), len(var)):
-        raise InputError(
-            f"matrix: expected {len(obs)} samples x {len(var)} genes by the names; "
-            f"found an array of shape {X.shape}"
-        )
-    if sparse.issparse(X):
-        rows = _csr(X)
-
-        def read_sparse(start: int, out: np.ndarray) -> None:
-            out[:] = rows[start : start + len(out)].toarray()
-
-        return Stored(layout, read_sparse, obs, var, units)
-
-    def read(start: int, out: np.ndarray) -> None:
-        out[:] = X[start : start + len(out)]
-
-    return Stored(layout, read, obs, var, units)
-
-
-def _csr(X: Any) -> Any:
-    """A scipy sparse matrix by rows, each place once."""
-    coordinates = X.tocoo()
-    rows = coordinates.tocsr()
-    if rows.nnz != coordinates.nnz:
-        raise InputError("matrix: expected every place of a sparse matrix once; found one twice")
-    return rows
 
 
 def check_shape(X: Any, obs: pd.DataFrame, var: pd.DataFrame, where: str) -> None:
@@ -344,3 +272,35 @@ def refuse_repeated(matrix: Any) -> None:
         once.sum_duplicates()
         if once.nnz != matrix.nnz:
             raise OSError("an index of the sparse matrix stands twice in a line")
+
+
+def read_at(descriptor: int, out: np.ndarray, offset: int) -> None:
+    """Fill an array with the bytes at a position of a file.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of a file open for reading; its own position does not matter and is left alone.
+    out : ndarray of any shape, C-contiguous
+    offset : int
+        In bytes.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, or ends early.
+    """
+    if not out.size:
+        return
+    view = out.data.cast("B")
+    while view:
+        n_read = os.preadv(descriptor, [view], offset)
+        if n_read == 0:
+            raise OSError("the file ends early")
+        view, offset = view[n_read:], offset + n_read
+
+
+def prefetch(descriptor: int, offset: int, n_bytes: int) -> None:
+    """Tell the system that some bytes will be read soon, where it listens."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, offset, n_bytes, os.POSIX_FADV_WILLNEED)

@@ -1,6 +1,8 @@
-"""What a head predicts: levels paired to X by sample id, or a label column of X."""
+"""What a head predicts: levels paired to X by sample id, or a label column of X.
 
-import os
+A target that is an isoform names its own gene, whose level X may hold.
+"""
+
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +13,8 @@ import pandas as pd
 
 from m1pipe.console import log
 from m1pipe.data.labels import CLASS, LEVEL, find_column, read_column
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
-from m1pipe.data.names import near_names, pair_samples, refuse_duplicates
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.names import match_genes, near_names, pair_samples, refuse_duplicates
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 
@@ -75,9 +77,9 @@ class Targets:
 def load_targets(
     x: Matrix,
     *,
-    y: str | os.PathLike[str] | Matrix | None = None,
+    y: Matrix | None = None,
     label: str | None = None,
-    multilabel: str | os.PathLike[str] | Matrix | None = None,
+    multilabel: Matrix | None = None,
     targets: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, Targets, dict[str, int]]:
     """Targets of the samples of X that have any.
@@ -88,13 +90,13 @@ def load_targets(
     ----------
     x : Matrix
         The genes.
-    y : path or Matrix
+    y : Matrix
         Levels to predict, paired by sample id; constant ones are kept.
     label : str
         Column of x.obs. Text, categories and whole numbers are classes; numbers with fractions,
         or more than `MOST_WHOLE_NUMBERS` different ones, are one level to predict, with a warning
         where they are whole. COL:class and COL:level say which it is.
-    multilabel : path or Matrix
+    multilabel : Matrix
         As `y`, of zeros and ones.
     targets : sequence of str, optional
         Names of the columns of `y` or `multilabel` to use, in this order; a gene, where the
@@ -121,16 +123,11 @@ def load_targets(
         if targets is not None:
             raise InputError("targets: --targets chooses columns of --y; with --label there is one")
         return _from_label(x, label)
-    source = y if y is not None else multilabel
-    opened = open_matrix(source)
-    try:
-        rows, values, names, dropped = _from_matrix(x, opened, targets)
-        genes = _genes_of(opened, names)
-    finally:
-        if opened is not source:
-            opened.close()
-    if multilabel is None:
-        return rows, Targets("regression", values, names, opened.units, genes), dropped
+    if y is not None:
+        rows, values, names, dropped = _from_matrix(x, y, targets)
+        return rows, Targets("regression", values, names, y.units, _genes_of(y, names)), dropped
+    assert multilabel is not None
+    rows, values, names, dropped = _from_matrix(x, multilabel, targets)
     _check_zeros_and_ones(values, names)
     return rows, Targets("multilabel", values, names), dropped
 
@@ -278,3 +275,79 @@ def _is_level(values: np.ndarray) -> bool:
         raise InputError("label: expected finite numbers; found infinity: correct the column")
     whole = bool((values == np.round(values)).all())
     return not whole or np.unique(values).size > MOST_WHOLE_NUMBERS
+
+
+_NO_GENE = frozenset({"", "?", "nan", "None", "NA", "missing"})
+
+
+@dataclass(frozen=True, eq=False)
+class OwnGenes:
+    """Levels of the genes that targets belong to.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (n_samples, n_own)
+        Levels of those genes that X has, in X's units; NaN where one is missing.
+    column : ndarray of int64, shape (n_targets,)
+        Column of `values` that holds each target's own gene; -1 where X lacks it.
+    """
+
+    values: np.ndarray
+    column: np.ndarray
+
+    @property
+    def has(self) -> np.ndarray:
+        """Targets whose gene X has, ascending."""
+        return np.flatnonzero(self.column >= 0)
+
+    def take(self, rows: np.ndarray) -> "OwnGenes":
+        """The same for some samples, in the order given.
+
+        Parameters
+        ----------
+        rows : ndarray of int, shape (n_rows,)
+        """
+        return OwnGenes(self.values[rows], self.column)
+
+
+def own_columns(
+    genes: Sequence[str | None], available: Sequence[str], available_var: pd.DataFrame | None = None
+) -> np.ndarray:
+    """Column that holds each target's own gene.
+
+    Parameters
+    ----------
+    genes : sequence of str or None, shape (n_targets,)
+        Gene of each target; many targets may share one.
+    available : sequence of str
+        Genes of X, matched by name as everywhere (`m1pipe.data.names.match_genes`).
+    available_var : DataFrame, optional
+        Their annotations.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_targets,)
+        -1 where the target names no gene, or X lacks it.
+    """
+    named = ["" if gene is None else str(gene) for gene in genes]
+    wanted = [gene for gene in dict.fromkeys(named) if gene not in _NO_GENE]
+    found = match_genes(wanted, list(available), available_var=available_var)
+    place = dict(zip(wanted, found.columns.tolist(), strict=True))
+    return np.array([place.get(gene, -1) for gene in named], dtype=np.int64)
+
+
+def read_own_genes(columns: np.ndarray, matrix: Matrix, rows: np.ndarray) -> OwnGenes:
+    """Read the levels of the targets' own genes.
+
+    Parameters
+    ----------
+    columns : ndarray of int64, shape (n_targets,)
+        From `own_columns`.
+    matrix : Matrix
+    rows : ndarray of int, shape (n_samples,)
+        Rows of X that are wanted; none of their levels is infinite.
+    """
+    used, place = np.unique(columns[columns >= 0], return_inverse=True)
+    column = np.full(columns.size, -1, dtype=np.int64)
+    column[columns >= 0] = place
+    return OwnGenes(matrix.take(rows, used), column)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from m1pipe.arrays import hold_in_rows
+from m1pipe.artefacts import hold_in_rows
 from m1pipe.data import normal_scores
 from m1pipe.errors import InputError
 
@@ -104,8 +104,7 @@ class GeneTransform:
             return np.broadcast_to(-np.log(self.scale.astype(np.float64)), X.shape)
         step = np.maximum(0.05 * self.levels.std(axis=0), 1e-6)
         rise = self.apply(X + step).astype(np.float64) - self.apply(X - step)
-        slope: np.ndarray = np.log(np.maximum(rise, 1e-12) / (2 * step))
-        return slope
+        return np.asarray(np.log(np.maximum(rise, 1e-12) / (2 * step)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings, exact for JSON, without levels; `from_dict` takes it back."""
@@ -277,8 +276,7 @@ def floored_scale(spread: np.ndarray) -> np.ndarray:
     varying = spread[spread > 0]
     if varying.size == 0:
         return np.ones_like(spread)
-    floored: np.ndarray = np.maximum(spread, FLOOR_SHARE * np.median(varying))
-    return floored
+    return np.asarray(np.maximum(spread, FLOOR_SHARE * np.median(varying)))
 
 
 def _accumulate(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> _Moments:

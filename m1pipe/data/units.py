@@ -231,8 +231,7 @@ def scale_rows(X: np.ndarray, totals: np.ndarray, target_sum: float) -> np.ndarr
     """
     totals = np.asarray(totals, dtype=np.float64)
     factors = np.divide(target_sum, totals, out=np.ones_like(totals), where=totals != 0)
-    found: np.ndarray = np.asarray(X, dtype=np.float64) * factors[:, None]
-    return found
+    return np.asarray(np.asarray(X, dtype=np.float64) * factors[:, None])
 
 
 def convert_units(

@@ -10,7 +10,8 @@ import pandas as pd
 from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import refuse_existing, write_json
 from m1pipe.console import log
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import MatrixWriter, write_matrix
 from m1pipe.encoder import Encoder, load_encoder
@@ -19,7 +20,7 @@ from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
 from m1pipe.provenance import training_data
-from m1pipe.recipe import Aligned, match_recipe, missing_uns, unknown_units
+from m1pipe.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 
 PathLike = str | os.PathLike[str]
 Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -87,8 +88,13 @@ def run_impute(
         return impute_array(encoder, X, codes)
 
     with open_matrix(data, aliases=aliases) as matrix:
-        aligned = encoder.align(matrix, min_coverage=min_coverage)
-        aligned.keep_missing = aligned.keep_lacking = True
+        aligned = align(
+            matrix,
+            encoder.recipe,
+            min_coverage=min_coverage,
+            keep_missing=True,
+            keep_lacking=True,
+        )
         if matrix.units.is_counts and not encoder.units.is_counts:
             raise InputError(
                 f"{data}: expected {encoder.units}, as in training; found counts, whose totals are "

@@ -113,8 +113,7 @@ def bounds(
     nats : ndarray of float64, shape (n_samples,)
     n_known : ndarray of int64, shape (n_samples,)
     """
-    aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True)
-    aligned.keep_lacking = aligned.keep_missing
+    aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True, keep_lacking=True)
     rows = np.arange(aligned.shape[0]) if rows is None else rows
     codes = encoder.codes(aligned.matrix, rows)
     generator = torch.Generator().manual_seed(encoder.config.training.seed)

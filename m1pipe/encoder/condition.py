@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.arrays import hold_in_rows
-from m1pipe.data.labels import as_text
+from m1pipe.artefacts import hold_in_rows
+from m1pipe.data.labels import as_text, listed_columns
 from m1pipe.data.labels import read_column as obs_column
 from m1pipe.errors import InputError, M1Warning
 
@@ -147,7 +147,7 @@ def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
     if column not in obs.columns:
         raise InputError(
             f"{where}: expected column {column!r} of obs, which the model is conditioned on; found "
-            f"{', '.join(map(str, obs.columns)) or 'no columns'}: add it with convert --labels"
+            f"{listed_columns(obs)}: add it with convert --labels"
         )
     values = obs_column(obs, column, "condition")
     lacking = np.flatnonzero(values.isna().to_numpy())

@@ -11,7 +11,8 @@ import pandas as pd
 from anndata.io import read_elem
 
 from m1pipe.data.hdf5 import open_hdf5, reading
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import Encoder, load_encoder

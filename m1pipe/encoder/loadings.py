@@ -9,7 +9,7 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import load_encoder

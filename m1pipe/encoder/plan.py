@@ -10,17 +10,18 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
+from m1pipe.data.depth import Thinning
 from m1pipe.data.labels import as_text, tidy
-from m1pipe.data.matrix import open_matrix
 from m1pipe.data.names import GeneMatch
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import inner_split
-from m1pipe.data.thinning import Thinning
+from m1pipe.data.survey import refuse_counts
 from m1pipe.encoder.condition import Condition, find_condition, read_column
 from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.recipe import Aligned, align, refuse_counts, whole_recipe
+from m1pipe.recipe import Aligned, align, whole_recipe
 from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
@@ -159,8 +160,7 @@ def plan_training(
     usable = np.arange(matrix.n_samples) if rows is None else np.unique(np.asarray(rows))
     recipe = whole_recipe(matrix, usable, np.zeros(matrix.n_genes, dtype=np.float32))
     every = GeneMatch(np.arange(matrix.n_genes), [], 0, 1.0, "the training genes")
-    source = Aligned(matrix, recipe, every)
-    source.keep_missing = True
+    source = Aligned(matrix, recipe, every, keep_missing=True)
     train_rows, held_out, held_out_rows = _split(source, usable, config, groups, validation)
     if train_rows.size < 2:
         raise InputError(
@@ -295,7 +295,7 @@ def _split(
         return np.sort(train_rows), source, np.sort(held_out)
     if isinstance(validation, np.ndarray):
         return np.setdiff1d(rows, validation), source, np.unique(validation)
-    other = align(validation, source.recipe, min_coverage=1.0, keep_missing=True)
+    other = align(open_matrix(validation), source.recipe, min_coverage=1.0, keep_missing=True)
     shared = set(other.matrix.samples) & set(source.matrix.samples[rows])
     if shared:
         raise InputError(
@@ -348,9 +348,8 @@ def _with_genes(aligned: Aligned, kept: np.ndarray) -> Aligned:
         gene_names=recipe.gene_names.iloc[np.flatnonzero(kept)],
     )
     match = replace(aligned.match, columns=columns)
-    other = Aligned(aligned.matrix, fewer, match, aligned.counted)
-    other.keep_missing = aligned.keep_missing
-    return other
+    keeps = aligned.keep_missing
+    return Aligned(aligned.matrix, fewer, match, aligned.counted, keep_missing=keeps)
 
 
 def _check_values(plan: TrainingPlan) -> None:

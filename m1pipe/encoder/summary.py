@@ -42,9 +42,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from m1pipe.data.depth import depths
+from m1pipe.data.depth import QUANTILES, depths
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.thinning import QUANTILES
 from m1pipe.data.transforms import GeneTransform, floored_scale
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, kl_per_unit, mask_missing

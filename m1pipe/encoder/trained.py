@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 
 from m1pipe._version import __version__
-from m1pipe.arrays import pack_arrays
+from m1pipe.artefacts import pack_arrays
 from m1pipe.atomic import make_folder, write_bytes, write_json, write_text
 from m1pipe.config import EncoderConfig
+from m1pipe.data.depth import in_units, thinned
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.thinning import in_units, thinned
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
@@ -114,7 +115,12 @@ class Encoder:
         return self.config.model.n_latent
 
     def align(
-        self, data: Any, *, min_coverage: float = MIN_COVERAGE, keep_missing: bool = False
+        self,
+        data: Any,
+        *,
+        min_coverage: float = MIN_COVERAGE,
+        keep_missing: bool = False,
+        keep_lacking: bool = False,
     ) -> Aligned:
         """See data through the recipe: the encoder's genes, in the units of training.
 
@@ -124,16 +130,23 @@ class Encoder:
             Samples in any order of genes; units that the recipe can convert.
         min_coverage : float
             Smallest share of the encoder's genes that must be found.
-        keep_missing : bool
-            Leave NaN in place, but for a law of counts, which needs the total of every sample.
+        keep_missing, keep_lacking : bool
+            Leave NaN in place, and put NaN for genes that are not there; but for a likelihood of
+            counts, which needs the total of every sample.
 
         Raises
         ------
         InputError
             If too few genes are found or the units do not fit.
         """
-        keeps = keep_missing and not self.module.of_counts
-        return align(data, self.recipe, min_coverage=min_coverage, keep_missing=keeps)
+        may = not self.module.of_counts
+        return align(
+            open_matrix(data),
+            self.recipe,
+            min_coverage=min_coverage,
+            keep_missing=keep_missing and may,
+            keep_lacking=keep_lacking and may,
+        )
 
     def transform(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Latent means; what `m1pipe encode` writes.

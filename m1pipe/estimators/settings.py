@@ -12,8 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from m1pipe import config, settings
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.unit_check import check_units
+from m1pipe.data.matrix import check_units
+from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
 
 MODEL = config.ModelConfig()

@@ -16,7 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from m1pipe import config
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.encoder.bound import DRAWS, importance_bound
 from m1pipe.encoder.impute import impute_array

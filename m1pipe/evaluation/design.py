@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from m1pipe.data.copies import file_signatures, find_copies, row_digests
-from m1pipe.data.depth import depths
+from m1pipe.data.depth import QUANTILES, depths
 from m1pipe.data.labels import tidy
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import group_column, recurring_columns
-from m1pipe.data.thinning import QUANTILES
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
 from m1pipe.evaluation import alarms, leakage

@@ -8,9 +8,8 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import as_text, read_column
-from m1pipe.data.own_gene import OwnGenes
 from m1pipe.data.splits import leave_out_folds, make_folds
-from m1pipe.data.targets import Targets
+from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.errors import InputError
 

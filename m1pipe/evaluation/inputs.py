@@ -9,9 +9,8 @@ import pandas as pd
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.matrix import Matrix
+from m1pipe.data.matrix import Matrix, in_memory
 from m1pipe.data.splits import inner_split
-from m1pipe.data.stored import in_memory
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation.augment import FEW_ROWS, draw_again, make_request, synthesize

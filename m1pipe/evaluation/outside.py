@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.arrays import hold_in_rows, pack_arrays
-from m1pipe.artefacts import read_arrays, read_json, reading
+from m1pipe.artefacts import hold_in_rows, pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
 from m1pipe.data.labels import CLASS, LEVEL, find_column
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Kind, Targets, load_targets
 from m1pipe.data.transforms import fit_gene_transform

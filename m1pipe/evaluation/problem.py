@@ -9,13 +9,11 @@ import pandas as pd
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import near_names
-from m1pipe.data.obsm import PREFIX, read_obsm
-from m1pipe.data.own_gene import OwnGenes, own_columns, read_own_genes
+from m1pipe.data.reader import PREFIX, open_matrix, read_obsm
 from m1pipe.data.splits import draw_subset, resolve_groups
-from m1pipe.data.targets import Targets, load_targets
-from m1pipe.data.unit_check import check_units
+from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns, read_own_genes
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.encoders import EncoderRow, Item, resolve_encoders

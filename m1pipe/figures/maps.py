@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.obsm import choose_obsm, read_obsm
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.errors import InputError
 from m1pipe.figures.samples import as_classes, column_of, is_number
 from m1pipe.plots import style

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from m1pipe.artefacts import read_json
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.labels import listed_columns
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.figures.samples import (
@@ -307,7 +309,7 @@ def _share(matrix: Matrix) -> np.ndarray:
         raise InputError(
             f"{matrix.path or 'data'}: expected what m1pipe interpolate writes, with steps in "
             f'obs["share"]; found {matrix.n_samples:,} samples with the columns '
-            f"{', '.join(map(str, matrix.obs.columns)) or 'none'}"
+            f"{listed_columns(matrix.obs)}"
         )
     share: np.ndarray = matrix.obs["share"].to_numpy(dtype=float)
     return share

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.labels import listed_columns
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units, log_units
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis.quality_data import common_genes, common_units, to_scale
@@ -140,7 +142,7 @@ def column_of(matrix: Matrix, label: str) -> pd.Series:
     if label not in matrix.obs.columns:
         raise InputError(
             f"label: expected a column of {matrix.path or 'the samples'}: "
-            f"{', '.join(map(str, matrix.obs.columns)) or 'it has none'}; found {label!r}"
+            f"{listed_columns(matrix.obs)}; found {label!r}"
         )
     column: pd.Series = matrix.obs[label]
     return column

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m1pipe.arrays import hold_in_rows
+from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.heads.rotation import Rotation, rotate
 

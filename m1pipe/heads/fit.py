@@ -16,8 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from m1pipe.config import HeadConfig
-from m1pipe.data.own_gene import OwnGenes
-from m1pipe.data.targets import Targets
+from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead

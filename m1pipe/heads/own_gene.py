@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from m1pipe.arrays import hold_in_rows
-from m1pipe.data.own_gene import OwnGenes
+from m1pipe.artefacts import hold_in_rows
+from m1pipe.data.targets import OwnGenes
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.rotation import Rotation
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from m1pipe.config import HeadConfig
-from m1pipe.data.own_gene import OwnGenes
-from m1pipe.data.targets import Targets
+from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance, FeatureMap, Scale, View, fit_features, views

@@ -178,9 +178,8 @@ def measure_rows(
 
 def seen_by(encoder: Encoder, matrix: Matrix) -> Aligned:
     """The matrix that an encoder was trained on through its recipe; missing levels stay NaN."""
-    aligned = Aligned(matrix, encoder.recipe, match_recipe(matrix, encoder.recipe))
-    aligned.keep_missing = True
-    return aligned
+    match = match_recipe(matrix, encoder.recipe)
+    return Aligned(matrix, encoder.recipe, match, keep_missing=True)
 
 
 def unexplained(encoder: Encoder, matrix: Matrix, rows: np.ndarray) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log, over_rows
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.trained import MIXTURE_FILE

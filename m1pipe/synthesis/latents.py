@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m1pipe.arrays import pack_arrays
-from m1pipe.artefacts import read_arrays, reading
+from m1pipe.artefacts import pack_arrays, read_arrays, reading
 from m1pipe.atomic import write_bytes
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from m1pipe.data.matrix import open_matrix
 from m1pipe.data.normal_scores import to_places
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from m1pipe.arrays import hold_in_rows
+from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.transforms import floored_scale
 
 KINDS = ("spherical", "diag", "tied", "full")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.matrix import Matrix, check_finite, open_matrix
+from m1pipe.data.labels import listed_columns
+from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import match_genes, require_coverage
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.unit_check import check_units
 from m1pipe.data.units import LN, Units, log2p1
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.synthesis.config import QualityConfig
@@ -241,7 +242,7 @@ def _labels(sets: dict[str, Matrix], label: str | None) -> dict[str, np.ndarray]
         if label not in sets[role].obs.columns:
             raise InputError(
                 f"label: expected a column of {sets[role].path or role}: "
-                f"{', '.join(map(str, sets[role].obs.columns)) or 'it has none'}; found {label!r}"
+                f"{listed_columns(sets[role].obs)}; found {label!r}"
             )
     found = {r: _as_text(m.obs[label]) for r, m in sets.items() if label in m.obs.columns}
     n_classes = np.unique(found["real"][found["real"] != ""]).size

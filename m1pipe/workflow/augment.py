@@ -10,7 +10,7 @@ import pandas as pd
 
 from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.evaluation.augment import (
     GeneratorRequest,

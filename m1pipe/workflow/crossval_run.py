@@ -12,8 +12,7 @@ from m1pipe.atomic import below, clear, is_part, locked, write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.data.labels import find_column
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.obsm import PREFIX
+from m1pipe.data.reader import PREFIX, open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan

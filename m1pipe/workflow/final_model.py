@@ -12,7 +12,7 @@ from m1pipe.artefacts import read_table
 from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.evaluation.outside import (
     LINEAR,
     MODEL,

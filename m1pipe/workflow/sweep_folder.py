@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.arrays import pack_arrays
-from m1pipe.artefacts import read_arrays, read_json, reading
+from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import (
     atomic_file,
     atomic_folder,

@@ -119,8 +119,8 @@ def _convert_task(name: str, source: Path, file: Path, config: ConvertConfig) ->
 
 def _split_task(name: str, file: Path, parts: Path, config: SplitConfig) -> Task:
     def split(force: bool) -> str:
-        from m1pipe.data.matrix import open_matrix
         from m1pipe.data.partition import split_matrix
+        from m1pipe.data.reader import open_matrix
 
         with open_matrix(file) as matrix:
             return str(split_matrix(matrix, parts, config, force=force))

@@ -14,10 +14,10 @@ from m1pipe.console import log
 from m1pipe.data.choose import matching_samples
 from m1pipe.data.conversion.steps import Steps
 from m1pipe.data.copies import find_copies
-from m1pipe.data.depth import depths
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.depth import Thinning, depths, in_units, plan_thinning, thinned
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.thinning import Thinning, in_units, plan_thinning, thinned
 from m1pipe.data.units import MILLION, Units
 from m1pipe.encoder.apply import QUANTILES_FILE
 from m1pipe.encoder.load import load_encoder

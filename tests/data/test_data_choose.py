@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.choose import matching_samples
-from m1pipe.data.condition import DEEPEST, LONGEST, holds
+from m1pipe.data.choose import DEEPEST, LONGEST, holds, matching_samples
 from m1pipe.data.patterns import LONGEST_PATTERN, compile_pattern, texts_with
 from m1pipe.errors import InputError
 

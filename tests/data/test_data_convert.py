@@ -18,7 +18,7 @@ from m1pipe.cli.main import run
 from m1pipe.data import spool
 from m1pipe.data.conversion.config import ConvertConfig, ConvertSummary
 from m1pipe.data.conversion.convert import convert
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 

@@ -17,7 +17,7 @@ from m1pipe.config import (
     TrainingConfig,
 )
 from m1pipe.data.copies import find_copies
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.design import design_alarms
 from m1pipe.evaluation.problem import make_problem

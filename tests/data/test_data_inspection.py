@@ -8,7 +8,8 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.data.inspection import column_words, guess_scale, inspect_matrix, overlap
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.survey import survey
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix

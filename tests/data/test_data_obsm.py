@@ -8,8 +8,7 @@ from scipy import sparse
 
 from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.obsm import read_obsm
+from m1pipe.data.reader import open_matrix, read_obsm
 from m1pipe.errors import InputError
 
 SAMPLES = [f"s{i}" for i in range(60)]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sklearn.linear_model import RidgeCV
 
 from m1pipe.cli.main import cli, run
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
 from m1pipe.data.simulation.m1_samples import (
     labelled_design,

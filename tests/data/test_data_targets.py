@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.own_gene import own_columns, read_own_genes
-from m1pipe.data.targets import Targets, load_targets
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
+from m1pipe.data.targets import Targets, load_targets, own_columns, read_own_genes
 from m1pipe.data.units import Units
 from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
@@ -37,11 +37,11 @@ def test_levels_from_a_file_and_a_choice_of_them(tmp_path: Path) -> None:
     path = tmp_path / "y.h5ad"
     y = make_matrix(["a", "b"])
     write_matrix(path, y.read(), obs=y.obs, var=y.var, units=y.units)
-    _, targets, dropped = load_targets(make_matrix(["a", "b"]), y=path, targets=["t2", "t0"])
+    with open_matrix(path) as levels:
+        _, targets, dropped = load_targets(make_matrix(["a", "b"]), y=levels, targets=["t2", "t0"])
     assert targets.names == ("t2", "t0")
     np.testing.assert_array_equal(targets.values, [[2, 0], [5, 3]])
     assert dropped == {}
-    path.unlink()  # closed again, which Windows would insist on
 
 
 def test_many_blocks_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,5 +185,5 @@ def test_no_room_for_the_dense_cells(
     def full(descriptor: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("m1pipe.data.sources.mtx.os.posix_fallocate", full)
+    monkeypatch.setattr("m1pipe.data.sources.tenx.os.posix_fallocate", full)
     assert "a temporary copy beside the destination: No space" in refused(_folder(tmp_path / "m"))

@@ -6,9 +6,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from m1pipe.data.depth import depth_ratio, depths
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.thinning import Thinning, in_units, plan_thinning, thin_rows, thinned
+from m1pipe.data.depth import (
+    Thinning,
+    depth_ratio,
+    depths,
+    in_units,
+    plan_thinning,
+    thin_rows,
+    thinned,
+)
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.trained import FILES
 from m1pipe.errors import InputError

@@ -7,8 +7,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
-from m1pipe.data.own_gene import OwnGenes
-from m1pipe.data.targets import Targets
+from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.encoders import EncoderRow
 from m1pipe.evaluation.fitting import (

@@ -11,7 +11,7 @@ from sklearn.impute import SimpleImputer
 
 from m1pipe import cross_validate, train_encoder
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
-from m1pipe.data.own_gene import OwnGenes
+from m1pipe.data.targets import OwnGenes
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import fold_bytes

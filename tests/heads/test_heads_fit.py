@@ -8,8 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from m1pipe.config import HeadConfig
-from m1pipe.data.own_gene import OwnGenes
-from m1pipe.data.targets import Targets
+from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.heads import features

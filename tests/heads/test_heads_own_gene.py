@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from m1pipe.data.own_gene import OwnGenes
+from m1pipe.data.targets import OwnGenes
 from m1pipe.heads import own_gene
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes

@@ -7,8 +7,7 @@ import torch
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
-from m1pipe.data.own_gene import OwnGenes
-from m1pipe.data.targets import Kind, Targets
+from m1pipe.data.targets import Kind, OwnGenes, Targets
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.heads import stack, train
 from m1pipe.heads.fit import fit_heads

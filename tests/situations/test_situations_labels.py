@@ -11,7 +11,7 @@ import pytest
 from said import Said
 
 from m1pipe.data.labels import as_text, label_column, tidy
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import group_column, recurring_columns, resolve_groups
 from m1pipe.data.targets import load_targets
 from m1pipe.errors import InputError, M1Warning

@@ -12,7 +12,7 @@ import pytest
 from said import Said
 from scipy import sparse
 
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
 
 Run = Callable[..., Said]

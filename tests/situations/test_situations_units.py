@@ -10,8 +10,8 @@ import pytest
 from said import Said
 
 from m1pipe import VAE, load_encoder
-from m1pipe.data.matrix import open_matrix
-from m1pipe.data.unit_check import check_units
+from m1pipe.data.matrix import check_units
+from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError, M1Warning
 
 Run = Callable[..., Said]

@@ -12,7 +12,7 @@ import pytest
 
 from m1pipe import load_encoder
 from m1pipe.cli.main import run
-from m1pipe.data.matrix import open_matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.errors import InputError
 from m1pipe.sweep.config import SweepConfig

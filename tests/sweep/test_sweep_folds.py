@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA as SklearnPCA
 
-from m1pipe.data.matrix import Matrix, open_matrix
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compression import FoldScores, compare_models
 from m1pipe.sweep.config import SweepConfig

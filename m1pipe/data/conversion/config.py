@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from m1pipe.data.conversion.prepare import ZeroTotal
-from m1pipe.data.conversion.steps import Normalize
+from m1pipe.data.conversion.steps import Normalize, ZeroTotal
 from m1pipe.data.sources.numbers import Notation
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError

@@ -21,16 +21,18 @@ from m1pipe.data.conversion.load import (
     name_genes,
     sum_runs,
 )
-from m1pipe.data.conversion.prepare import (
+from m1pipe.data.conversion.steps import (
+    Steps,
     annotate,
+    apply_steps,
     check_values,
     gtex_columns,
     kept_samples,
     leave_out,
+    screen,
     target_sum,
     with_totals,
 )
-from m1pipe.data.conversion.steps import Steps, apply_steps, screen
 from m1pipe.data.hdf5 import split_address
 from m1pipe.data.sources.quant import Quantifier, read_quants, sums_by_gene
 from m1pipe.data.sources.tables import read_lengths, read_table

@@ -1,52 +1,58 @@
-"""Sources of every kind on their way to h5ad: recognised, opened, chosen from, named."""
+"""Sources of every format on their way to h5ad: recognised, opened, chosen from, named."""
 
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, get_args
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
-from m1pipe.data.choose import (
-    bulk_samples,
-    matching_samples,
-    passing_runs,
-    samples_of_series,
-)
+from m1pipe.data.choose import matching_samples, require_column
 from m1pipe.data.conversion.config import ConvertConfig
-from m1pipe.data.conversion.pooling import (
+from m1pipe.data.hdf5 import reading, split_address
+from m1pipe.data.kinds import is_zarr, named_kind
+from m1pipe.data.labels import listed_columns
+from m1pipe.data.matrix import Matrix, check_units
+from m1pipe.data.names import resolve_aliases
+from m1pipe.data.reader import open_matrix
+from m1pipe.data.sources.archs4 import SINGLE_CELL
+from m1pipe.data.sources.dee2 import (
+    QUALITY,
+    experiments,
+    is_study_folder,
+    load_long,
+    load_study,
+    looks_long,
+    quality_beside,
+    quality_column,
+    read_quality,
+    unpacked,
+)
+from m1pipe.data.sources.gct import looks_like_gct
+from m1pipe.data.sources.lines import open_lines
+from m1pipe.data.sources.quant import Quantifier, quantifier_of
+from m1pipe.data.sources.tables import read_aliases
+from m1pipe.data.sources.tenx import load_folder
+from m1pipe.data.splits import SERIES
+from m1pipe.data.spool import (
+    Loaded,
+    choose,
+    load_gct,
+    load_genes,
+    load_matrix,
+    load_text,
     refuse_repeated_genes,
     rename_genes,
     sum_genes,
     sum_samples,
 )
-from m1pipe.data.hdf5 import split_address
-from m1pipe.data.kinds import is_zarr, named_kind
-from m1pipe.data.matrix import Matrix, open_matrix
-from m1pipe.data.names import resolve_aliases
-from m1pipe.data.sources.dee2 import (
-    QUALITY,
-    experiments,
-    quality_beside,
-    quality_column,
-    read_quality,
-)
-from m1pipe.data.sources.dee2_long import load_long, looks_long
-from m1pipe.data.sources.dee2_study import is_study_folder, load_study, unpacked
-from m1pipe.data.sources.gct import looks_like_gct
-from m1pipe.data.sources.lines import open_lines
-from m1pipe.data.sources.mtx import load_folder
-from m1pipe.data.sources.quant import Quantifier, quantifier_of
-from m1pipe.data.sources.tables import read_aliases
-from m1pipe.data.sources.zarr_store import read_zarr
-from m1pipe.data.spool import Loaded, choose, load_gct, load_genes, load_matrix, load_text
-from m1pipe.data.unit_check import check_units
-from m1pipe.data.unit_signs import inferred_sum
+from m1pipe.data.survey import inferred_sum
 from m1pipe.data.units import LN, Units
 from m1pipe.errors import InputError, M1Warning
 
@@ -108,35 +114,16 @@ def load_source(
     """
     told = Units(config.units or "unknown")
     kind = find_format(source, config)
+    _refuse_options(kind, source, config)
     keep_missing = config.missing == "keep"
-    if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
-        found = "HDF5" if kind == "hdf5" else kind
-        raise InputError(
-            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
-            f"{found}"
-        )
-    if kind != "dee2_study" and config.isoforms:
-        raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
     if kind == "zarr":
         matrix = open_matrix(read_zarr(source))
         return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
     if kind == "hdf5":
-        matrix = stack.enter_context(open_matrix(source))
-        if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
-            raise InputError(f"{source}: expected {config.format}; found {matrix.layout}")
-        units = _told_units(matrix, told)
-        if matrix.whole_genes is not None:
-            return load_genes(matrix, stack.enter_context(_temporary_file(dest))), units
-        return load_matrix(matrix, keep_missing=keep_missing), units
+        return _load_hdf5(source, dest, config, told, stack)
     spool = stack.enter_context(_temporary_file(dest))
-    if kind == "dee2_study":
-        room = stack.enter_context(_temporary_folder(dest))
-        with unpacked(source, room) as folder:
-            return load_study(folder, spool, isoforms=config.isoforms), _counts(told)
-    if kind == "10x":
-        return load_folder(source, spool), _counts(told)
-    if kind == "dee2_long":
-        return load_long(source, spool), _counts(told)
+    if kind in ("dee2_study", "10x", "dee2_long"):
+        return _load_counts(kind, source, spool, config, dest), _counts(told)
     repeats = config.duplicates == "sum"
     if kind == "gct":
         options = {"keep_missing": keep_missing, "repeats": repeats}
@@ -154,6 +141,42 @@ def load_source(
     if told.name == LN:
         told = inferred_sum(told, next(iter(loaded.blocks()))[2])
     return loaded, told
+
+
+def _refuse_options(kind: str, source: Path, config: ConvertConfig) -> None:
+    """Refuse options that are for sources of another kind."""
+    if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
+        found = "HDF5" if kind == "hdf5" else kind
+        raise InputError(
+            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
+            f"{found}"
+        )
+    if kind != "dee2_study" and config.isoforms:
+        raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
+
+
+def _load_hdf5(
+    source: Path, dest: Path, config: ConvertConfig, told: Units, stack: ExitStack
+) -> tuple[Loaded, Units]:
+    matrix = stack.enter_context(open_matrix(source))
+    if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
+        raise InputError(f"{source}: expected {config.format}; found {matrix.layout}")
+    units = _told_units(matrix, told)
+    if matrix.whole_genes is not None:
+        return load_genes(matrix, stack.enter_context(_temporary_file(dest))), units
+    return load_matrix(matrix, keep_missing=config.missing == "keep"), units
+
+
+def _load_counts(
+    kind: str, source: Path, spool: BinaryIO, config: ConvertConfig, dest: Path
+) -> Loaded:
+    """A source that holds counts: a study or a long table of DEE2, a folder of 10x."""
+    if kind == "10x":
+        return load_folder(source, spool)
+    if kind == "dee2_long":
+        return load_long(source, spool)
+    with _temporary_folder(dest) as room, unpacked(source, room) as folder:
+        return load_study(folder, spool, isoforms=config.isoforms)
 
 
 def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:
@@ -197,6 +220,82 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
     if not wanted.any():
         raise InputError(f"samples: none of {len(wanted):,} meets all that is asked of them")
     return choose(data, wanted)
+
+
+def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
+    """Samples of GEO series, by the column `series_id`, which may name several to a sample.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    series : sequence of str
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a series has no sample.
+    """
+    require_column(obs, SERIES, "series")
+    of_sample = obs[SERIES].astype(str).str.split(r"[,;\s]+", regex=True)
+    lacking = sorted(set(series) - set(of_sample.explode()))
+    if lacking:
+        raise InputError(f"series: expected samples of {lacking[0]}; found none")
+    wanted = set(series)
+    return np.array([not wanted.isdisjoint(names) for names in of_sample], dtype=bool)
+
+
+def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
+    """Samples that ARCHS4 holds for single cells with a probability below a bound.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : float
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If the file does not tell, or no sample is below.
+    """
+    require_column(obs, SINGLE_CELL, "single-cell-below")
+    chosen = np.asarray(obs[SINGLE_CELL].to_numpy(dtype=np.float64) < bound)
+    if not chosen.any():
+        raise InputError(f"single-cell-below: no sample is below {bound:g}")
+    return chosen
+
+
+def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
+    """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : {"pass", "warn"}
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If there is no column `QC_summary` (in upper or lower case), or no run passes.
+    """
+    column = quality_column(obs) or QUALITY
+    require_column(obs, column, "qc")
+    levels = ("PASS",) if bound == "pass" else ("PASS", "WARN")
+    chosen = obs[column].astype(str).str.startswith(levels).to_numpy(dtype=bool)
+    if not chosen.any():
+        raise InputError(f"qc: none of {len(obs):,} runs has {' or '.join(levels)} in {column}")
+    return chosen
 
 
 def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
@@ -248,7 +347,7 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
         if config.gene_names not in data.var:
             raise InputError(
                 f"{where}: gene-names: expected a column of the genes' annotations "
-                f"({', '.join(data.var.columns) or 'none'}); found {config.gene_names!r}"
+                f"({listed_columns(data.var)}); found {config.gene_names!r}"
             )
         better = data.var[config.gene_names]
         usable = better.notna() & (better.astype(str).str.strip() != "")
@@ -295,3 +394,33 @@ def _told_units(matrix: Matrix, told: Units) -> Units:
         message = f"{matrix.path}: says its units are {matrix.units}; taken as {told} as asked"
         warnings.warn(message, M1Warning, stacklevel=2)
     return told
+
+
+def read_zarr(address: Path) -> ad.AnnData:
+    """AnnData of a store, or with #layers/KEY or #raw that part of it as X.
+
+    Raises
+    ------
+    InputError
+        If the store is of something else, or lacks the part.
+    """
+    path, part = split_address(address)
+    try:
+        from anndata.io import read_zarr as read
+    except ImportError:
+        raise InputError(
+            f"{path}: expected the package zarr to read it: pip install zarr"
+        ) from None
+    with reading(path, "the store"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on formats of the store, which concern its writers
+        data = read(path)
+    if part == "raw" and data.raw is not None:
+        return data.raw.to_adata()
+    name = part.removeprefix("layers/")
+    if part and part != "X":
+        if name not in data.layers:
+            found = ", ".join(f"layers/{key}" for key in data.layers) or "X alone"
+            raise InputError(f"{path}: expected {part}; found {found}")
+        data.X = data.layers[name]
+        data.uns = {"units": "counts"} if "count" in name else {}
+    return data

@@ -7,7 +7,8 @@ import h5py
 import pandas as pd
 
 from m1pipe.data.hdf5 import read_columns, read_names
-from m1pipe.data.stored import Stored, check_dense, transposed_rows
+from m1pipe.data.matrix import Stored
+from m1pipe.data.stored import check_dense, transposed_rows
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 

@@ -66,22 +66,29 @@ def _exponent(text: np.ndarray, at: int) -> tuple[int, int, bool]:
 
 
 @_compiled(
-    "int64(Array(uint8, 1, 'C', readonly=True), uint8, int64[:, ::1], float32[:, ::1],"
-    " int64[:, ::1])"
+    "int64(Array(uint8, 1, 'C', readonly=True), uint8, boolean[::1], int64[:, :, ::1],"
+    " float32[:, ::1], int64[:, ::1])"
 )
 def scan(
-    text: np.ndarray, delimiter: int, fronts: np.ndarray, values: np.ndarray, odd: np.ndarray
+    text: np.ndarray,
+    delimiter: int,
+    is_text: np.ndarray,
+    spans: np.ndarray,
+    values: np.ndarray,
+    odd: np.ndarray,
 ) -> int:
-    """Read whole lines: some fields of text in front, then numbers.
+    """Read whole lines of fields of text and of numbers.
 
     Parameters
     ----------
     text : ndarray of uint8, shape (n_bytes,)
         Lines that end in a newline each, one or more behind the last.
     delimiter : uint8
-    fronts : ndarray of int64, shape (n_rows, n_fronts + 1)
-        Becomes where each line begins, and what lies behind each field of text.
-    values : ndarray of float32, shape (n_rows, n_columns)
+    is_text : ndarray of bool, shape (n_fields,)
+        Which fields of a line are text.
+    spans : ndarray of int64, shape (n_texts, n_rows, 2)
+        Becomes where each field of text begins and ends.
+    values : ndarray of float32, shape (n_rows, n_fields - n_texts)
         Becomes the numbers, each nearest to the float64 that is nearest to its text.
     odd : ndarray of int64, shape (n_most, 3)
         Becomes number among the values, start and end of each token that is no plain number.
@@ -95,37 +102,38 @@ def scan(
     n_rows, n_columns = values.shape
     at, n_odd = 0, 0
     for row in range(n_rows):
-        fronts[row, 0] = at
-        for front in range(1, fronts.shape[1]):
-            while text[at] != delimiter and text[at] != _LINE:
-                at += 1
-            if text[at] == _LINE:
-                return RAGGED
-            at += 1
-            fronts[row, front] = at
-        for column in range(n_columns):
+        column, label = 0, 0
+        for field in range(len(is_text)):
             start = at
-            minus = text[at] == _MINUS
-            at, whole, n_digits, places = _mantissa(text, at + minus)
-            strange = n_digits < 1 or n_digits > _MOST_DIGITS
-            if text[at] == _UPPER or text[at] == _LOWER:
-                at, exponent, bare = _exponent(text, at + 1)
-                places -= exponent
-                strange |= bare or places < _LEAST_PLACES or places > _MOST_PLACES
-            if not strange:
-                value = np.float64(whole)
-                value = value / _POWERS[places] if places >= 0 else value * _POWERS[-places]
-                if whole >= _EXACT:
-                    strange = np.float32(value * (1 - _SLACK)) != np.float32(value * (1 + _SLACK))
-                values[row, column] = -value if minus else value
-            if strange or (text[at] != delimiter and text[at] != _LINE):
+            if is_text[field]:
                 while text[at] != delimiter and text[at] != _LINE:
                     at += 1
-                if n_odd == len(odd):
-                    return TOO_ODD
-                odd[n_odd] = row * n_columns + column, start, at
-                n_odd += 1
-            if (text[at] == _LINE) != (column == n_columns - 1):
+                spans[label, row, 0], spans[label, row, 1] = start, at
+                label += 1
+            else:
+                minus = text[at] == _MINUS
+                at, whole, n_digits, places = _mantissa(text, at + minus)
+                strange = n_digits < 1 or n_digits > _MOST_DIGITS
+                if text[at] == _UPPER or text[at] == _LOWER:
+                    at, exponent, bare = _exponent(text, at + 1)
+                    places -= exponent
+                    strange |= bare or places < _LEAST_PLACES or places > _MOST_PLACES
+                if not strange:
+                    value = np.float64(whole)
+                    value = value / _POWERS[places] if places >= 0 else value * _POWERS[-places]
+                    if whole >= _EXACT:
+                        near = np.float32(value * (1 - _SLACK)), np.float32(value * (1 + _SLACK))
+                        strange = near[0] != near[1]
+                    values[row, column] = -value if minus else value
+                if strange or (text[at] != delimiter and text[at] != _LINE):
+                    while text[at] != delimiter and text[at] != _LINE:
+                        at += 1
+                    if n_odd == len(odd):
+                        return TOO_ODD
+                    odd[n_odd] = row * n_columns + column, start, at
+                    n_odd += 1
+                column += 1
+            if (text[at] == _LINE) != (field == len(is_text) - 1):
                 return RAGGED
             at += 1
     return n_odd

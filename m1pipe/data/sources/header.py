@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from m1pipe.data.names import plain
 from m1pipe.data.sources.lines import BOM, TextReader
 from m1pipe.errors import InputError, M1Warning
 
@@ -105,11 +106,6 @@ class Header:
         """Fields, but the first, that hold neither values nor anything that is kept."""
         fields = {*range(1, self.n_fields)} - {*self.places}
         return sorted(fields)
-
-
-def plain(name: str) -> str:
-    """A name without case and without all that is no letter or digit."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def skip_comments(reader: TextReader, first_line: int) -> tuple[bytes, int]:

@@ -14,7 +14,6 @@ from m1pipe.data.sources.text import open_table
 from m1pipe.errors import InputError
 
 Quantifier = Literal["salmon", "kallisto", "rsem"]
-LAYERS = ("counts", "effective_length")
 # File of a sample, and its columns: TPM, counts, effective length, length.
 _FILES = {"salmon": "quant.sf", "kallisto": "abundance.tsv", "rsem": "*.isoforms.results"}
 _COLUMNS = {

@@ -14,12 +14,11 @@ import numpy as np
 
 from m1pipe.data.sources.header import ROWS_AHEAD, decode, read_header, skip_comments, split
 from m1pipe.data.sources.lines import TextReader, open_chunks
-from m1pipe.data.sources.numbers import PLAIN, Notation
-from m1pipe.data.sources.pieces import Piece, compiled_scan, parse_piece
+from m1pipe.data.sources.numbers import PLAIN, Notation, Piece, compiled_scan, parse_piece
 from m1pipe.errors import InputError
 
 # From here on compiled code and threads make up for their start.
-_LARGE_BYTES = 2**26
+_LARGE_BYTES = 2**24
 _MOST_THREADS = 4
 _INSIDE = "\x1f"  # stands for a delimiter between quotes
 
@@ -203,23 +202,21 @@ class TextTable:
     def _parsed(
         self, cut: list[int], *, keep_missing: bool
     ) -> Iterator[tuple[int, bytes, Piece | None]]:
-        """Pieces with the number of their first line, those of a large file parsed by threads."""
+        """Pieces with the number of their first line, parsed by threads where the file is large."""
+        plain = self.delimiter != " " and self._notation == PLAIN
         large = self.path.stat().st_size >= _LARGE_BYTES
+        scan = compiled_scan() if plain and large else None
+        if scan is None:
+            yield from ((number, piece, None) for number, piece in self._pieces())
+            return
         parse = partial(
             parse_piece,
             delimiter=self.delimiter,
             n_fields=self._header.n_fields,
             cut=cut,
             keep_missing=keep_missing,
-            scan=compiled_scan() if large else None,
+            scan=scan,
         )
-        if self.delimiter == " " or self._notation != PLAIN:
-            yield from ((number, piece, None) for number, piece in self._pieces())
-            return
-        if not large:
-            for number, piece in self._pieces():
-                yield number, piece, parse(piece)
-            return
         n_threads = min(os.cpu_count() or 1, _MOST_THREADS)
         waiting: deque[tuple[int, bytes, Future[Piece | None]]] = deque()
         with ThreadPoolExecutor(n_threads, thread_name_prefix="m1pipe-parse") as pool:
