@@ -12,7 +12,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from m1pipe.evaluation.result import fold_losses
 from m1pipe.plots import comparison, style
-from m1pipe.reports.figures import row_colours
+from m1pipe.reports.figures import model_colours
 from m1pipe.reports.files import read_result
 
 # Middle (x, y), width, height, words, colour
@@ -62,7 +62,7 @@ def draw_ladder(ax: Axes, folder: str) -> None:
         pd.DataFrame(folds),
         list(order),
         label="test error, share of that of the training mean",
-        colours=row_colours(result),
+        colours=model_colours(result),
     )
     ax.set_title("against what is simpler: 990 cells, 1,505 isoforms")
 

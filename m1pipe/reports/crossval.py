@@ -1,7 +1,12 @@
-"""The cross-validation report: one self-contained page, and the tables beside it."""
+"""The cross-validation report: one self-contained page, and the tables beside it.
+
+Sentences, captions and notes stand in `templates/crossval*.html`; here are the numbers in them.
+"""
 
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,25 +15,37 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_text
-from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import CrossvalResult, ladder_table, to_plain
-from m1pipe.reports import facts, figures, labels, pairs, parts, tables, words
-from m1pipe.reports.files import RESULT_FILES, failed_scores, read_settings, write_tables
-from m1pipe.reports.guards import guard_counts, guards
-from m1pipe.reports.layout import Picture, Section, Table, render
-from m1pipe.reports.methods import methods_text
-from m1pipe.reports.numbers import count, listing
+from m1pipe.reports import breakdown, figures, verdicts
+from m1pipe.reports.files import RESULT_FILES, read_settings, uncomputed_scores, write_tables
+from m1pipe.reports.page import (
+    ABSENT,
+    DASH,
+    Row,
+    count,
+    decimals_for,
+    difference_cells,
+    number,
+    p_cell,
+    render,
+)
 from m1pipe.reports.terms import (
-    ALPHA,
+    ENSEMBLE_SUFFIX,
+    GUARDS,
     HEADLINE_TEST,
+    METRICS,
     MODELS,
+    TESTS,
+    guard_counts,
     headline_phrase,
-    headline_test,
+    loss_label,
     metric_of,
+    model_label,
+    spoken,
 )
 
-_IN_ANSWER = ("mean", "prior", "ridge", "logistic", "raw")
-TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
+_SEVERITIES = ("severe", "warning", "note")
+_NO_P = (HEADLINE_TEST, "strata_flip", "bootstrap")
 
 
 def write_report(
@@ -48,7 +65,7 @@ def write_report(
         The cross-validation's folder; made if it is not there. `report.html`, `summary.json`,
         `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5` in it are replaced.
     provenance, config : mapping, optional
-        What `provenance.json` and `config.json` hold; where left out, those files of the folder
+        Content of `provenance.json` and `config.json`; where left out, those files of the folder
         are read, if they are there.
 
     Returns
@@ -58,14 +75,12 @@ def write_report(
     """
     folder = Path(folder)
     write_tables(result, folder)
+    if provenance is None:
+        provenance = read_settings(folder / "provenance.json")
+    if config is None:
+        config = read_settings(folder / "config.json")
     page = folder / "report.html"
-    found = {
-        "provenance": read_settings(folder / "provenance.json")
-        if provenance is None
-        else provenance,
-        "config": read_settings(folder / "config.json") if config is None else config,
-    }
-    write_text(page, report_html(result, **found))
+    write_text(page, report_html(result, provenance=provenance, config=config))
     return page
 
 
@@ -74,141 +89,229 @@ def report_html(
 ) -> str:
     """Text of the report page; the parameters are those of `write_report`."""
     ladder = ladder_table(result)
-    alarms = all_alarms(result)
-    version = str(provenance.get("m1pipe", __version__))
-    settings = config.get("crossval", config)
-    methods, references = methods_text(result, version=version, settings=settings)
+    info: Mapping[str, Any] = defaultdict(lambda: None, result.info)
     return render(
         "crossval.html",
-        title=_title(result),
-        question=words.question(result),
-        meta=_meta(result, provenance, version),
-        severe=[alarm for alarm in alarms if alarm.severity == "severe"],
-        warnings=[alarm for alarm in alarms if alarm.severity != "severe"],
-        winner=words.winner(result, ladder),
-        runner_up=words.runner_up(_gap(result, ladder)),
-        verdicts=words.verdicts(result),
-        tags=TAGS,
-        direction=_direction(result),
-        cautions=words.cautions(result),
-        sections=[
-            *_sections(result, ladder, provenance.get("inputs") or {}),
-            Section("guards", "Guards", [], [_guards(result, alarms)]),
-        ],
-        methods=methods,
-        references=references,
-        provenance=facts.provenance(provenance),
-        files_note=f"Beside this page: {', '.join(RESULT_FILES)}.",
+        result=result,
+        info=info,
+        encoders=info["encoders"] or {},
+        settings=defaultdict(lambda: None, config.get("crossval", config)),
+        provenance=provenance,
+        version=str(provenance.get("m1pipe", __version__)),
         config=json.dumps(to_plain(config), indent=2) if config else "not recorded",
+        files=RESULT_FILES,
+        baseline=spoken(result.models[0]),
+        metric=metric_of(result.metric),
+        metrics=set(result.scores["metric"]),
+        loss=loss_label(result.metric, info["target_units"]),
+        headline=headline_phrase(info),
+        known_models=MODELS,
+        **_answer(result, ladder),
+        **_data(result),
+        **_models(result, ladder),
+        comparisons=_comparisons(result),
+        curve=breakdown.label_efficiency(result),
+        strata=breakdown.by_stratum(result),
+        targets=breakdown.by_target(result),
+        labels=breakdown.by_label(result),
+        by_fold=breakdown.by_fold(result, list(map(str, ladder.index))),
+        **_encoders(result),
     )
 
 
-def _guards(result: CrossvalResult, alarms: list[Alarm]) -> Table:
-    return guards(guard_counts(a.name for a in alarms), result.info.get("not_checked", ()))
-
-
-def all_alarms(result: CrossvalResult) -> list[Alarm]:
-    """Alarms of the result, the severe ones first, and one for each score that is missing."""
-    order = {"severe": 0, "warning": 1, "note": 2}
+def _answer(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
+    """Sentences, what limits them, and the alarms, the severe ones first."""
+    alarms = sorted(
+        [*result.alarms, *uncomputed_scores(result)], key=lambda a: _SEVERITIES.index(a.severity)
+    )
     known = " ".join(alarm.text for alarm in result.alarms)
-    missing = [
-        Alarm("score_not_computed", "warning", text)
-        for text in failed_scores(result)
-        if text not in known
+    seeds = {model: verdicts.n_seeds(result, model) for model in result.models}
+    return {
+        "alarms": alarms,
+        "guards": guard_counts(alarm.name for alarm in alarms),
+        "looks_for": GUARDS,
+        "winner": verdicts.winner(result, ladder),
+        "runner_up": verdicts.runner_up(result, ladder),
+        "verdicts": verdicts.verdicts(result),
+        "seeds": seeds,
+        "few_seeds": {m: n for m, n in seeds.items() if 0 < n < verdicts.ENOUGH_SEEDS},
+        "confounding": [
+            t for t in map(str, result.info.get("confounding") or []) if t not in known
+        ],
+    }
+
+
+def _data(result: CrossvalResult) -> dict[str, Any]:
+    """Sizes of the folds, and synthetic samples of every class, on average over them."""
+    sizes = [int((row == k).sum()) for row in result.folds for k in range(result.n_folds)]
+    added = result.info.get("added") or []
+    names = added[0]["classes"] if added else ()
+    means = {name: round(sum(f["classes"][name] for f in added) / len(added)) for name in names}
+    return {"fold_sizes": (min(sizes), max(sizes)), "added": means if added else None}
+
+
+def _models(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
+    """All models, best first, with what each is and what it was fitted on."""
+    means, order = result.to_frame().astype(float), [str(model) for model in ladder.index]
+    others = [name for name in means.columns if name != result.metric]
+    digits = decimals_for(*ladder["fold_sd"], most=5)
+    encoders, seen = result.info.get("encoders", {}), result.info.get("rows", {})
+    return {
+        "order": order,
+        "ladder": [
+            [
+                *_loss_cells(result, line, digits),
+                *_score_cells(result, means, others, str(line["model"])),
+            ]
+            for line in ladder.reset_index().to_dict(orient="records")
+        ],
+        "other_metrics": [metric_of(name) for name in others],
+        "ensemble": next(
+            (m for m in result.seed_losses if f"{m}{ENSEMBLE_SUFFIX}" in result.models), None
+        ),
+        "ladder_figure": figures.ladder(result, order),
+        "seen": [
+            [model, model_label(model, encoders) or DASH, _seen(seen.get(model))]
+            for model in result.models
+        ],
+    }
+
+
+def _loss_cells(result: CrossvalResult, line: Row, digits: int) -> list[str]:
+    """Name, loss, spread over folds, share; for encoders also seeds and the spread of these."""
+    model, n = str(line["model"]), int(line["n_seeds"])
+    cells = [model, number(line["loss"], digits), number(line["fold_sd"], digits)]
+    cells.append(number(line["share"], 3))
+    if model not in result.info.get("encoders", {}) and model not in result.seed_losses:
+        return [*cells, DASH, DASH]
+    return [*cells, str(n), number(line["seed_sd"], digits + 1) if n > 1 else "one seed"]
+
+
+def _score_cells(
+    result: CrossvalResult, means: pd.DataFrame, metrics: Sequence[str], model: str
+) -> list[str]:
+    """All other scores; the constant baseline has no correlation, which is no failure."""
+    values = {metric: float(means[metric][model]) for metric in metrics}
+    none = {"pearson"} if model == result.models[0] else set()
+    return [
+        DASH
+        if metric in none and not math.isfinite(value)
+        else number(value, 3 if metric in METRICS and abs(value) < 10 else None)
+        for metric, value in values.items()
     ]
-    return sorted([*result.alarms, *missing], key=lambda alarm: order[alarm.severity])
 
 
-def _title(result: CrossvalResult) -> str:
-    names = listing(list(result.info.get("encoders", {}))) or "Models"
-    return f"{names} against the genes: a cross-validated comparison"
+def _seen(parts: Any) -> str:
+    if isinstance(parts, Mapping):
+        parts = "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
+    return str(parts or "not recorded")
 
 
-def _meta(result: CrossvalResult, provenance: Mapping[str, Any], version: str) -> str:
-    parts = [
-        count(len(result.samples), "sample"),
-        f"{result.n_folds} folds" + (f" x {result.n_repeats}" if result.n_repeats > 1 else ""),
-        count(len(result.models), "model"),
-        f"m1pipe {version}",
-        str(provenance.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
+def _comparisons(result: CrossvalResult) -> dict[str, Any]:
+    """The declared family, other tests of the same pairs beside it, and all other pairs."""
+    declared, table = verdicts.family(result), result.comparisons
+    others = verdicts.headline_rows(result).drop(index=declared.index).to_dict(orient="records")
+    names = dict.fromkeys(table["test"]) if len(table) else {}
+    beside = [test for test in names if test in TESTS and test not in _NO_P]
+    found = {
+        (row["model_a"], row["model_b"], row["test"]): row
+        for row in table[::-1].to_dict(orient="records")
+        if row["metric"] == result.metric
+    }
+    rows = []
+    for row in declared.to_dict(orient="records"):
+        same = {test: found.get((row["model_a"], row["model_b"], test)) for test in TESTS}
+        effects = [number(e["effect"], 2) for e in (same["clustered_t"], same["paired_t"]) if e]
+        tests = [p_cell(t["p"]) if (t := same[test]) else DASH for test in beside]
+        p = [p_cell(row["p"]), p_cell(row["p_holm"])]
+        rows.append([*difference_cells(row), *p, (effects or [DASH])[0], *tests])
+    return {
+        "figure": figures.differences(result),
+        "rows": rows,
+        "n_folds": int(declared["n_independent"].max()) if rows else 0,
+        "beside": [f"{TESTS[t]} (n\N{NO-BREAK SPACE}{_units(table, t)})" for t in beside],
+        "others": [[*difference_cells(r), p_cell(r["p"])] for r in others],
+    }
+
+
+def _units(table: pd.DataFrame, test: str) -> str:
+    """Number of independent units behind a test, such as `400`."""
+    sizes = table.loc[table["test"] == test, "n_independent"].astype(int)
+    low, high = int(sizes.min()), int(sizes.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _encoders(result: CrossvalResult) -> dict[str, Any]:
+    """Health of every trained encoder, and what inner folds chose for every model."""
+    encoders = result.info.get("encoders", {})
+    runs = [(name, run) for name, facts in encoders.items() for run in facts.get("runs", [])]
+    return {
+        "curves": figures.curves(result),
+        "latent_health": figures.latent_health(result),
+        "runs": [_run_cells(name, encoders[name], run) for name, run in runs],
+        "run_data": sorted({str(run["data"]) for _, run in runs if run.get("data")}),
+        "depths": sorted({str(run["depth"]) for _, run in runs if run.get("depth")}),
+        "chosen": _chosen(result),
+        "active_kl": figures.ACTIVE_KL,
+    }
+
+
+def _run_cells(name: str, facts: Row, run: Row) -> list[str]:
+    """One trained encoder: its training, active units, reconstruction, library size."""
+    width = run.get("n_latent") or facts.get("n_latent")
+    of_all = f" / {width}" if width else ""
+    epoch, r = run.get("best_epoch"), run.get("library_size_r")
+    return [
+        name,
+        str(run.get("path") or f"seed {run.get('seed', ABSENT)}"),
+        count(run.get("n_train")),
+        ABSENT if epoch is None else str(epoch),
+        DASH if facts.get("beta") == 0 else f"{run.get('active_kl', ABSENT)}{of_all}",
+        f"{run.get('active_mu', ABSENT)}{of_all}",
+        number(run.get("r2"), 3),
+        number(run.get("pca_r2"), 3),
+        DASH if r is None else number(r, 2),
     ]
-    return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
 
-def _direction(result: CrossvalResult) -> str:
-    unit = {"mse": " (per sample and target)", "log_loss": " (nats per sample)"}
-    named = [f"{name}: {MODELS[name]}" for name in result.models if name in _IN_ANSWER]
-    return (
-        f"Measured by {metric_of(result.metric).label}{unit.get(result.metric, '')} on test "
-        f"samples; lower is better. Intervals and p values are those of the {_test(result)}; a "
-        "difference is claimed where p after Holm is "
-        f"below {ALPHA}. Models: {'; '.join(named)}."
-    )
+def _chosen(result: CrossvalResult) -> list[list[str]]:
+    """What inner folds chose for every model, from the lowest to the highest over test folds."""
+    by_model: dict[str, list[Row]] = {}
+    for line in result.info.get("chosen") or []:
+        by_model.setdefault(str(line["row"]), []).append(line)
+    return [_chosen_cells(m, by_model[m]) for m in result.models if m in by_model]
 
 
-def _test(result: CrossvalResult) -> str:
-    """The headline test, with its authors where it has some."""
-    named = headline_test(result.info) == HEADLINE_TEST
-    return headline_phrase(result.info) + (" (Nadeau and Bengio)" if named else "")
-
-
-def _gap(result: CrossvalResult, ladder: pd.DataFrame) -> Mapping[Any, Any] | None:
-    """Headline row of the winner minus the runner-up, turned round where it is stored so."""
-    table = result.comparisons
-    if len(ladder) < 2 or not len(table):
-        return None
-    first, second = ladder.index[:2]
-    mine = table[(table["test"] == headline_test(result.info)) & (table["metric"] == result.metric)]
-    for row in mine.to_dict(orient="records"):
-        if (row["model_a"], row["model_b"]) == (first, second):
-            return row
-        if (row["model_a"], row["model_b"]) == (second, first):
-            turned = {"difference": -row["difference"], "model_a": first, "model_b": second}
-            return {**row, **turned, "ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
-    return None
-
-
-def _sections(
-    result: CrossvalResult, ladder: pd.DataFrame, inputs: Mapping[str, Any]
-) -> list[Section]:
-    order = [str(model) for model in ladder.index]
-    encoders = (
-        figures.curves(result),
-        figures.latent_health(result),
-        facts.encoders(result),
-        facts.chosen(result),
-    )
-    compared = _present(figures.differences(result), *pairs.comparisons(result))
-    sections = [
-        Section("data", "Data", [], [facts.data(result, inputs)]),
-        Section(
-            "ladder",
-            "All models",
-            [],
-            [tables.ladder(result, ladder), figures.ladder(result, order), facts.seen(result)],
-        ),
-        Section("comparisons", "Comparisons", [], compared),
-        Section(
-            "labels",
-            "How many labels it takes",
-            words.label_texts(result),
-            parts.label_efficiency(result),
-        ),
-        Section("strata", "Within strata", [], parts.within_strata(result)),
-        Section("targets", "Target by target", [], parts.by_target(result)),
-        Section(
-            "by_label", "Label by label", labels.verdict_texts(result), labels.by_label(result)
-        ),
-        Section(
-            "folds",
-            "Fold by fold",
-            [],
-            [figures.fold_pairs(result, order), *tables.by_fold(result)],
-        ),
-        Section("encoders", "The encoders", [], _present(*encoders)),
+def _chosen_cells(model: str, lines: Sequence[Row]) -> list[str]:
+    heads = [line.get("head") or {} for line in lines]
+    kept = [int(head.get("epochs") or 0) for head in heads]
+    hidden = ["-".join(map(str, head.get("hidden") or ())) or None for head in heads]
+    settings = {
+        "latent": [line.get("n_latent") for line in lines],
+        "beta": [line.get("beta") for line in lines],
+        "share of latents": [head.get("share") for head in heads],
+        "power": [head.get("power") for head in heads],
+        "own-gene penalty": [head.get("own_penalty") for head in heads],
+        "hidden": hidden,
+        "learning rate": [head.get("lr") for head in heads],
+    }
+    texts = [f"{name} {text}" for name, values in settings.items() if (text := _spread(values))]
+    return [
+        model,
+        _spread([head.get("alpha") for head in heads]) or DASH,
+        f"{sum(epochs > 0 for epochs in kept)} of {len(kept)}",
+        _spread([epochs for epochs in kept if epochs]) or DASH,
+        "; ".join(texts) or DASH,
     ]
-    return [section for section in sections if section.parts]
 
 
-def _present(*parts: "Table | Picture | None") -> "Sequence[Table | Picture]":
-    return [part for part in parts if part is not None]
+def _spread(values: Sequence[Any]) -> str:
+    """Lowest to highest of what is known; of texts the first and the last."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if isinstance(known[0], str):
+        low, high = known[0], known[-1]
+    else:
+        low, high = f"{float(min(known)):.3g}", f"{float(max(known)):.3g}"
+    return low if low == high else f"{low} to {high}"

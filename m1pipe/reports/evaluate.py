@@ -1,30 +1,33 @@
-"""The page of a fitted model on outside samples: its scores, what they are measured by, guards."""
+"""The page of a fitted model on outside samples: its scores, differences and checks.
+
+Captions and notes stand in `templates/evaluate.html`; here are the numbers and figures in them.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.evaluation.outside import LINEAR, MODEL, Outside
 from m1pipe.evaluation.result import to_plain
-from m1pipe.plots import comparison, style
-from m1pipe.reports import facts
-from m1pipe.reports.layout import Picture, Section, Table, render
-from m1pipe.reports.numbers import count, decimals_for, interval, number, p_cell, percent
-from m1pipe.reports.terms import ALPHA, TESTS, loss_label, metric_of, spoken
-from m1pipe.reports.words import Verdict
-
-WIDTH = 9.2
-EVALUATION_FILES = ("losses.csv", "scores.csv", "comparisons.csv", "summary.json")
-GUARDS = (
-    ("samples fitted on", "the model's own samples among these, by id", "fitted_on"),
-    ("genes", "fewer of the model's genes than --min-coverage, units of another kind", None),
-    ("targets", "units of another kind; classes unknown to the model are left out", None),
+from m1pipe.plots import comparison
+from m1pipe.reports.page import (
+    ALPHA,
+    DASH,
+    decimals_for,
+    interval,
+    number,
+    p_cell,
+    picture,
+    render,
 )
-TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
-_DASH = "\N{EN DASH}"
+from m1pipe.reports.terms import TESTS, loss_label, metric_of, spoken
+from m1pipe.reports.verdicts import Kind, Verdict
+
+EVALUATION_FILES = ("losses.csv", "scores.csv", "comparisons.csv", "summary.json")
 
 
 def evaluation_html(
@@ -40,27 +43,26 @@ def evaluation_html(
     config : mapping
         Settings of the model.
     """
-    severe = [alarm for alarm in result.alarms if alarm.severity == "severe"]
+    metrics = list(dict.fromkeys(result.scores["metric"]))
+    losses = result.losses.mean()
     return render(
-        "page.html",
-        title="A fitted model on outside samples",
-        question=_question(result),
-        meta=_meta(result, provenance),
-        severe=severe,
-        warnings=[alarm for alarm in result.alarms if alarm not in severe],
-        answer=_answer(result),
-        verdicts=[
-            {"kind": v.kind, "tag": TAGS[v.kind], "text": v.text} for v in outside_verdicts(result)
+        "evaluate.html",
+        info=result.info,
+        alarms=result.alarms,
+        verdicts=outside_verdicts(result),
+        loss=loss_label(result.info["metric"], result.info["units"]),
+        losses={_named(str(model)): float(loss) for model, loss in losses.items()},
+        metrics=[metric_of(name) for name in metrics],
+        scores=[_scores(result, str(m), metrics) for m in losses.sort_values().index],
+        differences=_differences(result),
+        comparisons=[
+            _comparison(row)
+            for row in result.comparisons.to_dict(orient="records")
+            if row["test"] in TESTS
         ],
-        how_to_read=_how_to_read(result),
-        sections=[
-            Section("scores", "Scores", [], [_scores(result), _differences(result)]),
-            Section("comparisons", "Comparisons", [], [_comparisons(result)]),
-            Section("data", "Data", [], [_data(result)]),
-            Section("guards", "Guards", [], [_guards(result)]),
-        ],
-        provenance=facts.provenance(provenance),
-        files_note=f"Beside this page: {', '.join(EVALUATION_FILES)}.",
+        provenance=provenance,
+        version=str(provenance.get("m1pipe", __version__)),
+        files=EVALUATION_FILES,
         config=json.dumps(to_plain(config), indent=2),
     )
 
@@ -71,9 +73,9 @@ def outside_verdicts(result: Outside) -> list[Verdict]:
 
 
 def _verdict(row: Mapping[Any, Any]) -> Verdict:
-    a, b = str(row["model_a"]), _named(str(row["model_b"]))
+    rival = _named(str(row["model_b"]))
     if not pd.notna([row["difference"], row["p_holm"]]).all():
-        return Verdict("failed", a, b, f"The {a} and {b} could not be compared.")
+        return Verdict("failed", f"The {row['model_a']} and {rival} could not be compared.", row)
     digits = decimals_for((row["ci_high"] - row["ci_low"]) / 2)
     numbers = (
         f"difference in loss {number(row['difference'], digits)} "
@@ -81,157 +83,57 @@ def _verdict(row: Mapping[Any, Any]) -> Verdict:
         f"p {p_cell(row['p_holm'])} after Holm"
     )
     if row["p_holm"] >= ALPHA:
-        text = f"No difference between the model and {b} is shown: {numbers}."
-        return Verdict("open", a, b, text)
-    better = row["difference"] < 0
-    text = f"The model is {'better' if better else 'worse'} than {b}: {numbers}."
-    return Verdict("better" if better else "worse", a, b, text)
+        text = f"No difference between the model and {rival} is shown: {numbers}."
+        return Verdict("open", text, row)
+    kind: Kind = "better" if row["difference"] < 0 else "worse"
+    return Verdict(kind, f"The model is {kind} than {rival}: {numbers}.", row)
 
 
 def _declared(result: Outside) -> pd.DataFrame:
-    """The declared pairs by the test that carries a claim."""
+    """The declared pairs by the test that supports a claim."""
+    headline = "clustered_t" if result.info["n_groups"] else "paired_t"
     table = result.comparisons
-    return table[table["test"].eq(_headline(result)) & table["model_a"].eq(MODEL)]
+    return table[table["test"].eq(headline) & table["model_a"].eq(MODEL)]
 
 
-def _headline(result: Outside) -> str:
-    return "clustered_t" if result.info["n_groups"] else "paired_t"
+def _named(model: str) -> str:
+    return "the linear model on the genes" if model == LINEAR else spoken(model)
 
 
-def _named(row: str) -> str:
-    return "the linear model on the genes" if row == LINEAR else spoken(row)
-
-
-def _question(result: Outside) -> str:
-    info = result.info
-    kinds = {"regression": ("target", None), "multilabel": ("label", None)}
-    what = count(info["n_targets"], *kinds.get(info["kind"], ("class", "classes")))
-    return (
-        f"How well does a fitted model predict {what} of {count(info['n'], 'sample')} from "
-        "outside, beside the training mean and a linear model on the genes?"
-    )
-
-
-def _meta(result: Outside, provenance: Mapping[str, Any]) -> str:
-    donors = result.info["n_groups"]
-    parts = [
-        count(result.info["n"], "sample"),
-        count(donors, "donor") if donors else "",
-        f"m1pipe {provenance.get('m1pipe', __version__)}",
-        str(provenance.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
+def _scores(result: Outside, model: str, metrics: list[str]) -> list[str]:
+    """A model and its scores; a constant prediction has no correlation, which is no failure."""
+    mine = result.scores[result.scores["model"] == model].set_index("metric")["value"]
+    values = [float(mine.get(metric, np.nan)) for metric in metrics]
+    is_constant = model == str(result.losses.columns[0])
+    return [
+        model,
+        *(
+            DASH if np.isnan(v) and is_constant else number(v, 3 if abs(v) < 10 else None)
+            for v in values
+        ),
     ]
-    return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
 
-def _answer(result: Outside) -> str:
-    means = result.losses.mean()
-    label = loss_label(result.info["metric"], result.info["units"])
-    others = [f"{number(float(means[row]))} of {_named(row)}" for row in means.index.drop(MODEL)]
-    return (
-        f"The model's {label} is {number(float(means[MODEL]))}, beside {' and '.join(others)}: "
-        f"{percent(float(means[MODEL] / means.iloc[0]), 1)} of that of {_named(means.index[0])}."
-    )
-
-
-def _how_to_read(result: Outside) -> str:
-    unit = "donors, each weighing the same" if result.info["n_groups"] else "samples"
-    return (
-        f"Lower losses are better. Tests are paired t-tests over {unit}; a difference is claimed "
-        f"where p after Holm over the two declared pairs is below {ALPHA}. They speak of this "
-        "trained model: another training set would have given another."
-    )
-
-
-def _scores(result: Outside) -> Table:
-    wide = result.scores.pivot(index="model", columns="metric", values="value")
-    first = list(dict.fromkeys(result.scores["metric"]))
-    rows = [
-        [row, *(_score(row, metric, wide, str(result.losses.columns[0])) for metric in first)]
-        for row in result.losses.mean().sort_values().index
-    ]
-    heads = [f"{metric_of(name).head}{metric_of(name).arrow}" for name in first]
-    return Table(
-        caption="Scores on the outside samples, lowest loss first. Arrows point to better values.",
-        head=["row", *heads],
-        rows=rows,
-        note="The training mean (or the class frequencies) and the linear row were fitted to the "
-        "samples that the model was fitted to, and are stored with it. R2: pooled over targets, "
-        "against the training means.",
-        strong=frozenset({0}),
-    )
-
-
-def _score(row: str, metric: str, wide: pd.DataFrame, constant: str) -> str:
-    value = float(wide[metric][row])
-    if pd.isna(value) and row == constant:
-        return _DASH  # a constant prediction has no correlation
-    return number(value, 3 if abs(value) < 10 else None)
-
-
-def _differences(result: Outside) -> Picture:
+def _differences(result: Outside) -> str:
     table = _declared(result)
-    names = [f"{a} {_DASH} {b}" for a, b in zip(table["model_a"], table["model_b"], strict=True)]
-    figure, axes = style.panels(width=WIDTH, height=0.9 + 0.4 * len(table))
-    with style.styled():
-        comparison.plot_differences(
-            axes[0, 0],
-            table.assign(name=names),
-            label=f"difference in {metric_of(result.info['metric']).label}; left: model is better",
-        )
-    return Picture(
-        caption="Declared comparisons: mean difference (diamond) with its 95 % interval, not "
-        "adjusted (bar).",
-        alt="Differences in loss with intervals: " + ", ".join(names),
-        source=style.data_uri(figure),
+    names = [f"{a} {DASH} {b}" for a, b in zip(table["model_a"], table["model_b"], strict=True)]
+    label = f"difference in {metric_of(result.info['metric']).label}; left: model is better"
+    return picture(
+        lambda axes: comparison.plot_differences(axes[0, 0], table.assign(name=names), label=label),
+        height=0.9 + 0.4 * len(table),
     )
 
 
-def _comparisons(result: Outside) -> Table:
-    rows = []
-    for row in result.comparisons.to_dict(orient="records"):
-        if row["test"] not in TESTS:
-            continue
-        digits = 4 if pd.isna(row["ci_low"]) else decimals_for(row["ci_high"] - row["ci_low"])
-        rows.append(
-            [
-                f"{row['model_a']} {_DASH} {row['model_b']}",
-                TESTS[row["test"]],
-                number(row["difference"], digits),
-                _DASH
-                if pd.isna(row["ci_low"])
-                else interval(row["ci_low"], row["ci_high"], digits),
-                _DASH if row["test"] == "bootstrap" else p_cell(row["p"]),
-                _DASH if pd.isna(row["p_holm"]) else p_cell(row["p_holm"]),
-                f"{row['n_independent']:,}",
-            ]
-        )
-    return Table(
-        caption="Every test of every pair; the one with an adjusted p carries the claim.",
-        head=["comparison", "test", "difference", "95 % CI", "p", "p Holm", "units"],
-        rows=rows,
-        n_text=2,
-    )
-
-
-def _data(result: Outside) -> Table:
-    info = result.info
-    rows = [
-        ["samples scored", count(info["n"])],
-        ["donors", count(info["n_groups"]) if info["n_groups"] else "none: samples are the units"],
-        ["targets scored", f"{info['n_targets']:,} of the model's {info['n_model_targets']:,}"],
-        ["units", str(info["units"])],
-        *([f"left out: {why}", f"{n:,}"] for why, n in info["dropped"].items()),
+def _comparison(row: Mapping[Any, Any]) -> list[str]:
+    """One test of one pair."""
+    has_interval = pd.notna(row["ci_low"])
+    digits = decimals_for(row["ci_high"] - row["ci_low"]) if has_interval else 4
+    return [
+        f"{row['model_a']} {DASH} {row['model_b']}",
+        TESTS[row["test"]],
+        number(row["difference"], digits),
+        interval(row["ci_low"], row["ci_high"], digits) if has_interval else DASH,
+        DASH if row["test"] == "bootstrap" else p_cell(row["p"]),
+        DASH if pd.isna(row["p_holm"]) else p_cell(row["p_holm"]),
+        f"{row['n_independent']:,}",
     ]
-    return Table(caption="What was scored.", head=[], rows=rows, n_text=2)
-
-
-def _guards(result: Outside) -> Table:
-    raised = {alarm.name: alarm.text for alarm in result.alarms}
-    rows = [
-        [name, what, raised.get(key, "none found") if key else "none found (it would have stopped)"]
-        for name, what, key in GUARDS
-    ]
-    rows += [[a.name, a.severity, a.text] for a in result.alarms if a.name != "fitted_on"]
-    return Table(
-        caption="What was looked for.", head=["guard", "finds", "result"], rows=rows, n_text=3
-    )

@@ -1,70 +1,54 @@
-"""The figures of the cross-validation report, drawn by `m1pipe.plots`."""
+"""The figures of a cross-validation's page, drawn by `m1pipe.plots`: addresses that hold them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from m1pipe.evaluation.result import CrossvalResult, fold_losses
-from m1pipe.plots import comparison, latent, style, training
-from m1pipe.reports.facts import ACTIVE_KL, runs_of
-from m1pipe.reports.layout import Picture
-from m1pipe.reports.terms import (
-    ENSEMBLE_SUFFIX,
-    OWN_SUFFIX,
-    headline_phrase,
-    loss_label,
-    metric_of,
-)
-from m1pipe.reports.words import family
+from m1pipe.plots import breakdown, calibration, comparison, latent, style, training
+from m1pipe.reports.page import WIDTH, picture
+from m1pipe.reports.terms import ENSEMBLE_SUFFIX, OWN_SUFFIX, loss_label, metric_of
+from m1pipe.reports.verdicts import family
 
-WIDTH = 9.2
+ACTIVE_KL = 0.05
 _NEAR = 0.9
+_MOST_HISTOGRAMS = 6
+_MOST_LINES = 7
 
 
-def _loss(result: CrossvalResult) -> str:
-    return loss_label(result.metric, result.info.get("target_units"))
-
-
-def row_colours(result: CrossvalResult) -> dict[str, str]:
-    """Colour of every row: encoders from the palette, the others grey."""
+def model_colours(result: CrossvalResult) -> dict[str, str]:
+    """Colour of every model: encoders from the palette, the others grey."""
     known = result.info.get("encoders", {})
     plain = {m: m.removesuffix(OWN_SUFFIX).removesuffix(ENSEMBLE_SUFFIX) for m in result.models}
     encoders = [m for m in result.models if plain[m] in known]
     return dict.fromkeys(result.models, style.MUTED) | style.colours(encoders)
 
 
-def ladder(result: CrossvalResult, order: Sequence[str]) -> Picture:
-    """Loss of every row in every fold as a share of the yardstick's in the same fold."""
-    yardstick = result.models[0]
+def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
+    """Loss of every model in every fold as a share of the baseline's in the same fold."""
+    baseline = result.models[0]
     folds = fold_losses(result)
-    base = folds[folds["model"] == yardstick].set_index(["repeat", "fold"])["loss"]
+    base = folds[folds["model"] == baseline].set_index(["repeat", "fold"])["loss"]
     keys = pd.MultiIndex.from_frame(folds[["repeat", "fold"]])
     folds = folds.assign(loss=folds["loss"].to_numpy() / base.reindex(keys).to_numpy())
-    shown = [model for model in order if model != yardstick]
+    shown = [model for model in order if model != baseline]
     near = folds.loc[folds["model"].isin(shown), "loss"].max() > _NEAR
-    figure, axes = style.panels(width=WIDTH, height=0.9 + 0.34 * len(shown))
-    with style.styled():
-        comparison.plot_ladder(
+    return picture(
+        lambda axes: comparison.plot_ladder(
             axes[0, 0],
             folds,
             shown,
-            label=f"{metric_of(result.metric).label} as a share of that of {yardstick}, same fold",
-            colours=row_colours(result),
+            label=f"{metric_of(result.metric).label} as a share of that of {baseline}, same fold",
+            colours=model_colours(result),
             reference=1.0 if near else None,
-        )
-    return Picture(
-        caption=f"Test loss of every model divided by that of {yardstick} in the same fold: dots "
-        f"are folds, diamonds their means, best on top; left is better, 1 is {yardstick}. "
-        "Models on encoders are coloured.",
-        alt=f"Loss of {', '.join(shown)} as a share of {yardstick}'s, by fold",
-        source=style.data_uri(figure),
+        ),
+        height=0.9 + 0.34 * len(shown),
     )
 
 
-def differences(result: CrossvalResult) -> Picture | None:
+def differences(result: CrossvalResult) -> str | None:
     """Declared differences with their intervals and the fold differences behind them."""
     table = family(result)
     table = table[np.isfinite(table["ci_low"])] if len(table) else table
@@ -72,53 +56,36 @@ def differences(result: CrossvalResult) -> Picture | None:
     table = apart if len(apart) else table
     if not len(table):
         return None
-    names = [f"{a} \N{EN DASH} {b}" for a, b in zip(table.model_a, table.model_b, strict=True)]
+    pairs = list(zip(table["model_a"], table["model_b"], strict=True))
     wide = fold_losses(result).pivot(index=["repeat", "fold"], columns="model", values="loss")
-    points = [
-        (wide[a] - wide[b]).to_numpy() for a, b in zip(table.model_a, table.model_b, strict=True)
-    ]
-    colours = row_colours(result)
-    figure, axes = style.panels(width=WIDTH, height=0.9 + 0.34 * len(table))
-    label = f"difference in {_loss(result)}"
-    with style.styled():
-        comparison.plot_differences(
+    colours = model_colours(result)
+    loss = loss_label(result.metric, result.info.get("target_units"))
+    return picture(
+        lambda axes: comparison.plot_differences(
             axes[0, 0],
-            table.assign(name=names),
-            label=f"{label}; left: the first is better",
-            points=points,
-            colours=[colours[m] for m in table["model_a"]],
-        )
-    return Picture(
-        caption="Declared comparisons: mean difference over folds (diamond) with its 95 % interval "
-        f"by the {headline_phrase(result.info)} (bar, not adjusted), and the difference in every "
-        f"fold (dots). Those against {result.models[0]} are in the table.",
-        alt="Differences in loss with intervals: " + ", ".join(names),
-        source=style.data_uri(figure),
+            table.assign(name=[f"{a} \N{EN DASH} {b}" for a, b in pairs]),
+            label=f"difference in {loss}; left: the first is better",
+            points=[(wide[a] - wide[b]).to_numpy() for a, b in pairs],
+            colours=[colours[a] for a, _ in pairs],
+        ),
+        height=0.9 + 0.34 * len(table),
     )
 
 
-def fold_pairs(result: CrossvalResult, order: Sequence[str]) -> Picture:
-    """Every fold under every row but the yardstick, joined: whether the folds agree."""
+def fold_pairs(result: CrossvalResult, order: Sequence[str]) -> str:
+    """Every fold under every model but the baseline, joined: whether the folds agree."""
     shown = [model for model in order if model != result.models[0]] or list(order)
-    figure, axes = style.panels(width=WIDTH, height=3.4)
-    with style.styled():
-        comparison.plot_fold_pairs(
-            axes[0, 0],
-            fold_losses(result),
-            shown[::-1],
-            label=_loss(result),
-        )
-    return Picture(
-        caption="The same test folds under every model: each grey line is one fold, blue is the "
-        "mean; lower is better. Lines that run in parallel are folds that agree. "
-        f"The model {result.models[0]} is left out.",
-        alt="Test loss of every fold under every model, paired by fold",
-        source=style.data_uri(figure),
+    label = loss_label(result.metric, result.info.get("target_units"))
+    return picture(
+        lambda axes: comparison.plot_fold_pairs(
+            axes[0, 0], fold_losses(result), shown[::-1], label=label
+        ),
+        height=3.4,
     )
 
 
-def curves(result: CrossvalResult) -> Picture | None:
-    """Training curves: one row of panels an encoder row, one column a term of the objective."""
+def curves(result: CrossvalResult) -> str | None:
+    """Training curves: one row of panels an encoder, one column a term of the objective."""
     found = {
         name: [run for run in facts.get("runs", []) if len(run.get("history") or [])]
         for name, facts in result.info.get("encoders", {}).items()
@@ -126,51 +93,41 @@ def curves(result: CrossvalResult) -> Picture | None:
     found = {name: runs for name, runs in found.items() if runs}
     if not found:
         return None
-    colours = row_colours(result)
-    figure, axes = style.panels(len(found), 3, width=WIDTH, height=0.5 + 2.1 * len(found))
-    with style.styled():
-        for row, (name, runs) in zip(axes, found.items(), strict=True):
-            _draw_curves(row, name, runs, colours[name])
-    return Picture(
-        caption="Training curves of every encoder. Solid: validation rows; dashed: training rows; "
-        "triangles: epochs whose weights were kept; more than ten runs are shown as their median "
-        "and range. The loss is reconstruction (negative log-likelihood) plus beta times KL; at "
-        "beta 1, after the warm-up, minus the ELBO. The first tenth of the epochs may leave the "
-        "panels.",
-        alt=f"Training and validation curves of {', '.join(found)} by epoch",
-        source=style.data_uri(figure),
-    )
+    colours = model_colours(result)
+
+    def draw(axes: np.ndarray) -> None:
+        for panels, (name, runs) in zip(axes, found.items(), strict=True):
+            histories = [pd.DataFrame(run["history"]) for run in runs]
+            best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
+            training.plot_history(panels, histories, name=name, colour=colours[name], best=best)
+
+    return picture(draw, len(found), 3, height=0.5 + 2.1 * len(found))
 
 
-def _draw_curves(
-    axes: np.ndarray, name: str, runs: Sequence[Mapping[str, Any]], colour: str
-) -> None:
-    histories = [pd.DataFrame(run["history"]) for run in runs]
-    best = [run["best_epoch"] for run in runs if run.get("best_epoch") is not None]
-    training.plot_history(axes, histories, name=name, colour=colour, best=best)
-
-
-def latent_health(result: CrossvalResult) -> Picture | None:
+def latent_health(result: CrossvalResult) -> str | None:
     """KL of every latent unit and reconstruction beside PCA of the same width."""
-    runs = runs_of(result)
+    encoders = result.info.get("encoders", {})
+    runs = [(name, run) for name, facts in encoders.items() for run in facts.get("runs", [])]
     spectra = _by_name((name, run.get("kl_per_unit")) for name, run in runs)
     scored = _by_name((name, (run.get("r2"), run.get("pca_r2"))) for name, run in runs)
     if not spectra and not scored:
         return None
-    figure, axes = style.panels(1, 2, width=WIDTH, height=max(2.6, 1.0 + 0.3 * len(scored)))
-    colours = row_colours(result)
-    with style.styled():
-        _draw_spectra(axes[0, 0], spectra, colours)
-        latent.plot_reconstruction(axes[0, 1], scored, label="reconstruction R2", colours=colours)
-        axes[0, 1].set_title("reconstruction beside PCA")
-    return Picture(
-        caption="Left: what each latent unit carries (mean KL divergence from the prior), units in "
-        f"falling order; dashed: {ACTIVE_KL} nats, above which a unit counts as active. Right: "
-        "share of the genes' variance that comes back through each encoder (diamonds), beside as "
-        "many principal components of the same rows (open circles).",
-        alt="KL divergence by latent unit, and reconstruction R2 of encoders and of PCA",
-        source=style.data_uri(figure),
-    )
+    colours = model_colours(result)
+
+    def draw(axes: np.ndarray) -> None:
+        left, right = axes[0]
+        left.set_title("what each latent unit carries")
+        if not spectra:
+            training.say_missing(left)
+        for name, values in spectra.items():
+            look: Any = {"colour": colours[name], "name": name}
+            latent.plot_unit_spectrum(left, values, threshold=ACTIVE_KL, label="KL (nats)", **look)
+        if len(spectra) > 1:
+            left.legend(loc="best")
+        latent.plot_reconstruction(right, scored, label="reconstruction R2", colours=colours)
+        right.set_title("reconstruction beside PCA")
+
+    return picture(draw, 1, 2, height=max(2.6, 1.0 + 0.3 * len(scored)))
 
 
 def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
@@ -183,15 +140,57 @@ def _by_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def _draw_spectra(
-    ax: Axes, spectra: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, str]
-) -> None:
-    ax.set_title("what each latent unit carries")
-    if not spectra:
-        training.say_missing(ax)
-    for name, values in spectra.items():
-        latent.plot_unit_spectrum(
-            ax, values, threshold=ACTIVE_KL, label="KL (nats)", colour=colours[name], name=name
-        )
-    if len(spectra) > 1:
-        ax.legend(loc="best")
+def label_efficiency(result: CrossvalResult, means: pd.DataFrame) -> str:
+    """Loss of every model by the number of training samples, as a share of the baseline's."""
+    baseline = result.models[0]
+    return picture(
+        lambda axes: breakdown.plot_label_efficiency(
+            axes[0, 0],
+            means[means["metric"] == result.metric],
+            result.models[1:],
+            yardstick=baseline,
+            label=f"{metric_of(result.metric).label} as a share of that of {baseline}",
+            colours=model_colours(result),
+        ),
+        height=3.8,
+    )
+
+
+def _encoders_first(result: CrossvalResult) -> tuple[list[str], list[str]]:
+    """Models but the baseline: those that are encoders, and the others."""
+    known = result.info.get("encoders", {})
+    return [m for m in result.models if m in known], [
+        m for m in result.models[1:] if m not in known
+    ]
+
+
+def r2_by_target(result: CrossvalResult) -> str:
+    """Distribution of the targets' R2: encoders first, then what they are compared with."""
+    encoders, others = _encoders_first(result)
+    own = [f"{m}{OWN_SUFFIX}" for m in encoders if f"{m}{OWN_SUFFIX}" in others]
+    linear = [m for m in ("ridge", "ridge_gene", "raw") if m in others]
+    shown = [*encoders, *own, *linear][:_MOST_HISTOGRAMS] or others[:_MOST_HISTOGRAMS]
+    r2 = {
+        model: result.targets[f"r2_{model}"].to_numpy(float)
+        for model in shown
+        if f"r2_{model}" in result.targets
+    }
+    colours: Mapping[str, str] = style.colours(list(r2))
+    return picture(
+        lambda axes: breakdown.plot_r2_histogram(axes[0, 0], r2, colours=colours), height=3.2
+    )
+
+
+def calibrated(result: CrossvalResult) -> str:
+    """Share of true labels by predicted probability."""
+    encoders, others = _encoders_first(result)
+    return picture(
+        lambda axes: calibration.plot_calibration(
+            axes[0, 0],
+            result.calibration,
+            [*encoders, *others][:_MOST_LINES],
+            colours=model_colours(result),
+        ),
+        width=WIDTH * 0.7,
+        height=4.2,
+    )

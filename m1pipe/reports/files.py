@@ -1,5 +1,6 @@
 """Tables of a cross-validation folder: written for people and programs, read back bit for bit."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from m1pipe.evaluation.result import (
     stratum_losses,
     summary_dict,
 )
-from m1pipe.reports.guards import guard_counts
-from m1pipe.reports.terms import metric_of
+from m1pipe.reports.terms import guard_counts, metric_of
 
 FORMAT_VERSION = 1
 REMEDY = "gather it again with m1pipe report"
@@ -149,35 +149,30 @@ def read_settings(path: Path) -> dict[str, Any]:
     return read_json(path, "JSON written by m1pipe", remedy=REMEDY)
 
 
-def failed_scores(result: CrossvalResult) -> list[str]:
-    """Sentences that name the scores which could not be computed, one a model and metric.
+def uncomputed_scores(result: CrossvalResult) -> list[Alarm]:
+    """An alarm for each model and metric that could not be computed, unless there is one already.
 
-    The correlation of the yardstick is not among them: a constant prediction has none.
+    The correlation of the baseline is not among them: a constant prediction has none.
     """
-    scores = result.scores
-    sentences = []
-    for (model, metric), values in scores.groupby(["model", "metric"], sort=False)["value"]:
+    known = " ".join(alarm.text for alarm in result.alarms)
+    found = []
+    for (model, metric), values in result.scores.groupby(["model", "metric"], sort=False)["value"]:
         n_failed = int((~np.isfinite(values.to_numpy(float))).sum())
-        if n_failed and (model, metric) != (result.models[0], "pearson"):
-            where = f"in {n_failed} of {len(values)} folds"
-            name = metric_of(str(metric)).head
-            sentences.append(f"{name} of {model} could not be computed {where}.")
-    return sentences
+        where = f"in {n_failed} of {len(values)} folds"
+        text = f"{metric_of(str(metric)).head} of {model} could not be computed {where}."
+        if n_failed and (model, metric) != (result.models[0], "pearson") and text not in known:
+            found.append(Alarm("score_not_computed", "warning", text))
+    return found
 
 
 def _summary(result: CrossvalResult) -> dict[str, Any]:
     """Summary with a warning for every score that is not a number; curves are left to a table."""
-    summary = summary_dict(result)
+    alarms = [*result.alarms, *uncomputed_scores(result)]
+    summary = summary_dict(dataclasses.replace(result, alarms=alarms))
     for facts in summary["info"].get("encoders", {}).values():
         for run in facts.get("runs", []):
             run.pop("history", None)
-    known = " ".join(a["text"] for a in summary["warnings"])
-    summary["warnings"] += [
-        {"name": "score_not_computed", "severity": "warning", "text": text}
-        for text in failed_scores(result)
-        if text not in known
-    ]
-    summary["guards"] = guard_counts(alarm["name"] for alarm in summary["warnings"])
+    summary["guards"] = guard_counts(alarm.name for alarm in alarms)
     return summary
 
 

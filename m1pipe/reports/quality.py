@@ -1,27 +1,50 @@
-"""The quality report: one self-contained page, and its numbers as JSON and CSV."""
+"""The quality report: one self-contained page, and its numbers as JSON and CSV.
+
+Captions and notes stand in `templates/quality.html`; here are the numbers and figures in them.
+"""
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import atomic_file, make_folder, write_json, write_text
 from m1pipe.evaluation.result import to_plain
-from m1pipe.reports import facts, quality_parts
-from m1pipe.reports.layout import Section, render
-from m1pipe.reports.numbers import count
+from m1pipe.plots import quality as plots
+from m1pipe.plots import style
+from m1pipe.reports.page import ABSENT, DASH, decimals_for, interval, number, picture, render
+from m1pipe.reports.verdicts import Kind, Verdict
 from m1pipe.synthesis.quality import SYNTHETIC, QualityReport
+from m1pipe.synthesis.scores import Score
 
 PAGE = "quality.html"
 QUALITY_FILES = ("quality.json", "quality.csv")
-HOW_TO_READ = (
-    "Every fidelity score compares the samples with the hold-out, which the generator never saw, "
-    "at equal sizes. \N{LEFT DOUBLE QUOTATION MARK}Real\N{RIGHT DOUBLE QUOTATION MARK} is what "
-    "real training samples reach in their place. Like real: the interval holds what real samples "
-    "reach; near: within a tenth of the way from the floor."
+NEAR = 0.9
+HEADLINE = (
+    "ks_mean",
+    "variance_ratio",
+    "gamma",
+    "correlation_rmse",
+    "c2st_forest",
+    "recall",
+    "tstr_over_trtr",
+    "closer_to_train",
 )
+IN_LINE = ("ks_mean", "variance_ratio", "gamma", "c2st_forest", "closer_to_train")
+_ARROWS = {
+    "higher": "\N{UPWARDS ARROW}",
+    "lower": "\N{DOWNWARDS ARROW}",
+    "one": "\N{RIGHTWARDS ARROW} 1",
+    "half": "\N{RIGHTWARDS ARROW} 0.5",
+    "shown": "",
+}
 
 
 def write_quality(
@@ -46,14 +69,13 @@ def write_quality(
         Of `quality.html`, which needs no other file and no network.
     """
     folder = make_folder(folder)
-    table = report.to_frame()
     with atomic_file(folder / "quality.csv") as temporary:
-        table.to_csv(temporary, index=False)
+        report.to_frame().to_csv(temporary, index=False)
     models = {
         model: {score.definition.name: score.row() for score in scores}
         for model, scores in report.scores.items()
     }
-    alarms = [{"name": a.name, "severity": a.severity, "text": a.text} for a in report.alarms]
+    alarms = [asdict(alarm) for alarm in report.alarms]
     content = {"models": models, "alarms": alarms, "info": report.info}
     write_json(folder / "quality.json", to_plain(content))
     page = folder / PAGE
@@ -63,66 +85,178 @@ def write_quality(
 
 def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str:
     """Text of the page; the parameters are those of `write_quality`."""
+    found, scores = verdicts(report), report.scores[SYNTHETIC]
+    families = dict.fromkeys(score.definition.family for score in scores)
     return render(
-        "page.html",
-        title="Quality of synthetic expression profiles",
-        question=_question(report),
-        meta=_meta(report, provenance),
-        severe=[alarm for alarm in report.alarms if alarm.severity == "severe"],
-        warnings=[alarm for alarm in report.alarms if alarm.severity != "severe"],
-        answer=quality_parts.answer(report),
-        verdicts=quality_parts.verdicts(report),
-        how_to_read=HOW_TO_READ,
-        sections=_sections(report),
-        provenance=facts.provenance(provenance),
-        files_note=f"Beside this page: {', '.join(QUALITY_FILES)}.",
+        "quality.html",
+        info=report.info,
+        alarms=report.alarms,
+        verdicts=found,
+        behind=[v.text.split(" (")[0] for v in found if v.kind in ("worse", "failed")],
+        calibrated=_calibrated(report),
+        scores={
+            family: _family([s for s in scores if s.definition.family == family])
+            for family in families
+        },
+        pictures={"marginal": _genes(report), "joint": _samples(report)},
+        models=list(report.scores),
+        rivals=_rivals(report),
+        provenance=provenance,
+        version=str(provenance.get("m1pipe", __version__)),
+        files=QUALITY_FILES,
         config=json.dumps(to_plain(report.info["settings"]), indent=2),
     )
 
 
 def summary_line(report: QualityReport) -> str:
     """The headline scores in a line."""
-    return "; ".join(
-        text
-        for name, text in quality_parts.headline_texts(report).items()
-        if name in ("gamma", "ks_mean", "variance_ratio", "c2st_forest", "closer_to_train")
-    )
+    return "; ".join(text for name, text in _headline(report).items() if name in IN_LINE)
 
 
-def _question(report: QualityReport) -> str:
-    n = report.info["n"]
-    return (
-        f"How close do {count(n['synthetic'], 'synthetic sample')} come to real ones that the "
-        f"generator, trained on {count(n['real'])}, never saw ({count(n['holdout'])} held out)?"
-    )
+def verdicts(report: QualityReport) -> list[Verdict]:
+    """One a headline score, failed ones included."""
+    found = []
+    for name, text in _headline(report).items():
+        kind, word = _kind(report.score(name))
+        found.append(Verdict(kind, text, word=word))
+    return found
 
 
-def _meta(report: QualityReport, provenance: Mapping[str, Any]) -> str:
-    info = report.info
-    parts = [
-        count(info["n_genes"], "gene"),
-        f"scale: {info['scale']}",
-        f"{count(info['size'], 'sample')} a side",
-        f"m1pipe {provenance.get('m1pipe', __version__)}",
-        str(provenance.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
+def _headline(report: QualityReport) -> dict[str, str]:
+    """Each headline score with its value, interval and references, by name."""
+    by_name = {score.definition.name: score for score in report.scores[SYNTHETIC]}
+    return {name: _text(by_name[name]) for name in HEADLINE if name in by_name}
+
+
+def _kind(score: Score) -> tuple[Kind, str]:
+    """Style and word of a score's tag."""
+    if not math.isfinite(score.value):
+        return "failed", "failed"
+    ideal = score.definition.ideal
+    if score.definition.name == "closer_to_train":
+        return ("worse", "leak") if score.low > 0.5 else ("better", "no leak seen")
+    if ideal == "one":
+        reached, near = score.low <= 1 <= score.high, score.abs_log_ratio < -math.log(NEAR)
+    else:
+        higher = ideal == "higher"
+        reached = score.high >= score.ceiling if higher else score.low <= score.ceiling
+        near = score.calibrated >= NEAR
+    if reached:
+        return "better", "like real"
+    return ("open", "near") if near else ("worse", "short")
+
+
+def _text(score: Score) -> str:
+    title, digits = score.definition.title, _digits(score)
+    if not math.isfinite(score.value):
+        return f"{title}: {score.error or score.not_applicable}"
+    text = f"{title} {number(score.value, digits)}"
+    if math.isfinite(score.low):
+        text += f" ({interval(score.low, score.high, digits)})"
+    beside = {"real": score.ceiling, "worthless": score.floor, "mildly corrupted": score.corrupted}
+    known = [f"{name} {number(v, digits)}" for name, v in beside.items() if math.isfinite(v)]
+    return f"{text}; {', '.join(known)}" if known else text
+
+
+def _digits(score: Score) -> int:
+    width = score.high - score.low
+    return decimals_for(width / 2 if math.isfinite(width) else None, most=4)
+
+
+def _title(score: Score) -> str:
+    return f"{score.definition.title} {_ARROWS[score.definition.ideal]}".strip()
+
+
+def _cell(value: float, digits: int) -> str:
+    return number(value, digits) if math.isfinite(value) else DASH
+
+
+def _family(scores: Sequence[Score]) -> dict[str, Any]:
+    """Cells of all scores of a family, those that failed with their reason."""
+    has_corrupted = any(math.isfinite(score.corrupted) for score in scores)
+    return {
+        "has_corrupted": has_corrupted,
+        "units": sorted({score.n_independent for score in scores if score.n_independent}),
+        "rows": [_cells(score, has_corrupted) for score in scores],
+    }
+
+
+def _cells(score: Score, has_corrupted: bool) -> list[str]:
+    digits, says = _digits(score), score.definition.meaning
+    is_fidelity = score.definition.family != "privacy"
+    value = ABSENT if score.error else DASH
+    if math.isfinite(score.value):
+        value = number(score.value, digits)
+    else:
+        says += f" [{score.error or 'does not apply: ' + score.not_applicable}]"
+    has_interval = math.isfinite(score.low) and math.isfinite(score.high)
+    return [
+        _title(score),
+        says,
+        value,
+        interval(score.low, score.high, digits) if has_interval else DASH,
+        _cell(score.ceiling, digits),
+        *([_cell(score.floor, digits)] if is_fidelity else []),
+        *([_cell(score.corrupted, digits)] if has_corrupted else []),
+        *([_cell(score.calibrated, 2)] if is_fidelity else []),
     ]
-    return " \N{MIDDLE DOT} ".join(part for part in parts if part)
 
 
-def _sections(report: QualityReport) -> list[Section]:
-    scores = report.scores[SYNTHETIC]
-    out = [Section("overview", "At a glance", [], quality_parts.overview(report))]
-    for family, (title, text) in quality_parts.FAMILIES.items():
-        mine = [score for score in scores if score.definition.family == family]
-        if mine:
-            table = quality_parts.family_table(title, mine)
-            pictures = quality_parts.family_pictures(report, family)
-            out.append(Section(family, title, [text], [table, *pictures]))
-    if len(report.scores) > 1:
-        text = (
-            "Simple generators trained on the same real samples, scored in the same way: what the "
-            "synthetic samples have to beat. They have no classes, and so no utility scores."
-        )
-        out.append(Section("rivals", "Rivals", [text], [quality_parts.rivals_table(report)]))
-    out.append(Section("rules", "How the scores are made", quality_parts.rules(report), []))
-    return out
+def _rivals(report: QualityReport) -> list[list[str]]:
+    """Values of every score that rivals have, one column a model, real samples beside them."""
+    rows = []
+    for score in report.scores[SYNTHETIC]:
+        if score.definition.family == "utility" or score.not_applicable:
+            continue
+        digits = _digits(score)
+        same = [report.score(score.definition.name, model) for model in report.scores]
+        values = [DASH if s.not_applicable else number(s.value, digits) for s in same]
+        rows.append([_title(score), _cell(score.ceiling, digits), *values])
+    return rows
+
+
+def _calibrated(report: QualityReport) -> str | None:
+    """The figure of all calibrated scores."""
+    table, models = report.to_frame(), list(report.scores)
+    usable = table[table["model"] == SYNTHETIC].set_index("title")["calibrated"].notna()
+    table = table[table["title"].map(usable).fillna(False).astype(bool)]
+    if not len(table):
+        return None
+
+    def draw(axes: np.ndarray) -> None:
+        ax = axes[0, 0]
+        plots.plot_calibrated(ax, table, models, colours=style.colours(models))
+        if len(models) > 1:
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models))
+
+    return picture(draw, height=1.1 + 0.27 * table["title"].nunique())
+
+
+def _genes(report: QualityReport) -> str:
+    """Means and standard deviations of genes, and their KS statistics."""
+    genes: pd.DataFrame = report.pictures["genes"]
+    moments = {
+        "mean": [genes[f"mean_{side}"].to_numpy(float) for side in "ha"],
+        "sd": [(genes[f"variance_{side}"] ** 0.5).to_numpy(float) for side in "ha"],
+    }
+
+    def draw(axes: np.ndarray) -> None:
+        for ax, (unit, sides) in zip(axes[0], moments.items(), strict=False):
+            plots.plot_agreement(ax, *sides, title=f"gene {unit}s", unit=unit)
+        ceiling = report.score("ks_mean").ceiling
+        plots.plot_ks(axes[0, 2], genes["ks"].to_numpy(), title="KS", ceiling=ceiling)
+
+    return picture(draw, 1, 3, height=3.0)
+
+
+def _samples(report: QualityReport) -> str:
+    """Samples in two principal components, and correlations of pairs of genes."""
+    shown = report.pictures
+
+    def draw(axes: np.ndarray) -> None:
+        places = shown["holdout_pcs"], shown["synthetic_pcs"]
+        plots.plot_components(axes[0, 0], *places, title="samples")
+        correlations = shown["correlations"]
+        plots.plot_agreement(axes[0, 1], *correlations, title="gene-gene correlations", unit="r")
+
+    return picture(draw, 1, 2, height=3.8)

@@ -1,32 +1,28 @@
-"""What the short names in a result mean, in a reader's words: metrics, tests, models."""
+"""What the short names in a result mean: metrics, tests, models, checks."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from m1pipe.evaluation.ladder import AUGMENTED, BOOTSTRAP, WEIGHTED, plain_row, variant_of
 
 HEADLINE_TEST = "nadeau_bengio"
-ALPHA = 0.05
-ENOUGH_SEEDS = 3
-RECOMMENDED_REPEATS = 5
 OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
 ENSEMBLE_SUFFIX = "_ensemble"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A score: its name in a sentence and in a table's head, and which way is better."""
+class Metric(NamedTuple):
+    """A score: its name in a sentence and in the head of a table, and which way is better."""
 
     label: str
     head: str
     better: str
 
     @property
-    def arrow(self) -> str:
-        """Direction of better values, to follow the name in a table's head."""
+    def column(self) -> str:
+        """Name in the head of a table, with the direction of better values."""
         arrow = "\N{DOWNWARDS ARROW}" if self.better == "lower" else "\N{UPWARDS ARROW}"
-        return f"\N{NO-BREAK SPACE}{arrow}"
+        return f"{self.head}\N{NO-BREAK SPACE}{arrow}"
 
 
 METRICS = {
@@ -77,13 +73,44 @@ MODELS = {
     "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
 }
 
-
 _VARIANTS = {
-    WEIGHTED: "its loss weighing classes alike",
-    BOOTSTRAP: "with training rows of each class drawn again",
-    AUGMENTED: "with synthetic samples among its training rows",
+    WEIGHTED: "classes weighted alike in its loss",
+    BOOTSTRAP: "with training samples of each class resampled",
+    AUGMENTED: "with synthetic samples added to its training samples",
 }
 _SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
+
+GUARDS = {  # what each check looks for
+    "group_on_both_sides": "samples of one donor on both sides of a split",
+    "group_not_checked": "columns that look like donors and were not chosen as groups",
+    "nearly_paired": "samples left out because their ids in X and Y differ slightly",
+    "units_unknown": "values of unknown units, given to an encoder whose units are known",
+    "copies_on_both_sides": "near-identical samples on both sides of a split",
+    "seen_by_encoder": "labelled samples among those that an encoder was trained or stopped on",
+    "copies_seen_by_encoder": "near-identical copies of labelled samples in the data of an encoder",
+    "conditioned_on_label": "an encoder conditioned on what is predicted",
+    "widths_differ": "seeds of one encoder with different numbers of latents",
+    "confounded_label": "a label confounded with another column of the samples",
+    "class_in_few_groups": "a class found in few donors",
+    "small_strata": "strata smaller than the number of folds",
+    "few_groups": "too few donors to learn from their differences",
+    "liberal_test": "repeats that make the test reject too often for so few samples",
+    "constant_targets": "constant targets",
+    "missing_levels": "missing levels of X, which were imputed",
+    "nothing_tuned": "settings to be chosen on too few samples",
+    "collapsed_predictor": "predictions that are the same for all samples",
+    "dead_units": "hidden units with a constant output",
+    "collapsed_latents": "latents that carry no information",
+    "latent_follows_depth": "a latent correlated with sequencing depth",
+    "depth_differs": "samples sequenced far deeper or less deep than an encoder's training samples",
+    "weak_encoder": "an encoder that reconstructs less than principal components",
+    "labels_of_same_samples": "labels derived from the samples that predict them",
+    "labels_not_learned": "labels that no model learned",
+    "labels_too_few": "labels too rare, or too common, to be tested",
+    "below_yardstick": "a model that is not better than the training mean",
+    "not_testable": "pairs of models without a p value",
+    "score_not_computed": "scores that could not be computed",
+}
 
 
 def spoken(model: str) -> str:
@@ -151,3 +178,9 @@ def _inputs_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     kind = "an autoencoder" if beta == 0 else "a variational autoencoder"
     units = f" ({width} latent units)" if width else ""
     return f"the latent means of {kind}{units}"
+
+
+def guard_counts(raised: Iterable[str]) -> dict[str, int]:
+    """How often each check found something, from the names of all alarms; 0 for the others."""
+    found = Counter(raised)
+    return {name: found[name] for name in dict.fromkeys([*GUARDS, *found])}

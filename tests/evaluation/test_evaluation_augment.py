@@ -198,7 +198,7 @@ def test_the_rows_their_family_and_the_page(genes: pd.DataFrame) -> None:
     page = report_html(result, provenance={}, config={})
     assert "synthetic samples, up to the largest class" in page
     assert "added to a training fold" in page
-    assert "Rows named _augmented were trained on synthetic samples as well" in page
+    assert "Models named _augmented were trained on synthetic samples as well" in page
 
 
 def test_a_weighted_row_is_that_of_class_weights(genes: pd.DataFrame) -> None:

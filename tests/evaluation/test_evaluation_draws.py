@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 from scipy import stats
 from scripts import load_script
 
@@ -22,8 +23,8 @@ from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.learning_curve import curve_means
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.significance import draws_t, nadeau_bengio
-from m1pipe.reports.parts import label_efficiency
-from m1pipe.reports.words import label_texts
+from m1pipe.reports.crossval import report_html
+from m1pipe.reports.verdicts import label_efficiency
 
 N, P, K, DRAWS = 90, 6, 3, 4
 SIZES = (8, 20)
@@ -207,11 +208,15 @@ def test_the_report_shows_means_and_intervals_of_all_models(result: Any) -> None
     expected = draws_t(wide, K, 20, N)
     assert wide.shape == (K, DRAWS)
     assert (line["value"], line["ci_low"]) == pytest.approx((wide.mean(), expected.ci_low))
-    picture, loss, accuracy, *_ = label_efficiency(result)
-    assert "folds and 4 draws of the training samples of each" in picture.caption
-    assert loss.head == ["model", "8", "20", "60"]
-    assert accuracy.caption.startswith("Balanced accuracy")
-    assert [row[0] for row in loss.rows] == ["prior", "logistic"]
+    page = Page(report_html(result, provenance={}, config={}))
+    assert "folds and 4 draws of the training samples of each" in page.text
+    assert "Log loss by number of labelled training samples" in page.text
+    assert "Balanced accuracy by number of labelled training samples" in page.text
+    heads = [place for place, row in enumerate(page.rows) if row == ["model", "8", "20", "60"]]
+    assert len(heads) == 2
+    assert [row[0] for row in page.rows[heads[0] + 1 :][:2]] == ["prior", "logistic"]
+    value, low, high = (f"{line[k]:.3f}" for k in ("value", "ci_low", "ci_high"))
+    assert page.rows[heads[0] + 2][2] == f"{value} ({low} to {high})"
 
 
 def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> None:
@@ -223,7 +228,7 @@ def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> Non
 
     def said(*p: float) -> str:
         table = pd.DataFrame(lines).assign(p=p)
-        (text,) = label_texts(replace(result, info=info, curve_tests=table))
+        (text,) = label_efficiency(replace(result, info=info, curve_tests=table))
         return text
 
     assert "at 8 and 20 labelled training samples, and not shown to be at 60" in said(0.01, 0.01, 1)

@@ -7,6 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 from sklearn.impute import SimpleImputer
 
 from m1pipe import cross_validate, train_encoder
@@ -21,7 +22,7 @@ from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import summary_dict
-from m1pipe.reports.facts import data as data_table
+from m1pipe.reports.crossval import report_html
 from m1pipe.workflow.augment import train_generator
 
 N, P = 90, 12
@@ -152,7 +153,7 @@ def test_the_number_of_imputed_levels_is_said(world: dict[str, Any], encoder: En
     assert summary["info"]["n_missing"] == n
     (line,) = [w for w in summary["warnings"] if w["name"] == "missing_levels"]
     assert line["severity"] == "note" and line["text"].startswith(f"{n:,} of {N * P:,} levels of X")
-    rows = data_table(result, {}).rows
+    rows = Page(report_html(result, provenance={}, config={})).rows
     assert ["missing levels", f"{n:,} of {N * P:,} levels of X"] in rows
     fitted = summary["info"]["rows"]
     assert fitted["ridge"]["missing levels"] == "means of training rows of the fold"

@@ -102,7 +102,7 @@ def test_the_result_and_the_page_say_what_was_tried_and_what_won(data: Data) -> 
     assert [run["n_latent"] for run in runs] == [6, 6, 6]
     assert result.info["encoders"]["vae"]["n_latent"] == 6
     page = report_html(result, provenance={}, config=to_dict(CONFIG))
-    assert "What inner folds of the training rows chose for every model" in page
+    assert "Settings that inner folds of the training samples chose for every model" in page
     assert "latent 6" in page and "among 9 settings" in page
     plain = cross_validate(*data, encoders={"vae": NARROW}, config=replace(CONFIG, tune=False))
     assert not any("n_latent" in line for line in plain.info["chosen"])

@@ -5,64 +5,24 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Page
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import ladder_table
 from m1pipe.reports.crossval import report_html, write_report
 from m1pipe.reports.files import RESULT_FILES
+from m1pipe.reports.terms import GUARDS
 
 LEVELS = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
-VOID = {"meta", "link", "img", "wbr"}
 ALARMS = (
     Alarm("leak", "severe", "3 donors stand on both sides of a split & <more>."),
     Alarm("depth", "warning", "5 latent units follow library size."),
     Alarm("coverage", "note", "12 genes were missing."),
 )
-
-
-class Page(HTMLParser):
-    """Collects what a page shows and refers to, and checks that its tags are closed in order."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.open, self.texts, self.references, self.tags = [], [], [], []
-        self.rows, self.absent = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append(tag)
-        self.references += [v for k, v in attrs if k in ("src", "href", "action", "srcset", "data")]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if attributes.get("class") == "absent":
-            self.absent.append(tuple(self.rows[-1][:1]))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        data = data.replace("\N{NO-BREAK SPACE}", " ")
-        self.texts.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data.strip()
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def row(self, *start):
-        return next(row for row in self.rows if tuple(row[: len(start)]) == start)
 
 
 @pytest.fixture
@@ -110,6 +70,7 @@ def test_guards_are_listed_with_what_they_found(planted, tmp_path):
     page = Page(report_html(dataclasses.replace(result, alarms=[alarm]), provenance={}, config={}))
     listed = {row[0]: row[-1] for row in page.rows if len(row) == 3}
     assert listed["dead units"] == "1 time" and listed["copies on both sides"] == "not found"
+    assert {name.replace("_", " ") for name in GUARDS} <= set(listed)
     write_report(dataclasses.replace(result, alarms=[alarm]), tmp_path)
     counts = json.loads((tmp_path / "summary.json").read_text())["guards"]
     assert counts["dead_units"] == 1 and counts["weak_encoder"] == 0

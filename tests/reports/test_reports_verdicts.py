@@ -1,19 +1,32 @@
+import dataclasses
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from pages import Page
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import ladder_table
-from m1pipe.reports import words
-from m1pipe.reports.methods import methods_text
+from m1pipe.reports import verdicts
+from m1pipe.reports.crossval import report_html
 
 CLEAR = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
 
 
 def sentence(result, model, rival):
-    (found,) = [v for v in words.verdicts(result) if (v.model, v.rival) == (model, rival)]
-    return found
+    pair = (model, rival)
+    found = verdicts.verdicts(result)
+    (one,) = [v for v in found if (v.row["model_a"], v.row["model_b"]) == pair]
+    return one
+
+
+def limitations(result):
+    """What the page lists under that heading, one item each."""
+    html = report_html(result, provenance={}, config={})
+    listed = re.search(r'<section id="cautions">(.*?)</section>', html, re.DOTALL)
+    items = re.findall(r"<li>.*?</li>", listed.group(1), re.DOTALL) if listed else []
+    return [Page(item).text for item in items]
 
 
 def headline(result, a, b):
@@ -67,7 +80,7 @@ def test_a_test_without_a_number_is_said_to_have_failed(planted):
     result.comparisons.loc[headline(result, "vae", "ridge").name, columns] = np.nan
     assert sentence(result, "vae", "ridge").kind == "failed"
     assert "could not be compared" in sentence(result, "vae", "ridge").text
-    assert len(words.family(result)) == 3
+    assert len(verdicts.family(result)) == 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +89,7 @@ def test_a_test_without_a_number_is_said_to_have_failed(planted):
 def test_fewer_than_three_seeds_carry_no_sentence_about_the_model(planted, n, subject):
     result = planted(CLEAR, {"vae": n})
     assert sentence(result, "vae", "raw").text.startswith(subject)
-    assert any("does not carry to the model in general" in text for text in words.cautions(result))
+    assert any("does not carry to the model in general" in text for text in limitations(result))
 
 
 def test_an_encoder_trained_in_the_folds_is_called_so(planted):
@@ -97,28 +110,28 @@ def test_a_wide_interval_still_shows_two_digits(planted):
 
 def test_three_seeds_do(planted):
     result = planted(CLEAR, {"vae": 3})
-    assert not any("in general" in text for text in words.cautions(result))
+    assert not any("in general" in text for text in limitations(result))
 
 
 def test_repeats_are_recommended_only_where_they_are_missing(planted):
-    once = words.cautions(planted(CLEAR, {"vae": 3}))
+    once = limitations(planted(CLEAR, {"vae": 3}))
     assert any("5 x 5 folds" in text and "4 degrees of freedom" in text for text in once)
-    assert not words.cautions(planted(CLEAR, {"vae": 3}, n_repeats=5))
+    assert not limitations(planted(CLEAR, {"vae": 3}, n_repeats=5))
 
 
 def test_donors_are_named_as_the_units(planted):
     result = planted(CLEAR, {"vae": 3}, n_groups=8, group="donor", n_repeats=5)
-    assert words.cautions(result) == [
-        "150 samples come from 8 donors: donors are the independent units. No donor stands on "
-        "both sides of a split, and the tests beside the headline average the differences within "
-        "donor, each donor weighing the same."
+    assert limitations(result) == [
+        "150 samples come from 8 donors: donors are the independent units. No donor is on both "
+        "sides of a split, and the tests beside the headline average the differences within donor; "
+        "all donors have the same weight."
     ]
 
 
 def test_confounding_is_said_once(planted):
     text = "normal tissue occurs in two cancer types only"
     result = planted(CLEAR, {"vae": 3}, n_repeats=5, confounding=[text])
-    assert words.cautions(result) == [text]
+    assert limitations(result) == [text]
     alarmed = planted(
         CLEAR,
         {"vae": 3},
@@ -126,7 +139,7 @@ def test_confounding_is_said_once(planted):
         confounding=[text],
         alarms=(Alarm("confounded", "warning", text),),
     )
-    assert words.cautions(alarmed) == []
+    assert limitations(alarmed) == []
 
 
 def test_the_best_of_all_is_named_with_its_distance(planted):
@@ -134,24 +147,38 @@ def test_the_best_of_all_is_named_with_its_distance(planted):
     ladder = ladder_table(result)
     assert list(ladder.index) == ["vae", "ridge", "raw", "mean"]
     assert ladder["share"]["vae"] == pytest.approx(0.5, abs=0.01)
-    text = words.winner(result, ladder)
+    text = verdicts.winner(result, ladder)
     assert text.startswith("Of the 4 models compared, vae has the lowest mean squared error: 0.")
     assert re.search(r"5\d\.\d % of that of the training mean|49\.\d %", text)
 
 
-def test_the_runner_up_is_behind_by_a_positive_gap(planted):
-    row = headline(planted(CLEAR, {"vae": 3}), "vae", "ridge")
-    text = words.runner_up(dict(row))
-    gap = float(re.search(r"is behind by ([\d.]+)", text).group(1))
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_the_runner_up_is_behind_by_a_positive_gap(planted, is_turned):
+    result = planted(CLEAR, {"vae": 3})
+    row = headline(result, "vae", "ridge")
+    if is_turned:
+        turned = row.rename({"ci_low": "ci_high", "ci_high": "ci_low"})
+        turned[["difference", "ci_low", "ci_high"]] *= -1
+        turned[["model_a", "model_b"]] = "ridge", "vae"
+        result.comparisons.loc[row.name] = turned
+    text = verdicts.runner_up(result, ladder_table(result))
+    gap, low, high = map(float, re.search(_BEHIND, text).groups())
     assert gap == pytest.approx(-row["difference"], abs=1e-3)
+    assert (low, high) == pytest.approx((-row["ci_high"], -row["ci_low"]), abs=1e-3)
     assert "no claim is made" in text
-    assert "could not be computed" in words.runner_up(None)
+    alone = dataclasses.replace(result, comparisons=pd.DataFrame())
+    assert "could not be computed" in verdicts.runner_up(alone, ladder_table(result))
+
+
+_BEHIND = r"ridge, is behind by ([\d.]+) \(95 % CI ([\d.]+) to ([\d.]+)"
 
 
 def test_methods_cite_what_they_mention(planted, settings):
-    text, references = methods_text(
-        planted(CLEAR, {"vae": 3}, n_repeats=5), version="1.2", settings=settings
-    )
+    result = planted(CLEAR, {"vae": 3}, n_repeats=5)
+    html = report_html(result, provenance={"m1pipe": "1.2"}, config=settings)
+    methods = html[html.index('<p class="paste">') : html.index("</ol>", html.index("paste"))]
+    text, references = methods.split("</p>")[0], re.findall("<li>(.*?)</li>", methods)
+    assert len(references) == 7
     cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(",")}
     assert cited == set(range(1, len(references) + 1))
     assert "repeated 5 times" in text
