@@ -57,8 +57,8 @@ def csv_loop(source: Path, dest: Path, n_samples: int) -> None:
 
 
 def ours(source: Path, dest: Path, n_samples: int) -> None:
-    from m1pipe.data.conversion.config import ConvertConfig
-    from m1pipe.data.conversion.convert import convert
+    from m1pipe.io.conversion.config import ConvertConfig
+    from m1pipe.io.conversion.convert import convert
 
     warnings.simplefilter("ignore")
     convert(source, dest, ConvertConfig(units="normalized"))
@@ -75,8 +75,8 @@ def side(name: str, source: str, dest: str, n_samples: str) -> None:
     """What a process of `run_one` does; imports are timed apart."""
     before = time.perf_counter()
     if name == "m1pipe":
-        import m1pipe.data.conversion.convert  # noqa: F401
-        from m1pipe.data.sources.numbers import compiled_scan
+        import m1pipe.io.conversion.convert  # noqa: F401
+        from m1pipe.io.text.numbers import compiled_scan
 
         compiled_scan()
     start = time.perf_counter(), time.process_time()

@@ -23,7 +23,7 @@ import pandas as pd
 from turns import keep
 
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
+from m1pipe.io.writer import write_matrix
 
 # Prints what the process has cost once the command is done.
 MEASURED = """

@@ -23,12 +23,12 @@ from turns import compare, keep, peak_mb
 
 from m1pipe.config import EncoderConfig
 from m1pipe.config.presets import preset_options
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import write_matrix
 from m1pipe.models.kernels import float32_products
 from m1pipe.settings import build
 from m1pipe.training.device import tune_allocator

@@ -24,9 +24,9 @@ import torch
 from m1pipe.config import EncoderConfig
 from m1pipe.config.presets import preset_options
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.plan import complete_config
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, encode_mean, vae_objective
 from m1pipe.settings import build, parse_bytes
 from m1pipe.training.device import tune_allocator

@@ -20,8 +20,8 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, summary, train_encoder
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import build
 
 TEST_SHARE = 0.2

@@ -36,7 +36,7 @@ def make_file(path: Path, n_rows: int) -> None:
     import pandas as pd
 
     from m1pipe.data.units import Units
-    from m1pipe.data.writer import MatrixWriter
+    from m1pipe.io.writer import MatrixWriter
 
     obs = pd.DataFrame(index=[f"s{i}" for i in range(n_rows)])
     var = pd.DataFrame(index=[f"G{j}" for j in range(N_GENES)])
@@ -80,7 +80,7 @@ def by_h5py(path: Path, _: argparse.Namespace) -> Iterator[np.ndarray]:
 
 def ours(path: Path, options: argparse.Namespace) -> Iterator[np.ndarray]:
     from m1pipe.data.batches import StreamedBatches
-    from m1pipe.data.reader import open_matrix
+    from m1pipe.io.reader import open_matrix
 
     with open_matrix(path) as matrix:
         memory = options.memory * 2**20 * 7 // 8  # as training does: the libraries take some

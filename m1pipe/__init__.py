@@ -15,7 +15,7 @@ _HOMES = {
     "VAEModule": "m1pipe.models.vae",
     "load_encoder": "m1pipe.encoder",
     "train_encoder": "m1pipe.encoder",
-    "open_matrix": "m1pipe.data.reader",
+    "open_matrix": "m1pipe.io.reader",
     "cross_validate": "m1pipe.evaluation.crossval",
     "compare": "m1pipe.evaluation.compare",
     "load_predictor": "m1pipe.predictor",

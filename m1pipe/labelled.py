@@ -11,14 +11,14 @@ from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import Aligned, Recipe, align, whole_recipe
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import Aligned, Recipe, align, whole_recipe
+from m1pipe.io.reader import open_matrix
 
 
 @dataclass(frozen=True, eq=False)

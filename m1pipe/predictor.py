@@ -16,11 +16,10 @@ from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import below, make_folder, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
-from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
@@ -30,8 +29,9 @@ from m1pipe.heads.added import AddedRows
 from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import MatrixWriter
 from m1pipe.labelled import Labelled, load_labelled, own_genes
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads, threads
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.artefacts import read_json, reading
-from m1pipe.data.hdf5 import split_address
 from m1pipe.errors import InputError
+from m1pipe.io.hdf5 import split_address
 
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "h5py", "anndata", "safetensors")
 PACKAGE = Path(__file__).parent

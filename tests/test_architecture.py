@@ -19,9 +19,11 @@ LAYERS = [
     ["artefacts", "atomic", "settings"],
     ["config"],
     ["data", "models"],
+    ["io"],
+    ["simulation"],
     ["plots"],
     ["training"],
-    ["pca", "provenance", "recipe"],
+    ["pca", "provenance"],
     ["encoder"],
     ["labelled", "heads"],
     ["predictor"],
@@ -55,7 +57,9 @@ def _imports(path: Path) -> list[tuple[int, str]]:
 
 
 def _part(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    parts = path.relative_to(PACKAGE).parts
+    inner = parts[:2] == ("data", "simulation")  # writes files
+    return parts[inner].removesuffix(".py")
 
 
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
@@ -99,7 +103,8 @@ def test_the_walk_sees_imports() -> None:
 
 
 def test_data_knows_no_torch_and_models_no_files() -> None:
-    for part, forbidden in {"data": {"torch"}, "models": {"pandas", "h5py", "anndata"}}.items():
+    unwanted = {"data": {"torch"}, "io": {"torch"}, "models": {"pandas", "h5py", "anndata"}}
+    for part, forbidden in unwanted.items():
         for path in (PACKAGE / part).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             for node in ast.walk(tree):

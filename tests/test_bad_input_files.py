@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_opened(
     def forbidden(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("m1pipe.data.sources.lines.open", forbidden, raising=False)
+    monkeypatch.setattr("m1pipe.io.text.lines.open", forbidden, raising=False)
     assert "genes.tsv: could not be read: Permission denied" in refused(GOOD)
 
 
@@ -282,7 +282,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"m1pipe.data.conversion.{when}", interrupted)
+    monkeypatch.setattr(f"m1pipe.io.conversion.{when}", interrupted)
     (tmp_path / "genes.tsv").write_text(GOOD)
     assert run(["convert", str(tmp_path / "genes.tsv"), str(tmp_path / "x.h5ad"), *COUNTS]) == 130
     assert "interrupted" in capsys.readouterr().err
@@ -292,7 +292,7 @@ def test_ctrl_c_leaves_nothing(
 READS_SLOWLY = """
 import signal, sys, time
 from m1pipe.cli.main import main
-from m1pipe.data.sources import lines
+from m1pipe.io.text import lines
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 

@@ -23,7 +23,6 @@ from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.console import log
 from m1pipe.data.batches import MemoryBatches, StreamedBatches
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.targets import Targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units
@@ -32,6 +31,7 @@ from m1pipe.evaluation.compare import compare_tables
 from m1pipe.evaluation.fitting import dead_share
 from m1pipe.figures import load_pair
 from m1pipe.heads.fit import fit_head
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import PosteriorNoise, VAEModule, kl_per_unit, vae_loss
 from m1pipe.settings import build
 from m1pipe.synthesis import dependence, joint, marginal, privacy, utility

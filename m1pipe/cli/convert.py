@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import click
 
-from m1pipe.data.conversion.config import (
+from m1pipe.data.units import NAMES
+from m1pipe.io.conversion.config import (
     ConvertConfig,
     Decimal,
     Duplicates,
@@ -14,9 +15,8 @@ from m1pipe.data.conversion.config import (
     Missing,
     Quality,
 )
-from m1pipe.data.conversion.convert import convert as convert_source
-from m1pipe.data.conversion.steps import Normalize, ZeroTotal
-from m1pipe.data.units import NAMES
+from m1pipe.io.conversion.convert import convert as convert_source
+from m1pipe.io.conversion.steps import Normalize, ZeroTotal
 from m1pipe.settings import build, read_config_file
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(ConvertConfig)}

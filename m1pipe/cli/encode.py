@@ -26,11 +26,11 @@ def encode(
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.atomic import refuse_existing
     from m1pipe.console import log
-    from m1pipe.data.reader import open_matrix
+    from m1pipe.data.recipe import missing_uns
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.drift import encode_with_drift
     from m1pipe.encoder.latent_files import write_latents
-    from m1pipe.recipe import missing_uns
+    from m1pipe.io.reader import open_matrix
 
     refuse_existing(out, force=force)
     encoder = load_encoder(run)

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from m1pipe.cli.options import ALIASES
-from m1pipe.data.inspection import inspect_matrix, overlap
-from m1pipe.data.reader import open_matrix
+from m1pipe.io.inspect import inspect_matrix, overlap
+from m1pipe.io.reader import open_matrix
 
 
 @click.command()

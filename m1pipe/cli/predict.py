@@ -39,7 +39,7 @@ def predict(
     m1pipe predict runs/head new.h5ad --out pred.h5ad --interval 0.9
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.atomic import refuse_existing
-    from m1pipe.data.reader import open_matrix
+    from m1pipe.io.reader import open_matrix
     from m1pipe.predictor import load_predictor
 
     refuse_existing(out, force=force)

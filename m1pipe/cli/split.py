@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from m1pipe.data.partition import SplitConfig, split_matrix
-from m1pipe.data.reader import open_matrix
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.split import SplitConfig, split_matrix
 from m1pipe.settings import build, read_config_file
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SplitConfig)}

@@ -171,7 +171,7 @@ def train(
     m1pipe train u.h5ad --out runs/again --config runs/vae1/config.json
     m1pipe train u_counts.h5ad --out runs/vae2 --thin-to x.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.data.reader import open_matrix
+    from m1pipe.io.reader import open_matrix
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow import training_run as runs
     from m1pipe.workflow.run_folder import RunFolder

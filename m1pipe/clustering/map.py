@@ -8,9 +8,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.clustering.config import NEIGHBORS, MapConfig
-from m1pipe.data.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.encoder.latent_files import Latents, latents_of, read_latents, write_latents
 from m1pipe.errors import InputError
+from m1pipe.io.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.plots.embedding import METHODS, embed
 
 BEYOND = 99  # percentile of the old samples' own distances

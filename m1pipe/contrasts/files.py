@@ -15,13 +15,13 @@ from m1pipe.contrasts.design import Skipped
 from m1pipe.contrasts.differential import Contrasts, compute_contrasts
 from m1pipe.contrasts.enrichment import enrich
 from m1pipe.contrasts.gene_sets import names_in_sets, read_gmt
-from m1pipe.data.copies import row_digests
+from m1pipe.data.duplicates import row_digests
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix, read_layer
-from m1pipe.data.sources.tables import read_table
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix, read_layer
+from m1pipe.io.tables import read_table
+from m1pipe.io.writer import write_matrix
 from m1pipe.provenance import describe_input
 from m1pipe.settings import to_dict
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.names import NAME_COLUMNS, canonical_gene, name_parts
-from m1pipe.data.sources.lines import open_lines
 from m1pipe.errors import InputError
+from m1pipe.io.text.lines import open_lines
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from m1pipe.data.labels import tidy_frame
 from m1pipe.data.names import GeneMatch, match_genes
-from m1pipe.data.survey import log_fault, survey_rows, unit_fault
+from m1pipe.data.unit_guess import log_fault, survey_rows, unit_fault
 from m1pipe.data.units import LN, Units
 from m1pipe.errors import InputError
 
@@ -60,7 +60,7 @@ class Stored:
 class Matrix:
     """Expression values with their names, annotations and units.
 
-    Made by `m1pipe.data.reader.open_matrix`.
+    Made by `m1pipe.io.reader.open_matrix`.
 
     Rows come out as fresh float32 arrays, whatever is stored. A context manager: a matrix that
     came from a file holds it open until it is closed.

@@ -79,7 +79,7 @@ def resolve_aliases(names: Sequence[str], aliases: Mapping[str, str]) -> list[st
     ----------
     names : sequence of str
     aliases : mapping of str to str
-        Alias to name, as `m1pipe.data.sources.tables.read_aliases` reads them.
+        Alias to name, as `m1pipe.io.tables.read_aliases` reads them.
 
     Examples
     --------

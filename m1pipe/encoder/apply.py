@@ -11,16 +11,16 @@ from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import refuse_existing, write_json
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 from m1pipe.data.units import Units
-from m1pipe.data.writer import MatrixWriter, write_matrix
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bound import bounds
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.walk import interpolate, place_of
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import MatrixWriter, write_matrix
 from m1pipe.provenance import training_data
-from m1pipe.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 
 PathLike = str | os.PathLike[str]
 Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from m1pipe.console import over_rows
+from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.impute import impute_array
 from m1pipe.encoder.trained import Encoder
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, known_only
-from m1pipe.recipe import MIN_COVERAGE
 
 DRAWS = 64
 

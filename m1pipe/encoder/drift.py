@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.data.recipe import MIN_COVERAGE, Aligned
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.summary import gene_scale, measured_rows
 from m1pipe.encoder.trained import Encoder
-from m1pipe.recipe import MIN_COVERAGE, Aligned
 
 GAP_SAMPLES = 512
 FIRST_NAMES = 3

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from m1pipe.data.hdf5 import open_hdf5, reading
 from m1pipe.data.matrix import Matrix, check_finite
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.errors import InputError
-from m1pipe.recipe import MIN_COVERAGE
+from m1pipe.io.hdf5 import open_hdf5, reading
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import write_matrix
 
 PathLike = str | os.PathLike[str]
 DIGEST = "encoder"

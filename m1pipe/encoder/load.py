@@ -12,6 +12,7 @@ from torch import nn
 
 from m1pipe.artefacts import DAMAGE, read_arrays, read_json, read_table, reading
 from m1pipe.config import EncoderConfig
+from m1pipe.data.recipe import Recipe
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.condition import Condition
 from m1pipe.encoder.counting import gene_means
@@ -19,7 +20,6 @@ from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule
 from m1pipe.pca import PCA
-from m1pipe.recipe import Recipe
 from m1pipe.settings import build
 
 WHAT = "JSON written by m1pipe train"

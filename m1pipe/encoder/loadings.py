@@ -9,16 +9,16 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import load_encoder
 from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
 from m1pipe.encoder.trained import Encoder, OfRows
 from m1pipe.errors import InputError
-from m1pipe.recipe import MIN_COVERAGE
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import write_matrix
 
 PathLike = str | os.PathLike[str]
 

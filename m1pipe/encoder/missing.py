@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from m1pipe.data.recipe import Aligned
 from m1pipe.encoder.condition import Condition
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.pca import PCA
-from m1pipe.recipe import Aligned
 
 FEW_VALUES = 10
 NAMED = 5

@@ -13,15 +13,15 @@ from m1pipe.console import log
 from m1pipe.data.depth import Thinning
 from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.names import GeneMatch
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import Aligned, align, whole_recipe
 from m1pipe.data.splits import inner_split
-from m1pipe.data.survey import refuse_counts
+from m1pipe.data.unit_guess import refuse_counts
 from m1pipe.encoder.condition import Condition, find_condition, read_column
 from m1pipe.encoder.missing import Missing, look_for_missing
 from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.recipe import Aligned, align, whole_recipe
 from m1pipe.settings import parse_bytes
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 

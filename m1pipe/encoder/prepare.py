@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from m1pipe.data.recipe import Aligned
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder.condition import fit_shift
 from m1pipe.encoder.counting import fit_count_inputs, seen_by
@@ -18,7 +19,6 @@ from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias, vae_objective
 from m1pipe.pca import PCA, fit_pca
-from m1pipe.recipe import Aligned
 from m1pipe.settings import parse_bytes
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.distributed import (

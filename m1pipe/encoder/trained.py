@@ -17,7 +17,7 @@ from m1pipe.atomic import make_folder, write_bytes, write_json, write_text
 from m1pipe.config import EncoderConfig
 from m1pipe.data.depth import in_units, thinned
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
@@ -25,10 +25,10 @@ from m1pipe.encoder.condition import Condition
 from m1pipe.encoder.counting import seen_by
 from m1pipe.encoder.missing import class_means, fill_missing
 from m1pipe.encoder.summary import health
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.pca import PCA
-from m1pipe.recipe import MIN_COVERAGE, Aligned, Recipe, align
 from m1pipe.settings import to_dict
 
 FORMAT_VERSION = 1

@@ -13,8 +13,8 @@ from sklearn.utils.validation import validate_data
 
 from m1pipe import config, settings
 from m1pipe.data.matrix import check_units
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 MODEL = config.ModelConfig()
 TRAINING = config.TrainingConfig()

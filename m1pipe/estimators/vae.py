@@ -16,7 +16,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from m1pipe import config
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.encoder.bound import DRAWS, importance_bound
 from m1pipe.encoder.impute import impute_array
@@ -25,6 +24,7 @@ from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.config import GenerateConfig

@@ -232,7 +232,7 @@ def units_unknown(text: str) -> list[Alarm]:
     Parameters
     ----------
     text : str
-        From `m1pipe.recipe.unknown_units`.
+        From `m1pipe.data.recipe.unknown_units`.
     """
     return [Alarm("units_unknown", "severe", text[0].upper() + text[1:])] if text else []
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from m1pipe.data.copies import file_signatures, find_copies, row_digests
 from m1pipe.data.depth import QUANTILES, depths
+from m1pipe.data.duplicates import file_signatures, find_copies, row_digests
 from m1pipe.data.labels import tidy
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import match_recipe, unknown_units
 from m1pipe.data.splits import group_column, recurring_columns
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
@@ -15,7 +15,7 @@ from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.confounding import confounded_label
 from m1pipe.evaluation.encoders import EncoderRow, training_file
 from m1pipe.evaluation.problem import Problem
-from m1pipe.recipe import match_recipe, unknown_units
+from m1pipe.io.reader import open_matrix
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:

@@ -13,16 +13,16 @@ import numpy as np
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.config.presets import PRESETS, preset_options
 from m1pipe.console import log
-from m1pipe.data.hdf5 import split_address
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.recipe import match_recipe
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
+from m1pipe.io.hdf5 import split_address
 from m1pipe.provenance import recorded_paths
-from m1pipe.recipe import match_recipe
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 

@@ -10,6 +10,7 @@ import pandas as pd
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, in_memory
+from m1pipe.data.recipe import match_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
@@ -36,7 +37,6 @@ from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.inner import stepped_rows
 from m1pipe.pca import PCA, fit_pca
-from m1pipe.recipe import match_recipe
 from m1pipe.training.signals import StopFlag
 
 FOLD_PCA_WIDTH = 32

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
-from m1pipe.data.copies import near_radius
+from m1pipe.data.duplicates import near_radius
 from m1pipe.errors import Alarm
 
 FOLD_CHANGES, SAMPLES = "fold_changes", "samples"
@@ -75,7 +75,7 @@ def copies_on_both_sides(
     Parameters
     ----------
     signatures : ndarray, shape (n_samples, 16)
-        From `m1pipe.data.copies.row_signatures`.
+        From `m1pipe.data.duplicates.row_signatures`.
     folds : ndarray of int, shape (n_repeats, n_samples)
     samples : sequence of str, shape (n_samples,)
     """
@@ -185,7 +185,7 @@ def label_origin(
         Annotations of the labels in the same order: `fold_changes` and `samples`, as
         `m1pipe enrich` writes them.
     digests : sequence of str
-        Of the predicting fold changes (`m1pipe.data.copies.row_digests`).
+        Of the predicting fold changes (`m1pipe.data.duplicates.row_digests`).
 
     Returns
     -------

@@ -13,7 +13,7 @@ from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
 from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import align, unknown_units
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Kind, Targets, load_targets
 from m1pipe.data.transforms import fit_gene_transform
@@ -25,9 +25,9 @@ from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
 from m1pipe.heads.ridge import fit_ridge
+from m1pipe.io.reader import open_matrix
 from m1pipe.pca import fit_pca
 from m1pipe.predictor import Predictor
-from m1pipe.recipe import align, unknown_units
 
 MODEL, LINEAR = "model", "linear"
 MOST_DIRECTIONS = 512

@@ -11,7 +11,6 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
 from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import near_names
-from m1pipe.data.reader import PREFIX, open_matrix, read_obsm
 from m1pipe.data.splits import draw_subset, resolve_groups
 from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns, read_own_genes
 from m1pipe.errors import InputError
@@ -32,6 +31,7 @@ from m1pipe.evaluation.ladder import (
     refuse_names,
 )
 from m1pipe.evaluation.leakage import encoder_conditioned
+from m1pipe.io.reader import PREFIX, open_matrix, read_obsm
 
 _BLOCK_ROWS = 1024
 

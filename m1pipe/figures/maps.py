@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.errors import InputError
 from m1pipe.figures.samples import as_classes, column_of, is_number
+from m1pipe.io.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.plots import style
 from m1pipe.plots.embedding import METHODS
 from m1pipe.plots.scatter import legend_width, plot_background, plot_classes, plot_numbers

@@ -14,7 +14,6 @@ from torch import nn
 from m1pipe.artefacts import read_json
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.figures.samples import (
@@ -25,6 +24,7 @@ from m1pipe.figures.samples import (
     is_number,
     read_rows,
 )
+from m1pipe.io.reader import open_matrix
 from m1pipe.plots import style
 from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
 from m1pipe.plots.embedding import METHODS, Embedding, embed

@@ -12,9 +12,9 @@ import pandas as pd
 
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix, check_finite
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units, log_units
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.quality_data import common_genes, common_units, to_scale
 
 MOST_SAMPLES = 1000

@@ -10,6 +10,7 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.recipe import Aligned, match_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.plan import plan_training
@@ -19,7 +20,6 @@ from m1pipe.encoder.train import train_encoder
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.pca import PCA
-from m1pipe.recipe import Aligned, match_recipe
 from m1pipe.settings import build
 from m1pipe.sweep.config import SweepConfig
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log, over_rows
-from m1pipe.data.reader import open_matrix
-from m1pipe.data.writer import MatrixWriter
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import MatrixWriter
 from m1pipe.provenance import training_data
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.config import GenerateConfig

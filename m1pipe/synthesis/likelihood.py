@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from m1pipe.data.normal_scores import to_places
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.counts import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.models.mlp import evaluating

@@ -10,7 +10,6 @@ import pandas as pd
 
 from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.evaluation.augment import (
     GeneratorRequest,
@@ -21,6 +20,7 @@ from m1pipe.evaluation.augment import (
 )
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.inner import stepped_rows
+from m1pipe.io.reader import open_matrix
 from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.sample import calibrated_samples

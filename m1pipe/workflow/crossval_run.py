@@ -12,7 +12,7 @@ from m1pipe.atomic import below, clear, is_part, locked, write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.data.labels import find_column
-from m1pipe.data.reader import PREFIX, open_matrix
+from m1pipe.data.recipe import MISSING_FILE, missing_table
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
@@ -22,8 +22,8 @@ from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult, ladder_table
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.heads.train import PassFile
+from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
-from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.crossval import write_report
 from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
 from m1pipe.settings import to_dict

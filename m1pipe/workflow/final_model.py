@@ -12,7 +12,7 @@ from m1pipe.artefacts import read_table
 from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
+from m1pipe.data.recipe import MISSING_FILE, missing_table
 from m1pipe.evaluation.outside import (
     LINEAR,
     MODEL,
@@ -23,10 +23,10 @@ from m1pipe.evaluation.outside import (
     load_rivals,
 )
 from m1pipe.evaluation.result import to_plain
+from m1pipe.io.reader import open_matrix
 from m1pipe.labelled import Labelled, load_labelled
 from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads, load_predictor
 from m1pipe.provenance import make_provenance
-from m1pipe.recipe import MISSING_FILE, missing_table
 from m1pipe.reports.evaluate import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
 from m1pipe.workflow.augment import added_to_fit

@@ -10,12 +10,12 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.config import EncoderConfig
+from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import BY_TOTAL, MILLION, Units
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.trained import Encoder
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.predictor import Predictor
-from m1pipe.recipe import MIN_COVERAGE
 from m1pipe.settings import to_dict
 
 CARD_FILE = "model.md"

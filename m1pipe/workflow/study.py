@@ -13,9 +13,9 @@ from typing import Any
 
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.config.presets import preset_options
-from m1pipe.data.conversion.config import ConvertConfig
-from m1pipe.data.partition import HELD_OUT, TRAINING, SplitConfig
 from m1pipe.errors import InputError
+from m1pipe.io.conversion.config import ConvertConfig
+from m1pipe.io.split import HELD_OUT, TRAINING, SplitConfig
 from m1pipe.settings import build, read_config_file
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 

@@ -16,10 +16,10 @@ from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_file, below, clear, locked, make_folder, refuse_folder, write_json
 from m1pipe.console import progress
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.provenance import describe_input, make_provenance, seen_from

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.atomic import make_folder, write_json
-from m1pipe.data.conversion.config import ConvertConfig
-from m1pipe.data.partition import HELD_OUT, TRAINING, SplitConfig
+from m1pipe.io.conversion.config import ConvertConfig
+from m1pipe.io.split import HELD_OUT, TRAINING, SplitConfig
 from m1pipe.settings import to_dict
 from m1pipe.workflow.study import (
     TABLES_OF_CONVERT,
@@ -99,7 +99,7 @@ def _data_tasks(study: Study, name: str) -> list[Task]:
 
 def _convert_task(name: str, source: Path, file: Path, config: ConvertConfig) -> Task:
     def convert(force: bool) -> str:
-        from m1pipe.data.conversion import convert as conversion
+        from m1pipe.io.conversion import convert as conversion
 
         return str(conversion.convert(source, file, config, force=force))
 
@@ -119,8 +119,8 @@ def _convert_task(name: str, source: Path, file: Path, config: ConvertConfig) ->
 
 def _split_task(name: str, file: Path, parts: Path, config: SplitConfig) -> Task:
     def split(force: bool) -> str:
-        from m1pipe.data.partition import split_matrix
-        from m1pipe.data.reader import open_matrix
+        from m1pipe.io.reader import open_matrix
+        from m1pipe.io.split import split_matrix
 
         with open_matrix(file) as matrix:
             return str(split_matrix(matrix, parts, config, force=force))

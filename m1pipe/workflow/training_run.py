@@ -12,11 +12,9 @@ from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
 from m1pipe.data.choose import matching_samples
-from m1pipe.data.conversion.steps import Steps
-from m1pipe.data.copies import find_copies
 from m1pipe.data.depth import Thinning, depths, in_units, plan_thinning, thinned
+from m1pipe.data.duplicates import find_copies
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.units import MILLION, Units
 from m1pipe.encoder.apply import QUANTILES_FILE
@@ -26,6 +24,8 @@ from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError
+from m1pipe.io.conversion.steps import Steps
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
 from m1pipe.training.device import choose_threads, resolve_device, threads

@@ -9,7 +9,7 @@ from m1pipe import train_encoder
 from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
+from m1pipe.io.writer import write_matrix
 
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, kl_warmup=0.0)

@@ -10,8 +10,8 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]

@@ -9,8 +9,8 @@ import pytest
 from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
 from m1pipe.contrasts.design import CONTROL, design_matrix, plan_studies
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 
 def _matrix(n: int) -> Matrix:

@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from sklearn.linear_model import RidgeCV
 
 from m1pipe.cli.main import cli, run
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
 from m1pipe.data.simulation.m1_samples import (
     labelled_design,
@@ -21,6 +20,7 @@ from m1pipe.data.simulation.m1_samples import (
 from m1pipe.data.simulation.m1_world import M1Size, plant
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 
 @pytest.fixture(scope="module")

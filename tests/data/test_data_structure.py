@@ -12,9 +12,9 @@ import pytest
 from scipy import sparse
 
 from m1pipe.cli.main import run
-from m1pipe.data.hdf5 import LEAST_HOLLOW, read_whole
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.hdf5 import LEAST_HOLLOW, read_whole
+from m1pipe.io.reader import open_matrix
 
 X = np.array([[1, 0, 2, 0], [0, 3, 0, 4], [5, 0, 6, 7]], dtype=np.float32)
 

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.targets import Targets, load_targets, own_columns, read_own_genes
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import write_matrix
 
 
 def make_matrix(samples: list[str], n_columns: int = 3, **obs: object) -> Matrix:

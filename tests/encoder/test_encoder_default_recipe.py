@@ -8,9 +8,9 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.simulation.m1 import simulate_m1
 from m1pipe.encoder import Encoder, summary, train_encoder
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import build
 
 MARGIN = 0.05

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from m1pipe.config import EncoderConfig
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, summary, train_encoder
 from m1pipe.encoder.summary import correlations, library_size, measure
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.trained import FILES
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 
 def test_every_form_of_data_gives_the_same_latents(

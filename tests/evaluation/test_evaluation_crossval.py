@@ -13,7 +13,6 @@ from sklearn.metrics import log_loss
 from m1pipe import cross_validate, train_encoder
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
 from m1pipe.evaluation import inputs as inputs_module
@@ -26,6 +25,7 @@ from m1pipe.evaluation.metrics import per_sample_loss
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import score_intervals
 from m1pipe.evaluation.shares import Share
+from m1pipe.io.writer import write_matrix
 from m1pipe.reports.terms import model_label
 
 TINY = EncoderConfig(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats.contingency import association
 
-from m1pipe.data.copies import row_signatures
+from m1pipe.data.duplicates import row_signatures
 from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.confounding import confounded_label, cramers_v

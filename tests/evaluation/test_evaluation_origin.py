@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.copies import row_digests
+from m1pipe.data.duplicates import row_digests
 from m1pipe.evaluation.leakage import OTHER, SAME, UNKNOWN, label_origin, same_samples
 
 X = np.array([[1.0, np.nan, 2.0], [3.0, 4.0, 5.0], [0.0, 0.0, 1.0]])

@@ -11,10 +11,10 @@ import pytest
 from said import Said
 
 from m1pipe.data.labels import as_text, label_column, tidy
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.splits import group_column, recurring_columns, resolve_groups
 from m1pipe.data.targets import load_targets
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix
 
 Run = Callable[..., Said]
 Text = Callable[..., Path]

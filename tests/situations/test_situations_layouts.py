@@ -12,8 +12,8 @@ import pytest
 from said import Said
 from scipy import sparse
 
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 Run = Callable[..., Said]
 X = np.arange(6, dtype="f4").reshape(2, 3)

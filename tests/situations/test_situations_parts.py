@@ -15,8 +15,8 @@ from m1pipe.contrasts.design import Study
 from m1pipe.contrasts.differential import compute_contrasts
 from m1pipe.contrasts.enrichment import enrich
 from m1pipe.contrasts.gene_sets import GeneSets
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 
 Run = Callable[..., Said]
 GENES = [f"G{i}" for i in range(300)]

@@ -11,8 +11,8 @@ from said import Said
 
 from m1pipe import VAE, load_encoder
 from m1pipe.data.matrix import check_units
-from m1pipe.data.reader import open_matrix
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix
 
 Run = Callable[..., Said]
 N, P = 60, 30

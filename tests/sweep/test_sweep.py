@@ -12,9 +12,9 @@ import pytest
 
 from m1pipe import load_encoder
 from m1pipe.cli.main import run
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.space import Span, halving_widths, parse_space, planned_settings, suggested
 from m1pipe.sweep.trials import best_trial, run_trial, split_rows, unexplained

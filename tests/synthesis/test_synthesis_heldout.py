@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import train_encoder
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.latents import (
     aggregated_posterior,
     draw_mixtures,

@@ -14,10 +14,10 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture
 
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
-from m1pipe.data.reader import open_matrix
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.latents import (
     AggregatedPosterior,
     aggregated_posterior,

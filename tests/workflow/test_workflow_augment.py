@@ -13,9 +13,9 @@ from m1pipe import load_predictor, train_encoder
 from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig, Sampler
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import GeneratorRequest
+from m1pipe.io.writer import write_matrix
 from m1pipe.predictor import fit_predictor
 from m1pipe.settings import build
 from m1pipe.workflow.augment import train_generator

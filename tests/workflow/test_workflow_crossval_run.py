@@ -13,13 +13,13 @@ import pytest
 from m1pipe import cross_validate, train_encoder
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
 from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.heads import train
 from m1pipe.heads.train import PassFile
+from m1pipe.io.writer import write_matrix
 from m1pipe.reports.files import read_result
 from m1pipe.workflow import crossval_run as runs
 from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval

@@ -12,8 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from m1pipe.cli.main import run
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.latents import aggregated_posterior
 
 Make = Callable[..., anndata.AnnData]

@@ -13,9 +13,9 @@ import pytest
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.reader import open_matrix
 from m1pipe.encoder import load_encoder
 from m1pipe.errors import InputError, StoppedBySignalError
+from m1pipe.io.reader import open_matrix
 from m1pipe.settings import build, read_config_file
 from m1pipe.workflow import progress as watch
 from m1pipe.workflow.training_run import (

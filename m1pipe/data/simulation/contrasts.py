@@ -15,8 +15,8 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.writer import write_matrix
 
 Size = Literal["tiny", "small", "medium"]
 SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes

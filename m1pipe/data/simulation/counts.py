@@ -13,8 +13,8 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.writer import write_matrix
 
 N_FACTORS, MARKERS_A_TYPE = 6, 20
 DEPTH, DEPTH_SD = 3000.0, 0.4

@@ -16,8 +16,8 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
-from m1pipe.data.writer import write_matrix
 from m1pipe.errors import InputError
+from m1pipe.io.writer import write_matrix
 
 Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8

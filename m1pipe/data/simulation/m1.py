@@ -27,8 +27,8 @@ from m1pipe.data.simulation.m1_samples import (
 )
 from m1pipe.data.simulation.m1_world import M1Size, plant
 from m1pipe.data.units import Units, log2p1
-from m1pipe.data.writer import MatrixWriter
 from m1pipe.errors import InputError
+from m1pipe.io.writer import MatrixWriter
 
 SIZES = {
     "tiny": M1Size(

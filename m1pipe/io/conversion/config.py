@@ -1,0 +1,200 @@
+"""What `convert` is told, and what it says in the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from m1pipe.data.units import MILLION, Units
+from m1pipe.errors import InputError
+from m1pipe.io.conversion.steps import Normalize, ZeroTotal
+from m1pipe.io.text.numbers import Notation
+
+Format = Literal[
+    "auto",
+    "text",
+    "gct",
+    "h5ad",
+    "flat",
+    "archs4",
+    "dee2",
+    "dee2_long",
+    "dee2_study",
+    "10x",
+    "10x_h5",
+    "zarr",
+    "salmon",
+    "kallisto",
+    "rsem",
+]
+Missing = Literal["error", "keep"]
+Duplicates = Literal["error", "sum"]
+Quality = Literal["pass", "warn"]
+Decimal = Literal[".", ","]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """How a source is turned into h5ad.
+
+    Attributes
+    ----------
+    format : str
+        Of the source; "auto" looks into the file.
+    genes_as_rows : bool
+        The text has genes as rows and samples as columns.
+    units : str or None
+        What the values in the source are. None: what an HDF5 source says itself.
+    floor : float or None
+        Smaller values are raised to it, before anything else.
+    normalize : "total", "median", "tpm" or None
+        Scale each sample: to `target_sum`, to the median of the totals, or, divided by gene
+        lengths, to a million.
+    target_sum : float
+        For "total".
+    lengths : str or None
+        Table of gene lengths in bases, for "tpm".
+    log2p1 : bool
+        log2(1 + x), after everything else.
+    labels : str or None
+        Table of sample labels, joined by sample id.
+    var : str or None
+        Table of gene annotations, joined by gene name; a column `gene` becomes `gene_id`.
+    obs_columns : tuple of str
+        Labels that sit among the genes.
+    var_columns : tuple of str
+        What describes genes among the samples of a text, beside what is known by its name.
+    decimal, thousands : str
+        How numbers of a text are written: what stands before fractions, and between thousands.
+    zero_total : "error", "drop", "keep" or None
+        What is done with samples whose total is 0. None: an error where they are normalised, and
+        nothing elsewhere.
+    missing : "error" or "keep"
+        What is done with missing values.
+    where : str or None
+        Samples wanted: COLUMN~REGEX, or a condition on their annotations.
+    series : tuple of str
+        Samples wanted: of these GEO series (ARCHS4).
+    single_cell_below : float or None
+        Samples wanted: with a smaller probability of being single cells (ARCHS4).
+    runs : str or None
+        Table of sequencing runs and their experiments; runs of one experiment are summed.
+    sum_runs : bool
+        Runs of one experiment are summed by what the source or `labels` say of them.
+    qc : "pass", "warn" or None
+        Runs wanted: those that passed DEE2's quality control, or those with warnings as well.
+    quality : str or None
+        DEE2's file of quality measures (qc.h5). None: the one beside a bulk file, where no column
+        says how a run passed.
+    isoforms : bool
+        Transcripts of a study of DEE2 instead of its genes.
+    gene_names : str or None
+        Column of the genes' annotations to name them by.
+    tx2gene : str or None
+        Table of transcripts and their genes, for a folder of salmon, kallisto or RSEM.
+    aliases : str or None
+        Table of other names of genes: alias, name.
+    duplicates : "error" or "sum"
+        What is done with genes of one name.
+    """
+
+    format: Format = "auto"
+    genes_as_rows: bool = False
+    units: str | None = None
+    floor: float | None = None
+    normalize: Normalize | None = None
+    target_sum: float = MILLION
+    lengths: str | None = None
+    log2p1: bool = False
+    labels: str | None = None
+    var: str | None = None
+    obs_columns: tuple[str, ...] = ()
+    var_columns: tuple[str, ...] = ()
+    decimal: Decimal = "."
+    thousands: str = ""
+    zero_total: ZeroTotal | None = None
+    missing: Missing = "error"
+    where: str | None = None
+    series: tuple[str, ...] = ()
+    single_cell_below: float | None = None
+    runs: str | None = None
+    sum_runs: bool = False
+    qc: Quality | None = None
+    quality: str | None = None
+    isoforms: bool = False
+    gene_names: str | None = None
+    tx2gene: str | None = None
+    aliases: str | None = None
+    duplicates: Duplicates = "error"
+
+    @property
+    def notation(self) -> Notation:
+        """How numbers of a text are written."""
+        return Notation(self.decimal, self.thousands)
+
+    def __post_init__(self) -> None:
+        choices: dict[str, tuple[Any, Any]] = {
+            "from": (self.format, Format),
+            "normalize": (self.normalize or "total", Normalize),
+            "zero-total": (self.zero_total or "error", ZeroTotal),
+            "decimal": (self.decimal, Decimal),
+            "missing": (self.missing, Missing),
+            "qc": (self.qc or "pass", Quality),
+            "duplicates": (self.duplicates, Duplicates),
+        }
+        for name, (value, kind) in choices.items():
+            if value not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise InputError(f"{name}: expected one of {known}; found {value!r}")
+        if (self.normalize == "tpm") != (self.lengths is not None):
+            raise InputError("--normalize tpm and --lengths need each other; one was given alone")
+        if self.quality is not None and self.qc is None:
+            raise InputError("quality: it serves --qc pass or --qc warn; neither was given")
+        if self.thousands and (len(self.thousands) > 1 or self.thousands in f"{self.decimal}-+"):
+            raise InputError(
+                f"thousands: expected one character that is no decimal; found {self.thousands!r}"
+            )
+        if not 0 < self.target_sum < float("inf"):
+            raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
+        Units(self.units or "unknown")
+
+
+@dataclass(frozen=True)
+class ConvertSummary:
+    """What `convert` made.
+
+    Attributes
+    ----------
+    path : Path
+    n_samples, n_genes : int
+    units : Units
+    dropped : tuple of str
+        Samples left out because their total is 0.
+    n_source : int
+        Samples in the source; 0 where all were wanted.
+    beside : ConvertSummary or None
+        Of the sums by gene, where the source holds transcripts.
+    n_labelled, n_annotated : int or None
+        Samples and genes that the tables of labels knew; None where there was no table.
+    """
+
+    path: Path
+    n_samples: int
+    n_genes: int
+    units: Units
+    dropped: tuple[str, ...] = ()
+    n_labelled: int | None = None
+    n_annotated: int | None = None
+    n_source: int = 0
+    beside: "ConvertSummary | None" = None
+
+    def __str__(self) -> str:
+        words = [f"{self.path}: {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}"]
+        if self.n_source:
+            words.append(f"from {self.n_source:,} samples in the source")
+        if self.n_labelled is not None:
+            words.append(f"labels for {self.n_labelled:,} samples")
+        if self.n_annotated is not None:
+            words.append(f"annotations for {self.n_annotated:,} genes")
+        if self.dropped:
+            words.append(f"{len(self.dropped):,} dropped (total 0)")
+        return ", ".join(words) + ("" if self.beside is None else f"\n{self.beside}")

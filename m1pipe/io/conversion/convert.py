@@ -1,0 +1,245 @@
+"""Turning a source into h5ad: read once, check, floor, normalise, log, label, write."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.atomic import refuse_existing
+from m1pipe.data.unit_guess import Block, survey
+from m1pipe.data.units import Units
+from m1pipe.errors import InputError
+from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
+from m1pipe.io.conversion.load import (
+    add_quality,
+    choose_samples,
+    find_format,
+    join_runs,
+    load_source,
+    name_genes,
+    sum_runs,
+)
+from m1pipe.io.conversion.loaded import Loaded
+from m1pipe.io.conversion.steps import (
+    Steps,
+    annotate,
+    apply_steps,
+    check_values,
+    gtex_columns,
+    kept_samples,
+    leave_out,
+    screen,
+    target_sum,
+    with_totals,
+)
+from m1pipe.io.hdf5 import split_address
+from m1pipe.io.sources.quant import Quantifier, read_quants, sums_by_gene
+from m1pipe.io.tables import read_lengths, read_table
+from m1pipe.io.writer import MatrixWriter
+
+Tables = tuple[pd.DataFrame | None, pd.DataFrame | None, pd.DataFrame | None]
+
+
+def convert(
+    source: Path | str, dest: Path | str, config: ConvertConfig, *, force: bool = False
+) -> ConvertSummary:
+    """Turn a source into h5ad that `open_matrix` and anndata read.
+
+    Text is parsed once, into an unnamed temporary file beside `dest`; memory does not grow with
+    the length of the source. `dest` appears when it is complete.
+
+    Parameters
+    ----------
+    source : path
+        Delimited text, GCT or DEE2's long table (.gz, .bz2), a folder of 10x, or any HDF5 that
+        `open_matrix` reads.
+    dest : path
+    config : ConvertConfig
+    force : bool
+        Replace `dest`.
+
+    Returns
+    -------
+    ConvertSummary
+
+    Raises
+    ------
+    InputError
+        If the source is broken, a step makes no sense in its units, a sample's total is 0, a
+        table of labels does not fit, or the disk is full.
+    """
+    source, dest = Path(source), refuse_existing(dest, force=force)
+    file = split_address(source)[0]
+    if dest.exists() and file.exists() and dest.samefile(file):
+        raise InputError(f"{dest}: source and destination are the same file")
+    tables = _read_tables(config)
+    kind = find_format(source, config)
+    if kind in get_args(Quantifier):
+        return _convert_quants(
+            source, dest, config, cast(Quantifier, kind), tables=tables, force=force
+        )
+    if config.tx2gene is not None:
+        raise InputError(f"{source}: --tx2gene is for salmon, kallisto and RSEM; found {kind}")
+    if config.units is not None:
+        _plan(Units(config.units), config)  # steps that make no sense are refused before reading
+    with ExitStack() as stack:
+        data, units = load_source(source, dest, config, stack)
+        return _convert_loaded(data, units, source, dest, config, tables=tables, force=force)
+
+
+def _read_tables(config: ConvertConfig) -> Tables:
+    """Tables of labels, of annotations and of runs, read before the source, which may be long."""
+    paths = (config.labels, config.var, config.runs)
+    labels, var, runs = (None if path is None else read_table(Path(path)) for path in paths)
+    return labels, var, runs
+
+
+def _convert_quants(
+    source: Path,
+    dest: Path,
+    config: ConvertConfig,
+    kind: Quantifier,
+    *,
+    tables: Tables,
+    force: bool,
+) -> ConvertSummary:
+    """Transcripts of a quantifier's folder to `dest`, and their sums by gene beside it."""
+    beside = dest.with_name(f"{dest.stem}.genes{dest.suffix}")
+    refuse_existing(beside, force=force)
+    found = read_quants(source, kind, config.tx2gene)
+    summaries = []
+    genes = sums_by_gene(found)
+    for part, path in ((found, dest), (genes, beside)):
+        if part is None:
+            continue
+        counted = config.units == "counts"
+        X, units = (part.counts, Units("counts")) if counted else (part.tpm, Units("tpm"))
+        obs = pd.DataFrame(index=pd.Index(part.samples, dtype=object))
+        data = Loaded(obs, part.var, partial(_whole, X))
+        layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
+        summaries.append(
+            _convert_loaded(
+                data, units, source, path, config, tables=tables, force=force, layers=layers
+            )
+        )
+    return replace(summaries[0], beside=summaries[1]) if genes is not None else summaries[0]
+
+
+def _whole(X: np.ndarray) -> Iterator[Block]:
+    yield 0, len(X), X
+
+
+def _convert_loaded(
+    data: Loaded,
+    units: Units,
+    source: Path,
+    dest: Path,
+    config: ConvertConfig,
+    *,
+    tables: Tables,
+    force: bool,
+    layers: Mapping[str, np.ndarray] | None = None,
+) -> ConvertSummary:
+    """Choose, annotate, check, take the steps and write; `layers` of all samples and genes."""
+    labels, annotations, runs = tables
+    all_samples, all_genes = data.obs.index, data.var.index
+    data = leave_out(data, str(source))
+    n_source = len(data.obs)
+    obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
+    data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
+    data = _chosen(data, units, config, runs, str(source))
+    var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes", genes=True)
+    data = name_genes(replace(data, var=var), units, config, str(source))
+    steps = _plan(units, config, data.var.index)
+    found = survey(_screened(data, steps, source), *data.shape)
+    mixed = find_format(source, config) == "text"
+    check_values(found, steps, data.var.index, where=str(source), may_hold_labels=mixed)
+    steps = replace(steps, target_sum=target_sum(found, steps))
+    kept = kept_samples(found, steps, data.obs.index, config.zero_total, where=str(source))
+    obs = with_totals(data.obs, found, steps).loc[kept]
+    dropped = tuple(data.obs.index[~kept])
+    uns = {"m1pipe": _record(source, steps, dropped)}
+    if layers is not None and len(data.var) == len(all_genes):
+        rows = all_samples.get_indexer(obs.index)
+        layers = {name: values[rows] for name, values in layers.items()}
+    else:
+        layers = None
+    with MatrixWriter(
+        dest, obs=obs, var=data.var, units=steps.result, force=force, uns=uns, layers=layers
+    ) as writer:
+        _write(writer, _screened(data, steps, source), steps, kept, found.totals)
+    return ConvertSummary(
+        path=dest,
+        n_samples=len(obs),
+        n_genes=len(data.var),
+        units=steps.result,
+        dropped=dropped,
+        n_labelled=n_labelled,
+        n_annotated=n_annotated,
+        n_source=0 if len(data.obs) == n_source else n_source,
+    )
+
+
+def _chosen(
+    data: Loaded, units: Units, config: ConvertConfig, runs: pd.DataFrame | None, source: str
+) -> Loaded:
+    """The samples that are wanted, runs of one experiment summed if asked."""
+    where = source if runs is None else str(config.runs)
+    if runs is not None:
+        data = join_runs(data, runs, where)
+    data = choose_samples(data, config)
+    return sum_runs(data, units, where) if config.sum_runs or runs is not None else data
+
+
+def _write(
+    writer: MatrixWriter,
+    blocks: Iterator[Block],
+    steps: Steps,
+    kept: np.ndarray,
+    totals: np.ndarray,
+) -> None:
+    """Write the samples that are kept, after the steps."""
+    position = 0
+    for start, stop, X in blocks:
+        rows = kept[start:stop]
+        if not rows.all():
+            X = X[rows]
+        writer.write(position, apply_steps(X, steps, totals[start:stop][rows]))
+        position += int(rows.sum())
+
+
+def _plan(units: Units, config: ConvertConfig, genes: pd.Index | None = None) -> Steps:
+    """The steps, checked against the units; gene lengths are read where the genes are known."""
+    lengths = None
+    if genes is not None and config.lengths is not None:
+        lengths = read_lengths(Path(config.lengths), list(genes))
+    steps = Steps(
+        units=units,
+        floor=config.floor,
+        normalize=config.normalize,
+        target_sum=config.target_sum if config.normalize == "total" else None,
+        log=config.log2p1,
+        lengths=lengths,
+    )
+    _ = steps.result
+    return steps
+
+
+def _screened(data: Loaded, steps: Steps, source: Path) -> Iterator[Block]:
+    genes = data.var.index.to_numpy()
+    for start, stop, X in data.blocks():
+        samples = data.obs.index[start:stop].to_numpy()
+        yield start, stop, screen(X, steps, samples, genes, where=str(source))
+
+
+def _record(source: Path, steps: Steps, dropped: tuple[str, ...]) -> dict[str, Any]:
+    """How the values were made, for `uns`."""
+    words = steps.describe()
+    if dropped:
+        words.append(f"dropped {len(dropped)} samples with a total of 0")
+    return {"source": source.name, "steps": np.array(words, dtype=object)}

@@ -1,0 +1,426 @@
+"""Sources of every format on their way to h5ad: recognised, opened, chosen from, named."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from m1pipe.console import log
+from m1pipe.data.choose import matching_samples, require_column
+from m1pipe.data.labels import listed_columns
+from m1pipe.data.matrix import Matrix, check_units
+from m1pipe.data.names import resolve_aliases
+from m1pipe.data.splits import SERIES
+from m1pipe.data.unit_guess import inferred_sum
+from m1pipe.data.units import LN, Units
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.conversion.config import ConvertConfig
+from m1pipe.io.conversion.loaded import (
+    Loaded,
+    choose,
+    load_gct,
+    load_genes,
+    load_matrix,
+    load_text,
+    refuse_repeated_genes,
+    rename_genes,
+    sum_genes,
+    sum_samples,
+)
+from m1pipe.io.formats import is_zarr, named_kind
+from m1pipe.io.hdf5 import reading, split_address
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.sources.archs4 import SINGLE_CELL
+from m1pipe.io.sources.dee2 import (
+    QUALITY,
+    experiments,
+    is_study_folder,
+    load_long,
+    load_study,
+    looks_long,
+    quality_beside,
+    quality_column,
+    read_quality,
+    unpacked,
+)
+from m1pipe.io.sources.gct import looks_like_gct
+from m1pipe.io.sources.quant import Quantifier, quantifier_of
+from m1pipe.io.sources.tenx import load_folder
+from m1pipe.io.tables import read_aliases
+from m1pipe.io.text.lines import open_lines
+
+_HDF5_MAGIC = b"\x89HDF"
+_ZIP_MAGIC = b"PK\x03\x04"
+_TEXTS = ("text", "gct", "dee2_long", "dee2_study", "10x", "zarr", *get_args(Quantifier))
+
+
+def find_format(source: Path, config: ConvertConfig) -> str:
+    """Format of a source, as told or by its content; "hdf5" for any layout of HDF5."""
+    source, part = split_address(source)
+    if part:
+        return "zarr" if source.is_dir() else "hdf5"
+    if config.format != "auto":
+        return config.format if config.format in _TEXTS else "hdf5"
+    if source.is_dir() and is_zarr(source):
+        return "zarr"
+    quantifier = quantifier_of(source) if source.is_dir() else None
+    if quantifier is not None:
+        return quantifier
+    if source.is_dir():
+        return "dee2_study" if is_study_folder(source) else "10x"
+    if not source.is_file():
+        return "text"
+    with open(source, "rb") as handle:
+        start = handle.read(4096)
+    if "Excel" in (kind := named_kind(start)):
+        raise InputError(f"{source}: expected a table or HDF5; found {kind}")
+    magic = start[:4]
+    if magic in (_HDF5_MAGIC, _ZIP_MAGIC):
+        return "hdf5" if magic == _HDF5_MAGIC else "dee2_study"
+    with open_lines(source) as lines:
+        first = next(lines, b"")
+    if looks_like_gct(first):
+        return "gct"
+    return "dee2_long" if looks_long(first) else "text"
+
+
+def load_source(
+    source: Path, dest: Path, config: ConvertConfig, stack: ExitStack
+) -> tuple[Loaded, Units]:
+    """Values and units of a source as it is; what must stay open is left to `stack`.
+
+    Parameters
+    ----------
+    source, dest : Path
+        A temporary copy of text is put beside `dest`.
+    config : ConvertConfig
+    stack : ExitStack
+
+    Returns
+    -------
+    Loaded, Units
+
+    Raises
+    ------
+    InputError
+        If the source is broken, or is not of the format that was told.
+    """
+    told = Units(config.units or "unknown")
+    kind = find_format(source, config)
+    _refuse_options(kind, source, config)
+    keep_missing = config.missing == "keep"
+    if kind == "zarr":
+        matrix = open_matrix(read_zarr(source))
+        return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
+    if kind == "hdf5":
+        return _load_hdf5(source, dest, config, told, stack)
+    spool = stack.enter_context(_temporary_file(dest))
+    if kind in ("dee2_study", "10x", "dee2_long"):
+        return _load_counts(kind, source, spool, config, dest), _counts(told)
+    repeats = config.duplicates == "sum"
+    if kind == "gct":
+        options = {"keep_missing": keep_missing, "repeats": repeats}
+        return load_gct(source, spool, **options, notation=config.notation), told
+    loaded = load_text(
+        source,
+        spool,
+        genes_as_rows=config.genes_as_rows,
+        label_names=config.obs_columns,
+        describing=config.var_columns,
+        notation=config.notation,
+        keep_missing=keep_missing,
+        repeats=repeats,
+    )
+    if told.name == LN:
+        told = inferred_sum(told, next(iter(loaded.blocks()))[2])
+    return loaded, told
+
+
+def _refuse_options(kind: str, source: Path, config: ConvertConfig) -> None:
+    """Refuse options that are for sources of another kind."""
+    if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
+        found = "HDF5" if kind == "hdf5" else kind
+        raise InputError(
+            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
+            f"{found}"
+        )
+    if kind != "dee2_study" and config.isoforms:
+        raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
+
+
+def _load_hdf5(
+    source: Path, dest: Path, config: ConvertConfig, told: Units, stack: ExitStack
+) -> tuple[Loaded, Units]:
+    matrix = stack.enter_context(open_matrix(source))
+    if config.format not in ("auto", matrix.layout.removesuffix("_csr").removesuffix("_csc")):
+        raise InputError(f"{source}: expected {config.format}; found {matrix.layout}")
+    units = _told_units(matrix, told)
+    if matrix.whole_genes is not None:
+        return load_genes(matrix, stack.enter_context(_temporary_file(dest))), units
+    return load_matrix(matrix, keep_missing=config.missing == "keep"), units
+
+
+def _load_counts(
+    kind: str, source: Path, spool: BinaryIO, config: ConvertConfig, dest: Path
+) -> Loaded:
+    """A source that holds counts: a study or a long table of DEE2, a folder of 10x."""
+    if kind == "10x":
+        return load_folder(source, spool)
+    if kind == "dee2_long":
+        return load_long(source, spool)
+    with _temporary_folder(dest) as room, unpacked(source, room) as folder:
+        return load_study(folder, spool, isoforms=config.isoforms)
+
+
+def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:
+    """The verdict of DEE2's quality control in `obs`, from its own file where no column has it.
+
+    Raises
+    ------
+    InputError
+        If that file is broken, or knows none of the runs.
+    """
+    if config.qc is None or (config.quality is None and quality_column(data.obs) is not None):
+        return data
+    path = quality_beside(source) if config.quality is None else Path(config.quality)
+    if path is None:
+        return data
+    verdicts = read_quality(path).reindex(data.obs.index)
+    n_known = int(verdicts.notna().sum())
+    if not n_known:
+        raise InputError(f"{path}: expected runs such as {data.obs.index[0]!r}; found none of them")
+    log.info("%s: quality of %d of %d runs", path, n_known, len(data.obs))
+    return replace(data, obs=data.obs.assign(**{QUALITY: verdicts}))
+
+
+def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
+    """The samples that are wanted, by all conditions at once.
+
+    Raises
+    ------
+    InputError
+        If a condition makes no sense, or no sample meets them all.
+    """
+    wanted = np.ones(len(data.obs), dtype=bool)
+    if config.qc is not None:
+        wanted &= passing_runs(data.obs, config.qc)
+    if config.series:
+        wanted &= samples_of_series(data.obs, config.series)
+    if config.single_cell_below is not None:
+        wanted &= bulk_samples(data.obs, config.single_cell_below)
+    if config.where is not None:
+        wanted &= matching_samples(data.obs, config.where)
+    if not wanted.any():
+        raise InputError(f"samples: none of {len(wanted):,} meets all that is asked of them")
+    return choose(data, wanted)
+
+
+def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
+    """Samples of GEO series, by the column `series_id`, which may name several to a sample.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    series : sequence of str
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or a series has no sample.
+    """
+    require_column(obs, SERIES, "series")
+    of_sample = obs[SERIES].astype(str).str.split(r"[,;\s]+", regex=True)
+    lacking = sorted(set(series) - set(of_sample.explode()))
+    if lacking:
+        raise InputError(f"series: expected samples of {lacking[0]}; found none")
+    wanted = set(series)
+    return np.array([not wanted.isdisjoint(names) for names in of_sample], dtype=bool)
+
+
+def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
+    """Samples that ARCHS4 holds for single cells with a probability below a bound.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : float
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If the file does not tell, or no sample is below.
+    """
+    require_column(obs, SINGLE_CELL, "single-cell-below")
+    chosen = np.asarray(obs[SINGLE_CELL].to_numpy(dtype=np.float64) < bound)
+    if not chosen.any():
+        raise InputError(f"single-cell-below: no sample is below {bound:g}")
+    return chosen
+
+
+def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
+    """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    bound : {"pass", "warn"}
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If there is no column `QC_summary` (in upper or lower case), or no run passes.
+    """
+    column = quality_column(obs) or QUALITY
+    require_column(obs, column, "qc")
+    levels = ("PASS",) if bound == "pass" else ("PASS", "WARN")
+    chosen = obs[column].astype(str).str.startswith(levels).to_numpy(dtype=bool)
+    if not chosen.any():
+        raise InputError(f"qc: none of {len(obs):,} runs has {' or '.join(levels)} in {column}")
+    return chosen
+
+
+def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
+    """What a table says of the runs, in `obs`; runs without a row are left out, with a warning.
+
+    Parameters
+    ----------
+    data : Loaded
+    runs : DataFrame, shape (n_runs, n_columns)
+        Indexed by run.
+    where : str
+        Named in messages.
+
+    Raises
+    ------
+    InputError
+        If the table knows none of the runs.
+    """
+    known = data.obs.index.isin(runs.index)
+    if not known.any():
+        raise InputError(
+            f"{where}: expected runs such as {data.obs.index[0]!r} in its first column; found "
+            f"{runs.index[0]!r}, and none in common"
+        )
+    if not known.all():
+        lacking = data.obs.index[~known]
+        message = f"{where}: {len(lacking):,} runs have no row (such as {lacking[0]!r}): left out"
+        warnings.warn(message, M1Warning, stacklevel=2)
+    data = choose(data, known)
+    obs = data.obs.drop(columns=data.obs.columns.intersection(runs.columns)).join(runs)
+    return Loaded(obs, data.var, data.blocks, data.chosen)
+
+
+def sum_runs(data: Loaded, units: Units, where: str) -> Loaded:
+    """Runs of one experiment summed."""
+    return sum_samples(data, experiments(data.obs, where), units, where=where)
+
+
+def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) -> Loaded:
+    """Genes under the names that are wanted, those that share one summed if asked.
+
+    Raises
+    ------
+    InputError
+        If the column of names is not there, or names repeat and are not to be summed.
+    """
+    names = list(data.var.index)
+    if config.gene_names is not None:
+        if config.gene_names not in data.var:
+            raise InputError(
+                f"{where}: gene-names: expected a column of the genes' annotations "
+                f"({listed_columns(data.var)}); found {config.gene_names!r}"
+            )
+        better = data.var[config.gene_names]
+        usable = better.notna() & (better.astype(str).str.strip() != "")
+        names = [str(b) if u else n for b, u, n in zip(better, usable, names, strict=True)]
+    if config.aliases is not None:
+        names = resolve_aliases(names, read_aliases(Path(config.aliases)))
+    data = rename_genes(data, names)
+    if config.duplicates == "sum":
+        return sum_genes(data, units, where=where)
+    refuse_repeated_genes(data, where=where)
+    return data
+
+
+def _temporary_file(dest: Path) -> BinaryIO:
+    """A file without a name, which the system removes even after a kill."""
+    try:
+        return tempfile.TemporaryFile(dir=dest.parent, buffering=0)
+    except OSError as error:
+        raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
+
+
+@contextmanager
+def _temporary_folder(dest: Path) -> Iterator[Path]:
+    """A hidden folder beside `dest`, removed in the end."""
+    try:
+        folder = tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.")
+    except OSError as error:
+        raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
+    with folder as path:
+        yield Path(path)
+
+
+def _counts(told: Units) -> Units:
+    return Units("counts") if told.name == "unknown" else told
+
+
+def _told_units(matrix: Matrix, told: Units) -> Units:
+    if told.name == "unknown":
+        check_units(matrix)
+        return matrix.units
+    if matrix.n_samples and matrix.n_genes:
+        told = inferred_sum(told, matrix.some_rows())
+    if matrix.units.name not in ("unknown", told.name):
+        message = f"{matrix.path}: says its units are {matrix.units}; taken as {told} as asked"
+        warnings.warn(message, M1Warning, stacklevel=2)
+    return told
+
+
+def read_zarr(address: Path) -> ad.AnnData:
+    """AnnData of a store, or with #layers/KEY or #raw that part of it as X.
+
+    Raises
+    ------
+    InputError
+        If the store is of something else, or lacks the part.
+    """
+    path, part = split_address(address)
+    try:
+        from anndata.io import read_zarr as read
+    except ImportError:
+        raise InputError(
+            f"{path}: expected the package zarr to read it: pip install zarr"
+        ) from None
+    with reading(path, "the store"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on formats of the store, which concern its writers
+        data = read(path)
+    if part == "raw" and data.raw is not None:
+        return data.raw.to_adata()
+    name = part.removeprefix("layers/")
+    if part and part != "X":
+        if name not in data.layers:
+            found = ", ".join(f"layers/{key}" for key in data.layers) or "X alone"
+            raise InputError(f"{path}: expected {part}; found {found}")
+        data.X = data.layers[name]
+        data.uns = {"units": "counts"} if "count" in name else {}
+    return data

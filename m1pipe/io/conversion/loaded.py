@@ -1,0 +1,474 @@
+"""Values on their way from a source to h5ad: text is parsed once into a raw file, then re-read.
+
+On the way samples and genes are chosen, genes that share a name and runs of one experiment summed.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.console import log
+from m1pipe.data.labels import label_column, one_number
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.names import refuse_duplicates
+from m1pipe.data.unit_guess import Block
+from m1pipe.data.units import Units
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.rows import read_at
+from m1pipe.io.sources.gct import annotation_name, check_n_rows, open_gct
+from m1pipe.io.text.header import describing_columns, doubtful_samples, is_measure
+from m1pipe.io.text.numbers import PLAIN, Notation
+from m1pipe.io.text.table import TextBlock, TextTable, open_table
+
+BLOCK_BYTES = 2**22
+TRANSPOSE_BYTES = 2**27
+_ENSEMBL = re.compile(r"ENS[A-Z]*[GT]\d{11}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Values of a source, ready to be streamed as often as wanted.
+
+    Attributes
+    ----------
+    obs, var : DataFrame
+        Indexed by sample and by gene names; labels that sat among the genes are in `obs`.
+    blocks : callable
+        () -> iterator of (start, stop, X), samples in order; X float32 of shape
+        (stop - start, n_genes).
+    chosen : callable or None
+        (rows,) -> the same of some rows, ascending, where they can be read alone.
+    """
+
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    blocks: Callable[[], Iterator[Block]]
+    chosen: Callable[[np.ndarray], Iterator[Block]] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_samples, n_genes)."""
+        return len(self.obs), len(self.var)
+
+
+def load_text(
+    path: Path,
+    spool: BinaryIO,
+    *,
+    genes_as_rows: bool = False,
+    label_names: Sequence[str] = (),
+    describing: Sequence[str] = (),
+    keep_missing: bool = False,
+    repeats: bool = False,
+    notation: Notation = PLAIN,
+) -> Loaded:
+    """Parse delimited text once, row by row, into `spool` as raw float32.
+
+    Parameters
+    ----------
+    path : Path
+        Samples x genes, or genes x samples, possibly compressed.
+    spool : binary file
+        Empty, open for reading and writing; it must stay open as long as the result is used.
+    genes_as_rows : bool
+        Which way round the text is.
+    label_names : sequence of str
+        Labels that sit among the genes: columns, or rows where genes are rows.
+    describing : sequence of str
+        What describes genes among the samples: columns where genes are rows, or rows. Columns that
+        are known by their names are taken by themselves.
+    keep_missing : bool
+        Missing values become NaN instead of being refused.
+    repeats : bool
+        Names of genes may come more than once.
+    notation : Notation
+        How numbers are written.
+
+    Returns
+    -------
+    Loaded
+
+    Raises
+    ------
+    InputError
+        As the text reader does; on a row name that comes twice; on a label that is not there.
+    """
+    of_rows, of_columns = (label_names, describing) if genes_as_rows else (describing, label_names)
+    with open_table(path, repeats=repeats and not genes_as_rows, notation=notation) as table:
+        if genes_as_rows:
+            table.advice = "name columns that describe genes with --var-columns"
+            known = describing_columns(table.columns, table.first_rows)
+            of_columns = list(dict.fromkeys([*known, *describing]))
+            _say_known([name for name in known if name not in describing], path)
+        columns = _number_columns(table, of_columns)
+        if genes_as_rows:
+            _doubt_samples(columns, path)
+        blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
+        names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
+    _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
+    beside = {name: [row[i] for row in text] for i, name in enumerate(of_columns)}
+    above = _row_labels(table, of_rows)
+    if not genes_as_rows:
+        data = row_blocks(spool, len(names), len(columns))
+        return Loaded(_frame(names, beside), _described(columns, above), data)
+    data = transposed_blocks(spool, len(names), len(columns))
+    return Loaded(_frame(columns, above), _described(names, beside), data)
+
+
+def _say_known(names: Sequence[str], path: Path) -> None:
+    if names:
+        log.info("%s: columns that describe genes: %s (kept in var)", path, ", ".join(names))
+
+
+def _doubt_samples(columns: Sequence[str], path: Path) -> None:
+    odd = doubtful_samples(columns)
+    if odd:
+        text = f"{path}: taken as samples: {', '.join(odd[:6])}: if they describe genes name them"
+        warnings.warn(f"{text} by --var-columns", M1Warning, stacklevel=4)
+
+
+def _described(names: Sequence[str], columns: dict[str, list[str]]) -> pd.DataFrame:
+    """What describes genes: text, and what can be measured of a gene as numbers."""
+    frame = _frame(names, columns)
+    for name, fields in columns.items():
+        values = [one_number(field) for field in fields]
+        if is_measure(name) and not any(value is None for value in values):
+            frame[name] = np.array(values, dtype=np.float64)
+    return frame
+
+
+def load_gct(
+    path: Path,
+    spool: BinaryIO,
+    *,
+    keep_missing: bool = False,
+    repeats: bool = False,
+    notation: Notation = PLAIN,
+) -> Loaded:
+    """Parse GCT once into `spool` as raw float32; parameters as `load_text`.
+
+    Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
+    samples to `obs`.
+    """
+    with open_gct(path, notation) as gct:
+        columns = [name for name in gct.table.columns if name not in gct.annotations]
+        blocks = gct.table.blocks(text_columns=gct.annotations, keep_missing=keep_missing)
+        names, text = _spool_rows(blocks, spool, path, repeats=repeats)
+        check_n_rows(gct, len(names))
+    described = {
+        annotation_name(name): [row[i] for row in text] for i, name in enumerate(gct.annotations)
+    }
+    data = transposed_blocks(spool, len(names), len(columns))
+    return Loaded(_frame(columns, gct.sample_labels), _described(names, described), data)
+
+
+def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
+    """Stream an open matrix; NaN is refused unless it is to be kept."""
+
+    def checked(rows: np.ndarray, X: np.ndarray) -> np.ndarray:
+        if not keep_missing:
+            check_finite(X, matrix, rows)
+        return X
+
+    def blocks() -> Iterator[Block]:
+        for start, stop, X in matrix.blocks():
+            yield start, stop, checked(np.arange(start, stop), X)
+
+    def chosen(wanted: np.ndarray) -> Iterator[Block]:
+        done = 0
+        for rows in matrix.bands(wanted):
+            yield done, done + len(rows), checked(rows, matrix.take(rows))
+            done += len(rows)
+
+    return Loaded(matrix.obs, matrix.var, blocks, chosen)
+
+
+def load_genes(matrix: Matrix, spool: BinaryIO) -> Loaded:
+    """Copy values that are stored by genes to `spool` once, each chunk inflated once."""
+    X = matrix.whole_genes
+    assert X is not None
+    for start in range(0, matrix.n_genes, X.chunks[0]):
+        values = X[start : start + X.chunks[0]].astype(np.float32)
+        if not np.isfinite(values).all():
+            gene = matrix.genes[start + int(np.argwhere(~np.isfinite(values))[0, 0])]
+            raise InputError(f"{matrix.path}: expected finite numbers; found others in {gene!r}")
+        append(spool, values)
+    data = transposed_blocks(spool, matrix.n_genes, matrix.n_samples)
+    return Loaded(matrix.obs, matrix.var, data)
+
+
+def choose_genes(data: Loaded, kept: np.ndarray) -> Loaded:
+    """Some of the genes, shape (n_genes,) of bool."""
+    columns = np.flatnonzero(kept)
+
+    def of_these(blocks: Iterator[Block]) -> Iterator[Block]:
+        for start, stop, X in blocks:
+            yield start, stop, X[:, columns]
+
+    alone = data.chosen
+    chosen = None if alone is None else lambda rows: of_these(alone(rows))
+    return Loaded(data.obs, data.var[kept], lambda: of_these(data.blocks()), chosen)
+
+
+def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
+    """Some of the samples; a matrix on disk is read only where they lie.
+
+    Parameters
+    ----------
+    data : Loaded
+    wanted : ndarray of bool, shape (n_samples,)
+
+    Returns
+    -------
+    Loaded
+    """
+    if wanted.all():
+        return data
+    obs, rows = data.obs[wanted], np.flatnonzero(wanted)
+    alone = data.chosen
+    if alone is not None:
+        return Loaded(obs, data.var, lambda: alone(rows), lambda some: alone(rows[some]))
+
+    def blocks() -> Iterator[Block]:
+        done = 0
+        for start, stop, X in data.blocks():
+            kept = X[wanted[start:stop]]
+            yield done, done + len(kept), kept
+            done += len(kept)
+
+    return Loaded(obs, data.var, blocks)
+
+
+def _spool_rows(
+    blocks: Iterable[TextBlock], spool: BinaryIO, path: Path, *, repeats: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Append the values of all rows to `spool`; their names and their fields of text."""
+    line_of: dict[str, int] = {}
+    names: list[str] = []
+    text: list[list[str]] = []
+    for block in blocks:
+        _note_names(line_of, block.names, block.lines, path, repeats=repeats)
+        names.extend(block.names)
+        text.extend(block.text)
+        append(spool, block.values)
+    return names, text
+
+
+def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
+    lacking = [name for name in text_columns if name not in table.columns]
+    if lacking:
+        raise InputError(
+            f"{table.path}: expected the column {lacking[0]!r}; found columns such as "
+            f"{', '.join(map(repr, table.columns[:3]))}"
+        )
+    columns = [name for name in table.columns if name not in text_columns]
+    if not columns:
+        raise InputError(f"{table.path}: expected columns of numbers; found labels only")
+    return columns
+
+
+def _note_names(
+    line_of: dict[str, int],
+    names: Sequence[str],
+    lines: Sequence[int],
+    path: Path,
+    *,
+    repeats: bool,
+) -> None:
+    """Remember row names; one that comes twice is refused, naming both lines."""
+    for name, line in zip(names, lines, strict=True):
+        if not name.strip():
+            raise InputError(f"{path}: line {line}: expected a name in the first field; found none")
+        if name in line_of and not repeats:
+            raise InputError(
+                f"{path}: line {line}: expected each name once; found {name!r} again, first on "
+                f"line {line_of[name]}"
+            )
+        line_of[name] = line
+
+
+def _row_labels(table: TextTable, names: Sequence[str]) -> dict[str, list[str]]:
+    lacking = [name for name in names if name not in table.labels]
+    if lacking:
+        raise InputError(f"{table.path}: expected a row of labels named {lacking[0]!r}; found none")
+    return {name: table.labels[name] for name in names}
+
+
+def _frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFrame:
+    columns = {name: label_column(fields) for name, fields in labels.items()}
+    return pd.DataFrame(columns, index=pd.Index(list(names), dtype="object"))
+
+
+def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path) -> None:
+    """Refuse a table whose Ensembl ids stand where samples should."""
+    n_astray, n_genes = (
+        sum(bool(_ENSEMBL.match(name)) for name in names) for names in (samples, genes)
+    )
+    if not n_astray:
+        return
+    first = next(name for name in samples if _ENSEMBL.match(name))
+    found = f"{path}: expected samples; found {n_astray:,} of {len(samples):,} named like genes"
+    if n_genes:
+        raise InputError(f"{found} ({first!r}), and genes on the other side too: is it one table?")
+    raise InputError(
+        f"{found} ({first!r}): the table is the other way round: give or leave out --genes-as-rows"
+    )
+
+
+def row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
+    """Blocks of a raw file of samples x genes."""
+    step = max(BLOCK_BYTES // (4 * n_columns), 1)
+
+    def blocks() -> Iterator[Block]:
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            X = np.empty((stop - start, n_columns), dtype=np.float32)
+            read_at(spool.fileno(), X, 4 * n_columns * start)
+            yield start, stop, X
+
+    return blocks
+
+
+def transposed_blocks(
+    spool: BinaryIO, n_rows: int, n_columns: int
+) -> Callable[[], Iterator[Block]]:
+    """Blocks of samples of a raw file of genes x samples, a slab of columns at a time."""
+    slab = max(TRANSPOSE_BYTES // (4 * n_rows), 1)
+    step = max(BLOCK_BYTES // (4 * n_rows), 1)
+
+    def blocks() -> Iterator[Block]:
+        for left in range(0, n_columns, slab):
+            right = min(left + slab, n_columns)
+            columns = np.empty((n_rows, right - left), dtype=np.float32)
+            for row in range(n_rows):
+                read_at(spool.fileno(), columns[row], 4 * (row * n_columns + left))
+            for start in range(left, right, step):
+                stop = min(start + step, right)
+                yield start, stop, np.ascontiguousarray(columns[:, start - left : stop - left].T)
+
+    return blocks
+
+
+def append(spool: BinaryIO, X: np.ndarray) -> None:
+    """Write an array at the end of a raw file; a full disk becomes an InputError.
+
+    Parameters
+    ----------
+    spool : file open for writing
+    X : ndarray of any shape
+        In C order.
+    """
+    view = np.ascontiguousarray(X).data.cast("B")
+    while view:
+        try:
+            view = view[spool.write(view) :]
+        except OSError as error:
+            raise InputError(
+                f"no room for a temporary copy beside the destination: {error.strerror}"
+            ) from None
+
+
+def sum_genes(data: Loaded, units: Units, *, where: str) -> Loaded:
+    """Genes of one name summed; names stand where they come first, with the first's annotations.
+
+    Raises
+    ------
+    InputError
+        If names repeat and the values are not known to be on a linear scale.
+    """
+    codes, names = pd.factorize(data.var.index)
+    if len(names) == len(codes):
+        return data
+    if not units.is_linear:
+        raise InputError(
+            f"{where}: duplicates can be summed on a linear scale only; found {units}: name the "
+            "genes apart, or say the units"
+        )
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(names)))
+
+    def blocks() -> Iterator[Block]:
+        for start, stop, X in data.blocks():
+            sums = np.add.reduceat(X[:, order], starts, axis=1, dtype=np.float64)
+            yield start, stop, sums.astype(np.float32)
+
+    var = data.var[~data.var.index.duplicated()]
+    return Loaded(data.obs, var, blocks)
+
+
+def refuse_repeated_genes(data: Loaded, *, where: str) -> None:
+    """Raise an InputError that names the first gene that comes twice, and the way out."""
+    try:
+        refuse_duplicates(list(data.var.index), f"{where}: genes")
+    except InputError as error:
+        raise InputError(f"{error}, or sum them with --duplicates sum") from None
+
+
+def sum_samples(data: Loaded, groups: pd.Series, units: Units, *, where: str) -> Loaded:
+    """Samples of one group summed, such as the runs of an experiment.
+
+    A sum leaves as soon as its last sample has passed, so that memory holds the open groups only:
+    few, where runs of an experiment lie close together. The result is in the order in which
+    groups end.
+
+    Parameters
+    ----------
+    data : Loaded
+    groups : Series of str, shape (n_samples,)
+        Group of each sample, in the samples' order.
+    units : Units
+    where : str
+        The source, for messages.
+
+    Returns
+    -------
+    Loaded
+        `obs` of each group's first sample, with `n_runs`, the number of samples summed.
+
+    Raises
+    ------
+    InputError
+        If the values are not known to be counts.
+    """
+    if not units.is_counts:
+        raise InputError(f"{where}: expected counts to sum runs of; found {units}")
+    codes, _ = pd.factorize(groups)
+    last = pd.Series(np.arange(len(codes))).groupby(codes).max().to_numpy()
+    obs = data.obs.assign(n_runs=groups.map(groups.value_counts()).to_numpy())
+    obs = obs.set_axis(pd.Index(groups.to_numpy(), dtype=object))
+    obs = obs[~obs.index.duplicated()].iloc[np.argsort(last)]
+
+    def blocks() -> Iterator[Block]:
+        """Sums in the order of the groups' last samples, each held until that one is read."""
+        held: dict[int, np.ndarray] = {}
+        done = 0
+        for start, _, X in data.blocks():
+            complete = []
+            for row, values in enumerate(X):
+                code = int(codes[start + row])
+                total = held.pop(code, None)
+                total = values.astype(np.float64) if total is None else total + values
+                if last[code] == start + row:
+                    complete.append(total.astype(np.float32))
+                else:
+                    held[code] = total
+            if complete:
+                yield done, done + len(complete), np.stack(complete)
+                done += len(complete)
+
+    return Loaded(obs, data.var, blocks)
+
+
+def rename_genes(data: Loaded, names: list[str]) -> Loaded:
+    """The same values under other gene names; the old ones stay in `var["source_name"]`."""
+    old = data.var.index
+    if list(old) == names:
+        return data
+    var = data.var.assign(source_name=np.asarray(old, dtype=object))
+    return replace(data, var=var.set_axis(pd.Index(names, dtype=object)))

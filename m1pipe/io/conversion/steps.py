@@ -1,0 +1,407 @@
+"""What `convert` does to values: floor, normalisation, logarithm; and what it refuses to do.
+
+Some is decided once the values are known: target sum, samples left out, labels, doubts.
+"""
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from m1pipe.data.unit_guess import Survey, binary_genes
+from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.conversion.loaded import Loaded, choose, choose_genes
+from m1pipe.io.tables import join_labels
+from m1pipe.io.text.header import (
+    describing_columns,
+    named_like_annotations,
+    no_genes,
+    sums_of_others,
+    turned_to_dates,
+    unlike_others,
+)
+
+Normalize = Literal["total", "median", "tpm"]
+_MOSTLY_SIGNED = 0.2
+NON_NEGATIVE = ("counts", "cpm", "tpm", "normalized")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps from values as they are in a file to values as they are wanted.
+
+    Attributes
+    ----------
+    units : Units
+        Of the values in the file.
+    floor : float or None
+        Smaller values are raised to it, before anything else.
+    normalize : "total", "median", "tpm" or None
+        Each sample is scaled to one total; "median" is the median of the samples' totals, "tpm"
+        divides by gene lengths first.
+    target_sum : float or None
+        The total. None for "median" until the totals are known.
+    log : bool
+        log2(1 + x), after everything else.
+    lengths : ndarray of float64, shape (n_genes,), optional
+        Gene lengths in bases, for "tpm".
+    """
+
+    units: Units
+    floor: float | None = None
+    normalize: Normalize | None = None
+    target_sum: float | None = None
+    log: bool = False
+    lengths: np.ndarray | None = None
+
+    @property
+    def result(self) -> Units:
+        """Units of the result.
+
+        Raises
+        ------
+        InputError
+            If a step makes no sense in the units that it meets.
+        """
+        if self.floor is not None and not (self.units.is_linear or self.units.name == "unknown"):
+            raise InputError(f"floor: expected values on a linear scale; found {self.units}")
+        units = self._normalized()
+        return log_units(units) if self.log else units
+
+    def describe(self) -> list[str]:
+        """The steps in words, for the record."""
+        words = [f"units {self.units}"]
+        if self.floor is not None:
+            words.append(f"floor {self.floor:g}")
+        if self.normalize is not None:
+            words.append(f"normalize {self.normalize} to {self.target_sum:.10g}")
+        if self.log:
+            natural = self.units.name == LN
+            words.append("ln(1 + x) to log2(1 + x)" if natural else "log2(1 + x)")
+        return words
+
+    def _normalized(self) -> Units:
+        if self.normalize is None:
+            return self.units
+        if self.units.name == "unknown":
+            raise InputError("normalize: the units of the values are unknown: say them by --units")
+        if not self.units.is_linear:
+            raise InputError(f"normalize: expected values on a linear scale; found {self.units}")
+        if self.normalize == "tpm":
+            if not self.units.is_counts:
+                raise InputError(f"normalize tpm: expected counts; found {self.units}")
+            return Units("tpm")
+        if self.target_sum == MILLION and self.units.name in ("counts", "cpm", "tpm"):
+            return Units("tpm" if self.units.name == "tpm" else "cpm")
+        return Units("normalized", self.target_sum)
+
+
+def screen(
+    X: np.ndarray, steps: Steps, samples: np.ndarray, genes: np.ndarray, *, where: str
+) -> np.ndarray:
+    """Values raised to the floor; negative ones are refused where a step cannot use them.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_samples, n_genes)
+        NaN stays NaN.
+    steps : Steps
+    samples, genes : ndarray of str, shapes (n_samples,) and (n_genes,)
+        Names for the message.
+    where : str
+        The file, for the message.
+
+    Raises
+    ------
+    InputError
+        Naming sample and gene of the first negative value.
+    """
+    if steps.floor is not None:
+        X = np.maximum(X, np.float32(steps.floor))
+    reason = _no_negatives(steps)
+    if reason and not np.min(X, initial=0) >= 0 and np.nanmin(X, initial=0) < 0:
+        row, column = np.argwhere(X < 0)[0]
+        raise InputError(
+            f"{where}: expected values of at least 0 for {reason}; found {X[row, column]:g} in "
+            f"sample {samples[row]!r}, gene {genes[column]!r}: {_why_negative(X, steps)}"
+        )
+    return X
+
+
+def apply_steps(X: np.ndarray, steps: Steps, totals: np.ndarray) -> np.ndarray:
+    """Normalise and log whole samples that were screened before.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_samples, n_genes)
+    steps : Steps
+    totals : ndarray, shape (n_samples,)
+        Sums of the samples over all genes; a sample whose total is 0 stays at 0.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes)
+    """
+    if steps.normalize == "tpm":
+        assert steps.lengths is not None
+        X = X / (steps.lengths / 1000)
+        totals = np.asarray(np.nansum(X, axis=1, dtype=np.float64))
+    if steps.normalize is not None:
+        assert steps.target_sum is not None
+        X = scale_rows(X, totals, steps.target_sum)
+    if steps.log and steps.units.name == LN:
+        return convert_units(X, steps.units, steps.result)
+    return log2p1(X) if steps.log else np.asarray(X, dtype=np.float32)
+
+
+def _why_negative(X: np.ndarray, steps: Steps) -> str:
+    """What negative values likely are, and the way out."""
+    if steps.units.name == "intensity":
+        return "intensities are raised by --floor"
+    if np.mean(X < 0) > _MOSTLY_SIGNED:
+        return (
+            "so many negative values are z-scores or ratios: convert the values before they were "
+            "scaled (FILE#raw or FILE#layers/KEY of an h5ad), or say --units zscore and no steps"
+        )
+    return "correct the value, or the units; background below 0 is raised by --floor"
+
+
+def _no_negatives(steps: Steps) -> str:
+    """Why negative values cannot be used; empty where they can."""
+    if steps.log:
+        return "the logarithm"
+    if steps.normalize is not None:
+        return "normalisation"
+    return f"units {steps.units}" if steps.units.name in NON_NEGATIVE else ""
+
+
+_NAMED = 6
+_GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
+ZeroTotal = Literal["error", "drop", "keep"]
+
+
+def check_values(
+    found: Survey, steps: Steps, genes: pd.Index, *, where: str, may_hold_labels: bool
+) -> None:
+    """Refuse infinities; warn of labels among the genes and of units that do not fit.
+
+    Parameters
+    ----------
+    found : Survey
+        Of the values before the steps, but for the floor.
+    steps : Steps
+    genes : Index, length n_genes
+    where : str
+        The source, for messages.
+    may_hold_labels : bool
+        The source is of a kind that can hold labels among the genes.
+
+    Raises
+    ------
+    InputError
+        If a value is infinite.
+    """
+    if found.n_infinite:
+        raise InputError(f"{where}: expected finite values; found {found.n_infinite:,} infinite")
+    doubts = []
+    dates = turned_to_dates([str(gene) for gene in genes])
+    if dates:
+        doubts.append(
+            f"{len(dates)} genes are named as dates ({', '.join(dates[:3])}): Excel turned their "
+            "names, such as SEPT2 and MARCH1; take the table from its source"
+        )
+    if may_hold_labels:
+        doubts += _label_doubts(found, genes)
+    if steps.units.is_counts and not found.whole:
+        doubts.append("units are counts, but not all values are whole numbers")
+    if steps.result.name == "unknown":
+        doubts.append("the units are not known: say them by --units")
+    for doubt in doubts:
+        warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=2)
+
+
+def _described(data: Loaded, where: str) -> Loaded:
+    """Rows that describe genes among samples, such as Length, moved to `var`."""
+    names = [str(name) for name in data.obs.index]
+    known = describing_columns(names, [])
+    if not known:
+        return data
+    mask = data.obs.index.isin(known)
+    values = np.concatenate([X for _, _, X in choose(data, mask).blocks()])
+    var = data.var.assign(**dict(zip(np.array(names)[mask], values, strict=True)))
+    text = f"{where}: rows that describe genes, not samples: {', '.join(known)} (kept in var)"
+    warnings.warn(text, M1Warning, stacklevel=4)
+    return choose(replace(data, var=var), ~mask)
+
+
+def _label_doubts(found: Survey, genes: pd.Index) -> list[str]:
+    """Columns among the genes that may be labels: by their names or their values."""
+    names = [str(name) for name in genes]
+    binary = np.isin(np.arange(len(names)), binary_genes(found))
+    named = named_like_annotations(names) | unlike_others(names)
+    unlike = np.isin(np.arange(len(names)), found.unlike)
+    ways = {"hold 0 and 1 only": binary, "are named unlike genes": named}
+    ways["hold values unlike the others'"] = unlike
+    said = [
+        f"{mask.sum():,} {way} ({', '.join(genes[mask][:_NAMED])})"
+        for way, mask in ways.items()
+        if mask.any()
+    ]
+    if not said:
+        return []
+    columns = ",".join(genes[binary | named | unlike][:_NAMED])
+    return [
+        f"of the columns {'; '.join(said)}: if they are labels take them out of the genes, "
+        f"--obs-columns {columns}"
+    ]
+
+
+def target_sum(found: Survey, steps: Steps) -> float | None:
+    """What the samples are scaled to; for "median" the median of the totals above 0."""
+    if steps.normalize == "median":
+        positive = found.totals[found.totals > 0]
+        return float(np.median(positive)) if len(positive) else None
+    return MILLION if steps.normalize == "tpm" else steps.target_sum
+
+
+def kept_samples(
+    found: Survey, steps: Steps, samples: pd.Index, zero_total: ZeroTotal | None, *, where: str
+) -> np.ndarray:
+    """Which samples are written: all, but for those with a total of 0 that are to be dropped.
+
+    Parameters
+    ----------
+    found : Survey
+    steps : Steps
+    samples : Index, length n_samples
+    zero_total : "error", "drop", "keep" or None
+        None: an error where samples are normalised.
+    where : str
+        The source, for messages.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    InputError
+        If a sample to be normalised has a total of 0 and that is an error, or all have.
+    """
+    zero = found.totals <= 0
+    everyone = np.ones(len(zero), dtype=bool)
+    if zero_total is None:
+        zero_total = "keep" if steps.normalize is None else "error"
+        if steps.normalize is None:
+            return everyone
+    if not zero.any():
+        return everyone
+    names = ", ".join(map(repr, samples[zero][:3]))
+    what = f"{where}: {zero.sum():,} of {len(zero):,} samples have a total of 0 ({names})"
+    if zero_total == "error" or zero.all():
+        raise InputError(
+            f"{what}{' and cannot be normalised' if steps.normalize else ''}: --zero-total drop "
+            "leaves them out, keep leaves them at 0"
+        )
+    done = "dropped" if zero_total == "drop" else "kept at 0"
+    warnings.warn(f"{what}: {done}", M1Warning, stacklevel=2)
+    return ~zero if zero_total == "drop" else everyone
+
+
+def annotate(
+    frame: pd.DataFrame, table: pd.DataFrame | None, what: str, *, genes: bool = False
+) -> tuple[pd.DataFrame, int | None]:
+    """Join a table where there is one; its column `gene` becomes `gene_id`.
+
+    Parameters
+    ----------
+    frame : DataFrame, shape (n, a)
+    table : DataFrame, shape (m, b), or None
+    what : str
+        Named in messages.
+    genes : bool
+        Rows are genes.
+
+    Returns
+    -------
+    joined : DataFrame, shape (n, a + b)
+    n_matched : int or None
+        Rows of `frame` that the table knows; None without a table.
+    """
+    if table is None:
+        return frame, None
+    if genes and "gene_id" not in table.columns:
+        table = table.rename(columns={"gene": "gene_id"})
+    return join_labels(frame, table, what, genes=genes)
+
+
+def leave_out(data: Loaded, where: str) -> Loaded:
+    """A source without what is no gene or sample, named on the way: counters, totals.
+
+    Parameters
+    ----------
+    data : Loaded
+    where : str
+        The source, for the warning.
+
+    Warns
+    -----
+    M1Warning
+        Naming what was left out.
+    """
+    genes = no_genes([str(name) for name in data.var.index])
+    samples = sums_of_others([str(name) for name in data.obs.index])
+    for what, index, odd in (("gene", data.var.index, genes), ("sample", data.obs.index, samples)):
+        if odd.any() and not odd.all():
+            names = ", ".join(map(str, index[odd][:6]))
+            text = f"{where}: left out, being no {what}s: {names}{', ...' * int(odd.sum() > 6)}"
+            warnings.warn(text, M1Warning, stacklevel=3)
+    data = _described(data, where)
+    samples = sums_of_others([str(name) for name in data.obs.index])
+    if genes.any() and not genes.all():
+        data = choose_genes(data, ~genes)
+    return choose(data, ~samples) if samples.any() and not samples.all() else data
+
+
+def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
+    """`tissue` and `donor` of GTEx's samples, where they are and go by other names.
+
+    `SMTSD` of the sample attributes becomes `tissue`; ids such as GTEX-1117F-0226-SM-5GZZ7, if
+    all samples have them, give the `donor` GTEX-1117F.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+
+    Returns
+    -------
+    DataFrame, shape (n_samples, n_columns + at most 2)
+    """
+    if "SMTSD" in obs and "tissue" not in obs:
+        obs = obs.assign(tissue=obs["SMTSD"])
+    donors = obs.index.astype(str).str.extract(_GTEX_ID, expand=False)
+    if "donor" not in obs and len(obs) and donors.notna().all():
+        obs = obs.assign(donor=donors.to_numpy())
+    return obs
+
+
+def with_totals(obs: pd.DataFrame, found: Survey, steps: Steps) -> pd.DataFrame:
+    """`obs` with `total_counts` before normalisation, unless it has those of the raw counts.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    found : Survey
+        Of the values before the steps.
+    steps : Steps
+
+    Returns
+    -------
+    DataFrame, shape (n_samples, n_columns or one more)
+    """
+    if steps.normalize is None or ("total_counts" in obs.columns and not steps.units.is_counts):
+        return obs
+    return obs.assign(total_counts=found.totals)
