@@ -112,17 +112,36 @@ def fill_own(own: OwnGenes | None, train: np.ndarray) -> OwnGenes | None:
 
 
 def deal_folds(
-    config: CrossvalConfig,
-    n: int,
-    strata: np.ndarray | None,
+    obs: pd.DataFrame,
+    targets: Targets,
     groups: np.ndarray | None,
-    *,
-    is_label: bool,
-    left_out: np.ndarray | None,
-) -> np.ndarray:
-    """Test fold of every sample in every repeat, or the strata in turn."""
-    if left_out is not None:
-        folds = leave_out_folds(left_out)
+    config: CrossvalConfig,
+    label: str | None,
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Strata of the samples, and their test fold in every repeat, or the left-out strata in turn.
+
+    Parameters
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+    targets : Targets
+    groups : ndarray, shape (n_samples,), or None
+    config : CrossvalConfig
+    label : str or None
+        Column that is predicted.
+
+    Returns
+    -------
+    strata : ndarray of object, shape (n_samples,), or None
+    folds : ndarray of int64, shape (n_repeats, n_samples)
+
+    Raises
+    ------
+    InputError
+        If a column cannot be used, or a number of training rows is more than a fold has.
+    """
+    strata, is_label = _find_strata(obs, targets, config.stratify, label)
+    if config.leave_out is not None:
+        folds = leave_out_folds(_left_out_strata(obs, config.leave_out, label))
     else:
         folds = make_folds(
             config.folds,
@@ -130,23 +149,21 @@ def deal_folds(
             config.seed,
             strata=strata,
             groups=groups,
-            n=n,
+            n=targets.n,
             strata_is_label=is_label,
         )
     _check_sizes(config.train_sizes, folds)
-    return folds
+    return strata, folds
 
 
-def left_out_strata(obs: pd.DataFrame, column: str | None, label: str | None) -> np.ndarray | None:
-    """Values of the column whose strata are left out in turn; None where none is asked for.
+def _left_out_strata(obs: pd.DataFrame, column: str, label: str | None) -> np.ndarray:
+    """Values of the column whose strata are left out in turn.
 
     Raises
     ------
     InputError
         If there is no such column, it is the label, or a sample has no entry.
     """
-    if column is None:
-        return None
     if column not in obs.columns or column == label:
         others = ", ".join(str(name) for name in obs.columns if name != label)
         raise InputError(
@@ -179,22 +196,10 @@ def _check_sizes(sizes: Sequence[int], folds: np.ndarray) -> None:
         )
 
 
-def find_strata(
+def _find_strata(
     obs: pd.DataFrame, targets: Targets, column: str | None, label: str | None
 ) -> tuple[np.ndarray | None, bool]:
     """What the folds are stratified by, and whether that is the label itself.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    targets : Targets
-    column, label : str or None
-        Of the strata, and of what is predicted.
-
-    Returns
-    -------
-    strata : ndarray of object, shape (n_samples,), or None
-    is_label : bool
 
     Raises
     ------

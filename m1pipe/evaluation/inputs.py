@@ -102,46 +102,58 @@ def fold_inputs(
     problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
 ) -> FoldInputs:
     """What every model of one fold is fitted to, after its encoders and its PCA are trained."""
-    found = dict(inputs)
-    genes = inputs[GENES][0] if GENES in inputs else None
-    opened = {row.name: list(row.frozen) for row in problem.encoders}
+    arrays = {**inputs, NOTHING: [np.zeros((problem.targets.n, 0), dtype=np.float32)]}
+    encoders = {row.name: list(row.frozen) for row in problem.encoders}
     facts = {}
-    usable = encoder_rows(problem, split)
     for row in problem.encoders:
         if row.in_fold:
             X = inputs[GENES][0]
-            row, won = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
-            encoders = train_in_fold(
-                row,
-                problem.matrix,
-                usable,
-                groups=problem.all_groups,
-                gaps=problem.n_missing > 0,
-                stop=stop,
-            )
-            opened[row.name], first = encoders, encoders[0]
-            codes = first.codes(problem.matrix, problem.rows)
-            seen = [own_columns_of(encoder, X, problem.matrix) for encoder in encoders]
-            found[row.name] = [
-                encoder.encode_array(own, codes)
-                for encoder, own in zip(encoders, seen, strict=True)
-            ]
-            found.setdefault("pca_fold", [first.pca_array(seen[0], codes)])
-            facts[row.name] = [encoder_facts(encoder, "") | {"chosen": won} for encoder in encoders]
-    covariance = None
-    wants_prior = _takes_prior(problem)
-    if genes is not None:
-        filled = fill_fold(genes, split.train)
-        found[GENES] = [filled]
-        if needs_fold_pca(problem) and (wants_prior or "pca_fold" not in found):
-            pca, scores = _fit_fold_pca(filled, split.train)
-            found.setdefault("pca_fold", [scores])
-            covariance = _covariance(pca, np.arange(filled.shape[1]), filled.shape[1])
-    if wants_prior:
-        covariance = _stored_covariance(problem) or covariance
-    found[NOTHING] = [np.zeros((problem.targets.n, 0), dtype=np.float32)]
-    added = _added_rows(problem, split, found, opened, genes)
-    return FoldInputs(found, facts, added, covariance)
+            trained, chosen = _train_row(row, problem, split, X, stop=stop)
+            arrays[row.name], scores = _encode(trained, problem, X)
+            arrays.setdefault("pca_fold", scores)
+            encoders[row.name] = trained
+            facts[row.name] = [encoder_facts(one, "") | {"chosen": chosen} for one in trained]
+    covariance = _stored_covariance(problem) if _takes_prior(problem) else None
+    if GENES in inputs:
+        genes = fill_fold(inputs[GENES][0], split.train)
+        arrays[GENES] = [genes]
+        lacks_prior = _takes_prior(problem) and covariance is None
+        if lacks_prior or (needs_fold_pca(problem) and "pca_fold" not in arrays):
+            pca, fold_scores = _fit_fold_pca(genes, split.train)
+            arrays.setdefault("pca_fold", [fold_scores])
+            covariance = covariance or _covariance(pca, np.arange(len(genes.T)), len(genes.T))
+    added = _added_rows(problem, split, arrays, encoders, inputs.get(GENES))
+    return FoldInputs(arrays, facts, added, covariance)
+
+
+def _train_row(
+    row: EncoderRow, problem: Problem, split: Fold, X: np.ndarray, *, stop: StopFlag | None
+) -> tuple[list[Encoder], dict[str, Any]]:
+    """Encoders trained in a fold, one a seed, and the settings that were chosen for them."""
+    usable = encoder_rows(problem, split)
+    row, chosen = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
+    return _train(row, problem, usable, stop), chosen
+
+
+def _train(
+    row: EncoderRow, problem: Problem, rows: np.ndarray, stop: StopFlag | None
+) -> list[Encoder]:
+    """Every seed of an encoder trained on some rows of the matrix."""
+    gaps = problem.n_missing > 0
+    groups = problem.all_groups
+    return train_in_fold(row, problem.matrix, rows, groups=groups, gaps=gaps, stop=stop)
+
+
+def _encode(
+    encoders: Sequence[Encoder], problem: Problem, X: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Latents of all samples by every seed, and the scores on the PCA of the first."""
+    codes = encoders[0].codes(problem.matrix, problem.rows)
+    seen = [own_columns_of(encoder, X, problem.matrix) for encoder in encoders]
+    latents = [
+        encoder.encode_array(own, codes) for encoder, own in zip(encoders, seen, strict=True)
+    ]
+    return latents, [encoders[0].pca_array(seen[0], codes)]
 
 
 def _stored_covariance(problem: Problem) -> Covariance | None:
@@ -171,7 +183,7 @@ def _added_rows(
     split: Fold,
     found: Mapping[str, Sequence[np.ndarray]],
     encoders: Mapping[str, Sequence[Encoder]],
-    genes: np.ndarray | None,
+    genes: Sequence[np.ndarray] | None,
 ) -> dict[str, list[AddedRows]]:
     """Synthetic samples, and as many training rows drawn again, as every model sees them.
 
@@ -184,7 +196,7 @@ def _added_rows(
     validation = head_config(parse_model("raw"), config).validation
     kept = stepped_rows(split.targets, split.train, split.groups, split.seed, validation)
     request = make_request(
-        genes,
+        genes[0],
         split.targets,
         kept,
         config.augment,
@@ -278,8 +290,16 @@ def tune_encoder(
     )
     seen = _unseen_rows(problem, rows, held_out)
     losses = [
-        _held_out_loss(replace(row, configs=(c,)), problem, split, X, held_out, seen, stop)
-        for c in tried
+        _held_out_loss(
+            replace(row, configs=(config,)),
+            problem,
+            split,
+            X,
+            held_out=held_out,
+            seen=seen,
+            stop=stop,
+        )
+        for config in tried
     ]
     won = tried[int(np.argmin(losses))]
     log.info("%s: latent %d, beta %g of %d settings", row.name, *_shape(won).values(), len(tried))
@@ -305,15 +325,13 @@ def _held_out_loss(
     problem: Problem,
     split: Fold,
     X: np.ndarray,
+    *,
     held_out: np.ndarray,
     seen: np.ndarray,
     stop: StopFlag | None,
 ) -> float:
     """Loss of a head on rows that neither it nor its encoder has seen."""
-    gaps = problem.n_missing > 0
-    (encoder,) = train_in_fold(
-        row, problem.matrix, seen, groups=problem.all_groups, gaps=gaps, stop=stop
-    )
+    (encoder,) = _train(row, problem, seen, stop)
     rows = split.train
     levels = own_columns_of(encoder, X[rows], problem.matrix)
     codes = _part(encoder.codes(problem.matrix, problem.rows), rows)

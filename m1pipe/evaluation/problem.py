@@ -20,8 +20,6 @@ from m1pipe.evaluation.folds import (
     Fold,
     deal_folds,
     fill_own,
-    find_strata,
-    left_out_strata,
     name_classes,
 )
 from m1pipe.evaluation.ladder import (
@@ -50,8 +48,6 @@ class Problem:
         Of the samples.
     dropped : dict of str to int
         Rows that were left out, and why.
-    n_y : int or None
-        Samples in Y before pairing, where there is a Y.
     strata : ndarray, shape (n_samples,), or None
         What the folds are stratified by.
     all_groups : ndarray, shape (matrix.n_samples,), or None
@@ -75,19 +71,16 @@ class Problem:
         no genes.
     generator : Generator or None
         Makes the samples that are added to training rows.
-    label_obs : DataFrame or None
-        Annotations of the labels' own file, of the samples.
+    answers : Matrix or None
+        The file of levels, or of zeros and ones, where there is one.
     n_missing : int
         Levels of the samples that X lacks (NaN).
-    nearly_paired : (str, str) or None
-        Samples of X and of Y that were left out, and differ by blanks, case or marks only.
     """
 
     matrix: Matrix
     rows: np.ndarray
     targets: Targets
     dropped: dict[str, int]
-    n_y: int | None
     strata: np.ndarray | None
     all_groups: np.ndarray | None
     folds: np.ndarray
@@ -99,9 +92,8 @@ class Problem:
     train_size: int | None = None
     own_columns: np.ndarray | None = None
     generator: Generator | None = None
-    label_obs: pd.DataFrame | None = None
+    answers: Matrix | None = None
     n_missing: int = 0
-    nearly_paired: tuple[str, str] | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -122,6 +114,28 @@ class Problem:
     def groups(self) -> np.ndarray | None:
         """Groups of the samples, shape (n_samples,)."""
         return None if self.all_groups is None else self.all_groups[self.rows]
+
+    @property
+    def n_y(self) -> int | None:
+        """Samples in Y before pairing, where there is a Y."""
+        return None if self.answers is None else self.answers.n_samples
+
+    @property
+    def label_obs(self) -> pd.DataFrame | None:
+        """Annotations of the samples in a file of zeros and ones."""
+        if self.answers is None or self.targets.kind != "multilabel":
+            return None
+        return self.answers.obs.reindex(self.samples)
+
+    @property
+    def nearly_paired(self) -> tuple[str, str] | None:
+        """Ids of X and of Y that were left out, and differ by blanks, case or marks only."""
+        x, y = self.matrix, self.answers
+        if y is None or self.rows.size == x.n_samples:
+            return None
+        lost = np.delete(x.samples, self.rows).astype(str).tolist()
+        others = np.setdiff1d(y.samples.astype(str), x.samples.astype(str))
+        return near_names(lost, others.tolist())
 
     @property
     def unlabelled(self) -> np.ndarray:
@@ -178,16 +192,18 @@ def make_problem(
     InputError
         If the data, the folds or the models asked for are unavailable.
     """
-    levels, marks = _open_answers(matrix := open_matrix(x), y, multilabel)
+    matrix = open_matrix(x)
+    levels, marks = _open_answers(matrix, y, multilabel)
     check_units(matrix)
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
     label = None if label is None else find_column(matrix.obs, label, "label")[0]
-    refuse_names(encoders or {})
-    obs, opened = matrix.obs.iloc[rows], resolve_encoders(encoders or {})
-    _refuse_told(opened, label, config.stratify)
-    strata, is_label = find_strata(obs, values, config.stratify, label)
+    opened = _open_encoders(encoders or {}, label, config.stratify)
+    groups = resolve_groups(matrix.obs, config.group)
+    strata, folds = deal_folds(
+        matrix.obs.iloc[rows], values, None if groups is None else groups[rows], config, label
+    )
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
     models = ladder(
         values.kind,
@@ -197,19 +213,13 @@ def make_problem(
         own_genes=columns is not None,
         augment=config.augment is not None,
     )
-    all_groups = resolve_groups(matrix.obs, config.group)
-    groups = None if all_groups is None else all_groups[rows]
-    left = left_out_strata(obs, config.leave_out, label)
-    folds = deal_folds(config, rows.size, strata, groups, is_label=is_label, left_out=left)
-    _check_augment(values.kind, folds, config, opened, generator)
-    return Problem(
+    problem = Problem(
         matrix=matrix,
         rows=rows,
         targets=values,
         dropped=dropped,
-        n_y=max((m.n_samples for m in (levels, marks) if m is not None), default=None),
         strata=strata,
-        all_groups=all_groups,
+        all_groups=groups,
         folds=folds,
         models=models,
         encoders=opened,
@@ -218,18 +228,11 @@ def make_problem(
         own=_own_genes(columns, models, config, matrix, rows),
         own_columns=columns,
         generator=generator,
-        label_obs=None if marks is None else marks.obs.reindex(matrix.samples[rows]),
+        answers=levels or marks,
         n_missing=count_missing(matrix, rows),
-        nearly_paired=_nearly_paired(matrix, rows, levels or marks),
     )
-
-
-def _nearly_paired(x: Matrix, rows: np.ndarray, y: Matrix | None) -> tuple[str, str] | None:
-    """Ids of both sides that would be one but for blanks, case or marks."""
-    if y is None or rows.size == x.n_samples:
-        return None
-    lost = np.delete(x.samples, rows).astype(str).tolist()
-    return near_names(lost, np.setdiff1d(y.samples.astype(str), x.samples.astype(str)).tolist())
+    _check_augment(problem)
+    return problem
 
 
 def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | None, Matrix | None]:
@@ -240,25 +243,44 @@ def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | Non
     return levels, marks
 
 
-def _check_augment(
-    kind: str,
-    folds: np.ndarray,
-    config: CrossvalConfig,
-    encoders: Sequence[EncoderRow],
-    generator: Generator | None,
-) -> None:
+def _open_encoders(
+    encoders: Mapping[str, Item | Sequence[Item]], label: str | None, stratify: str | None
+) -> tuple[EncoderRow, ...]:
+    """The encoders behind every name.
+
+    Raises
+    ------
+    InputError
+        If a name is taken, an item cannot be read, or an encoder is conditioned on the label or
+        the stratum.
+    """
+    refuse_names(encoders)
+    opened = resolve_encoders(encoders)
+    for row in opened:
+        for config in (*row.configs, *(encoder.config for encoder in row.frozen)):
+            told = encoder_conditioned(
+                row.name, config.model.condition, label=label, stratify=stratify
+            )
+            if told:
+                raise InputError(
+                    f"encoder: {told[0].text} Expected one that is not told it: train it without "
+                    f"--condition {config.model.condition}"
+                )
+    return opened
+
+
+def _check_augment(problem: Problem) -> None:
     """Refuse what synthetic samples cannot be added to, or not be made for."""
+    config = problem.config
     if config.augment is None:
         return
-    n_train = min(int((row != k).sum()) for row in folds for k in np.unique(row))
-    refuse_unfit(kind, min((n_train, *config.train_sizes)))
-    for row in encoders:
+    refuse_unfit(problem.targets.kind, min((problem.least_train, *config.train_sizes)))
+    for row in problem.encoders:
         for settings in (*row.configs, *(encoder.config for encoder in row.frozen)):
             refuse_conditional(row.name, settings)
-    if generator is None:
+    if problem.generator is None:
         raise InputError(
-            "augment: expected a generator, such as m1pipe.workflow.augment.train_generator; found "
-            "none"
+            "augment: expected a generator, such as m1pipe.runs.augment.train_generator; found none"
         )
 
 
@@ -291,26 +313,6 @@ def _own_genes(
     if columns is None or not (wanted or config.head.own_gene):
         return None
     return read_own_genes(columns, matrix, rows)
-
-
-def _refuse_told(encoders: Sequence[EncoderRow], label: str | None, stratify: str | None) -> None:
-    """Refuse an encoder that is told what is to be predicted.
-
-    Raises
-    ------
-    InputError
-        If an encoder is conditioned on the label or the stratum.
-    """
-    for row in encoders:
-        for config in (*row.configs, *(encoder.config for encoder in row.frozen)):
-            told = encoder_conditioned(
-                row.name, config.model.condition, label=label, stratify=stratify
-            )
-            if told:
-                raise InputError(
-                    f"encoder: {told[0].text} Expected one that is not told it: train it without "
-                    f"--condition {config.model.condition}"
-                )
 
 
 def count_missing(matrix: Matrix, rows: np.ndarray) -> int:
