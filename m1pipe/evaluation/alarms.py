@@ -19,13 +19,13 @@ ENOUGH_TO_REPEAT = 200  # samples; with fewer the corrected test over repeated f
 
 
 def collapsed_predictor(
-    row: str, prediction: ArrayLike, targets: ArrayLike | None = None
+    model: str, prediction: ArrayLike, targets: ArrayLike | None = None
 ) -> list[Alarm]:
     """Whether a model predicts the same for every sample, as a dead network does.
 
     Parameters
     ----------
-    row : str
+    model : str
         Name of the model; not to be asked of the training mean or the prior.
     prediction : array_like, shape (n_samples, n_outputs)
         Levels, or probabilities.
@@ -38,7 +38,9 @@ def collapsed_predictor(
     scale = np.ones(1) if targets is None else np.ptp(np.asarray(targets), axis=0)
     if (np.ptp(predicted, axis=0) > _SMALLEST_SPREAD * scale).any() or not scale.any():
         return []
-    text = f"{row} predicts the same for every sample: it learned nothing, or its network is dead."
+    text = (
+        f"{model} predicts the same for every sample: it learned nothing, or its network is dead."
+    )
     return [Alarm("collapsed_predictor", "severe", text)]
 
 
@@ -52,25 +54,25 @@ def below_yardstick(
     losses : mapping of str to ndarray, shape (n_repeats, n_samples)
     folds : ndarray of int, shape (n_repeats, n_samples)
     yardstick : str
-        Name of the constant row.
+        Name of the constant.
     metric : str
         Name of the loss, for the text.
     """
     masks = [(r, folds[r] == k) for r in range(len(folds)) for k in np.unique(folds[r])]
     base = losses[yardstick]
     found = []
-    for row, loss in losses.items():
-        if row == yardstick:
+    for model, loss in losses.items():
+        if model == yardstick:
             continue
         lost = sum(bool(loss[r][here].mean() >= base[r][here].mean()) for r, here in masks)
         if loss.mean() >= base.mean():
             text = (
-                f"{row} does not beat {yardstick}: {metric} {loss.mean():.4g} against "
-                f"{base.mean():.4g}. Better than {row} means little here."
+                f"{model} does not beat {yardstick}: {metric} {loss.mean():.4g} against "
+                f"{base.mean():.4g}. Better than {model} means little here."
             )
             found.append(Alarm("below_yardstick", "warning", text))
         elif lost:
-            text = f"{row} does not beat {yardstick} in {lost} of {len(masks)} folds."
+            text = f"{model} does not beat {yardstick} in {lost} of {len(masks)} folds."
             found.append(Alarm("below_yardstick", "note", text))
     return found
 
@@ -315,7 +317,7 @@ def missing_levels(n_missing: int, n_levels: int) -> list[Alarm]:
     text = (
         f"{n_missing:,} of {n_levels:,} levels of X ({n_missing / n_levels:.1%}) are missing. "
         "Encoders, and their PCA, take them at the means of the rows that they were trained on; "
-        "for rows on the genes, and for own genes, they were imputed inside each fold, with the "
+        "for models on the genes, and for own genes, they were imputed inside each fold, with the "
         "means of its training rows."
     )
     return [Alarm("missing_levels", "note", text)]
@@ -362,7 +364,7 @@ def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[A
     Parameters
     ----------
     name : str
-        Of the row, with the seed where there are several.
+        Of the encoder, with the seed where there are several.
     n_latent : int
     facts : mapping
         From `m1pipe.evaluation.encoders.encoder_facts`.
@@ -376,13 +378,13 @@ def encoder_alarms(name: str, n_latent: int, facts: Mapping[str, Any]) -> list[A
 
 
 def model_alarms(
-    row: str, prediction: np.ndarray, levels: np.ndarray | None, dead_share: float
+    model: str, prediction: np.ndarray, levels: np.ndarray | None, dead_share: float
 ) -> list[Alarm]:
-    """What is wrong with one fitted row that is not the yardstick.
+    """What is wrong with one fitted model that is not a constant.
 
     Parameters
     ----------
-    row : str
+    model : str
     prediction : ndarray, shape (n_test, n_outputs)
     levels : ndarray, shape (n_test, n_targets), or None
         The targets, where they are levels.
@@ -390,6 +392,6 @@ def model_alarms(
         Share of dead hidden units.
     """
     return [
-        *collapsed_predictor(row, prediction, levels),
-        *dead_relus(f"the head of {row}", dead_share),
+        *collapsed_predictor(model, prediction, levels),
+        *dead_relus(f"the head of {model}", dead_share),
     ]

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.evaluation.encoders import EncoderRow, encoder_settings
+from m1pipe.evaluation.encoders import ComparedEncoder, encoder_settings
 from m1pipe.evaluation.ladder import (
     GENES,
     Model,
@@ -17,7 +17,7 @@ MEGABYTE = 2**20
 
 
 def cost_text(problem: Problem) -> str:
-    """Design, rows with their fits and sizes, and an estimate of the memory, as lines of text."""
+    """Design, models with their fits and sizes, and an estimate of the memory, as lines of text."""
     targets, config = problem.targets, problem.config
     n_train = round(targets.n * (1 - 1 / problem.n_folds))
     repeats = f"{config.repeats} repeat{'s' if config.repeats > 1 else ''}"
@@ -28,27 +28,27 @@ def cost_text(problem: Problem) -> str:
         f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
         f"{'classes' if targets.is_classes else 'targets'}; {problem.n_folds} folds x "
         f"{repeats}, about {n_train:,} training rows each",
-        f"{'row':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
+        f"{'model':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
     ]
     lines += [_model_line(problem, model, n_train) for model in problem.models]
-    lines += [_encoder_line(problem, row) for row in problem.encoders if row.in_fold]
+    lines += [_encoder_line(problem, entry) for entry in problem.encoders if entry.in_fold]
     if any(model.variant for model in problem.models):
         n_made = problem.n_folds * config.repeats * n_parts(config)
         lines.append(f"augment: trains {n_made} generators inside the folds")
     return "\n".join([*lines, f"memory: about {memory_bytes(problem) / MEGABYTE:,.0f} MB"])
 
 
-def _encoder_line(problem: Problem, row: EncoderRow) -> str:
+def _encoder_line(problem: Problem, entry: ComparedEncoder) -> str:
     """How many encoders are trained inside the folds, those of the choice apart.
 
     Each draw of the training rows has its own: an encoder sees the rows of its draw alone, and the
     samples without a label.
     """
-    n_tried = len(encoder_settings(row, problem.config)) if problem.can_tune else 1
-    n_splits = problem.n_fits(parse_model(row.name)) * n_parts(problem.config)
-    text = f"{row.name}: trains {n_splits} encoders inside the folds"
+    n_tried = len(encoder_settings(entry, problem.config)) if problem.can_tune else 1
+    n_splits = problem.n_fits(parse_model(entry.name)) * n_parts(problem.config)
+    text = f"{entry.name}: trains {n_splits} encoders inside the folds"
     if n_tried > 1:
-        text += f", and {n_tried * n_splits // row.n_seeds} more to choose their settings"
+        text += f", and {n_tried * n_splits // entry.n_seeds} more to choose their settings"
     return text
 
 

@@ -412,7 +412,7 @@ def start_tally(problem: Problem, split: Fold, tested: Targets) -> TargetTally |
     if len(problem.targets.names) < 2:
         return None
     names = [model.name for model in problem.models]
-    family = declared_family([row.name for row in problem.encoders], names, problem.rival)
+    family = declared_family([entry.name for entry in problem.encoders], names, problem.rival)
     return TargetTally(split, tested.values, [*family, *own_gene_pairs(problem.models)])
 
 

@@ -13,7 +13,7 @@ from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
 from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.confounding import confounded_label
-from m1pipe.evaluation.encoders import EncoderRow, training_file
+from m1pipe.evaluation.encoders import ComparedEncoder, training_file
 from m1pipe.evaluation.problem import Problem
 from m1pipe.io.reader import open_matrix
 
@@ -33,7 +33,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         *_sample_alarms(problem, label),
         *_size_alarms(problem),
         *_target_alarms(problem, label),
-        *(alarm for row in problem.encoders for alarm in _frozen_alarms(row, problem)),
+        *(alarm for entry in problem.encoders for alarm in _frozen_alarms(entry, problem)),
         *_different_widths(problem),
     ]
 
@@ -81,11 +81,11 @@ def _target_alarms(problem: Problem, label: str | None) -> Iterator[Alarm]:
         yield from leakage.same_samples(*find_origin(problem), len(problem.samples))
 
 
-def _frozen_alarms(row: EncoderRow, problem: Problem) -> Iterator[Alarm]:
+def _frozen_alarms(entry: ComparedEncoder, problem: Problem) -> Iterator[Alarm]:
     """What frozen encoders were trained on, against the samples at hand."""
-    for encoder, source in zip(row.frozen, row.sources, strict=False):
+    for encoder, source in zip(entry.frozen, entry.sources, strict=False):
         yield from alarms.units_unknown(unknown_units(problem.matrix, encoder.units))
-        name = row.name if row.n_seeds == 1 else f"{row.name} ({source})"
+        name = entry.name if entry.n_seeds == 1 else f"{entry.name} ({source})"
         yield from leakage.samples_seen_by_encoder(
             name, problem.samples, encoder.samples, encoder.validation_samples
         )
@@ -95,14 +95,14 @@ def _frozen_alarms(row: EncoderRow, problem: Problem) -> Iterator[Alarm]:
 
 def not_checked(problem: Problem, label: str | None) -> list[str]:
     """Guards that have nothing to look at here: that they found nothing says nothing."""
-    targets, frozen = problem.targets, [row for row in problem.encoders if row.frozen]
+    targets, frozen = problem.targets, [entry for entry in problem.encoders if entry.frozen]
     others = [name for name in problem.obs.columns if name != label]
     idle = {
         "group_on_both_sides": group_column(problem.matrix.obs) is None and problem.groups is None,
         "few_groups": problem.groups is None,
         "seen_by_encoder": not frozen,
         "copies_seen_by_encoder": not any(
-            training_file(source) is not None for row in frozen for source in row.sources
+            training_file(source) is not None for entry in frozen for source in entry.sources
         ),
         "conditioned_on_label": not problem.encoders,
         "widths_differ": len(problem.encoders) < 2,
@@ -156,7 +156,7 @@ def _other_depth(name: str, encoder: Encoder, problem: Problem) -> list[Alarm]:
 
 
 def _different_widths(problem: Problem) -> list[Alarm]:
-    widths = {row.name: row.n_latent for row in problem.encoders}
+    widths = {entry.name: entry.n_latent for entry in problem.encoders}
     if len(set(widths.values())) < 2:
         return []
     named = ", ".join(f"{name} {width}" for name, width in widths.items())

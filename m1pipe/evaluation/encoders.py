@@ -47,13 +47,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
-class EncoderRow:
+class ComparedEncoder:
     """One NAME of the comparison: frozen encoders, or settings to train by inside each fold.
 
     Attributes
     ----------
     name : str
-        The row's name.
+        Its name.
     frozen : tuple of Encoder
         One per seed; empty where the encoders are trained inside the fold.
     configs : tuple of EncoderConfig
@@ -103,7 +103,7 @@ def parse_encoder(text: str) -> tuple[str, list[str]]:
     return name.strip(), parts
 
 
-def resolve_encoders(encoders: Mapping[str, Item | Sequence[Item]]) -> tuple[EncoderRow, ...]:
+def resolve_encoders(encoders: Mapping[str, Item | Sequence[Item]]) -> tuple[ComparedEncoder, ...]:
     """Open the encoders and settings behind every NAME.
 
     Parameters
@@ -154,13 +154,13 @@ def fold_config(text: str) -> EncoderConfig:
 
 
 def frozen_inputs(
-    encoders: Sequence[EncoderRow], matrix: Matrix, rows: np.ndarray, *, min_coverage: float
+    encoders: Sequence[ComparedEncoder], matrix: Matrix, rows: np.ndarray, *, min_coverage: float
 ) -> dict[str, list[np.ndarray]]:
     """Latents of the frozen encoders, and the scores on the PCA stored with the first of them.
 
     Parameters
     ----------
-    encoders : sequence of EncoderRow
+    encoders : sequence of ComparedEncoder
         Those to be trained inside the fold are passed over.
     matrix : Matrix
         X; genes are matched by name and units converted by each encoder's recipe.
@@ -172,20 +172,20 @@ def frozen_inputs(
     Returns
     -------
     dict of str to list of ndarray of float32, shape (n_samples, n_latent)
-        By row, one array a seed; under "pca" the scores.
+        By name, one array a seed; under "pca" the scores.
     """
     inputs: dict[str, list[np.ndarray]] = {}
-    for row in encoders:
-        for encoder in row.frozen:
+    for entry in encoders:
+        for encoder in entry.frozen:
             seen = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
-            inputs.setdefault(row.name, []).append(encoder.transform(seen)[rows])
+            inputs.setdefault(entry.name, []).append(encoder.transform(seen)[rows])
             if "pca" not in inputs:
                 inputs["pca"] = [encoder.pca_scores(seen)[rows]]
     return inputs
 
 
 def train_in_fold(
-    row: EncoderRow,
+    entry: ComparedEncoder,
     matrix: Matrix,
     rows: np.ndarray,
     *,
@@ -193,11 +193,11 @@ def train_in_fold(
     gaps: bool = False,
     stop: StopFlag | None = None,
 ) -> list[Encoder]:
-    """Train every seed of an in-fold row.
+    """Train every seed of an encoder inside the fold.
 
     Parameters
     ----------
-    row : EncoderRow
+    entry : ComparedEncoder
     matrix : Matrix
         X.
     rows : ndarray of int, shape (n_rows,)
@@ -210,12 +210,12 @@ def train_in_fold(
         Looked at after every step.
     """
     trained = []
-    for config in row.configs:
+    for config in entry.configs:
         plan = plan_training(matrix, config, rows=rows, groups=groups, drop_unknown=gaps)
         trained.append(train_planned(plan, stop=stop))
         log.info(
             "%s: encoder of seed %d trained on %d rows, %d epochs, %.1f s",
-            row.name,
+            entry.name,
             config.training.seed,
             plan.rows.size,
             trained[-1].summary["epochs"],
@@ -281,7 +281,7 @@ def training_paths(source: str) -> list[Path]:
     return recorded_paths(inputs.get("data") or {}, source)
 
 
-def _resolve_row(name: str, items: list[Item]) -> EncoderRow:
+def _resolve_row(name: str, items: list[Item]) -> ComparedEncoder:
     if not items:
         raise InputError(f"encoder: {name}: expected at least one run or setting; found none")
     opened = [_open_item(item) for item in items]
@@ -296,7 +296,7 @@ def _resolve_row(name: str, items: list[Item]) -> EncoderRow:
     )
     frozen = tuple(item for item in opened if isinstance(item, Encoder))
     configs = _spread_seeds([item for item in opened if isinstance(item, EncoderConfig)])
-    return EncoderRow(name, frozen, configs, sources)
+    return ComparedEncoder(name, frozen, configs, sources)
 
 
 def _open_item(item: Item) -> Encoder | EncoderConfig:
@@ -319,19 +319,19 @@ def _spread_seeds(configs: list[EncoderConfig]) -> tuple[EncoderConfig, ...]:
     return tuple(spread)
 
 
-def encoder_settings(row: EncoderRow, config: CrossvalConfig) -> list[EncoderConfig]:
-    """What is tried for an in-fold row: as given first, then latent sizes by weights of the KL.
+def encoder_settings(entry: ComparedEncoder, config: CrossvalConfig) -> list[EncoderConfig]:
+    """Settings to try inside the folds: as given first, then latent sizes by weights of the KL.
 
     Parameters
     ----------
-    row : EncoderRow
-        A plain autoencoder (beta 0) stays one; a frozen row has nothing to try.
+    entry : ComparedEncoder
+        A plain autoencoder (beta 0) stays one; a frozen one has nothing to try.
     config : CrossvalConfig
         With `tune`: `tune_latents` and `tune_betas`.
     """
-    if not row.in_fold:
+    if not entry.in_fold:
         return []
-    given = row.configs[0]
+    given = entry.configs[0]
     if not config.tune:
         return [given]
     betas = config.tune_betas if given.model.beta > 0 else (0.0,)

@@ -1,4 +1,4 @@
-"""What is known of a comparison before its first fit: counts, design, what each row will see."""
+"""What is known of a comparison before its first fit: counts, design, what each model will see."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +11,12 @@ from m1pipe.data.splits import group_column
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT
 from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
-from m1pipe.evaluation.encoders import EncoderRow, encoder_facts, encoder_settings, training_paths
+from m1pipe.evaluation.encoders import (
+    ComparedEncoder,
+    encoder_facts,
+    encoder_settings,
+    training_paths,
+)
 from m1pipe.evaluation.ladder import (
     GENES,
     NOTHING,
@@ -44,12 +49,12 @@ def make_plan(
     """
     info = {**data_facts(problem), **design_facts(problem), "label": label, **(paths or {})}
     info["rows"] = {model.name: model_facts(problem, model) for model in problem.models}
-    info["encoders"] = {row.name: _encoder_facts(row) for row in problem.encoders}
+    info["encoders"] = {entry.name: _encoder_facts(entry) for entry in problem.encoders}
     alarms = design_alarms(problem, label)
-    for row in problem.encoders:
-        for run in info["encoders"][row.name]["runs"]:
-            name = row.name if row.n_seeds == 1 else f"{row.name} ({run['path']})"
-            alarms += encoder_alarms(name, row.n_latent, run)
+    for entry in problem.encoders:
+        for run in info["encoders"][entry.name]["runs"]:
+            name = entry.name if entry.n_seeds == 1 else f"{entry.name} ({run['path']})"
+            alarms += encoder_alarms(name, entry.n_latent, run)
     info["not_checked"] = not_checked(problem, label)
     info["labels_from"] = find_origin(problem)[0]
     info["confounding"] = [a.text for a in alarms if a.name in CONFOUNDED]
@@ -58,7 +63,7 @@ def make_plan(
         folds=problem.folds,
         groups=problem.groups,
         ladder=tuple(model.name for model in problem.models),
-        encoders=tuple(row.name for row in problem.encoders),
+        encoders=tuple(entry.name for entry in problem.encoders),
         rival=problem.rival,
         alarms=alarms,
         info=info,
@@ -204,14 +209,14 @@ def _n_head_settings(problem: Problem) -> int:
     return len(tuned_settings(parse_model("raw"), problem.config)) if problem.can_tune else 1
 
 
-def _encoder_seen(problem: Problem, row: EncoderRow) -> str:
-    if not row.in_fold:
-        sizes = sorted({len(encoder.samples) for encoder in row.frozen})
-        return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(row.sources)}"
+def _encoder_seen(problem: Problem, entry: ComparedEncoder) -> str:
+    if not entry.in_fold:
+        sizes = sorted({len(encoder.samples) for encoder in entry.frozen})
+        return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(entry.sources)}"
     n_more = problem.unlabelled.size
     text = "training rows of the fold"
     text += f" and up to {n_more:,} without a label" if n_more else ""
-    n_tried = len(encoder_settings(row, problem.config)) if problem.can_tune else 1
+    n_tried = len(encoder_settings(entry, problem.config)) if problem.can_tune else 1
     return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
 
 
@@ -224,18 +229,18 @@ def _pca_seen(problem: Problem, source: str) -> str:
     return f"the rows of {in_fold[0].name}" if in_fold else "training rows of the fold"
 
 
-def _encoder_facts(row: EncoderRow) -> dict[str, Any]:
-    """Facts about an encoder row; the runs of in-fold encoders are added when they are trained."""
-    config = (row.configs or tuple(e.config for e in row.frozen))[0]
+def _encoder_facts(entry: ComparedEncoder) -> dict[str, Any]:
+    """Facts about an encoder; the runs of in-fold encoders are added when they are trained."""
+    config = (entry.configs or tuple(e.config for e in entry.frozen))[0]
     return {
         "n_latent": config.model.n_latent,
         "beta": config.model.beta,
         "likelihood": config.model.likelihood,
-        "mode": "fold" if row.in_fold else "frozen",
-        "n_seeds": row.n_seeds,
+        "mode": "fold" if entry.in_fold else "frozen",
+        "n_seeds": entry.n_seeds,
         "runs": [
             {**encoder_facts(encoder, source), "data": trained_on(source)}
-            for encoder, source in zip(row.frozen, row.sources, strict=False)
+            for encoder, source in zip(entry.frozen, entry.sources, strict=False)
         ],
     }
 

@@ -231,7 +231,7 @@ def passes(problem: Problem, wanted: Sequence[Place]) -> list[list[Place]]:
     take longer than the heads, and a run that is stopped resumes after the last whole pass.
     """
     most = 1
-    in_fold = any(row.in_fold for row in problem.encoders)
+    in_fold = any(entry.in_fold for entry in problem.encoders)
     if problem.config.augment is None and not (in_fold and problem.matrix.n_samples > FEW_SAMPLES):
         spare = parse_bytes(problem.config.memory) - memory_bytes(problem)
         most = max(1, 1 + int(spare // max(1, fold_bytes(problem))))

@@ -16,7 +16,7 @@ from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation.augment import FEW_ROWS, draw_again, make_request, synthesize
 from m1pipe.evaluation.encoders import (
-    EncoderRow,
+    ComparedEncoder,
     encoder_facts,
     encoder_settings,
     frozen_inputs,
@@ -75,7 +75,7 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
     inputs |= frozen_inputs(
         problem.encoders, problem.matrix, problem.rows, min_coverage=min_coverage
     )
-    in_fold = any(row.in_fold for row in problem.encoders)
+    in_fold = any(entry.in_fold for entry in problem.encoders)
     wanted = any(GENES in model.inputs for model in problem.models)
     if in_fold or wanted or problem.config.augment is not None or needs_fold_pca(problem):
         inputs[GENES] = [problem.matrix.take(problem.rows)]
@@ -95,7 +95,7 @@ def _takes_prior(problem: Problem) -> bool:
 
 def _with_stored_pca(problem: Problem) -> list[Encoder]:
     """Encoders that were trained before, whose PCA is of the genes of X."""
-    return [encoder for row in problem.encoders for encoder in row.frozen]
+    return [encoder for entry in problem.encoders for encoder in entry.frozen]
 
 
 def fold_inputs(
@@ -103,16 +103,16 @@ def fold_inputs(
 ) -> FoldInputs:
     """What every model of one fold is fitted to, after its encoders and its PCA are trained."""
     arrays = {**inputs, NOTHING: [np.zeros((problem.targets.n, 0), dtype=np.float32)]}
-    encoders = {row.name: list(row.frozen) for row in problem.encoders}
+    encoders = {entry.name: list(entry.frozen) for entry in problem.encoders}
     facts = {}
-    for row in problem.encoders:
-        if row.in_fold:
+    for entry in problem.encoders:
+        if entry.in_fold:
             X = inputs[GENES][0]
-            trained, chosen = _train_row(row, problem, split, X, stop=stop)
-            arrays[row.name], scores = _encode(trained, problem, X)
+            trained, chosen = _train_row(entry, problem, split, X, stop=stop)
+            arrays[entry.name], scores = _encode(trained, problem, X)
             arrays.setdefault("pca_fold", scores)
-            encoders[row.name] = trained
-            facts[row.name] = [encoder_facts(one, "") | {"chosen": chosen} for one in trained]
+            encoders[entry.name] = trained
+            facts[entry.name] = [encoder_facts(one, "") | {"chosen": chosen} for one in trained]
     covariance = _stored_covariance(problem) if _takes_prior(problem) else None
     if GENES in inputs:
         genes = fill_fold(inputs[GENES][0], split.train)
@@ -127,21 +127,21 @@ def fold_inputs(
 
 
 def _train_row(
-    row: EncoderRow, problem: Problem, split: Fold, X: np.ndarray, *, stop: StopFlag | None
+    entry: ComparedEncoder, problem: Problem, split: Fold, X: np.ndarray, *, stop: StopFlag | None
 ) -> tuple[list[Encoder], dict[str, Any]]:
     """Encoders trained in a fold, one a seed, and the settings that were chosen for them."""
     usable = encoder_rows(problem, split)
-    row, chosen = tune_encoder(row, problem, split, X, rows=usable, stop=stop)
-    return _train(row, problem, usable, stop), chosen
+    entry, chosen = tune_encoder(entry, problem, split, X, rows=usable, stop=stop)
+    return _train(entry, problem, usable, stop), chosen
 
 
 def _train(
-    row: EncoderRow, problem: Problem, rows: np.ndarray, stop: StopFlag | None
+    entry: ComparedEncoder, problem: Problem, rows: np.ndarray, stop: StopFlag | None
 ) -> list[Encoder]:
     """Every seed of an encoder trained on some rows of the matrix."""
     gaps = problem.n_missing > 0
     groups = problem.all_groups
-    return train_in_fold(row, problem.matrix, rows, groups=groups, gaps=gaps, stop=stop)
+    return train_in_fold(entry, problem.matrix, rows, groups=groups, gaps=gaps, stop=stop)
 
 
 def _encode(
@@ -221,7 +221,7 @@ def _added_rows(
 
 
 def _latents(problem: Problem, encoders: Sequence[Encoder], X: np.ndarray) -> list[np.ndarray]:
-    """Latents of synthetic samples by every seed of an encoder row."""
+    """Latents of synthetic samples by every seed of an encoder."""
     obs = pd.DataFrame(index=[f"synthetic_{i + 1}" for i in range(len(X))])
     matrix = Matrix(in_memory(X, obs, problem.matrix.var, problem.matrix.units))
     matrix.aliases = problem.matrix.aliases
@@ -250,19 +250,19 @@ def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> tuple[PCA, np.ndarray]:
 
 
 def tune_encoder(
-    row: EncoderRow,
+    entry: ComparedEncoder,
     problem: Problem,
     split: Fold,
     X: np.ndarray,
     *,
     rows: np.ndarray,
     stop: StopFlag | None = None,
-) -> tuple[EncoderRow, dict[str, Any]]:
-    """The row with the settings that win on the inner validation rows of a training fold.
+) -> tuple[ComparedEncoder, dict[str, Any]]:
+    """The encoder with the settings that win on the inner validation rows of a training fold.
 
     Parameters
     ----------
-    row : EncoderRow
+    entry : ComparedEncoder
         Trained inside the folds; its first seed stands for all in the choice.
     problem : Problem
     split : Fold
@@ -275,23 +275,23 @@ def tune_encoder(
 
     Returns
     -------
-    row : EncoderRow
+    entry : ComparedEncoder
         As it came in where nothing is tuned, or there are too few rows for an inner split.
     chosen : dict
         Values of the settings that won, their inner loss, and how many were tried; empty where
         nothing was.
     """
-    tried = encoder_settings(row, problem.config)
+    tried = encoder_settings(entry, problem.config)
     share = problem.config.head.validation
     if len(tried) < 2 or split.train.size < FEW_ROWS or share == 0:
-        return row, {}
+        return entry, {}
     _, held_out = inner_split(
         split.train, share, split.seed, strata=split.strata, groups=split.groups
     )
     seen = _unseen_rows(problem, rows, held_out)
     losses = [
         _held_out_loss(
-            replace(row, configs=(config,)),
+            replace(entry, configs=(config,)),
             problem,
             split,
             X,
@@ -302,10 +302,10 @@ def tune_encoder(
         for config in tried
     ]
     won = tried[int(np.argmin(losses))]
-    log.info("%s: latent %d, beta %g of %d settings", row.name, *_shape(won).values(), len(tried))
-    configs = tuple(replace(won, training=seed.training) for seed in row.configs)
+    log.info("%s: latent %d, beta %g of %d settings", entry.name, *_shape(won).values(), len(tried))
+    configs = tuple(replace(won, training=seed.training) for seed in entry.configs)
     facts = {**_shape(won), "inner_loss": min(losses), "n_tried": len(tried)}
-    return replace(row, configs=configs), facts
+    return replace(entry, configs=configs), facts
 
 
 def _shape(config: EncoderConfig) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def _unseen_rows(problem: Problem, rows: np.ndarray, held_out: np.ndarray) -> np
 
 
 def _held_out_loss(
-    row: EncoderRow,
+    entry: ComparedEncoder,
     problem: Problem,
     split: Fold,
     X: np.ndarray,
@@ -331,7 +331,7 @@ def _held_out_loss(
     stop: StopFlag | None,
 ) -> float:
     """Loss of a head on rows that neither it nor its encoder has seen."""
-    (encoder,) = _train(row, problem, seen, stop)
+    (encoder,) = _train(entry, problem, seen, stop)
     rows = split.train
     levels = own_columns_of(encoder, X[rows], problem.matrix)
     codes = _part(encoder.codes(problem.matrix, problem.rows), rows)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.errors import InputError
-from m1pipe.evaluation.encoders import NAME, EncoderRow
+from m1pipe.evaluation.encoders import NAME, ComparedEncoder
 
 Pair = tuple[str, str]
 HeadKind = Literal["constant", "linear", "linear_prior", "network", "ensemble"]
@@ -124,7 +124,7 @@ def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
 
 def ladder(
     kind: str,
-    encoders: Sequence[EncoderRow],
+    encoders: Sequence[ComparedEncoder],
     models: Sequence[str] | None,
     *,
     strata: bool = False,
@@ -137,7 +137,7 @@ def ladder(
     ----------
     kind : str
         Kind of the targets.
-    encoders : sequence of EncoderRow
+    encoders : sequence of ComparedEncoder
         Always models of their own.
     models : sequence of str or None
         The other models to run; None: the usual ones.
@@ -158,8 +158,8 @@ def ladder(
     InputError
         If a model is not known for such targets, or nothing is there to have variants.
     """
-    stored = any(row.frozen for row in encoders)
-    names = tuple(row.name for row in encoders)
+    stored = any(entry.frozen for entry in encoders)
+    names = tuple(entry.name for entry in encoders)
     pca = "pca" if stored else "pca_fold"
     own_genes = own_genes and kind == "regression"
     usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes)
@@ -173,10 +173,10 @@ def ladder(
 
 
 def _usual(
-    kind: str, pca: str, encoders: Sequence[EncoderRow], *, strata: bool, own_genes: bool
+    kind: str, pca: str, encoders: Sequence[ComparedEncoder], *, strata: bool, own_genes: bool
 ) -> tuple[str, ...]:
     """Models that are run where none are named, but the encoders themselves."""
-    names = [row.name for row in encoders]
+    names = [entry.name for entry in encoders]
     levels = kind == "regression"
     constants = ("mean", *(("stratum_mean",) if strata else ())) if levels else ("prior",)
     linear = "ridge" if levels else "logistic"
@@ -185,7 +185,7 @@ def _usual(
     return (
         *(*constants, linear, f"{pca}_linear", "raw", pca, *own),
         *(name + end for name in names for end in beside),
-        *(f"{row.name}_ensemble" for row in encoders if row.n_seeds > 1),
+        *(f"{entry.name}_ensemble" for entry in encoders if entry.n_seeds > 1),
     )
 
 

@@ -90,7 +90,7 @@ class Rivals:
         hold_in_rows(self)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Levels or probabilities of the linear row, from genes of shape (n_samples, n_genes)."""
+        """Levels or probabilities of the linear model, from genes of shape (n_samples, n_genes)."""
         scores = (np.subtract(X, self.location, order="C") / self.scale) @ self.directions
         if self.kind == "regression":
             return np.asarray(scores @ self.weights + self.intercept)
@@ -158,14 +158,14 @@ def evaluate_outside(
         MODEL: predictor.predict(matrix, min_coverage=min_coverage).X[rows],
     }
     if columns is not None:
-        predictions = {row: p[:, columns] for row, p in predictions.items()}
+        predictions = {model: p[:, columns] for model, p in predictions.items()}
     mean = predictions[constant][0] if targets.kind == "regression" else None
     losses = {
-        row: per_sample_loss(targets.kind, p, targets.values) for row, p in predictions.items()
+        model: per_sample_loss(targets.kind, p, targets.values) for model, p in predictions.items()
     }
     lines = [
-        {"model": row, "metric": metric, "value": value}
-        for row, p in predictions.items()
+        {"model": model, "metric": metric, "value": value}
+        for model, p in predictions.items()
         for metric, value in scores(targets.kind, p, targets.values, mean).items()
     ]
     samples, groups = matrix.samples[rows], resolve_groups(matrix.obs, group)
@@ -193,7 +193,7 @@ def _tests(
     folds = np.zeros((1, len(losses[MODEL])), dtype=np.int64)
     pairs = [(MODEL, constant), (MODEL, LINEAR), (LINEAR, constant)]
     return compare(
-        {row: loss[None] for row, loss in losses.items()},
+        {model: loss[None] for model, loss in losses.items()},
         folds,
         pairs=pairs,
         family=pairs[:2],
@@ -209,7 +209,7 @@ def _seen(samples: np.ndarray, trained_on: set[str] | None) -> list[Alarm]:
         return []
     text = (
         f"{len(shared)} of the {len(samples)} samples were fitted on (such as {shared[0]}): the "
-        "model and the linear row have seen their labels."
+        "model and the linear model have seen their labels."
     )
     return [Alarm("fitted_on", "severe", text)]
 
@@ -277,7 +277,7 @@ def _in_units(targets: Targets, predictor: Predictor) -> Targets:
 def fit_rivals(
     X: np.ndarray, targets: Targets, *, groups: np.ndarray | None = None, seed: int = 0
 ) -> Rivals:
-    """Fit the constant and the linear row.
+    """Fit the constant and the linear model.
 
     Parameters
     ----------

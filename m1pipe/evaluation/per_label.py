@@ -36,11 +36,11 @@ class LabelSums:
     positive_units, negative_units : ndarray, shape (n_labels,)
         Groups (samples, where these are not grouped) with any sample with, or without, the label.
     rows : dict of str to ndarray, shape (len(STATISTICS), n_labels)
-        Of every row, the mean over its seeds: pairs ranked right (ties one half), the variance of
+        Of every model, the mean over its seeds: pairs ranked right (ties one half), the variance of
         their number where labels say nothing, what samples of one group add to it, the precision
         at each positive's score, the squared distance of probability and 0/1.
     bins : dict of str to ndarray, shape (3, n_bins)
-        Of every row: `m1pipe.evaluation.class_metrics.calibration_bins`.
+        Of every model: `m1pipe.evaluation.class_metrics.calibration_bins`.
     """
 
     n: int
@@ -53,7 +53,7 @@ class LabelSums:
 
 
 class LabelTally:
-    """Takes the predictions of one row after the other.
+    """Takes the predictions of one model after the other.
 
     Parameters
     ----------
@@ -69,20 +69,20 @@ class LabelTally:
         self.rows: dict[str, np.ndarray] = {}
         self.bins: dict[str, np.ndarray] = {}
 
-    def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
-        """Take a row's label probabilities of the test samples, one array a seed.
+    def add(self, model: str, predictions: Sequence[np.ndarray]) -> None:
+        """Take a model's label probabilities of the test samples, one array a seed.
 
         Parameters
         ----------
-        row : str
+        model : str
         predictions : sequence of ndarray, each of shape (n_test, n_labels)
         """
         each = [self._statistics(np.asarray(p, dtype=np.float64)) for p in predictions]
-        self.rows[row] = np.mean(each, axis=0)
-        self.bins[row] = np.mean([calibration_bins(p, self.truth) for p in predictions], axis=0)
+        self.rows[model] = np.mean(each, axis=0)
+        self.bins[model] = np.mean([calibration_bins(p, self.truth) for p in predictions], axis=0)
 
     def close(self) -> LabelSums:
-        """The sums of all rows."""
+        """The sums of all models."""
         positive = self.truth.sum(axis=0)
         with_label, without = _sums(self.truth, self.unit), _sums(~self.truth, self.unit)
         return LabelSums(
@@ -111,22 +111,22 @@ class LabelTally:
 
 
 def add_label_sums(parts: Sequence[LabelSums]) -> LabelSums:
-    """Sums over several folds; of their rows those that the first one has."""
+    """Sums over several folds; of their models those that the first one has."""
     counts = ("positive", "pairs", "positive_units", "negative_units")
     return LabelSums(
         n=sum(part.n for part in parts),
         **{name: np.sum([getattr(part, name) for part in parts], axis=0) for name in counts},
-        rows={row: np.sum([p.rows[row] for p in parts], axis=0) for row in parts[0].rows},
-        bins={row: np.sum([p.bins[row] for p in parts], axis=0) for row in parts[0].bins},
+        rows={model: np.sum([p.rows[model] for p in parts], axis=0) for model in parts[0].rows},
+        bins={model: np.sum([p.bins[model] for p in parts], axis=0) for model in parts[0].bins},
     )
 
 
 def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.DataFrame:
-    """One row a label: how frequent it is, how each row ranks it, whether any row learned it.
+    """One row a label: how frequent it is, how each model ranks it, whether any learned it.
 
-    A row has learned a label where it ranks samples with the label above others of the same fold
+    A model has learned a label where it ranks samples with the label above others of the same fold
     more often than chance: a one-sided rank-sum test stratified by folds, with q below `ALPHA`
-    after Benjamini and Hochberg over all labels and rows tested. Its variance is that of random
+    after Benjamini and Hochberg over all labels and models tested. Its variance is that of random
     labels, given the scores; where groups have several samples their covariance, as observed, is
     added if it is positive. Labels that fewer than `FEWEST` groups (or samples) have, or lack,
     are not tested.
@@ -143,36 +143,36 @@ def label_table(names: Sequence[str], every: LabelSums, once: LabelSums) -> pd.D
     -------
     DataFrame
         label, n_positive, prevalence, verdict ("learned", "not learned", "too few"), learned_by
-        (rows, separated by commas), and for each row average_precision_ROW (mean over samples
-        with the label of the precision at their score), roc_auc_ROW, brier_ROW, and p_ROW, q_ROW
-        but for constant rows.
+        (models, separated by commas), and for each model average_precision_MODEL (mean over samples
+        with the label of the precision at their score), roc_auc_MODEL, brier_MODEL, and p_MODEL,
+        q_MODEL but for constants.
     """
     table = pd.DataFrame({"label": list(names), "n_positive": once.positive})
     table["prevalence"] = once.positive / once.n
     enough = (np.minimum(once.positive_units, once.negative_units) >= FEWEST) & (once.pairs > 0)
-    tested = [row for row in once.rows if row not in CONSTANTS]
-    p = np.array([_p_value(once, once.rows[row]) for row in tested]).reshape(-1, len(names))
+    tested = [model for model in once.rows if model not in CONSTANTS]
+    p = np.array([_p_value(once, once.rows[model]) for model in tested]).reshape(-1, len(names))
     known = np.where(enough, p, np.nan).ravel()
     q = benjamini_hochberg(known, missing="drop").reshape(p.shape)
     learned = q < ALPHA
     by = [",".join(np.array(tested)[column]) for column in learned.T] if tested else ""
     verdict = np.where(learned.any(axis=0), LEARNED, NOT_LEARNED)
     table["verdict"], table["learned_by"] = np.where(enough, verdict, TOO_FEW), by
-    for row, found in every.rows.items():
+    for model, found in every.rows.items():
         sums = dict(zip(STATISTICS, found, strict=True))
-        table[f"average_precision_{row}"] = ratio(sums["precision"], every.positive)
-        table[f"roc_auc_{row}"] = ratio(sums["wins"], every.pairs)
-        table[f"brier_{row}"] = sums["squared"] / every.n
-    for row, p_row, q_row in zip(tested, p, q, strict=True):
-        table[f"p_{row}"], table[f"q_{row}"] = np.where(enough, p_row, np.nan), q_row
+        table[f"average_precision_{model}"] = ratio(sums["precision"], every.positive)
+        table[f"roc_auc_{model}"] = ratio(sums["wins"], every.pairs)
+        table[f"brier_{model}"] = sums["squared"] / every.n
+    for model, p_row, q_row in zip(tested, p, q, strict=True):
+        table[f"p_{model}"], table[f"q_{model}"] = np.where(enough, p_row, np.nan), q_row
     return table
 
 
 def calibration_table(every: LabelSums) -> pd.DataFrame:
-    """One line a row and bin that has cells: model, low, high, n, predicted, observed (means)."""
+    """One line a model and bin that has cells: model, low, high, n, predicted, observed (means)."""
     lines = [
-        {"model": row, "low": low, "high": high, "n": n, "predicted": p / n, "observed": y / n}
-        for row, bins in every.bins.items()
+        {"model": model, "low": low, "high": high, "n": n, "predicted": p / n, "observed": y / n}
+        for model, bins in every.bins.items()
         for low, high, n, p, y in zip(BIN_EDGES[:-1], BIN_EDGES[1:], *bins, strict=True)
         if n > 0
     ]
@@ -180,7 +180,7 @@ def calibration_table(every: LabelSums) -> pd.DataFrame:
 
 
 def unlearned_labels(table: pd.DataFrame) -> list[Alarm]:
-    """The labels that no row learned, and those that were not tested, by name.
+    """The labels that no model learned, and those that were not tested, by name.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def unlearned_labels(table: pd.DataFrame) -> list[Alarm]:
     """
     found = []
     tails = {
-        NOT_LEARNED: f"were not learned by any row (rank-sum test by folds, q >= {ALPHA:g})",
+        NOT_LEARNED: f"were not learned by any model (rank-sum test by folds, q >= {ALPHA:g})",
         TOO_FEW: f"have fewer than {FEWEST} independent samples with or without them: not tested",
     }
     for verdict, tail in tails.items():
@@ -221,7 +221,7 @@ def _sums(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
 def gather_labels(
     names: Sequence[str] | None, parts: Sequence[tuple[int, LabelSums | None]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The view by label, and the calibration of every row; empty where there are no labels.
+    """The view by label, and the calibration of every model; empty where there are no labels.
 
     Parameters
     ----------

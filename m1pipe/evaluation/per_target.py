@@ -1,7 +1,7 @@
-"""The view by target: each isoform's R2, and which of two rows predicts it better, streamed.
+"""The view by target: each isoform's R2, and which of two models predicts it better, streamed.
 
-Predictions of one row and fold are in memory at a time. What a comparison needs of the others, the
-mean loss of every donor (or sample) and target, waits in a temporary file.
+Predictions of one model and fold are in memory at a time. What a comparison needs of the others,
+the mean loss of every donor (or sample) and target, waits in a temporary file.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ class TargetSums:
     sst : ndarray, shape (n_targets,)
         Squared distance from the training means.
     sse : dict of str to ndarray, shape (n_targets,)
-        Squared error of every row, the mean over its seeds.
+        Squared error of every model, the mean over its seeds.
     pairs : dict of (str, str) to ndarray, shape (2, n_targets)
         Sum and sum of squares, over units, of the difference of the units' mean losses.
     n_units : int
@@ -45,7 +45,7 @@ class TargetSums:
 
 
 class TargetTally:
-    """Takes the predictions of one row after the other; owns a temporary file until `close`.
+    """Takes the predictions of one model after the other; owns a temporary file until `close`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class TargetTally:
     values : ndarray of float32, shape (n_test, n_targets)
         Levels of the test rows.
     pairs : sequence of (str, str)
-        Rows to be compared target by target.
+        Models to be compared target by target.
     """
 
     def __init__(self, split: Fold, values: np.ndarray, pairs: Sequence[Pair]) -> None:
@@ -62,7 +62,9 @@ class TargetTally:
         groups = np.arange(split.test.size) if split.groups is None else split.groups[split.test]
         self.unit = pd.factorize(groups)[0]
         self.n_units = int(self.unit.max()) + 1
-        self.waiting = {row: i for i, row in enumerate(dict.fromkeys(r for p in pairs for r in p))}
+        self.waiting = {
+            model: i for i, model in enumerate(dict.fromkeys(r for p in pairs for r in p))
+        }
         shape = (len(self.waiting), self.values.shape[1], self.n_units)
         with tempfile.TemporaryFile() as file:  # the map keeps it until nothing refers to that
             self.means = np.memmap(file, np.float32, shape=shape) if self.waiting else None
@@ -75,12 +77,12 @@ class TargetTally:
             ]
         )
 
-    def add(self, row: str, predictions: Sequence[np.ndarray]) -> None:
-        """Take a row's predictions of the test samples, one array a seed.
+    def add(self, model: str, predictions: Sequence[np.ndarray]) -> None:
+        """Take a model's predictions of the test samples, one array a seed.
 
         Parameters
         ----------
-        row : str
+        model : str
         predictions : sequence of ndarray, each of shape (n_test, n_targets)
         """
         total = np.empty(self.values.shape[1])
@@ -88,19 +90,19 @@ class TargetTally:
             true = self.values[:, columns]
             loss = sum((p[:, columns] - true) ** 2 for p in predictions) / len(predictions)
             total[columns] = loss.sum(axis=0, dtype=np.float64)
-            if self.means is not None and row in self.waiting:
-                self.means[self.waiting[row], columns] = self._unit_means(loss).T
-        self.sse[row] = total
+            if self.means is not None and model in self.waiting:
+                self.means[self.waiting[model], columns] = self._unit_means(loss).T
+        self.sse[model] = total
 
     def close(self) -> TargetSums:
         """Compare what was kept, pair by pair, and let the file go."""
         found = {}
         for pair in self.pairs:
-            if self.means is None or not all(row in self.sse for row in pair):
+            if self.means is None or not all(model in self.sse for model in pair):
                 continue
             sums = np.empty((2, self.values.shape[1]))
             for columns in self._cuts():
-                a, b = (self.means[self.waiting[row], columns] for row in pair)
+                a, b = (self.means[self.waiting[model], columns] for model in pair)
                 difference = a.astype(np.float64) - b
                 sums[:, columns] = difference.sum(axis=1), (difference**2).sum(axis=1)
             found[pair] = sums
@@ -123,7 +125,7 @@ def add_sums(parts: Sequence[TargetSums]) -> TargetSums:
     """Sums over several folds."""
     return TargetSums(
         sst=np.sum([part.sst for part in parts], axis=0),
-        sse={row: np.sum([p.sse[row] for p in parts], axis=0) for row in parts[0].sse},
+        sse={model: np.sum([p.sse[model] for p in parts], axis=0) for model in parts[0].sse},
         pairs={pair: np.sum([p.pairs[pair] for p in parts], axis=0) for pair in parts[0].pairs},
         n_units=sum(part.n_units for part in parts),
     )
@@ -132,7 +134,7 @@ def add_sums(parts: Sequence[TargetSums]) -> TargetSums:
 def target_table(
     names: Sequence[str], genes: Sequence[str] | None, every: TargetSums, once: TargetSums
 ) -> pd.DataFrame:
-    """One row a target: its gene, its R2 under every row, and the pairs with BH's q values.
+    """One row a target: its gene, its R2 by every model, and the pairs with BH's q values.
 
     Parameters
     ----------
@@ -147,7 +149,7 @@ def target_table(
     -------
     DataFrame
         target, gene, n_isoforms (of that gene among the targets), sst, varies ("yes", "hardly": sst
-        at most `HARDLY_VARIES` of the mean over targets, "no": sst is 0), r2_ROW = 1 - sse / sst
+        at most `HARDLY_VARIES` of the mean over targets, "no": sst is 0), r2_MODEL = 1 - sse / sst
         (NaN but for "yes": an error of any size is boundless beside next to nothing), and for each
         pair difference_A_B, p_A_B (t-test over donors, or samples; NaN for "no") and q_A_B
         (Benjamini and Hochberg over all targets).
@@ -160,8 +162,8 @@ def target_table(
     varies = every.sst > 0
     clearly = every.sst > HARDLY_VARIES * every.sst.mean()
     table["varies"] = np.select([clearly, varies], ["yes", "hardly"], "no")
-    for row, sse in every.sse.items():
-        table[f"r2_{row}"] = np.where(clearly, 1 - sse / np.where(clearly, every.sst, 1), np.nan)
+    for model, sse in every.sse.items():
+        table[f"r2_{model}"] = np.where(clearly, 1 - sse / np.where(clearly, every.sst, 1), np.nan)
     for (a, b), sums in once.pairs.items():
         mean, p = _t_tests(sums[0], sums[1], once.n_units)
         p[~varies] = np.nan
@@ -170,14 +172,14 @@ def target_table(
     return table
 
 
-def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:
+def r2_summary(table: pd.DataFrame, models: Sequence[str]) -> dict[str, object]:
     """R2 by target in short, by numbers that no single target can carry away.
 
     Parameters
     ----------
     table : DataFrame, shape (n_targets, n_columns)
         From `target_table`.
-    rows : sequence of str
+    models : sequence of str
 
     Returns
     -------
@@ -185,16 +187,16 @@ def r2_summary(table: pd.DataFrame, rows: Sequence[str]) -> dict[str, object]:
         n_targets, and of these n_hardly_vary and n_constant, which have no R2; models, a list of
         dict with model, median and above_zero (share of the targets with an R2).
     """
-    models = []
-    for row in rows:
-        r2 = table[f"r2_{row}"].dropna()
+    lines = []
+    for model in models:
+        r2 = table[f"r2_{model}"].dropna()
         above = float((r2 > 0).mean()) if len(r2) else np.nan
-        models.append({"model": row, "median": float(r2.median()), "above_zero": above})
+        lines.append({"model": model, "median": float(r2.median()), "above_zero": above})
     return {
         "n_targets": len(table),
         "n_hardly_vary": int((table["varies"] == "hardly").sum()),
         "n_constant": int((table["varies"] == "no").sum()),
-        "models": models,
+        "models": lines,
     }
 
 
@@ -232,7 +234,7 @@ def pair_summary(table: pd.DataFrame, pairs: Sequence[Pair]) -> list[dict[str, o
 
 
 def isoform_classes(table: pd.DataFrame, every: TargetSums) -> list[dict[str, object]]:
-    """Pooled R2 of every row over isoforms of genes with several, and of genes with one.
+    """Pooled R2 of every model over isoforms of genes with several, and of genes with one.
 
     Parameters
     ----------
@@ -251,13 +253,13 @@ def isoform_classes(table: pd.DataFrame, every: TargetSums) -> list[dict[str, ob
         return []
     several = (table["n_isoforms"] > 1).to_numpy()
     found: list[dict[str, object]] = []
-    for row, sse in every.sse.items():
+    for model, sse in every.sse.items():
         for kind, mask in (("several", several), ("one", ~several)):
             total = float(every.sst[mask].sum())
             if not mask.any():
                 continue
             r2 = 1 - float(sse[mask].sum()) / total if total > 0 else np.nan
-            found.append({"model": row, "kind": kind, "n_targets": int(mask.sum()), "r2": r2})
+            found.append({"model": model, "kind": kind, "n_targets": int(mask.sum()), "r2": r2})
     return found
 
 
@@ -293,7 +295,7 @@ def gather_targets(
     table : DataFrame
         From `m1pipe.evaluation.per_target.target_table`; empty where there is none.
     info : dict
-        `r2_by_target` (from `r2_summary`, of all rows but the first, the training mean),
+        `r2_by_target` (from `r2_summary`, of all models but the first, the training mean),
         `per_target` (pairs) and `isoforms` (R2 by the number of isoforms), where there are any.
     """
     sums = [(repeat, part) for repeat, part in parts if part is not None]

@@ -15,7 +15,7 @@ from m1pipe.data.splits import draw_subset, resolve_groups
 from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns, read_own_genes
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
-from m1pipe.evaluation.encoders import EncoderRow, Item, resolve_encoders
+from m1pipe.evaluation.encoders import ComparedEncoder, Item, resolve_encoders
 from m1pipe.evaluation.folds import (
     Fold,
     deal_folds,
@@ -56,7 +56,7 @@ class Problem:
         The fold that tests each sample.
     models : tuple of Model
         In the order in which they are run, the encoders last.
-    encoders : tuple of EncoderRow
+    encoders : tuple of ComparedEncoder
         What stands behind the names of the encoders.
     rival : str or None
         The linear model that the encoders are declared to be compared with.
@@ -85,7 +85,7 @@ class Problem:
     all_groups: np.ndarray | None
     folds: np.ndarray
     models: tuple[Model, ...]
-    encoders: tuple[EncoderRow, ...]
+    encoders: tuple[ComparedEncoder, ...]
     rival: str | None
     config: CrossvalConfig
     own: OwnGenes | None = None
@@ -150,7 +150,7 @@ class Problem:
 
     def n_seeds(self, model: Model) -> int:
         """Fits of a model in one fold."""
-        n_seeds = {row.name: row.n_seeds for row in self.encoders}
+        n_seeds = {entry.name: entry.n_seeds for entry in self.encoders}
         return n_seeds.get(model.source, 1)
 
     @property
@@ -245,7 +245,7 @@ def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | Non
 
 def _open_encoders(
     encoders: Mapping[str, Item | Sequence[Item]], label: str | None, stratify: str | None
-) -> tuple[EncoderRow, ...]:
+) -> tuple[ComparedEncoder, ...]:
     """The encoders behind every name.
 
     Raises
@@ -256,10 +256,10 @@ def _open_encoders(
     """
     refuse_names(encoders)
     opened = resolve_encoders(encoders)
-    for row in opened:
-        for config in (*row.configs, *(encoder.config for encoder in row.frozen)):
+    for entry in opened:
+        for config in (*entry.configs, *(encoder.config for encoder in entry.frozen)):
             told = encoder_conditioned(
-                row.name, config.model.condition, label=label, stratify=stratify
+                entry.name, config.model.condition, label=label, stratify=stratify
             )
             if told:
                 raise InputError(
@@ -275,12 +275,12 @@ def _check_augment(problem: Problem) -> None:
     if config.augment is None:
         return
     refuse_unfit(problem.targets.kind, min((problem.least_train, *config.train_sizes)))
-    for row in problem.encoders:
-        for settings in (*row.configs, *(encoder.config for encoder in row.frozen)):
-            refuse_conditional(row.name, settings)
+    for entry in problem.encoders:
+        for settings in (*entry.configs, *(encoder.config for encoder in entry.frozen)):
+            refuse_conditional(entry.name, settings)
     if problem.generator is None:
         raise InputError(
-            "augment: expected a generator, such as m1pipe.runs.augment.train_generator; found none"
+            "augment: expected a generator, such as m1pipe.workflow.augment.train_generator; found none"
         )
 
 

@@ -25,11 +25,11 @@ class CrossvalResult:
         Per-sample out-of-fold loss of each model; for encoders with several seeds the mean over
         seeds. The first model is the yardstick (the training mean, or the prior).
     seed_losses : dict of str to ndarray, shape (n_seeds, n_repeats, n_samples)
-        The same before averaging, for the rows that have several seeds.
+        The same before averaging, for the models that have several seeds.
     scores : DataFrame
         Columns model, repeat, fold, metric, value.
     seed_scores : DataFrame
-        The same with a column seed, for the rows that have several seeds.
+        The same with a column seed, for the models that have several seeds.
     comparisons : DataFrame
         As returned by `m1pipe.evaluation.compare.compare`.
     alarms : list of Alarm
@@ -47,7 +47,7 @@ class CrossvalResult:
     calibration : DataFrame
         One row a model and bin of probability; empty but for multilabel.
     info : dict
-        Plain facts for the report: kind, metric, counts, units, encoders, what each row saw.
+        Plain facts for the report: kind, metric, counts, units, encoders, what each model saw.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class CrossvalResult:
 
     @property
     def models(self) -> list[str]:
-        """Names of the rows, in the order in which they were run."""
+        """Names of the models, in the order in which they were run."""
         return list(self.losses)
 
     @property
@@ -236,7 +236,7 @@ def score_intervals(result: CrossvalResult) -> pd.DataFrame:
     -------
     DataFrame
         Columns model, metric, value, ci_low, ci_high, and difference, difference_low,
-        difference_high against the linear row of the declared family (NaN without one). Intervals
+        difference_high against the linear model of the declared family (NaN without one). Intervals
         are 95 % and of the corrected resampled t (`nadeau_bengio`), without a claim; empty where
         strata were left out in turn.
     """

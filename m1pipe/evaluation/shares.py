@@ -35,11 +35,11 @@ class Share:
     samples : ndarray of str, shape (n_test,)
         Ids of the test samples.
     losses : dict of str to ndarray, shape (n_seeds, n_test)
-        Loss of each test sample, for each row of the ladder; one seed for all but encoders.
+        Loss of each test sample, for each model; one seed for all but encoders.
     scores : DataFrame
         Columns model, seed, repeat, fold, metric, value.
     alarms : dict of str to list of Alarm
-        What was seen on the way, by row.
+        What was seen on the way, by model.
     encoders : dict of str to list of dict
         Facts about the encoders trained inside this fold, one dict per seed.
     targets : TargetSums or None
@@ -47,7 +47,7 @@ class Share:
     n_train : int or None
         Training rows used, where these are a part.
     chosen : dict of str to dict
-        Settings that won on inner validation rows, by row: of its encoder, and of its `head`.
+        Settings that won on inner validation rows, by model: of its encoder, and of its `head`.
     added : dict of str to int
         Samples of every class that were added to the training rows.
     labels : LabelSums or None
@@ -89,9 +89,9 @@ class Plan:
     groups : ndarray of str, shape (n_samples,), or None
         Donor (say) of each sample.
     ladder, encoders : tuple of str
-        All rows, and those that are encoders.
+        All models, and those that are encoders.
     rival : str or None
-        The linear row of the declared family.
+        The linear model of the declared family.
     alarms : list of Alarm
         What was known before the first fit.
     info : dict
@@ -146,7 +146,7 @@ class Plan:
 
 
 def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
-    """Put the shares of all folds together, and compare the rows.
+    """Put the shares of all folds together, and compare the models.
 
     Parameters
     ----------
@@ -161,15 +161,15 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
     Raises
     ------
     InputError
-        If a share is missing, or has other samples or rows than the plan.
+        If a share is missing, or has other samples or models than the plan.
     """
     ordered, smaller = _in_order(plan, shares)
     by_seed = _gather_losses(plan, ordered)
-    losses = {row: values.mean(axis=0) for row, values in by_seed.items()}
+    losses = {model: values.mean(axis=0) for model, values in by_seed.items()}
     scores = pd.concat([share.scores for share in ordered], ignore_index=True)
     keys = ["model", "repeat", "fold", "metric"]
     comparisons = _comparisons(plan, losses)
-    several = [row for row, values in by_seed.items() if len(values) > 1]
+    several = [model for model, values in by_seed.items() if len(values) > 1]
     means = scores.groupby(keys, sort=False)[["value"]].mean().reset_index()
     targets, target_info = gather_targets(
         plan.target_names, plan.target_genes, [(s.repeat, s.targets) for s in ordered]
@@ -182,7 +182,7 @@ def assemble(plan: Plan, shares: Sequence[Share]) -> CrossvalResult:
         losses=losses,
         scores=add_within(means, losses, plan.folds),
         seed_scores=scores[scores["model"].isin(several)].reset_index(drop=True),
-        seed_losses={row: by_seed[row] for row in several},
+        seed_losses={model: by_seed[model] for model in several},
         comparisons=comparisons,
         alarms=_all_alarms(plan, ordered, losses, comparisons, labels),
         info={**_info(plan, ordered), **target_info, **_equivalence(plan, losses)},
@@ -254,7 +254,7 @@ def _name_share(key: ShareKey) -> str:
 
 
 def _gather_losses(plan: Plan, shares: Sequence[Share]) -> dict[str, np.ndarray]:
-    """Losses of shape (n_seeds, n_repeats, n_samples) of every row, placed by sample id."""
+    """Losses of shape (n_seeds, n_repeats, n_samples) of every model, placed by sample id."""
     place = {sample: i for i, sample in enumerate(plan.samples)}
     gathered: dict[str, np.ndarray] = {}
     for share in shares:
@@ -263,18 +263,18 @@ def _gather_losses(plan: Plan, shares: Sequence[Share]) -> dict[str, np.ndarray]
         if sorted(columns) != tested.tolist() or set(share.losses) != set(plan.ladder):
             raise InputError(
                 f"crossval: the share of repeat {share.repeat} fold {share.fold} has other samples "
-                "or rows than this cross-validation: remove it and run it again"
+                "or models than this cross-validation: remove it and run it again"
             )
-        for row in plan.ladder:
-            loss = share.losses[row]
-            if row not in gathered:
-                gathered[row] = np.full((len(loss), *plan.folds.shape), np.nan)
-            gathered[row][:, share.repeat, columns] = loss
+        for model in plan.ladder:
+            loss = share.losses[model]
+            if model not in gathered:
+                gathered[model] = np.full((len(loss), *plan.folds.shape), np.nan)
+            gathered[model][:, share.repeat, columns] = loss
     return gathered
 
 
 def _comparisons(plan: Plan, losses: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """All pairs of rows, later minus earlier; only the declared family carries a claim."""
+    """All pairs of models, later minus earlier; only the declared family carries a claim."""
     return compare(
         losses,
         plan.folds,
@@ -295,12 +295,12 @@ def _equivalence(plan: Plan, losses: Mapping[str, np.ndarray]) -> dict[str, Any]
 
 
 def _merge_alarms(shares: Sequence[Share]) -> list[Alarm]:
-    """Each alarm of a row once, with the number of folds that raised it."""
+    """Each alarm of a model once, with the number of folds that raised it."""
     seen: dict[tuple[str, str], list[Alarm]] = {}
     for share in shares:
-        for row, alarms in share.alarms.items():
+        for model, alarms in share.alarms.items():
             for alarm in {alarm.name: alarm for alarm in alarms}.values():
-                seen.setdefault((row, alarm.name), []).append(alarm)
+                seen.setdefault((model, alarm.name), []).append(alarm)
     merged = []
     for alarms in seen.values():
         worst = max(alarms, key=lambda alarm: SEVERITIES.index(alarm.severity))
@@ -322,9 +322,9 @@ def _info(plan: Plan, shares: Sequence[Share]) -> dict[str, Any]:
         if widths:  # they may have been chosen within the folds, and differ
             facts["n_latent"] = widths.pop() if len(widths) == 1 else None
     chosen = [
-        {"repeat": share.repeat, "fold": share.fold, "row": row, **settings}
+        {"repeat": share.repeat, "fold": share.fold, "row": model, **settings}
         for share in shares
-        for row, settings in share.chosen.items()
+        for model, settings in share.chosen.items()
     ]
     added = [
         {"repeat": share.repeat, "fold": share.fold, "classes": dict(share.added)}
@@ -345,7 +345,7 @@ def add_within(
     scores : DataFrame
         Columns model, repeat, fold, metric, value.
     losses : mapping of str to ndarray, shape (n_repeats, n_samples)
-        Squared errors of every row; without `stratum_mean` the scores are returned as they are.
+        Squared errors of every model; without `stratum_mean` the scores are returned as they are.
     folds : ndarray of int, shape (n_repeats, n_samples)
     """
     if STRATUM_ROW not in losses:

@@ -109,7 +109,7 @@ def test_defaults_come_from_the_configuration(folder: Path) -> None:
         (["--label", "alone"], 1, "expected at least two classes in 'alone'"),
         (["--label", "status", "--folds", "30"], 1, "lower --folds"),
         (["--label", "status", "--y", "y.h5ad"], 1, "expected one of --y, --label"),
-        (["--label", "status", "--encoder", "raw=vae"], 1, "no other row's"),
+        (["--label", "status", "--encoder", "raw=vae"], 1, "no other model's"),
         (["--label", "status", "--encoder", "vae"], 1, "expected NAME=RUN"),
         (["--label", "status", "--encoder", "v=nowhere"], 1, "expected a trained model"),
         (["--label", "status", "--encoder", "v=fold:nowhere"], 1, "found none of these"),

@@ -384,7 +384,7 @@ def test_shares_of_other_samples_are_refused(world: dict[str, pd.DataFrame]) -> 
     shares: list[Share] = []
     config = replace(QUICK, models=("mean",))
     cross_validate(world["x"], world["y"], config=config, on_share=shares.append)
-    with pytest.raises(InputError, match="repeat 0 fold 0 has other samples or rows"):
+    with pytest.raises(InputError, match="repeat 0 fold 0 has other samples or models"):
         cross_validate(world["x"], world["y"], config=replace(config, seed=1), done=shares)
 
 

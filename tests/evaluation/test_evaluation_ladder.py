@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
-from m1pipe.evaluation.encoders import EncoderRow
+from m1pipe.evaluation.encoders import ComparedEncoder
 from m1pipe.evaluation.fitting import (
     Prediction,
     dead_share,
@@ -66,10 +66,10 @@ def classes(X: np.ndarray) -> Fold:
     return make_split(Targets("multiclass", codes, ("low", "mid", "high")))
 
 
-def encoder_row(name: str, *, in_fold: bool) -> EncoderRow:
+def encoder_row(name: str, *, in_fold: bool) -> ComparedEncoder:
     configs = (EncoderConfig(),) if in_fold else ()
     frozen = () if in_fold else (object(),)
-    return EncoderRow(name, frozen, configs, ("somewhere",))  # type: ignore[arg-type]
+    return ComparedEncoder(name, frozen, configs, ("somewhere",))  # type: ignore[arg-type]
 
 
 def names(*args: Any, **more: Any) -> tuple[str, ...]:

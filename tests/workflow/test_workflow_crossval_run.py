@@ -295,7 +295,7 @@ def test_bad_input_leaves_no_folder(run: CrossvalRun, tmp_path: Path) -> None:
         (replace(run, y=None, label="status"), "expected a column"),
         (replace(run, y=None), "expected one of --y, --label"),
         (replace(run, encoders={"vae": (str(tmp_path / "nowhere"),)}), "expected a trained model"),
-        (replace(run, encoders={"raw": run.encoders["vae"]}), "no other row's"),
+        (replace(run, encoders={"raw": run.encoders["vae"]}), "no other model's"),
     ):
         with pytest.raises(InputError, match=said):
             run_crossval(bad, QUICK, tmp_path / "cv")
