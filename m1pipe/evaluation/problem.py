@@ -280,7 +280,8 @@ def _check_augment(problem: Problem) -> None:
             refuse_conditional(entry.name, settings)
     if problem.generator is None:
         raise InputError(
-            "augment: expected a generator, such as m1pipe.workflow.augment.train_generator; found none"
+            "augment: expected a generator, such as m1pipe.workflow.augment.train_generator; found "
+            "none"
         )
 
 
