@@ -1,7 +1,7 @@
 """The speed of training on a CUDA card: epochs, share of the matrix rate, copies to the host.
 
 A matrix of simulated samples is made on the card and stays there; the `m1` preset is trained on it
-by `m1pipe.training.fit.fit`, as by the commands. In one call:
+by `m1pipe.training.loop.fit`, as by the commands. In one call:
 
 - limits: bf16 and fp32 products and a copy, as fast as this card takes them at this moment;
 - epochs: for each batch size whole epochs over all rows, the first one not counted; what 100 of
@@ -36,10 +36,10 @@ from vae_training import PAPER, SMALL, Shape, our_config
 
 from m1pipe.data.batches import MemoryBatches
 from m1pipe.models.vae import VAEModule, vae_objective
+from m1pipe.training.batches import Batch, ResidentFeed
 from m1pipe.training.device import tune_allocator
-from m1pipe.training.feed import Batch, ResidentFeed
-from m1pipe.training.fit import fit
 from m1pipe.training.history import History
+from m1pipe.training.loop import fit
 
 ROWS = 167_884
 EPOCHS = {"cuda": (100, 3, 6), "cpu": (2, 2, 2)}

@@ -29,10 +29,10 @@ from m1pipe.encoder.plan import complete_config
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, encode_mean, vae_objective
 from m1pipe.settings import build, parse_bytes
+from m1pipe.training.batches import Batch, StreamedFeed, make_feed
 from m1pipe.training.device import tune_allocator
-from m1pipe.training.feed import Batch, StreamedFeed, make_feed
-from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
+from m1pipe.training.loop import fit
 
 KRYLOV_PRODUCTS = 5  # of the PCA, each a pass over the rows, beside one for the moments
 

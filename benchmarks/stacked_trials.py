@@ -19,8 +19,8 @@ import torch
 
 from m1pipe.config import EncoderConfig
 from m1pipe.encoder.plan import TrainingPlan, plan_training
-from m1pipe.encoder.together import train_together
 from m1pipe.encoder.train import train_planned
+from m1pipe.encoder.train_together import train_together
 from m1pipe.settings import build
 
 SIZES = (

@@ -9,7 +9,7 @@ Every side trains the same network in a process of its own, and the sides take t
   hold rivals, separated by colons), the allocator told as well;
 - scvi: scvi-tools' SCVI of standard size (1.4.2: one hidden layer of 128, zero-inflated counts),
   its data loader and trainer: another and smaller model, for `--small` only;
-- fp32, default: `m1pipe.training.fit.fit` on a matrix in memory, in strict fp32 and with the
+- fp32, default: `m1pipe.training.loop.fit` on a matrix in memory, in strict fp32 and with the
   precision that it chooses;
 - limits: what the machine does at that moment: bf16 and fp32 products, and a copy.
 
@@ -49,10 +49,10 @@ from m1pipe.config.presets import preset_options
 from m1pipe.data.batches import MemoryBatches
 from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.settings import build
+from m1pipe.training.batches import Batch, ResidentFeed
 from m1pipe.training.device import tune_allocator
-from m1pipe.training.feed import Batch, ResidentFeed
-from m1pipe.training.fit import fit
 from m1pipe.training.history import Observer
+from m1pipe.training.loop import fit
 
 SIDES = ("original", "tuned", "pythae", "scvi", "fp32", "default", "limits")
 RIVALS = ("pythae", "scvi")

@@ -6,8 +6,8 @@ from torch import Tensor
 from m1pipe.models.likelihoods import Gaussian
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, known_only, mask_missing
+from m1pipe.training.batches import Batches
 from m1pipe.training.device import make_generator
-from m1pipe.training.feed import Batches
 
 PSEUDO_ROWS = 100
 DRAWS = 4

@@ -18,11 +18,11 @@ from m1pipe.data.splits import inner_split
 from m1pipe.data.unit_guess import refuse_counts
 from m1pipe.encoder.condition import Condition, find_condition, read_column
 from m1pipe.encoder.missing import Missing, look_for_missing
-from m1pipe.encoder.rates import default_weight_decay
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
 from m1pipe.settings import parse_bytes
+from m1pipe.training.optimizer import default_weight_decay
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
 BLOCK_BYTES = 2**25

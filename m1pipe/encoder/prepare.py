@@ -20,13 +20,13 @@ from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias, vae_objective
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.settings import parse_bytes
+from m1pipe.training.batches import Batches, Feed, ResidentFeed, make_feed
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.distributed import (
     ALONE,
     Objective,
-    World,
+    Workers,
 )
-from m1pipe.training.feed import Batches, Feed, ResidentFeed, make_feed
 
 VALIDATION_MEMORY = 0.25
 
@@ -65,19 +65,19 @@ class Prepared:
         return partial(vae_objective, means=self.means)
 
 
-def prepare(plan: TrainingPlan, world: World = ALONE) -> Prepared:
+def prepare(plan: TrainingPlan, workers: Workers = ALONE) -> Prepared:
     """Scale, components, network and batches of what was planned.
 
     Parameters
     ----------
     plan : TrainingPlan
-    world : World
+    workers : Workers
     """
     begun = time.perf_counter()
     gaps, kind = plan.missing is not None, plan.config.model.transform
     scaler = fit_gene_transform(kind, raw_blocks(plan.source, plan.rows), keep_missing=gaps)
     device = resolve_device(plan.config.training.device)
-    batches, validation = _feeds(plan, scaler, device, world)
+    batches, validation = _feeds(plan, scaler, device, workers)
     module = _fresh(plan, scaler, lambda: scaled_blocks(plan.source, plan.rows, scaler, batches))
 
     def inputs() -> Iterator[np.ndarray]:
@@ -128,7 +128,7 @@ def _components(plan: TrainingPlan, inputs: Callable[[], Iterator[np.ndarray]]) 
 
 
 def _feeds(
-    plan: TrainingPlan, scaler: GeneTransform, device: torch.device, world: World
+    plan: TrainingPlan, scaler: GeneTransform, device: torch.device, workers: Workers
 ) -> tuple[Feed, Feed | None]:
     """Batches of the training rows, and of the validation rows where there are any."""
     training = plan.config.training
@@ -140,7 +140,7 @@ def _feeds(
         batch_size=training.batch_size,
         seed=training.seed,
         device=device,
-        part=(world.rank, world.size),
+        part=(workers.rank, workers.size),
     )
     own = int((1 - share) * memory)
     batches = feed(plan.source, plan.rows, memory_bytes=own, codes=plan.codes)

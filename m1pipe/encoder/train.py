@@ -18,20 +18,19 @@ from m1pipe.encoder.missing import class_means, fill_missing
 from m1pipe.encoder.noise import recalibrate_noise
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.prepare import Prepared, prepare, scaled_blocks
-from m1pipe.encoder.rates import parameter_groups
 from m1pipe.encoder.trained import Encoder
 from m1pipe.models.vae import VAEModule
 from m1pipe.pca import PCA
+from m1pipe.training.batches import whole
 from m1pipe.training.distributed import (
     ALONE,
-    World,
+    Workers,
     common_batch_norm,
     peers_present,
 )
-from m1pipe.training.faults import Explain, explain_rows
-from m1pipe.training.feed import whole
-from m1pipe.training.fit import fit
-from m1pipe.training.history import History, Observer
+from m1pipe.training.history import Explain, History, Observer, explain_rows
+from m1pipe.training.loop import fit
+from m1pipe.training.optimizer import pca_start_groups
 from m1pipe.training.signals import StopFlag
 
 
@@ -88,7 +87,7 @@ def train_planned(
     resume: bool = False,
     stop: StopFlag | None = None,
     observer: Observer | None = None,
-    world: World = ALONE,
+    workers: Workers = ALONE,
 ) -> Encoder:
     """Train what was planned.
 
@@ -99,15 +98,15 @@ def train_planned(
         As for `train_encoder`.
     stop : StopFlag, optional
         Looked at after every step.
-    world : World
+    workers : Workers
         Processes that train it together; each returns the same encoder.
 
     Returns
     -------
     Encoder
     """
-    one = prepare(plan, world)
-    with common_batch_norm(one.module, world), peers_present(world):
+    one = prepare(plan, workers)
+    with common_batch_norm(one.module, workers), peers_present(workers):
         history = fit(
             one.module,
             one.batches,
@@ -115,14 +114,14 @@ def train_planned(
             plan.config.training,
             beta=plan.config.model.beta,
             validation=one.validation,
-            parameters=parameter_groups(one.module, plan.config.training),
+            parameters=pca_start_groups(one.module, plan.config.training),
             checkpoint=checkpoint,
             resume=resume,
             stop=stop,
             observer=observer,
             explain=explain_plan(plan),
             start_counts=plan.config.model.starts_at_pca,
-            world=world,
+            workers=workers,
         )
     return finish(one, history)
 

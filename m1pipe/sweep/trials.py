@@ -15,8 +15,8 @@ from m1pipe.data.splits import inner_split
 from m1pipe.encoder.missing import class_means
 from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import Measurement, gene_scale, measure
-from m1pipe.encoder.together import pass_of, train_together
 from m1pipe.encoder.train import train_encoder
+from m1pipe.encoder.train_together import pass_of, train_together
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.pca import PCA

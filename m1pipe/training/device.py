@@ -1,17 +1,20 @@
-"""Device, precision, seeds and the memory allocator."""
+"""Device, precision, threads, random generators and the memory allocator."""
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.kernels import multiplies_bf16
 
 BIG_MODEL = 5_000_000
 BIG_BATCH = 64
+BF16_TOLERANCE = 0.01
 MUCH_WORK = 2e9
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FOUND_THREADS = torch.get_num_threads()
@@ -72,6 +75,47 @@ def resolve_precision(
         return torch.float32
     fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """A block whose matrix products are taken in "fp32" or "bf16"."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def compare_bf16(losses: Mapping[str, float], asked: str) -> tuple[float, str]:
+    """Compare the loss of the first batch in bf16 and fp32, and choose between them.
+
+    Parameters
+    ----------
+    losses : mapping
+        "fp32" and "bf16" to the mean loss.
+    asked : str
+        As configured; bf16 is taken whatever it gives where it was asked for by name.
+
+    Returns
+    -------
+    gap : float
+        Relative difference.
+    precision : {"fp32", "bf16"}
+
+    Warns
+    -----
+    M1Warning
+        Where the losses differ by more than `BF16_TOLERANCE`.
+    """
+    gap = abs(losses["bf16"] - losses["fp32"]) / max(abs(losses["fp32"]), 1e-12)
+    agrees = gap <= BF16_TOLERANCE
+    precision = "bf16" if agrees or asked == "bf16" else "fp32"
+    if not agrees:
+        warnings.warn(
+            f"the loss in bf16 differs by {gap:.1%} from fp32 on the first batch; "
+            f"training goes on in {precision}",
+            M1Warning,
+            stacklevel=2,
+        )
+    return gap, precision
 
 
 def choose_threads(n_parameters: int, batch_size: int) -> int:

@@ -30,7 +30,7 @@ LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "nc
 
 
 @dataclass(frozen=True)
-class World:
+class Workers:
     """The processes that train together.
 
     Attributes
@@ -49,14 +49,14 @@ class World:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def told(self, decide: Callable[[], T]) -> T:
+    def broadcast(self, decide: Callable[[], T]) -> T:
         """What the first process decides, in all of them; plain values only."""
         if self.size == 1:
             return decide()
         box: list[Any] = [decide() if self.leads else None]
         dist.broadcast_object_list(box, src=0)
-        found: T = box[0]
-        return found
+        decided: T = box[0]
+        return decided
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of each value over the processes, in place, the same bits in all of them."""
@@ -71,23 +71,11 @@ class World:
                 dist.broadcast(buffer, src=0)
 
 
-ALONE = World()
-
-
-def present_world() -> World:
-    """The processes that have joined one another, as far as this one knows."""
-    if dist.is_available() and dist.is_initialized():
-        return World(dist.get_rank(), dist.get_world_size())
-    return ALONE
-
-
-def launched() -> tuple[int, int]:
-    """Rank and number of processes that the launcher named; (0, 1) without one."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+ALONE = Workers()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
+def joined(device: torch.device) -> Iterator[Workers]:
     """Meet the processes that were launched with this one; alone where there was no launcher.
 
     They stay joined until the process ends, because they cannot meet twice.
@@ -97,18 +85,21 @@ def joined(device: torch.device) -> Iterator[World]:
     PeerLostError
         If another process ends in the block; its own message says why.
     """
-    if launched()[1] > 1 and not dist.is_initialized():
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
         atexit.register(dist.destroy_process_group)
-    world = present_world()
-    with peers_present(world):
-        yield world
+    workers = ALONE
+    if dist.is_available() and dist.is_initialized():
+        workers = Workers(dist.get_rank(), dist.get_world_size())
+    with peers_present(workers):
+        yield workers
 
 
 @contextmanager
-def peers_present(world: World) -> Iterator[None]:
+def peers_present(workers: Workers) -> Iterator[None]:
     """Tell in a line, and not by a traceback, of another process that ended in the block.
 
     Raises
@@ -119,9 +110,9 @@ def peers_present(world: World) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world.size > 1 and any(word in str(error).lower() for word in LOST):
+        if workers.size > 1 and any(word in str(error).lower() for word in LOST):
             raise PeerLostError(
-                f"process {world.rank} of {world.size}: another process of this run has ended; "
+                f"process {workers.rank} of {workers.size}: another process of this run has ended; "
                 "its own message says why"
             ) from None
         raise
@@ -145,18 +136,18 @@ class Losses(nn.Module):
         return self.objective(self.module, batch, beta, noise)
 
 
-def share_gradients(losses: Losses, world: World, *, some_unused: bool) -> nn.Module:
+def share_gradients(losses: Losses, workers: Workers, *, some_unused: bool) -> nn.Module:
     """The losses with their gradients averaged over the processes after each backward pass.
 
     Parameters
     ----------
     losses : Losses
         Its weights become those of the first process.
-    world : World
+    workers : Workers
     some_unused : bool
         Some parameters may get no gradient, such as those of the noise at beta = 0.
     """
-    if world.size == 1:
+    if workers.size == 1:
         return losses
     device = next(losses.parameters()).device
     ids = [device.index] if device.type == "cuda" else None
@@ -169,7 +160,7 @@ def unshared(losses: nn.Module) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def common_batch_norm(module: nn.Module, world: World) -> Iterator[None]:
+def common_batch_norm(module: nn.Module, workers: Workers) -> Iterator[None]:
     """Normalise over the rows of all processes in a block, where the device can; say which."""
     parents = [
         (parent, name, child)
@@ -177,11 +168,11 @@ def common_batch_norm(module: nn.Module, world: World) -> Iterator[None]:
         for name, child in parent.named_children()
         if isinstance(child, BatchNorm)
     ]
-    if world.size == 1 or not parents:
+    if workers.size == 1 or not parents:
         yield
         return
     on_gpu = next(module.parameters()).device.type == "cuda"
-    if world.leads:
+    if workers.leads:
         how = "all processes" if on_gpu else "each process (of all on GPUs only)"
         log.info("batch norm over the rows of %s", how)
     if not on_gpu:
@@ -194,6 +185,27 @@ def common_batch_norm(module: nn.Module, world: World) -> Iterator[None]:
     finally:
         for parent, name, child in parents:
             setattr(parent, name, child)
+
+
+def place_in_batch(
+    n_own: int, workers: Workers, *, n_rows: int, batch_size: int, step: int
+) -> tuple[int, int]:
+    """First row at hand, and number of rows, of a batch that processes share.
+
+    Parameters
+    ----------
+    n_own : int
+        Rows of this process.
+    workers : Workers
+    n_rows, batch_size : int
+        Rows an epoch; rows a full batch.
+    step : int
+        Number of the batch, from 0.
+    """
+    if workers.size == 1:
+        return 0, n_own
+    n_total = min(batch_size, n_rows - step * batch_size)
+    return n_total * workers.rank // workers.size, n_total
 
 
 def row_parts(batch: tuple[Tensor, ...], most: int | None) -> list[tuple[Tensor, ...]]:

@@ -1,70 +1,285 @@
-"""One model on its way through its batches: its steps, its validation, the end of an epoch."""
+"""The training loop, read top to bottom: fit, epochs, steps, validation, early stopping."""
 
 import math
 import time
-from functools import partial
-from typing import Any, NoReturn
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.artefacts import reading
+from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import PosteriorNoise
-from m1pipe.training.adamw import adamw_step
-from m1pipe.training.averaging import (
+from m1pipe.training.batches import Batch, Batches
+from m1pipe.training.checkpoint import (
+    FitState,
+    load_checkpoint,
+    pack_state,
+    result_settings,
+    save_checkpoint,
+    unpack_state,
+)
+from m1pipe.training.device import (
+    autocast,
+    compare_bf16,
+    make_generator,
+    resolve_precision,
+    seeded,
+)
+from m1pipe.training.distributed import (
+    ALONE,
+    Losses,
+    Objective,
+    Workers,
+    place_in_batch,
+    row_parts,
+    share_gradients,
+    unshared,
+)
+from m1pipe.training.history import Explain, History, Observer
+from m1pipe.training.optimizer import (
+    adamw_step,
     averaged,
+    clip_gradient,
+    decay_groups,
     load_average,
+    moving_values,
     start_average,
     update_average,
 )
-from m1pipe.training.best import judge, ran_out
-from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
-from m1pipe.training.device import make_generator, resolve_precision
-from m1pipe.training.feed import Batch, Batches
-from m1pipe.training.gradients import (
-    Found,
-    add_gradient,
-    clip_gradient,
-    place_in_batch,
-    summed,
-)
-from m1pipe.training.history import History
-from m1pipe.training.opened import Loop, Unread
-from m1pipe.training.precision import autocast, judge_bf16
-from m1pipe.training.schedule import cosine_factor
-from m1pipe.training.state import pack_state, result_settings, unpack_state
+from m1pipe.training.schedule import beta_at, cosine_factor, resolve_epochs, warmup_epochs
+from m1pipe.training.signals import StopFlag
+
+# Steps after which the host reads at once what they found. Where it waits for a card to read, the
+# card waits for the host's next step; on the CPU reading costs nothing.
+STEPS_A_READING = {"cpu": 1, "cuda": 64}
 
 
-def close(loop: Loop) -> History:
-    """Leave the module, in evaluation mode, at its best weights."""
-    if loop.state.average is not None:
-        load_average(loop.module, loop.state.average)
-    _restore_best(loop)
-    loop.module.eval()
-    return loop.state.history()
+def fit(
+    module: nn.Module,
+    batches: Batches,
+    objective: Objective,
+    config: TrainingConfig,
+    *,
+    beta: float = 0.0,
+    validation: Batches | None = None,
+    parameters: list[dict[str, Any]] | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    stop: StopFlag | None = None,
+    observer: Observer | None = None,
+    explain: Explain | None = None,
+    keep: Literal["best", "last"] = "best",
+    start_counts: bool = False,
+    workers: Workers = ALONE,
+) -> History:
+    """Train a module in place and leave it, in evaluation mode, at its best weights.
+
+    The result is a function of the module's weights, the batches and the configuration: torch's
+    global generators are seeded for the run and given back afterwards. A run that was stopped at
+    any step and resumed ends, on the CPU, with the same weights bit for bit.
+
+    Parameters
+    ----------
+    module : nn.Module
+        On the device where it is to be trained.
+    batches : Batches
+        Tuples of tensors on that device.
+    objective : callable
+        Takes the module, a batch, the present KL weight and the posterior noise; returns tensors
+        of shape (n_samples,): "loss", which is minimised, and any terms to be recorded. Their
+        mean over a batch is the gradient's scale, their mean over all rows the epoch's record.
+    config : TrainingConfig
+        Epochs, rates, schedule, patience, seed, precision.
+    beta : float
+        KL weight after the warm-up; 0 (no warm-up) where there is no KL term.
+    validation : Batches, optional
+        Rows for early stopping, always visited in the order of their epoch 0, with the same noise
+        each time and the full `beta`. Without them the training loss decides.
+    parameters : list of dict, optional
+        Parameter groups for AdamW, as torch takes them. All trainable parameters where not
+        given, with weight decay on matrices only.
+    checkpoint : Path, optional
+        File written after every epoch, every `checkpoint_minutes`, and before a stop.
+    resume : bool
+        Resume the run from `checkpoint`.
+    stop : StopFlag, optional
+        Checked after every step.
+    observer : Observer, optional
+        Called with every step and epoch.
+    explain : callable, optional
+        From `explain_rows`: names samples and genes when a loss is not finite.
+    keep : {"best", "last"}
+        "last" neither restores the best weights nor stops early.
+    start_counts : bool
+        The weights that the module comes with are validated too, and kept if no epoch is better;
+        only where there are validation rows and no warm-up.
+    workers : Workers
+        Processes that train together, each with its part of every batch in `batches` and
+        `validation`; the first writes the checkpoint, which any number of processes can resume.
+
+    Returns
+    -------
+    History
+        With the epoch whose weights were kept; epochs of the warm-up are not eligible.
+
+    Raises
+    ------
+    InputError
+        If a loss or gradient is not finite. The weights are then those of the best epoch so far,
+        or those before the step if no epoch is finished (running means of batch normalisation
+        have then seen its batch); a checkpoint on disk stays.
+    StoppedBySignalError, KeyboardInterrupt
+        If `stop` was raised; the checkpoint, if any, is written.
+    """
+    loop = Loop(
+        module=module,
+        batches=batches,
+        objective=objective,
+        config=config,
+        beta=beta,
+        validation=validation,
+        groups=parameters,
+        checkpoint=checkpoint,
+        stop=stop or StopFlag(),
+        observer=observer or Observer(),
+        explain=explain,
+        keep_best=keep == "best",
+        start_counts=start_counts,
+        workers=workers,
+    )
+    with seeded(config.seed, loop.device):
+        if resume:
+            _resume(loop)
+        else:
+            start(loop)
+        while not loop.state.finished:
+            _train_epoch(loop)
+            close_epoch(loop)
+    return close(loop)
 
 
-def _settings(loop: Loop) -> dict[str, Any]:
-    """What must be the same for a run to be resumed."""
-    n_validation = loop.validation.n_rows if loop.validation else 0
-    rows = {"training rows": loop.batches.n_rows, "validation rows": n_validation}
-    return {**result_settings(loop.config), "epochs": loop.n_epochs, "beta": loop.beta, **rows}
+@dataclass(frozen=True)
+class BatchTerms:
+    """Terms of the objective over a batch, left where they were computed: nothing is read.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Terms of the objective.
+    sums : Tensor of float64, shape (n_terms + 1,)
+        Over the rows of all processes: each term, then how many processes are asked to stop.
+    loss : Tensor, shape (n_own_rows,)
+        Of each row at hand.
+    """
+
+    names: tuple[str, ...]
+    sums: Tensor
+    loss: Tensor
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """What is minimised, summed over the rows of all processes, shape ()."""
+        return self.sums[self.names.index("loss")]
 
 
-def begin(loop: Loop, resume: bool) -> None:
-    """Start at the checkpoint or at the beginning, where the precision is decided."""
+def sum_terms(terms: dict[str, Tensor], *, stop: bool = False) -> BatchTerms:
+    """Terms of a batch, each of shape (n_rows,), summed over the rows."""
+    sums = torch.stack([values.detach() for values in terms.values()]).sum(1, dtype=torch.float64)
+    return BatchTerms(tuple(terms), F.pad(sums, (0, 1), value=float(stop)), terms["loss"].detach())
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """Settings and state of one training run; the settings are described in `fit`."""
+
+    module: nn.Module
+    batches: Batches
+    objective: Objective
+    config: TrainingConfig
+    beta: float
+    validation: Batches | None
+    groups: list[dict[str, Any]] | None
+    checkpoint: Path | None = None
+    stop: StopFlag = field(default_factory=StopFlag)
+    observer: Observer = field(default_factory=Observer)
+    explain: Explain | None = None
+    keep_best: bool = True
+    start_counts: bool = False
+    workers: Workers = ALONE
+    state: FitState = field(default_factory=FitState)
+    saved_at: float = 0.0
+    leaves: bool = False
+    # Of each step that was not read yet: its number in the epoch, its rows and learning rate, its
+    # terms and the norm of its gradient.
+    unread: list[tuple[int, int, float, BatchTerms, Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config, device = self.config, next(self.module.parameters()).device
+        self.n_epochs = resolve_epochs(config, self.batches.n_steps)
+        self.n_warmup = warmup_epochs(config, self.n_epochs, self.beta)
+        groups = self.groups
+        if groups is None:
+            groups = decay_groups(self.module, config.weight_decay or 0.0)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.generator = make_generator(config.seed, device)
+        self.bad = torch.zeros((), device=device)
+        self.losses = share_gradients(
+            Losses(self.module, self.objective),
+            self.workers,
+            some_unused=self.beta == 0 or self.n_warmup > 0,
+        )
+
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        """What is trained, looked up once."""
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    @cached_property
+    def moving(self) -> dict[str, Tensor]:
+        """What the steps change, looked up once."""
+        return moving_values(self.module)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return self.generator.device
+
+    @property
+    def steps_a_reading(self) -> int:
+        """Steps after which the host reads; each one where processes wait for one another."""
+        return STEPS_A_READING[self.device.type] if self.workers.size == 1 else 1
+
+    @property
+    def beta_now(self) -> float:
+        """KL weight of the present epoch."""
+        return beta_at(self.beta, self.state.epoch, self.n_warmup)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def resumable_settings(self) -> dict[str, Any]:
+        """What must be the same for a run to be resumed."""
+        n_validation = self.validation.n_rows if self.validation else 0
+        rows = {"training rows": self.batches.n_rows, "validation rows": n_validation}
+        return {**result_settings(self.config), "epochs": self.n_epochs, "beta": self.beta, **rows}
+
+
+def start(loop: Loop) -> None:
+    """Begin a run: choose the precision, start the average, validate the start if it counts."""
     loop.saved_at = time.monotonic()
-    if resume:
-        if loop.checkpoint is None:
-            raise ValueError("resume needs the path of a checkpoint")
-        packed = load_checkpoint(loop.checkpoint)
-        with reading(loop.checkpoint, "the state of a run", remedy="start again with --force"):
-            loop.state = unpack_state(
-                packed, loop.module, loop.optimizer, loop.generator, _settings(loop)
-            )
-        return
     dtype = resolve_precision(
         loop.config.precision,
         loop.device,
@@ -78,7 +293,18 @@ def begin(loop: Loop, resume: bool) -> None:
     if loop.start_counts and loop.validation is not None and loop.n_warmup == 0:
         means = _validate(loop, loop.validation)
         loop.state.start = {f"val_{name}": mean for name, mean in means.items()}
-        judge(loop.state, means["loss"], 0, partial(_copy_weights, loop.module))
+        _keep_if_best(loop, means["loss"], 0)
+
+
+def _resume(loop: Loop) -> None:
+    """Resume a run from its checkpoint."""
+    loop.saved_at = time.monotonic()
+    if loop.checkpoint is None:
+        raise ValueError("resume needs the path of a checkpoint")
+    packed = load_checkpoint(loop.checkpoint)
+    moving = (loop.module, loop.optimizer, loop.generator)
+    with reading(loop.checkpoint, "the state of a run", remedy="start again with --force"):
+        loop.state = unpack_state(packed, *moving, loop.resumable_settings)
 
 
 def _choose_bf16(loop: Loop) -> None:
@@ -90,21 +316,20 @@ def _choose_bf16(loop: Loop) -> None:
             generator = make_generator(loop.config.seed, loop.device)
             noise = _noise(loop, batch, loop.batches, 0, generator)
             with autocast(precision, loop.device):
-                losses = loop.objective(loop.module, batch, loop.beta, noise)
-            found = summed(losses, stop=False)
-            loop.world.total(found.sums)
+                found = sum_terms(loop.objective(loop.module, batch, loop.beta, noise))
+            loop.workers.total(found.sums)
             means[precision] = float(found.loss_sum) / noise.n_rows
-    loop.state.precision_gap, loop.state.precision = judge_bf16(means, loop.config.precision)
+    loop.state.precision_gap, loop.state.precision = compare_bf16(means, loop.config.precision)
 
 
-def train_epoch(loop: Loop) -> None:
+def _train_epoch(loop: Loop) -> None:
     """The steps of an epoch, or those that are left of it."""
     loop.module.train()
     for batch in loop.batches.epoch(loop.state.epoch, loop.state.step):
         begun = time.perf_counter()
         _step(loop, batch)
         loop.state.seconds += time.perf_counter() - begun
-        if loop.leaves or (loop.world.size == 1 and loop.stop.is_set):
+        if loop.leaves or (loop.workers.size == 1 and loop.stop.is_set):
             _save(loop)
             loop.stop.reason = loop.stop.reason or "a signal to another process"
             loop.stop.leave(f"in epoch {loop.state.epoch + 1}, after step {loop.state.step}")
@@ -117,30 +342,52 @@ def _step(loop: Loop, batch: Batch) -> None:
     for parameter in loop.parameters:
         parameter.grad = None
     noise = _noise(loop, batch, loop.batches, loop.state.step, loop.generator)
-    found = add_gradient(
-        loop.losses,
-        batch,
-        loop.world,
-        beta=loop.beta_now,
-        noise=noise,
-        precision=loop.state.precision,
-        most=loop.config.micro_batch,
-        stop=loop.stop.is_set,
-    )
-    take_step(loop, found, noise.n_rows)
+    take_step(loop, _add_gradient(loop, batch, noise), noise.n_rows)
 
 
-def take_step(loop: Loop, found: Found, n_rows: int) -> None:
+def _noise(
+    loop: Loop, batch: Batch, batches: Batches, step: int, generator: torch.Generator
+) -> PosteriorNoise:
+    """Posterior noise of a batch's own rows."""
+    size, n_own = loop.config.batch_size, len(batch[-1])
+    part = place_in_batch(n_own, loop.workers, n_rows=batches.n_rows, batch_size=size, step=step)
+    return PosteriorNoise(generator, part)
+
+
+def _add_gradient(loop: Loop, batch: Batch, noise: PosteriorNoise) -> BatchTerms:
+    """Gradient of the mean loss over the batch of all processes, added up part by part."""
+    assert noise.part is not None
+    (first, n_total), generator, stop = noise.part, loop.generator, loop.stop.is_set
+    parts, found = row_parts(batch, loop.config.micro_batch), []
+    begun = generator.get_state() if len(parts) > 1 else None
+    for i, part in enumerate(parts, start=1):
+        if begun is not None:
+            generator.set_state(begun)
+        with unshared(loop.losses) if i < len(parts) else nullcontext():
+            with autocast(loop.state.precision, loop.device):
+                own = PosteriorNoise(generator, (first, n_total))
+                terms = loop.losses(part, loop.beta_now, own)
+            loss = terms["loss"]
+            loss.backward(torch.full_like(loss, loop.workers.size / n_total))
+        first += len(part[-1])
+        found.append(sum_terms(terms, stop=stop and i == 1))
+    whole = found[0]
+    for more in found[1:]:
+        whole = replace(whole, sums=whole.sums + more.sums, loss=torch.cat([whole.loss, more.loss]))
+    return replace(whole, sums=loop.workers.total(whole.sums))
+
+
+def take_step(loop: Loop, found: BatchTerms, n_rows: int) -> None:
     """Go down a gradient; from the first that is not finite on, no weight is changed.
 
     Parameters
     ----------
     loop : Loop
         Its parameters hold the gradient.
-    found : Found
-        By the batch, of all processes.
+    found : BatchTerms
+        Of all processes.
     n_rows : int
-        Its rows, of all processes.
+        Rows of the batch, of all processes.
     """
     state = loop.state
     _set_rate(loop)
@@ -151,46 +398,9 @@ def take_step(loop: Loop, found: Found, n_rows: int) -> None:
     if state.average is not None:
         done = state.epoch * loop.batches.n_steps + state.step
         update_average(state.average, loop.moving, decay=loop.config.ema, n_steps=done)
-    loop.unread.append(Unread(state.step, n_rows, _rate(loop), found, norm))
+    loop.unread.append((state.step, n_rows, loop.rate, found, norm))
     if len(loop.unread) >= loop.steps_a_reading:
         read_steps(loop)
-
-
-def read_steps(loop: Loop) -> None:
-    """Take what the steps since the last reading found into the epoch's record, in one copy."""
-    unread, loop.unread = loop.unread, []
-    if not unread:
-        return
-    table = torch.stack([torch.cat([one.found.sums, one.norm[None]]) for one in unread])
-    for one, (*values, stop, norm) in zip(unread, table.tolist(), strict=True):
-        sums = dict(zip(one.found.names, values, strict=True))
-        if not math.isfinite(sums["loss"] + norm):
-            what = "gradient" if math.isfinite(sums["loss"]) else "loss"
-            batch = next(iter(loop.batches.epoch(loop.state.epoch, one.step - 1)))
-            _fail(loop, batch, one.found.loss, f"{what} at step {one.step}")
-        loop.leaves = loop.leaves or stop > 0
-        _record(loop, one, sums)
-
-
-def _record(loop: Loop, one: Unread, sums: dict[str, float]) -> None:
-    """Add a step to the record of the epoch, and tell of it."""
-    state = loop.state
-    state.count += one.n_rows
-    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
-    if loop.observer.on_step is not None:
-        means = {name: value / one.n_rows for name, value in sums.items()}
-        place = {"epoch": state.epoch + 1, "step": one.step, "rows": one.n_rows}
-        loop.observer.on_step({**place, "lr": one.lr, "beta": loop.beta_now, **means})
-
-
-def _noise(
-    loop: Loop, batch: Batch, batches: Batches, step: int, generator: torch.Generator
-) -> PosteriorNoise:
-    """Noise of a batch's own rows."""
-    size = loop.config.batch_size
-    n_own = len(batch[-1])
-    place = place_in_batch(n_own, loop.world, n_rows=batches.n_rows, batch_size=size, step=step)
-    return PosteriorNoise(generator, place)
 
 
 def _set_rate(loop: Loop) -> None:
@@ -204,32 +414,38 @@ def _set_rate(loop: Loop) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _rate(loop: Loop) -> float:
-    return float(loop.optimizer.param_groups[0]["lr"])
+def read_steps(loop: Loop) -> None:
+    """Take the steps since the last reading into the epoch's record, in one copy."""
+    unread, loop.unread = loop.unread, []
+    if not unread:
+        return
+    table = torch.stack([torch.cat([found.sums, norm[None]]) for *_, found, norm in unread])
+    for (step, n_rows, rate, found, _), values in zip(unread, table.tolist(), strict=True):
+        *terms, stop, norm = values
+        sums = dict(zip(found.names, terms, strict=True))
+        if not math.isfinite(sums["loss"] + norm):
+            what = "gradient" if math.isfinite(sums["loss"]) else "loss"
+            batch = next(iter(loop.batches.epoch(loop.state.epoch, step - 1)))
+            _fail(loop, batch, found.loss, f"{what} at step {step}")
+        loop.leaves = loop.leaves or stop > 0
+        _record(loop.state, sums, n_rows)
+        if loop.observer.on_step is not None:
+            means = {name: value / n_rows for name, value in sums.items()}
+            place = {"epoch": loop.state.epoch + 1, "step": step, "rows": n_rows}
+            loop.observer.on_step({**place, "lr": rate, "beta": loop.beta_now, **means})
 
 
-def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
-    """Mean loss and terms over the validation rows, in evaluation mode."""
-    found: list[Found] = []
-    generator = make_generator(loop.config.seed, loop.device)
-    loop.world.align_buffers(loop.module)
-    with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
-        for step, batch in enumerate(validation.epoch(0)):
-            noise = _noise(loop, batch, validation, step, generator)
-            found.append(summed(loop.objective(loop.module, batch, loop.beta, noise), stop=False))
-    for step, loss_sum in enumerate(torch.stack([one.loss_sum for one in found]).tolist()):
-        if not math.isfinite(loss_sum):
-            batch = next(iter(validation.epoch(0, step)))
-            _fail(loop, batch, found[step].loss, "validation loss")
-    totals = loop.world.total(torch.stack([one.sums for one in found]).sum(0)).tolist()
-    return dict(zip(found[0].names, (total / validation.n_rows for total in totals), strict=False))
+def _record(state: FitState, sums: dict[str, float], n_rows: int) -> None:
+    """Add a step's terms, summed over its rows, to the record of the epoch."""
+    state.count += n_rows
+    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
 
 
 def close_epoch(loop: Loop) -> None:
     """Record the epoch, keep the weights if they are the best, decide whether to go on."""
     state, begun = loop.state, time.perf_counter()
     read_steps(loop)
-    row: dict[str, Any] = {"epoch": state.epoch + 1, "lr": _rate(loop), "beta": loop.beta_now}
+    row: dict[str, Any] = {"epoch": state.epoch + 1, "lr": loop.rate, "beta": loop.beta_now}
     row |= {f"train_{name}": total / state.count for name, total in state.sums.items()}
     loss = row["train_loss"]
     with averaged(loop.module, state.average):
@@ -238,27 +454,54 @@ def close_epoch(loop: Loop) -> None:
             row |= {f"val_{name}": mean for name, mean in means.items()}
             loss = means["loss"]
         if loop.keep_best and state.epoch >= loop.n_warmup:
-            _judge(loop, loss)
+            _keep_if_best(loop, loss, state.epoch + 1)
+            if loop.config.schedule == "plateau":
+                state.plateau.update(loss, loop.config)
     row["seconds"] = state.seconds + time.perf_counter() - begun
     state.rows.append(row)
     state.epoch, state.step, state.count, state.sums, state.seconds = state.epoch + 1, 0, 0, {}, 0.0
-    state.stopped_early = ran_out(state, loop.config.patience)
+    patience = loop.config.patience
+    state.stopped_early = bool(patience) and state.waited >= patience
     state.finished = state.stopped_early or state.epoch >= loop.n_epochs
     _save(loop)
     if loop.observer.on_epoch is not None:
         loop.observer.on_epoch(row)
 
 
-def _judge(loop: Loop, loss: float) -> None:
-    """Compare an eligible epoch's loss with the best one, and move the plateau schedule."""
+def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
+    """Mean loss and terms over the validation rows, in evaluation mode."""
+    found: list[BatchTerms] = []
+    generator = make_generator(loop.config.seed, loop.device)
+    loop.workers.align_buffers(loop.module)
+    with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
+        for step, batch in enumerate(validation.epoch(0)):
+            noise = _noise(loop, batch, validation, step, generator)
+            found.append(sum_terms(loop.objective(loop.module, batch, loop.beta, noise)))
+    for step, loss_sum in enumerate(torch.stack([one.loss_sum for one in found]).tolist()):
+        if not math.isfinite(loss_sum):
+            batch = next(iter(validation.epoch(0, step)))
+            _fail(loop, batch, found[step].loss, "validation loss")
+    totals = loop.workers.total(torch.stack([one.sums for one in found]).sum(0)).tolist()
+    return dict(zip(found[0].names, (total / validation.n_rows for total in totals), strict=False))
+
+
+def _keep_if_best(loop: Loop, loss: float, epoch: int) -> None:
+    """Keep the weights of an epoch (from 1) if no earlier one was as good."""
     state = loop.state
-    judge(state, loss, state.epoch + 1, partial(_copy_weights, loop.module))
-    if loop.config.schedule == "plateau":
-        state.plateau.update(loss, loop.config)
+    if loss < state.best_loss:
+        state.best_loss, state.best_epoch, state.waited = loss, epoch, 0
+        state.best_weights = {n: value.clone() for n, value in loop.module.state_dict().items()}
+    else:
+        state.waited += 1
 
 
-def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
+def close(loop: Loop) -> History:
+    """Leave the module, in evaluation mode, at its best weights."""
+    if loop.state.average is not None:
+        load_average(loop.module, loop.state.average)
+    _restore_best(loop)
+    loop.module.eval()
+    return loop.state.history()
 
 
 def _restore_best(loop: Loop) -> None:
@@ -269,14 +512,14 @@ def _restore_best(loop: Loop) -> None:
 def _save(loop: Loop) -> None:
     read_steps(loop)
     loop.saved_at = time.monotonic()
-    if loop.checkpoint is not None and loop.world.leads:
+    if loop.checkpoint is not None and loop.workers.leads:
         moving = (loop.module, loop.optimizer, loop.generator)
-        save_checkpoint(loop.checkpoint, pack_state(loop.state, *moving, _settings(loop)))
+        save_checkpoint(loop.checkpoint, pack_state(loop.state, *moving, loop.resumable_settings))
 
 
 def _fail(loop: Loop, batch: Batch, loss: Tensor, what: str) -> NoReturn:
     """Stop at a loss that is not finite, with the last good weights in the module."""
-    here = loop.world.size == 1 or not bool(torch.isfinite(loss).all())
+    here = loop.workers.size == 1 or not bool(torch.isfinite(loss).all())
     where = f" ({loop.explain(batch, loss)})" if here and loop.explain is not None else ""
     _restore_best(loop)
     raise InputError(

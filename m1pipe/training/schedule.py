@@ -1,10 +1,7 @@
-"""How many epochs, the KL weight and learning rate at each point of them, what decays."""
+"""Number of epochs, and the KL weight and learning rate over them."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from torch import nn
 
 from m1pipe.config import TrainingConfig
 
@@ -57,7 +54,7 @@ class Plateau:
     best : float
         Best loss so far.
     waited : int
-        Epochs since.
+        Epochs since the best one.
     """
 
     factor: float = 1.0
@@ -73,13 +70,3 @@ class Plateau:
         if self.waited > config.plateau_patience:
             self.factor *= config.plateau_factor
             self.waited = 0
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices with weight decay, the rest without."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1]},
-    ]
-    return [group for group in groups if group["params"]]

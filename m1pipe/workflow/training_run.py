@@ -29,7 +29,7 @@ from m1pipe.io.reader import open_matrix
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
 from m1pipe.training.device import choose_threads, resolve_device, threads
-from m1pipe.training.distributed import World, joined
+from m1pipe.training.distributed import Workers, joined
 from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
 from m1pipe.workflow.model_card import CARD_FILE, model_card
@@ -89,11 +89,11 @@ def run_training(
         inputs["aliases"] = config.selection.aliases
     folder = RunFolder(out, results=RESULTS)
     device = resolve_device(config.training.device)
-    with open_matrix(data) as matrix, joined(device) as world:
+    with open_matrix(data) as matrix, joined(device) as workers:
         plan = make_plan(matrix, config)
-        _refuse_small_batches(plan, world)
+        _refuse_small_batches(plan, workers)
         n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
-        start = world.told(
+        start = workers.broadcast(
             lambda: folder.prepare(
                 to_dict(plan.config),
                 inputs,
@@ -113,9 +113,9 @@ def run_training(
                 checkpoint=folder.checkpoint,
                 resume=start == "resumed",
                 stop=stop,
-                world=world,
+                workers=workers,
             )
-            if not world.leads:
+            if not workers.leads:
                 return train()
             with folder, Watcher(folder, plan, log_steps=log_steps) as watcher:
                 return _watched(folder, plan, watcher, train, resumed=start == "resumed")
@@ -147,11 +147,12 @@ def _watched(
     return encoder
 
 
-def _refuse_small_batches(plan: TrainingPlan, world: World) -> None:
+def _refuse_small_batches(plan: TrainingPlan, workers: Workers) -> None:
     size = plan.config.training.batch_size
-    if size < world.size:
+    if size < workers.size:
         raise InputError(
-            f"batch-size: expected at least a row for each of {world.size} processes; found {size}"
+            f"batch-size: expected at least a row for each of {workers.size} processes; "
+            f"found {size}"
         )
 
 

@@ -19,7 +19,7 @@ from m1pipe.encoder.plan import plan_training
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import decode_mean
 from m1pipe.settings import parse_bytes
-from m1pipe.training.feed import ResidentFeed, StreamedFeed, make_feed
+from m1pipe.training.batches import ResidentFeed, StreamedFeed, make_feed
 
 
 @pytest.fixture(scope="module")

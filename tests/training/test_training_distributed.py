@@ -21,10 +21,9 @@ from m1pipe.data.batches import MemoryBatches, StreamedBatches, own_part
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.settings import build, to_dict
-from m1pipe.training.distributed import ALONE, World, row_parts
-from m1pipe.training.feed import ResidentFeed
-from m1pipe.training.fit import fit
-from m1pipe.training.gradients import place_in_batch
+from m1pipe.training.batches import ResidentFeed
+from m1pipe.training.distributed import ALONE, Workers, place_in_batch, row_parts
+from m1pipe.training.loop import fit
 from m1pipe.workflow.training_run import run_training
 
 SETTINGS = {
@@ -79,7 +78,7 @@ def test_places_in_a_batch_are_those_of_the_rows() -> None:
                 batch = list(memory.epoch(0))[step]
                 memory.part = (rank, size)
                 first, n = place_in_batch(
-                    len(rows), World(rank, size), n_rows=101, batch_size=10, step=step
+                    len(rows), Workers(rank, size), n_rows=101, batch_size=10, step=step
                 )
                 assert n == len(batch)
                 np.testing.assert_array_equal(batch[first : first + len(rows)], rows)
@@ -213,13 +212,13 @@ def test_a_process_that_fails_ends_the_run_with_its_traceback(data: Path, tmp_pa
     script.write_text(
         "import os\n"
         "from m1pipe.cli.main import main\n"
-        "from m1pipe.training import gradients\n"
-        "def failing(batch, most, parts=gradients.row_parts, seen=[]):\n"
+        "from m1pipe.training import loop\n"
+        "def failing(batch, most, parts=loop.row_parts, seen=[]):\n"
         "    seen.append(1)\n"
         "    if os.environ['RANK'] == '1' and len(seen) == 30:\n"
         "        raise ZeroDivisionError('planted')\n"
         "    return parts(batch, most)\n"
-        "gradients.row_parts = failing\n"
+        "loop.row_parts = failing\n"
         "main()\n"
     )
     process = _launch(data, tmp_path / "run", _config(), script=script)

@@ -15,12 +15,10 @@ from m1pipe.data.batches import MemoryBatches
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, vae_objective
 from m1pipe.training import loop as loop_module
-from m1pipe.training.averaging import moving_values, start_average, update_average
-from m1pipe.training.faults import explain_rows
-from m1pipe.training.feed import ResidentFeed
-from m1pipe.training.fit import fit
-from m1pipe.training.gradients import clip_gradient
-from m1pipe.training.history import History, Observer, epoch_line
+from m1pipe.training.batches import ResidentFeed
+from m1pipe.training.history import History, Observer, epoch_line, explain_rows
+from m1pipe.training.loop import fit
+from m1pipe.training.optimizer import clip_gradient, moving_values, start_average, update_average
 
 
 def _feed(*tensors: torch.Tensor, batch_size: int = 16, shuffle: bool = True) -> ResidentFeed:

@@ -13,11 +13,9 @@ from m1pipe.data.batches import MemoryBatches
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.training import loop as loop_module
-from m1pipe.training.faults import explain_rows
-from m1pipe.training.feed import ResidentFeed
-from m1pipe.training.fit import fit
-from m1pipe.training.history import History, Observer
-from m1pipe.training.opened import STEPS_A_READING
+from m1pipe.training.batches import ResidentFeed
+from m1pipe.training.history import History, Observer, explain_rows
+from m1pipe.training.loop import STEPS_A_READING, fit
 from m1pipe.training.signals import StopFlag
 
 N_STEPS = 6  # of an epoch: 83 rows in batches of 16

@@ -16,13 +16,18 @@ from m1pipe.data.batches import MemoryBatches, StreamedBatches
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.errors import InputError, M1Warning, StoppedBySignalError
 from m1pipe.models.vae import VAEModule, vae_objective
-from m1pipe.training.averaging import start_average
-from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
-from m1pipe.training.feed import ResidentFeed, StreamedFeed
-from m1pipe.training.fit import fit
+from m1pipe.training.batches import ResidentFeed, StreamedFeed
+from m1pipe.training.checkpoint import (
+    FitState,
+    load_checkpoint,
+    pack_state,
+    save_checkpoint,
+    unpack_state,
+)
 from m1pipe.training.history import Observer
+from m1pipe.training.loop import fit
+from m1pipe.training.optimizer import start_average
 from m1pipe.training.signals import StopFlag
-from m1pipe.training.state import FitState, pack_state, unpack_state
 
 X = np.random.default_rng(0).normal(size=(83, 12)).astype(np.float32)
 N_STEPS = 6  # of an epoch: 83 rows in batches of 16, the last of 3

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from m1pipe.training.adamw import adamw_step
+from m1pipe.training.optimizer import adamw_step
 
 GOOD, BAD = torch.zeros(()), torch.ones(())
 

@@ -7,11 +7,11 @@ import anndata
 import numpy as np
 import pytest
 
-import m1pipe.encoder.together
+import m1pipe.encoder.train_together
 from m1pipe.config import EncoderConfig
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.encoder.plan import plan_training
-from m1pipe.encoder.together import pass_of, train_together
+from m1pipe.encoder.train_together import pass_of, train_together
 from m1pipe.errors import InputError
 from m1pipe.settings import build
 
@@ -119,7 +119,7 @@ def test_what_may_differ_in_a_pass() -> None:
 def test_streamed_rows_are_trained_on_one_by_one(
     data: anndata.AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(m1pipe.encoder.together, "fit_together", None)
+    monkeypatch.setattr(m1pipe.encoder.train_together, "fit_together", None)
     settings = [{"memory": "36K", "lr": lr} for lr in (1e-3, 3e-3)]
     found = _together(data, settings)
     assert all(isinstance(one, Encoder) for one in found)

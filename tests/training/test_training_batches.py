@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
-from m1pipe.training import feed as feed_module
-from m1pipe.training.faults import explain_rows
-from m1pipe.training.feed import ResidentFeed, StreamedFeed, make_feed
+from m1pipe.training import batches as feed_module
+from m1pipe.training.batches import ResidentFeed, StreamedFeed, make_feed
+from m1pipe.training.history import explain_rows
 
 X = np.random.default_rng(0).normal(2, 3, size=(90, 7)).astype(np.float32)
 ROWS = np.arange(5, 85)

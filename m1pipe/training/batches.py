@@ -1,4 +1,4 @@
-"""Batches of tensors on the training device, from memory or streamed from a matrix.
+"""Batches of tensors on the training device, held in memory or streamed from a matrix.
 
 `data` decides which rows make a batch and reads them; here they are transformed and moved.
 """

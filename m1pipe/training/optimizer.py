@@ -1,0 +1,209 @@
+"""AdamW: parameter groups, weight decay, the clipped step, and averages of the weights.
+
+Where a model starts at its PCA, every layer is stepped in proportion to its natural scale, so that
+one rate fits layers whose weights differ a hundredfold, and is drawn back to the start by the same
+share in every step. The fewer the training rows, the more it is drawn: what a few hundred samples
+cannot support decays, and the PCA is left.
+
+Averages are exponential over the steps, as in Polyak & Juditsky 1992 (SIAM J. Control Optim.
+30:838), with a short memory at first so that the start is soon forgotten.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m1pipe.config import ModelConfig, TrainingConfig
+from m1pipe.models.kernels import add_to_each, fused_adamw, gradient_norm
+from m1pipe.models.vae import VAEModule
+
+NETWORK_RATE = 10.0  # the linear maps start close to their goal, networks far from it
+BIAS_RATE = 10.0
+DECAY_ROWS = 15.0
+DECAY_BOUNDS = (1e-4, 0.1)  # of a step
+HALF_LIFE_STEPS = 10
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices with weight decay, the rest without."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1]},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def default_weight_decay(model: ModelConfig, training: TrainingConfig, n_samples: int) -> float:
+    """Weight decay for a training set of this size, where left open.
+
+    A step at the learning rate takes away `DECAY_ROWS` / n_samples of the weights.
+    """
+    if training.weight_decay is not None:
+        return training.weight_decay
+    if not model.starts_at_pca:
+        return 0.0
+    low, high = DECAY_BOUNDS
+    return min(max(DECAY_ROWS / n_samples, low), high) / training.lr
+
+
+def pca_start_groups(module: VAEModule, training: TrainingConfig) -> list[dict[str, Any]] | None:
+    """Groups for the optimiser; None, for the ordinary ones, where the model has no PCA start.
+
+    Parameters
+    ----------
+    module : VAEModule
+        Started already.
+    training : TrainingConfig
+        With its weight decay settled.
+
+    Returns
+    -------
+    list of dict or None
+        A group a matrix, with rate lr * scale and decay weight_decay / scale, then one of
+        everything else, without decay.
+    """
+    if not module.config.starts_at_pca:
+        return None
+    groups: list[dict[str, Any]] = []
+    for weight, scale in _scales(module):
+        rate, decay = training.lr * scale, (training.weight_decay or 0.0) / scale
+        groups.append({"params": [weight], "lr": rate, "weight_decay": decay})
+    rest = [p for p in module.parameters() if p.requires_grad and p.ndim == 1]
+    return [*groups, {"params": rest, "lr": training.lr * BIAS_RATE}]
+
+
+def _scales(module: VAEModule) -> list[tuple[Tensor, float]]:
+    """Trained matrices, each with the scale of a step at rate 1."""
+    found = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and layer.weight.requires_grad:
+            scale = NETWORK_RATE * layer.in_features**-0.5
+            if name in ("mu_head", "logvar_head") and not len(module.encoder):
+                assert module.skip_encoder is not None
+                scale = max(
+                    float(module.skip_encoder.weight[:, : module.n_genes].square().mean().sqrt()),
+                    1e-12,
+                )
+            found.append((layer.weight, scale))
+    return found
+
+
+def clip_gradient(parameters: list[Tensor], most: float) -> Tensor:
+    """Norm of the gradient, which is then clipped to `most`; left alone where that is 0."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = gradient_norm(gradients)
+    if most:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return norm
+
+
+@torch.no_grad()
+def adamw_step(optimizer: torch.optim.AdamW, bad: Tensor) -> None:
+    """Change the parameters as `optimizer.step()` does, to the bit, unless something is wrong.
+
+    The decision is taken where the parameters lie, so that nothing has to be read for it.
+
+    Parameters
+    ----------
+    optimizer : AdamW
+        Fused; its groups say what is stepped and how, and its state is used and kept up.
+    bad : Tensor of float32, shape ()
+        1 leaves parameters and state as they are; otherwise 0.
+
+    References
+    ----------
+    Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+    """
+    taken = 1 - bad
+    for group in optimizer.param_groups:
+        stepped = [p for p in group["params"] if p.grad is not None]
+        if not stepped:
+            continue
+        states = [optimizer.state[p] or _start(optimizer, p) for p in stepped]
+        steps = [state["step"] for state in states]
+        add_to_each(steps, taken)
+        fused_adamw(
+            stepped,
+            [p.grad for p in stepped if p.grad is not None],
+            ([state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]),
+            steps,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            betas=group["betas"],
+            eps=group["eps"],
+            bad=bad,
+        )
+
+
+def _start(optimizer: torch.optim.AdamW, parameter: Tensor) -> dict[str, Any]:
+    """State of a parameter before its first step."""
+    state: dict[str, Any] = optimizer.state[parameter]
+    state["step"] = torch.zeros((), device=parameter.device)
+    state["exp_avg"] = torch.zeros_like(parameter)
+    state["exp_avg_sq"] = torch.zeros_like(parameter)
+    return state
+
+
+def moving_values(module: nn.Module) -> dict[str, Tensor]:
+    """What changes in training, by name: trained parameters, and buffers such as running means.
+
+    The tensors are the module's own, so that one look at a module serves all its steps, also where
+    they are made to look elsewhere by their `data`.
+    """
+    trained: dict[str, Tensor] = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    return trained | dict(module.named_buffers())
+
+
+def start_average(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the values that training changes, by their name in the module."""
+    return {name: value.detach().clone() for name, value in moving_values(module).items()}
+
+
+def update_average(
+    average: dict[str, Tensor], values: dict[str, Tensor], *, decay: float, n_steps: int
+) -> None:
+    """Take a module's values after `n_steps` steps into the average, in place.
+
+    Parameters
+    ----------
+    average : dict of Tensor
+        From `start_average`. Counters, being no floating-point numbers, are copied.
+    values : dict of Tensor
+        From `moving_values`.
+    decay : float
+        Share of the old average that stays; less in the first steps.
+    n_steps : int
+        Steps that were taken, this one included.
+    """
+    share = 1 - min(decay, n_steps / (n_steps + HALF_LIFE_STEPS))
+    for name, value in values.items():
+        if value.is_floating_point():
+            average[name].lerp_(value.detach(), share)
+        else:
+            average[name].copy_(value)
+
+
+def load_average(module: nn.Module, average: dict[str, Tensor]) -> None:
+    """Put averages into the module."""
+    for name, value in moving_values(module).items():
+        value.detach().copy_(average[name])
+
+
+@contextmanager
+def averaged(module: nn.Module, average: dict[str, Tensor] | None) -> Iterator[None]:
+    """Averages in the module for a block, and its own values after it.
+
+    Where the block raises, what it left in the module stays: it has put the best weights there.
+    """
+    if average is None:
+        yield
+        return
+    with torch.no_grad():
+        own = start_average(module)
+        load_average(module, average)
+        yield
+        load_average(module, own)
