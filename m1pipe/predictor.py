@@ -20,10 +20,9 @@ from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
-from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
-from m1pipe.encoder.trained import ENCODER_FILES, Encoder
+from m1pipe.encoder.trained import CHUNK_ROWS, ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
 from m1pipe.heads.added import AddedRows
 from m1pipe.heads.conformal import choose_half_width, half_widths

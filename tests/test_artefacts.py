@@ -10,7 +10,7 @@ from safetensors.numpy import load, save_file
 
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, read_table, reading
 from m1pipe.data.transforms import GeneTransform
-from m1pipe.encoder.condition import Condition
+from m1pipe.encoder.conditional import Condition
 from m1pipe.errors import InputError
 from m1pipe.evaluation.outside import Rivals
 from m1pipe.heads.features import FeatureMap

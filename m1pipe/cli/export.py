@@ -18,7 +18,7 @@ def export(*, run: str, onnx: str, force: bool) -> None:
     m1pipe export runs/vae1 --onnx vae1.onnx
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
     from m1pipe.encoder import load_encoder
-    from m1pipe.encoder.export import export_onnx
+    from m1pipe.encoder.onnx import export_onnx
 
     encoder = load_encoder(run)
     gap = export_onnx(encoder, onnx, force=force)

@@ -125,7 +125,7 @@ class TrainingConfig:
         Rows a step.
     lr : float
         Adam's learning rate at the start. In a model that starts at its PCA it is relative to the
-        scale of each layer (`m1pipe.encoder.rates`).
+        scale of each layer (`m1pipe.training.optimizer`).
     weight_decay : float or None
         Decoupled weight decay (AdamW). None: 0, or, in a model that starts at its PCA, stronger
         the fewer the training rows; it draws the model back to the PCA.

@@ -14,9 +14,9 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.encoder.bound import bounds
-from m1pipe.encoder.impute import impute_array
-from m1pipe.encoder.walk import interpolate, place_of
+from m1pipe.encoder.interpolation import interpolate, latent_mean_of
+from m1pipe.encoder.likelihood import log_likelihood
+from m1pipe.encoder.missing import impute_array
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
@@ -129,7 +129,7 @@ def run_score(
         )
     known = _training_quantiles(encoder, Path(run))
     with open_matrix(data, aliases=aliases) as matrix:
-        scores, n_known = bounds(encoder, matrix, min_coverage=min_coverage)
+        scores, n_known = log_likelihood(encoder, matrix, min_coverage=min_coverage)
         uns = missing_uns(match_recipe(matrix, encoder.recipe, min_coverage=min_coverage).missing)
         percentile = 100 * np.searchsorted(known, scores / n_known) / len(known)
         _tell_missing(n_known.size * len(encoder.genes) - int(n_known.sum()), n_known.size, encoder)
@@ -177,10 +177,10 @@ def run_interpolate(
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
     with open_matrix(data, aliases=aliases) as matrix:
-        (start, code), (stop, last) = (place_of(encoder, matrix, end) for end in ends)
+        (start, code), (stop, last) = (latent_mean_of(encoder, matrix, end) for end in ends)
         Z = interpolate(start, stop, n_steps)
         if difference is not None:
-            more, less = (place_of(encoder, matrix, end)[0] for end in difference)
+            more, less = (latent_mean_of(encoder, matrix, end)[0] for end in difference)
             Z = Z + (more - less)
         uns = missing_uns(match_recipe(matrix, encoder.recipe).missing)
     codes = None
@@ -238,7 +238,7 @@ def _training_quantiles(encoder: Encoder, run: Path) -> np.ndarray:
         rows = np.array([place[name] for name in encoder.samples if name in place])
         if rows.size > MOST_TRAINING:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_TRAINING])
-        scores, n_known = bounds(encoder, encoder.as_trained(matrix), rows=rows)
+        scores, n_known = log_likelihood(encoder, encoder.as_trained(matrix), rows=rows)
     known = np.sort(scores / n_known)
     try:
         write_json(path, {"model": encoder.digest(), QUANTILES: known.tolist()})

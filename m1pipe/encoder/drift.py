@@ -1,4 +1,4 @@
-"""How far a new file lies from what an encoder was trained on."""
+"""Drift: how far a new file lies from the data that an encoder was trained on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned
-from m1pipe.encoder.chunks import CHUNK_ROWS
 from m1pipe.encoder.summary import gene_scale, measured_rows
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 
 GAP_SAMPLES = 512
 FIRST_NAMES = 3
@@ -41,7 +40,7 @@ class Drift:
         Levels that are NaN; they stand at their training mean and count for nothing here.
     gap_shift : ndarray, shape (n_latent,), or None
         Root mean square distance, in standard deviations, by which the missing genes move each
-        latent of training-like samples; None where no gene is missing, or the law is of counts.
+        latent of training-like samples; None where no gene is missing, and for counts.
     """
 
     n_samples: int

@@ -1,4 +1,4 @@
-"""The scale of the latents: each unit as large as what it says of the genes.
+"""The scale of the latents: each unit is multiplied by the length of its loadings on the genes.
 
 A unit's posterior mean has a variance near 1 whatever it carries, so that noise counts like signal
 wherever distances or penalties are taken of latents. Times the length of its loadings, by least

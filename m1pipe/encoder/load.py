@@ -1,4 +1,4 @@
-"""Reading a trained encoder from the folder of a run."""
+"""Load a trained encoder from the folder of a run."""
 
 import os
 from dataclasses import replace
@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from m1pipe.artefacts import DAMAGE, read_arrays, read_json, read_table, reading
-from m1pipe.config import EncoderConfig
+from m1pipe.config import EncoderConfig, ModelConfig
 from m1pipe.data.recipe import Recipe
 from m1pipe.data.transforms import GeneTransform
-from m1pipe.encoder.condition import Condition
-from m1pipe.encoder.counting import gene_means
-from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder
+from m1pipe.encoder.conditional import Condition
+from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder, gene_means
 from m1pipe.errors import InputError
 from m1pipe.models.vae import VAEModule
 from m1pipe.pca import PCA
@@ -46,28 +45,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     folder = Path(folder)
     stored = _read_model_json(folder)
     try:
-        config = build(EncoderConfig, stored["config"], where=str(folder / "model.json"))
-        levels = None
-        if (folder / LEVELS_FILE).is_file():
-            levels = _read_arrays(folder / LEVELS_FILE)["levels"]
-        scaler = GeneTransform.from_dict(stored["transform"], levels)
-        arrays = _read_arrays(folder / "pca.safetensors")
-        condition = None
-        if stored.get("condition") is not None:
-            condition = Condition.from_dict(stored["condition"], arrays.pop("class_shift"))
-        pca = PCA(**arrays)
-        n_genes = len(stored["recipe"]["genes"])
-        n_classes = 0 if condition is None else condition.n_classes
-        if n_genes != pca.mean.size:
-            raise ValueError(f"{n_genes} genes and {pca.mean.size} means")
-        weights = _read_arrays(folder / "model.safetensors")
-        with torch.device("meta"):
-            unmade = VAEModule(n_genes, config.model, n_classes=n_classes)
-        _refuse_other_shapes(unmade, weights)
-        module = VAEModule(n_genes, config.model, n_classes=n_classes)
-        module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
-        recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca, module))
-        config, latent_scale = _latent_scale(config, stored.get("latent_scale"))
+        encoder = _read_model(folder, stored)
     except InputError:
         raise
     except DAMAGE as error:
@@ -79,21 +57,56 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     if not isinstance(summary, dict):
         raise InputError(f"{folder / 'model.json'}: expected {WHAT}; no summary in it: {REMEDY}")
     roles = _read_roles(folder / "samples.csv")
-    return Encoder(
-        module=module.eval(),
-        config=config,
-        recipe=recipe,
-        scaler=scaler,
-        pca=pca,
+    return replace(
+        encoder,
         summary=summary,
         history=_read_history(folder / "history.csv"),
         samples=tuple(roles.loc[roles["role"] == "train", "sample"]),
         validation_samples=tuple(roles.loc[roles["role"] == "validation", "sample"]),
+        kept=_kept(roles),
+    )
+
+
+def _read_model(folder: Path, stored: dict[str, Any]) -> Encoder:
+    """The encoder without its samples and the record of its training."""
+    config = build(EncoderConfig, stored["config"], where=str(folder / "model.json"))
+    levels = None
+    if (folder / LEVELS_FILE).is_file():
+        levels = _read_arrays(folder / LEVELS_FILE)["levels"]
+    scaler = GeneTransform.from_dict(stored["transform"], levels)
+    arrays = _read_arrays(folder / "pca.safetensors")
+    condition = None
+    if stored.get("condition") is not None:
+        condition = Condition.from_dict(stored["condition"], arrays.pop("class_shift"))
+    pca = PCA(**arrays)
+    n_genes = len(stored["recipe"]["genes"])
+    if n_genes != pca.mean.size:
+        raise ValueError(f"{n_genes} genes and {pca.mean.size} means")
+    n_classes = 0 if condition is None else condition.n_classes
+    module = _read_module(folder, config.model, n_genes, n_classes)
+    recipe = Recipe.from_dict(stored["recipe"], gene_means(scaler, pca, module))
+    config, latent_scale = _latent_scale(config, stored.get("latent_scale"))
+    return Encoder(
+        module=module,
+        config=config,
+        recipe=recipe,
+        scaler=scaler,
+        pca=pca,
         condition=condition,
         latent_scale=latent_scale,
         thinning=stored.get("thinning"),
-        kept=_kept(roles),
     )
+
+
+def _read_module(folder: Path, config: ModelConfig, n_genes: int, n_classes: int) -> VAEModule:
+    """The network with its weights, in evaluation mode."""
+    weights = _read_arrays(folder / "model.safetensors")
+    with torch.device("meta"):
+        unmade = VAEModule(n_genes, config, n_classes=n_classes)
+    _refuse_other_shapes(unmade, weights)
+    module = VAEModule(n_genes, config, n_classes=n_classes)
+    module.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
+    return module.eval()
 
 
 def _kept(roles: pd.DataFrame) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""What each latent unit says of the genes: by the decoder, or by correlation over samples."""
+"""Loadings of the latent units on the genes, by the decoder or by correlation over samples."""
 
 import os
 from dataclasses import dataclass
@@ -12,10 +12,9 @@ from m1pipe.console import log
 from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder
-from m1pipe.encoder.chunks import CHUNK_ROWS
-from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
-from m1pipe.encoder.trained import Encoder, OfRows
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix

@@ -1,4 +1,4 @@
-"""Missing levels in training: looked for once, filled in for the encoder, out of the likelihood.
+"""Missing levels: counted before training, imputed for the encoder, left out of the likelihood.
 
 A missing level enters the encoder as its gene's training mean (of the sample's class, for a
 conditional model) and has no part in the likelihood, so that what is maximised bounds the
@@ -13,16 +13,26 @@ Mattei & Frellsen 2019, arXiv:1812.02633, section 3.2 (missing inputs at a const
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from m1pipe.data.recipe import Aligned
-from m1pipe.encoder.condition import Condition
+from m1pipe.encoder.summary import gene_scale
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.models.mlp import evaluating
+from m1pipe.models.vae import known_only
 from m1pipe.pca import PCA
+
+if TYPE_CHECKING:
+    from m1pipe.encoder.trained import Encoder
 
 FEW_VALUES = 10
 NAMED = 5
+MOST_ROUNDS = 100
+TOLERANCE = 1e-3  # of a gene's standard deviation
+SLACK = 0.1  # nats a sample
 Blocks = Iterator[np.ndarray]
 
 
@@ -50,7 +60,7 @@ class Missing:
         )
 
 
-def look_for_missing(
+def count_missing(
     source: Aligned, training: Blocks, held_out: Blocks, *, counted: bool
 ) -> Missing | None:
     """Count the missing levels of the rows of a training.
@@ -62,7 +72,7 @@ def look_for_missing(
     training, held_out : iterator of ndarray, each of shape (n_rows, n_genes)
         Levels, NaN where one is missing.
     counted : bool
-        The law is one of counts, which needs the total of every sample.
+        The likelihood is of counts, which needs the total of every sample.
 
     Returns
     -------
@@ -72,7 +82,7 @@ def look_for_missing(
     Raises
     ------
     InputError
-        If a gene has no level in any training row, or levels are missing under a law of counts.
+        If a gene has no level in any training row, or levels of counts are missing.
 
     Warns
     -----
@@ -163,7 +173,7 @@ def level_means(X: np.ndarray) -> np.ndarray:
 
 
 def fill_missing(X: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Rows with their missing levels at these means.
+    """Rows with their missing levels imputed by means.
 
     Parameters
     ----------
@@ -197,13 +207,62 @@ def known_variances(pca: PCA, n_rows: int, n_known: np.ndarray) -> np.ndarray:
     return variances.astype(np.float32)
 
 
-def class_means(mean: np.ndarray, condition: Condition | None) -> np.ndarray:
-    """What missing levels stand at, float32, shape (n_classes, n_genes); one class for none.
+def impute_array(encoder: "Encoder", X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
+    """Rows whose missing levels are expected ones, given those that are there.
+
+    They begin at the training means; sample after sample is encoded and decoded, and what is
+    missing replaced by what comes out, until that stays the same, or the latents become less
+    probable given the levels that are there: so it ends where an encoder that was trained on
+    levels at their means is not at home. Where decoder and encoder are linear, latents become
+    ever more probable, and the fixed point is the mean of the missing levels given the others.
 
     Parameters
     ----------
-    mean : ndarray of float32, shape (n_genes,)
-        Of the training rows, on the transformed scale.
-    condition : Condition or None
+    encoder : Encoder
+    X : ndarray, shape (n_samples, n_genes)
+        The encoder's genes in the units of training; NaN where a level is missing.
+    codes : ndarray of int64, shape (n_samples,), optional
+        Class of each row, for a conditional model.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_samples, n_genes)
+        Without NaN; levels that were there are unchanged.
+
+    References
+    ----------
+    Rezende, Mohamed & Wierstra 2014, arXiv:1401.4082, section 6.1 (by draws; here by means).
     """
-    return mean[None] if condition is None else mean + condition.shift
+    missing = np.isnan(X)
+    filled = np.where(missing, encoder.recipe.gene_means, X).astype(np.float32)
+    open_rows = np.flatnonzero(missing.any(axis=1))
+    best = np.full(open_rows.size, -np.inf)
+    for _ in range(MOST_ROUNDS):
+        if not open_rows.size:
+            break
+        told = None if codes is None else codes[open_rows]
+        after, moved, nats = _round(encoder, filled[open_rows], missing[open_rows], told)
+        good = nats >= best - SLACK
+        filled[open_rows[good]] = after[good]
+        goes_on = good & (moved > TOLERANCE)
+        open_rows, best = open_rows[goes_on], np.maximum(best, nats)[goes_on]
+    return filled
+
+
+def _round(
+    encoder: "Encoder", before: np.ndarray, missing: np.ndarray, codes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows filled anew, how far the farthest level moved, log p(known, z) but for a constant."""
+    module, scaler = encoder.module, encoder.scaler
+    x, known = torch.from_numpy(scaler.apply(before)), torch.from_numpy(~missing)
+    told = None if codes is None else torch.from_numpy(codes)
+    with evaluating(module), torch.no_grad():
+        z = module.encode_mu(x, told)
+        eta = module.decode(z, told, module.library(x))
+        nats = known_only(module.likelihood.log_prob(x, eta), known).sum(1)
+        if module.config.beta > 0:
+            nats = nats - 0.5 * z.square().sum(1)
+        fitted = scaler.invert(module.likelihood.mean(eta).numpy())
+    after = np.where(missing, fitted, before)
+    change = np.abs(encoder.inputs(after, codes) - encoder.inputs(before, codes))
+    return after, (change / gene_scale(scaler, encoder.pca)).max(axis=1), nats.numpy()

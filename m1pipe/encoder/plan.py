@@ -1,4 +1,4 @@
-"""What is settled before an encoder is trained: rows, validation rows, complete settings."""
+"""Plan the training of an encoder: rows, validation rows, complete settings."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from m1pipe.data.names import GeneMatch
 from m1pipe.data.recipe import Aligned, align, whole_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.unit_guess import refuse_counts
-from m1pipe.encoder.condition import Condition, find_condition, read_column
-from m1pipe.encoder.missing import Missing, look_for_missing
+from m1pipe.encoder.conditional import Condition, find_condition, read_column
+from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
@@ -180,7 +180,7 @@ def plan_training(
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
     if config.model.condition is not None:
         plan = _conditioned(plan, config.model.condition)
-    missing = look_for_missing(
+    missing = count_missing(
         plan.source,
         raw_blocks(plan.source, plan.rows),
         raw_blocks(plan.held_out or plan.source, plan.held_out_rows),

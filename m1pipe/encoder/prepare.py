@@ -1,4 +1,4 @@
-"""What stands before the first step of an encoder: the scale, the components, the start."""
+"""Prepare the training of an encoder: scaler, batches, network, PCA, and its initialisation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +10,13 @@ import torch
 
 from m1pipe.data.recipe import Aligned
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
-from m1pipe.encoder.condition import fit_shift
-from m1pipe.encoder.counting import fit_count_inputs, seen_by
-from m1pipe.encoder.missing import class_means, fill_missing, known_means, known_variances
+from m1pipe.encoder.conditional import class_means, fit_shift
+from m1pipe.encoder.missing import fill_missing, known_means, known_variances
 from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
-from m1pipe.models.vae import VAEModule, initialize_output_bias, vae_objective
+from m1pipe.models.vae import VAEModule, initialize_output_bias, network_inputs, vae_objective
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.settings import parse_bytes
 from m1pipe.training.batches import Batches, Feed, ResidentFeed, make_feed
@@ -45,7 +44,7 @@ class Prepared:
         Started, on the device.
     batches, validation : Feed, and Feed or None
     means : Tensor, shape (n_classes, n_genes), or None
-        What missing levels stand at; None where there are none.
+        Imputation means of missing levels; None where there are none.
     begun : float
         When it began, for `time.perf_counter`.
     """
@@ -82,7 +81,7 @@ def prepare(plan: TrainingPlan, workers: Workers = ALONE) -> Prepared:
 
     def inputs() -> Iterator[np.ndarray]:
         blocks = scaled_blocks(plan.source, plan.rows, scaler, batches)
-        return (seen_by(module, X) for X in blocks) if module.of_counts else blocks
+        return (network_inputs(module, X) for X in blocks) if module.of_counts else blocks
 
     plan = _with_shift(plan, inputs())
     pca = _components(plan, inputs)
@@ -115,7 +114,7 @@ def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterato
 
 
 def _components(plan: TrainingPlan, inputs: Callable[[], Iterator[np.ndarray]]) -> PCA:
-    """Components of the training rows about their class; what is missing stands at its mean."""
+    """Components of the training rows about their class; missing levels are at their mean."""
     k, seed = plan.config.model.n_latent, plan.config.training.seed
     if plan.missing is None:
         return fit_pca(lambda: _within_classes(plan, inputs()), k, seed=seed)
@@ -228,3 +227,28 @@ def scaled_blocks(
     else:
         for block in raw_blocks(source, rows if chosen is None else rows[chosen]):
             yield scaler.apply(block)
+
+
+@torch.no_grad()
+def fit_count_inputs(inputs: CountInputs, blocks: Callable[[], Iterator[np.ndarray]]) -> None:
+    """Fit the inputs of an encoder of counts to the training rows.
+
+    Parameters
+    ----------
+    inputs : CountInputs
+        As it is made; changed in place.
+    blocks : callable
+        Every call gives the training rows anew, arrays of counts of shape (n_rows, n_genes).
+    """
+    logs = (inputs(torch.from_numpy(X)).numpy() for X in blocks())
+    scaler = fit_gene_transform("standardize", logs)
+    means, depths, n = np.zeros(inputs.location.numel()), [], 0
+    for X in blocks():
+        means += X.sum(axis=0, dtype=np.float64)
+        depths.append(np.log(np.maximum(X.sum(axis=1, dtype=np.float64), 1)))
+        n += len(X)
+    depth = np.concatenate(depths)
+    inputs.location.copy_(torch.from_numpy(scaler.location))
+    inputs.scale.copy_(torch.from_numpy(scaler.scale))
+    inputs.mean_counts.copy_(torch.from_numpy(means / n))
+    inputs.log_library.copy_(torch.tensor([depth.mean(), depth.std()]))

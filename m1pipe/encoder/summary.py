@@ -1,4 +1,4 @@
-"""How a trained encoder does on rows it was trained on and on rows held out.
+"""Summary of a trained encoder on rows it was trained on and on rows held out.
 
 Keys of an encoder's `summary`, beside the plain facts of its training:
 
@@ -157,8 +157,8 @@ def measure(
     shift : ndarray, shape (n_classes, n_genes), optional
         What the classes' means lie off the mean: the PCA is about the mean of the class.
     means : Tensor, shape (n_classes, n_genes), optional
-        What missing levels, which are NaN, stand at; errors are those of the other levels alone.
-        Left out: there are none.
+        Imputation means of missing levels, which are NaN; errors are those of the other levels
+        alone. Left out: there are none.
 
     Returns
     -------

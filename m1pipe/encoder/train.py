@@ -1,4 +1,4 @@
-"""Training an encoder: what comes before the loop, the loop, and the summary."""
+"""Train an encoder: prepare, fit, recalibrate its noise, summarise."""
 
 import time
 from collections.abc import Iterator
@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder import summary
-from m1pipe.encoder.counting import gene_means, seen_by
+from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.latent_scale import decoder_scale
-from m1pipe.encoder.missing import class_means, fill_missing
-from m1pipe.encoder.noise import recalibrate_noise
+from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.prepare import Prepared, prepare, scaled_blocks
-from m1pipe.encoder.trained import Encoder
-from m1pipe.models.vae import VAEModule
+from m1pipe.encoder.trained import Encoder, gene_means
+from m1pipe.models.likelihoods import Gaussian
+from m1pipe.models.mlp import evaluating
+from m1pipe.models.vae import VAEModule, known_only, mask_missing, network_inputs
 from m1pipe.pca import PCA
-from m1pipe.training.batches import whole
+from m1pipe.training.batches import Batches, whole
+from m1pipe.training.device import make_generator
 from m1pipe.training.distributed import (
     ALONE,
     Workers,
@@ -32,6 +36,9 @@ from m1pipe.training.history import Explain, History, Observer, explain_rows
 from m1pipe.training.loop import fit
 from m1pipe.training.optimizer import pca_start_groups
 from m1pipe.training.signals import StopFlag
+
+PSEUDO_ROWS = 100
+DRAWS = 4
 
 
 def train_encoder(
@@ -52,7 +59,7 @@ def train_encoder(
     data : path, AnnData, DataFrame, Matrix or (array, names)
         Samples x genes.
     config : EncoderConfig
-        Its `selection` is not looked at: `rows`, `groups` and `validation` stand for it.
+        Its `selection` is ignored: `rows`, `groups` and `validation` stand for it.
     rows : ndarray of int, shape (n_rows,), optional
         Rows that may be used, for training and validation. All where not given.
     groups : ndarray, shape (n_samples,), optional
@@ -63,9 +70,9 @@ def train_encoder(
     checkpoint : Path, optional
         File that a stopped run is resumed from.
     resume : bool
-        Go on from `checkpoint`.
+        Resume the run from `checkpoint`.
     observer : Observer, optional
-        Told of every step and epoch.
+        Called with every step and epoch.
 
     Returns
     -------
@@ -97,7 +104,7 @@ def train_planned(
     checkpoint, resume, observer
         As for `train_encoder`.
     stop : StopFlag, optional
-        Looked at after every step.
+        Checked after every step.
     workers : Workers
         Processes that train it together; each returns the same encoder.
 
@@ -228,7 +235,7 @@ def _standardised(one: Prepared, chosen: np.ndarray) -> Iterator[np.ndarray]:
         if plan.codes is not None:
             centre = means[plan.codes[plan.rows[chosen[start : start + len(X)]]]]
         start += len(X)
-        seen = seen_by(module, X) if module.of_counts else fill_missing(X, centre)
+        seen = network_inputs(module, X) if module.of_counts else fill_missing(X, centre)
         yield (seen - centre) / scale
 
 
@@ -257,3 +264,63 @@ def _measured(
         "error_q99": summary.finite(q99),
         "error_beyond": None if held_out is None else float((judged.errors > q99).mean()),
     }
+
+
+@torch.no_grad()
+def recalibrate_noise(
+    module: VAEModule, validation: Batches, *, seed: int, means: Tensor | None = None
+) -> None:
+    """Set the standard deviations of a Gaussian likelihood to the validation rows' residuals.
+
+    All genes by their common ratio of squared residual to variance, and each gene by its own as
+    far as the rows bear it: the common ratio counts as `PSEUDO_ROWS` rows. Posterior means and
+    reconstructions do not depend on these numbers.
+
+    Parameters
+    ----------
+    module : VAEModule
+        Changed in place.
+    validation : Batches
+        Transformed rows on the module's device.
+    seed : int
+        Of the posterior noise.
+    means : Tensor, shape (n_classes, n_genes), optional
+        Imputation means of missing levels, which are NaN and count for nothing. Left out: there
+        are none.
+    """
+    likelihood = module.likelihood
+    if not isinstance(likelihood, Gaussian) or likelihood.raw_scale is None:
+        return
+    scale = likelihood.log_scale().exp()
+    squares, n = _squared_residuals(module, validation, seed, means)
+    if isinstance(n, Tensor):
+        ratio = squares / n.clamp_min(1) / scale.square()
+        common = ratio[n > 0].mean()
+    else:
+        ratio = squares / n / scale.square()
+        common = ratio.mean()
+    if likelihood.raw_scale.numel() == 1:
+        ratio, n = common[None], validation.n_rows
+    likelihood.set_scale(scale * ((PSEUDO_ROWS * common + n * ratio) / (PSEUDO_ROWS + n)).sqrt())
+
+
+def _squared_residuals(
+    module: VAEModule, validation: Batches, seed: int, means: Tensor | None
+) -> tuple[Tensor, Tensor | int]:
+    """Squared residual of each gene summed over rows, and its known levels, both (n_genes,)."""
+    total = torch.zeros(module.n_genes, device=next(module.parameters()).device)
+    n: Tensor | int = validation.n_rows if means is None else torch.zeros_like(total)
+    noise = make_generator(seed, total.device)
+    with evaluating(module):
+        for x, *rest in validation.epoch(0):
+            codes, known = rest[0] if module.n_classes else None, None
+            if means is not None:
+                x, known = mask_missing(x, means, codes)
+                n = n + known.sum(0)
+            mu, logvar = module.encode(x, codes)
+            spread = torch.exp(0.5 * logvar) if module.config.beta > 0 else torch.zeros_like(mu)
+            for _ in range(DRAWS):
+                z = mu + spread * torch.randn(mu.shape, generator=noise, device=mu.device)
+                squares = known_only((x - module.decode(z, codes)).square(), known)
+                total += squares.sum(0) / DRAWS
+    return total, n

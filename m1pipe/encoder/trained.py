@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,20 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
-from m1pipe.encoder.chunks import CHUNK_ROWS, as_tensor, chunks, joined, part_of
-from m1pipe.encoder.condition import Condition
-from m1pipe.encoder.counting import seen_by
-from m1pipe.encoder.missing import class_means, fill_missing
+from m1pipe.encoder.conditional import Condition, class_means
+from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.summary import health
 from m1pipe.io.reader import open_matrix
+from m1pipe.models.counts import CountInputs
 from m1pipe.models.mlp import evaluating
-from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
+from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, network_inputs
 from m1pipe.pca import PCA
 from m1pipe.settings import to_dict
 
+CHUNK_ROWS = 1024
 FORMAT_VERSION = 1
 OfRows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-MIXTURE_FILE = "mixture.safetensors"  # law of the latents, added when samples are first generated
+MIXTURE_FILE = "mixture.safetensors"  # of the latents, added when samples are first generated
 LEVELS_FILE = "levels.safetensors"  # quantiles of the genes, for normal scores
 FILES = ("model.safetensors", "model.json", "pca.safetensors", "samples.csv", "history.csv")
 ENCODER_FILES = (*FILES, LEVELS_FILE)
@@ -62,7 +62,7 @@ class Encoder:
     samples, validation_samples : tuple of str
         Ids of the rows that were trained on, and of those that chose the best epoch.
     condition : Condition or None
-        What a conditional model is told of every sample.
+        Classes of a conditional model.
     latent_scale : ndarray of float32, shape (n_latent,)
         Every latent here is the network's own times this; of the network the prior is N(0, I), of
         latents that of `latent_scale` times it. Left out: 1.
@@ -215,10 +215,10 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_latent)
         """
         parts = [
-            encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), as_tensor(c)).numpy()
-            for x, c in chunks(X, codes)
+            encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), _as_tensor(c)).numpy()
+            for x, c in _chunks(X, codes)
         ]
-        Z: np.ndarray = joined(parts, self.n_latent) * self.latent_scale
+        Z: np.ndarray = _joined(parts, self.n_latent) * self.latent_scale
         return Z
 
     def unit_latents(self, Z: np.ndarray) -> np.ndarray:
@@ -254,7 +254,7 @@ class Encoder:
     def inputs(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """What the network sees of rows that are aligned already, without any class.
 
-        The per-gene transform, and for a law of counts their standardised logarithms.
+        The per-gene transform, and for a likelihood of counts their standardised logarithms.
 
         Parameters
         ----------
@@ -267,7 +267,7 @@ class Encoder:
             The scale of the stored components.
         """
         scaled = self.scaled(X, codes)
-        return seen_by(self.module, scaled) if self.module.of_counts else scaled
+        return network_inputs(self.module, scaled) if self.module.of_counts else scaled
 
     def posterior_array(
         self, X: np.ndarray, codes: np.ndarray | None = None
@@ -285,12 +285,12 @@ class Encoder:
         """
         mus, sds = [], []
         with evaluating(self.module), torch.no_grad():
-            for x, c in chunks(X, codes):
+            for x, c in _chunks(X, codes):
                 scaled = torch.from_numpy(self.scaled(x, c))
-                means, logvar = self.module.encode(scaled, as_tensor(c))
+                means, logvar = self.module.encode(scaled, _as_tensor(c))
                 mus.append(means.numpy())
                 sds.append(torch.exp(0.5 * logvar).numpy())
-        mu, sd = (joined(parts, self.n_latent) for parts in (mus, sds))
+        mu, sd = (_joined(parts, self.n_latent) for parts in (mus, sds))
         return mu * self.latent_scale, sd * self.latent_scale
 
     def decode(
@@ -308,7 +308,7 @@ class Encoder:
         codes : ndarray of int64, shape (n_samples,), optional
             Class of each row; a conditional model needs it.
         library : ndarray, shape (n_samples,), optional
-            Total counts of each row, for a law of counts. Left out: typical ones.
+            Total counts of each row, for a likelihood of counts. Left out: typical ones.
 
         Returns
         -------
@@ -316,14 +316,14 @@ class Encoder:
             In the units of training.
         """
         Z, start, parts = self.unit_latents(Z), 0, []
-        for z, c in chunks(Z, codes):
+        for z, c in _chunks(Z, codes):
             depth = None
             if library is not None:
                 depth = torch.from_numpy(np.float32(library[start : start + len(z)]))[:, None]
             start += len(z)
-            levels = decode_mean(self.module, torch.from_numpy(z), as_tensor(c), depth)
+            levels = decode_mean(self.module, torch.from_numpy(z), _as_tensor(c), depth)
             parts.append(self.scaler.invert(levels.numpy()))
-        return joined(parts, len(self.genes))
+        return _joined(parts, len(self.genes))
 
     def reconstruct_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Expected levels of rows that are aligned already, from their latent means.
@@ -437,9 +437,10 @@ class Encoder:
         aligned = self._seen(data, min_coverage)
         codes = self.codes(aligned.matrix)
         parts = [
-            of_rows(X, part_of(codes, start, stop)) for start, stop, X in aligned.blocks(CHUNK_ROWS)
+            of_rows(X, None if codes is None else codes[start:stop])
+            for start, stop, X in aligned.blocks(CHUNK_ROWS)
         ]
-        return joined(parts, width)
+        return _joined(parts, width)
 
     def _seen(self, data: Any, min_coverage: float) -> Aligned:
         if isinstance(data, Aligned):
@@ -449,3 +450,36 @@ class Encoder:
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_bytes(path, pack_arrays(arrays))
+
+
+def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray:
+    """Training means in the units of the data, float32, shape (n_genes,).
+
+    With normal scores: the level of the mean score.
+    """
+    if isinstance(module.inputs, CountInputs):
+        counts: np.ndarray = module.inputs.mean_counts.cpu().numpy()
+        return counts
+    means: np.ndarray = scaler.invert(pca.mean[None])[0]
+    return means
+
+
+def _chunks(
+    X: np.ndarray, codes: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Some rows at a time, float32, and their classes."""
+    for start in range(0, len(X), CHUNK_ROWS):
+        here = slice(start, start + CHUNK_ROWS)
+        yield np.asarray(X[here], dtype=np.float32), None if codes is None else codes[here]
+
+
+def _as_tensor(codes: np.ndarray | None) -> torch.Tensor | None:
+    """Classes as the network takes them."""
+    return None if codes is None else torch.from_numpy(codes)
+
+
+def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
+    """Rows of all parts, float32, shape (n_samples, width)."""
+    if not parts:
+        return np.empty((0, width), dtype=np.float32)
+    return np.concatenate(parts).astype(np.float32, copy=False)

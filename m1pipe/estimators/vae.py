@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from m1pipe import config
 from m1pipe.encoder import load_encoder, train_encoder
-from m1pipe.encoder.bound import DRAWS, importance_bound
-from m1pipe.encoder.impute import impute_array
+from m1pipe.encoder.likelihood import DRAWS, iwae_bound
+from m1pipe.encoder.missing import impute_array
 from m1pipe.encoder.plan import OF_COUNTS
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
@@ -292,7 +292,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         masks = torch.from_numpy(known).split(CHUNK_ROWS)
         with torch.inference_mode():
             parts = [
-                importance_bound(module, x, noise, known=mask).numpy()
+                iwae_bound(module, x, noise, known=mask).numpy()
                 for x, mask in zip(self._chunks(X), masks, strict=True)
             ]
         slope = np.where(known, self.encoder_.scaler.log_slope(X), 0).sum(axis=1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -201,6 +202,14 @@ def encode_mean(module: VAEModule, x: Tensor, codes: Tensor | None = None) -> Te
     """Latent means in evaluation mode and without gradients, shape (n_samples, n_latent)."""
     with evaluating(module), torch.no_grad():
         return module.encode_mu(x, codes)
+
+
+def network_inputs(module: VAEModule, X: np.ndarray) -> np.ndarray:
+    """What the first layer sees of rows, shape (n_samples, n_genes): of counts their logarithms."""
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        seen: np.ndarray = module.inputs(torch.from_numpy(X).to(device)).cpu().numpy()
+    return seen
 
 
 def decode_mean(

@@ -12,7 +12,7 @@ from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, match_recipe
 from m1pipe.data.splits import inner_split
-from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import Measurement, gene_scale, measure
 from m1pipe.encoder.train import train_encoder

@@ -10,8 +10,8 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.console import log
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.encoder.bound import log_likelihood
-from m1pipe.encoder.impute import impute_array
+from m1pipe.encoder.likelihood import log_likelihood
+from m1pipe.encoder.missing import impute_array
 
 Make = Callable[..., anndata.AnnData]
 
@@ -114,7 +114,7 @@ def test_score_ranks_strange_samples_last(
     made = anndata.read_h5ad(out)
     assert made.var_names.tolist() == ["log_likelihood", "percentile"]
     scores, percentile = np.asarray(made.X).T
-    np.testing.assert_allclose(scores, log_likelihood(encoder, adata), rtol=1e-5)
+    np.testing.assert_allclose(scores, log_likelihood(encoder, adata)[0], rtol=1e-5)
     assert percentile[:5].max() <= 1
     assert 15 < np.median(percentile[5:]) < 85
     assert (folder / "run" / "training_scores.json").exists()

@@ -11,10 +11,10 @@ from scipy import stats
 from m1pipe.config import EncoderConfig
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder import Encoder, train_encoder
-from m1pipe.encoder.bound import bounds
-from m1pipe.encoder.condition import fit_shift
+from m1pipe.encoder.conditional import fit_shift
 from m1pipe.encoder.drift import encode_with_drift
-from m1pipe.encoder.impute import impute_array
+from m1pipe.encoder.likelihood import log_likelihood
+from m1pipe.encoder.missing import impute_array
 from m1pipe.encoder.plan import plan_training
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.settings import build
@@ -140,7 +140,7 @@ def test_the_bound_is_that_of_the_observed_levels(expression: Make) -> None:
     mean = module.skip_decoder.bias.detach().double().numpy()
     spread = module.likelihood.log_scale().exp().square().detach().double().numpy()
     new = _with_gaps(expression(20, 12, seed=5), 0.2)
-    nats, n_known = bounds(encoder, new, draws=4000)
+    nats, n_known = log_likelihood(encoder, new, draws=4000)
     scaled = encoder.scaler.apply(np.asarray(new.X)).astype(np.float64)
     for i, x in enumerate(scaled):
         j = np.flatnonzero(~np.isnan(x))

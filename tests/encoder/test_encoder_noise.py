@@ -6,7 +6,7 @@ import torch
 
 from m1pipe.config import ModelConfig, TrainingConfig
 from m1pipe.data.batches import MemoryBatches
-from m1pipe.encoder.noise import recalibrate_noise
+from m1pipe.encoder.train import recalibrate_noise
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.training.batches import ResidentFeed
 from m1pipe.training.optimizer import default_weight_decay, pca_start_groups

@@ -15,8 +15,8 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
-from m1pipe.encoder import Encoder, export, train_encoder
-from m1pipe.encoder.export import export_onnx
+from m1pipe.encoder import Encoder, onnx, train_encoder
+from m1pipe.encoder.onnx import export_onnx
 from m1pipe.errors import InputError
 from m1pipe.settings import build
 
@@ -24,7 +24,7 @@ ort = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not install
 pytest.importorskip("onnxscript", reason="the extra `onnx` is not installed")
 
 Make = Callable[..., anndata.AnnData]
-FORMATS = Path(export.__file__).parents[2] / "docs" / "formats.md"
+FORMATS = Path(onnx.__file__).parents[2] / "docs" / "formats.md"
 TINY = {"n_latent": 3, "hidden": [8], "epochs": 2}
 
 
@@ -123,7 +123,7 @@ def test_normal_scores_are_refused(expression: Make, tmp_path: Path) -> None:
 def test_weights_that_one_file_cannot_hold_are_refused(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "MOST_BYTES", 1000)
+    monkeypatch.setattr(onnx, "MOST_BYTES", 1000)
     with pytest.raises(InputError, match="less than 2 GiB of weights"):
         export_onnx(encoder, tmp_path / "e.onnx")
 
@@ -139,7 +139,7 @@ def test_without_the_extra_it_says_what_to_install(
 def test_what_differs_from_torch_is_not_written(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="differ from those of torch"):
         export_onnx(encoder, tmp_path / "e.onnx")
     assert not list(tmp_path.iterdir())

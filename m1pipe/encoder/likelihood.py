@@ -1,4 +1,4 @@
-"""How probable an encoder finds samples: importance-weighted bounds of their log-likelihood."""
+"""Log-likelihood of samples under an encoder: importance-weighted bounds (IWAE)."""
 
 from typing import Any
 
@@ -7,16 +7,15 @@ import torch
 
 from m1pipe.console import over_rows
 from m1pipe.data.recipe import MIN_COVERAGE
-from m1pipe.encoder.chunks import CHUNK_ROWS
-from m1pipe.encoder.impute import impute_array
-from m1pipe.encoder.trained import Encoder
+from m1pipe.encoder.missing import impute_array
+from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import VAEModule, known_only
 
 DRAWS = 64
 
 
-def importance_bound(
+def iwae_bound(
     module: VAEModule,
     x: torch.Tensor,
     noise: torch.Tensor,
@@ -67,10 +66,11 @@ def log_likelihood(
     rows: np.ndarray | None = None,
     draws: int = DRAWS,
     min_coverage: float = MIN_COVERAGE,
-) -> np.ndarray:
-    """Lower bound of each sample's log-likelihood, all with the same noise.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower bound of each sample's log-likelihood, all with the same noise, and its levels.
 
-    Of the levels that are there, where some are missing or the file lacks genes.
+    Missing levels, and those of genes that the file lacks, are imputed for the posterior that is
+    drawn from, which makes the bound tight, and have no part in the likelihood.
 
     Parameters
     ----------
@@ -84,34 +84,10 @@ def log_likelihood(
 
     Returns
     -------
-    ndarray of float64, shape (n_samples,)
-        In nats, as a density of the training data's units (for a law of counts a probability).
-    """
-    return bounds(encoder, data, rows=rows, draws=draws, min_coverage=min_coverage)[0]
-
-
-def bounds(
-    encoder: Encoder,
-    data: Any,
-    *,
-    rows: np.ndarray | None = None,
-    draws: int = DRAWS,
-    min_coverage: float = MIN_COVERAGE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihood of each sample, and how many levels it is of.
-
-    Missing levels are imputed for the posterior that is drawn from, which makes the bound tight,
-    and have no part in the likelihood.
-
-    Parameters
-    ----------
-    encoder, data, rows, draws, min_coverage
-        As for `log_likelihood`.
-
-    Returns
-    -------
     nats : ndarray of float64, shape (n_samples,)
+        As a density of the training data's units (for a likelihood of counts a probability).
     n_known : ndarray of int64, shape (n_samples,)
+        Levels that the likelihood is of.
     """
     aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True, keep_lacking=True)
     rows = np.arange(aligned.shape[0]) if rows is None else rows
@@ -129,7 +105,7 @@ def bounds(
         with evaluating(encoder.module), torch.no_grad():
             x = torch.from_numpy(encoder.scaler.apply(X))
             mask = None if known.all() else torch.from_numpy(known)
-            bound = importance_bound(encoder.module, x, noise, told, known=mask)
+            bound = iwae_bound(encoder.module, x, noise, told, known=mask)
         slope = np.where(known, encoder.scaler.log_slope(X), 0).sum(axis=1)
         found[here], n_known[here] = bound.double().numpy() + slope, known.sum(axis=1)
     return found, n_known

@@ -14,7 +14,7 @@ import m1pipe
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.encoder import Encoder, load_encoder, train_encoder
-from m1pipe.encoder.condition import codes_of, find_condition, fit_shift
+from m1pipe.encoder.conditional import codes_of, find_condition, fit_shift
 from m1pipe.encoder.plan import plan_training
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.vae import decode_mean

@@ -1,4 +1,4 @@
-"""What a conditional encoder is told of a sample: its class, by a column of obs."""
+"""Conditional encoders: the class of each sample, by a column of obs, and the means of classes."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class Condition:
     ----------
     column : str
     classes : tuple of str
-        Sorted; a class is told to the network one-hot, by its place here.
+        Sorted; the network gets a class one-hot, by its place here.
     counts : tuple of int
         Training rows of each class.
     shift : ndarray of float32, shape (n_classes, n_genes)
@@ -216,3 +216,15 @@ def fit_shift(blocks: Iterable[np.ndarray], codes: np.ndarray, n_classes: int) -
     shift: np.ndarray = (sums - counts * mean) / (counts + 1)
     shift -= (counts * shift).sum(axis=0) / n_known
     return shift.astype(np.float32)
+
+
+def class_means(mean: np.ndarray, condition: Condition | None) -> np.ndarray:
+    """Imputation means of each class, float32, shape (n_classes, n_genes); one for no condition.
+
+    Parameters
+    ----------
+    mean : ndarray of float32, shape (n_genes,)
+        Of the training rows, on the transformed scale.
+    condition : Condition or None
+    """
+    return mean[None] if condition is None else mean + condition.shift

@@ -1,4 +1,4 @@
-"""An encoder as ONNX: levels in the units of training in, latent means out, without torch."""
+"""Export an encoder to ONNX: levels in the units of training in, latent means out."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from m1pipe._version import __version__
 from m1pipe.atomic import refuse_existing, write_bytes
-from m1pipe.encoder.missing import class_means
+from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.mlp import evaluating

@@ -1,4 +1,4 @@
-"""Ways through latent space: from one place to another, and differences added."""
+"""Interpolation in latent space: the latents of a sample or a group, and the line between two."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 
 
-def place_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndarray, int | None]:
+def latent_mean_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndarray, int | None]:
     """Latent mean of a sample, or the mean over a group's samples.
 
     Parameters
@@ -36,10 +36,10 @@ def place_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndarray, i
 
 
 def interpolate(start: np.ndarray, stop: np.ndarray, n_steps: int) -> np.ndarray:
-    """Latents on the straight way between two, ends included, shape (n_steps, n_latent)."""
+    """Latents on the line between two, ends included, shape (n_steps, n_latent)."""
     share = np.linspace(0, 1, n_steps, dtype=np.float32)[:, None]
-    way: np.ndarray = (1 - share) * start + share * stop
-    return way
+    line: np.ndarray = (1 - share) * start + share * stop
+    return line
 
 
 def _rows(matrix: Matrix, text: str) -> np.ndarray:
