@@ -24,7 +24,7 @@ class Drift:
     n_genes : int
         Of the encoder.
     missing : tuple of str
-        Genes of the encoder that the file lacks; they stood at their training mean.
+        Genes of the encoder that the file lacks; they are imputed by their training mean.
     units : tuple of str
         Of the file, and of training.
     gene_shift : float
@@ -37,7 +37,7 @@ class Drift:
     beyond_held_out : float or None
         The same share of the encoder's own validation rows: what is to be expected.
     n_missing : int
-        Levels that are NaN; they stand at their training mean and count for nothing here.
+        Levels that are NaN; they are imputed by their training mean and count for nothing here.
     gap_shift : ndarray, shape (n_latent,), or None
         Root mean square distance, in standard deviations, by which the missing genes move each
         latent of training-like samples; None where no gene is missing, and for counts.
@@ -66,8 +66,8 @@ class Drift:
             named = ", ".join(self.missing[:FIRST_NAMES])
             more = ", ..." if len(self.missing) > FIRST_NAMES else ""
             lines.append(
-                f"{len(self.missing):,} missing genes stand at their training mean ({named}{more}):"
-                f" on training-like samples that moves the latents by "
+                f"{len(self.missing):,} missing genes are imputed by their training means "
+                f"({named}{more}): on training-like samples that moves the latents by "
                 f"{np.median(self.gap_shift):.2f} sd (median), {self.gap_shift.max():.2f} sd (most)"
             )
         expected = ""
@@ -137,7 +137,7 @@ def encode_with_drift(
 
 
 def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
-    """How far genes that stand at their training mean move the latents of training-like samples.
+    """How far genes imputed by their training mean move the latents of training-like samples.
 
     The samples are drawn from the stored principal components with the variance that they leave
     of each gene: no training sample is kept with a model, and none is needed.

@@ -101,11 +101,11 @@ def log_likelihood(
         X = aligned.take(rows[here])
         known, place = ~np.isnan(X), None if codes is None else codes[here]
         X = X if known.all() else impute_array(encoder, X, place)
-        told = None if place is None else torch.from_numpy(place)
+        classes = None if place is None else torch.from_numpy(place)
         with evaluating(encoder.module), torch.no_grad():
             x = torch.from_numpy(encoder.scaler.apply(X))
             mask = None if known.all() else torch.from_numpy(known)
-            bound = iwae_bound(encoder.module, x, noise, told, known=mask)
+            bound = iwae_bound(encoder.module, x, noise, classes, known=mask)
         slope = np.where(known, encoder.scaler.log_slope(X), 0).sum(axis=1)
         found[here], n_known[here] = bound.double().numpy() + slope, known.sum(axis=1)
     return found, n_known

@@ -96,9 +96,9 @@ def count_missing(
     where = str(source.matrix.path or "data")
     if counted:
         raise InputError(
-            f"{where}: expected whole counts, as a law of counts needs every sample's total; found "
-            f"{n_values + found:,} missing: take another --likelihood on normalised logarithms, or "
-            "convert without --missing keep"
+            f"{where}: expected whole counts, as a likelihood of counts needs every sample's "
+            f"total; found {n_values + found:,} missing: take another --likelihood on normalised "
+            "logarithms, or convert without --missing keep"
         )
     known = n_rows - genes
     _check_genes(np.asarray(source.recipe.genes, dtype=object), known, where)
@@ -240,8 +240,8 @@ def impute_array(encoder: "Encoder", X: np.ndarray, codes: np.ndarray | None = N
     for _ in range(MOST_ROUNDS):
         if not open_rows.size:
             break
-        told = None if codes is None else codes[open_rows]
-        after, moved, nats = _round(encoder, filled[open_rows], missing[open_rows], told)
+        own = None if codes is None else codes[open_rows]
+        after, moved, nats = _round(encoder, filled[open_rows], missing[open_rows], own)
         good = nats >= best - SLACK
         filled[open_rows[good]] = after[good]
         goes_on = good & (moved > TOLERANCE)
@@ -255,10 +255,10 @@ def _round(
     """Rows filled anew, how far the farthest level moved, log p(known, z) but for a constant."""
     module, scaler = encoder.module, encoder.scaler
     x, known = torch.from_numpy(scaler.apply(before)), torch.from_numpy(~missing)
-    told = None if codes is None else torch.from_numpy(codes)
+    classes = None if codes is None else torch.from_numpy(codes)
     with evaluating(module), torch.no_grad():
-        z = module.encode_mu(x, told)
-        eta = module.decode(z, told, module.library(x))
+        z = module.encode_mu(x, classes)
+        eta = module.decode(z, classes, module.library(x))
         nats = known_only(module.likelihood.log_prob(x, eta), known).sum(1)
         if module.config.beta > 0:
             nats = nats - 0.5 * z.square().sum(1)

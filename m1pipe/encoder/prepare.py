@@ -158,7 +158,7 @@ def _feeds(
 def _fresh(
     plan: TrainingPlan, scaler: GeneTransform, blocks: Callable[[], Iterator[np.ndarray]]
 ) -> VAEModule:
-    """A network as it is drawn, told the scale of its data where its law has to know."""
+    """A network with random weights, and the scale of its data where its likelihood needs it."""
     with seeded(plan.config.training.seed):
         module = VAEModule(plan.source.shape[1], plan.config.model, n_classes=plan.n_classes)
     if isinstance(module.likelihood, HurdleGaussian):

@@ -92,11 +92,11 @@ class Encoder:
 
     def __repr__(self) -> str:
         model = self.config.model
-        told = "" if self.condition is None else f", given {self.condition.column}"
+        given = "" if self.condition is None else f", given {self.condition.column}"
         trained = f"; {health(self.summary)}" if self.summary else ""
         return (
             f"Encoder({len(self.genes):,} genes in {self.units}, {self.n_latent} latents, "
-            f"{model.likelihood}, beta {model.beta:g}{told}{trained})"
+            f"{model.likelihood}, beta {model.beta:g}{given}{trained})"
         )
 
     @property

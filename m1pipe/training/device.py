@@ -111,7 +111,7 @@ def compare_bf16(losses: Mapping[str, float], asked: str) -> tuple[float, str]:
     if not agrees:
         warnings.warn(
             f"the loss in bf16 differs by {gap:.1%} from fp32 on the first batch; "
-            f"training goes on in {precision}",
+            f"training continues in {precision}",
             M1Warning,
             stacklevel=2,
         )

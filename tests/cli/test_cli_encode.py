@@ -76,7 +76,9 @@ def test_missing_genes_are_listed_or_refused(
     assert run(["encode", model, str(tmp_path / "few.h5ad"), "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert "2 genes missing" in captured.out
-    assert f"2 missing genes stand at their training mean ({whole.var_names[0]}" in captured.err
+    assert (
+        f"2 missing genes are imputed by their training means ({whole.var_names[0]}" in captured.err
+    )
     assert "moves the latents by" in captured.err
     half = ["encode", model, str(tmp_path / "half.h5ad"), "--out", str(tmp_path / "h.h5ad")]
     assert run(half) == 1

@@ -367,7 +367,7 @@ def test_auto_falls_back_to_fp32_where_bf16_disagrees(monkeypatch: pytest.Monkey
         return {"loss": (out.float() - out.to(torch.bfloat16).float() + 1e-6).square().sum(1)}
 
     monkeypatch.setattr(loop_module, "resolve_precision", lambda *a, **k: torch.bfloat16)
-    with pytest.warns(M1Warning, match="differs by .* from fp32 .* goes on in fp32"):
+    with pytest.warns(M1Warning, match="differs by .* from fp32 .* continues in fp32"):
         history = fit(_linear(), _feed(_data()), cancelling, TrainingConfig(epochs=1))
     assert history.precision == "fp32" and history.precision_gap > 0.01
 
