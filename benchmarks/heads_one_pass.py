@@ -31,7 +31,7 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.start import Design, HeadJob
+from m1pipe.heads.jobs import HeadData, HeadJob
 from m1pipe.training.device import tune_allocator
 
 PUBLISHED = HeadConfig(
@@ -60,7 +60,7 @@ class Rows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.Tensor(self.X[i]), torch.Tensor(self.Y[i])
 
 
-def loop(jobs: list[HeadJob], design: Design) -> None:
+def loop(jobs: list[HeadJob], design: HeadData) -> None:
     for job in jobs:
         widths = (job.X.shape[1], *job.configs[0].hidden, design.targets.n_outputs)
         layers: list[nn.Module] = []
@@ -79,11 +79,11 @@ def loop(jobs: list[HeadJob], design: Design) -> None:
             loss.item()
 
 
-def alone(jobs: list[HeadJob], design: Design) -> list[FittedHead]:
+def alone(jobs: list[HeadJob], design: HeadData) -> list[FittedHead]:
     return [fit_heads([job], design)[0] for job in jobs]
 
 
-def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
+def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], HeadData]:
     rng = np.random.default_rng(0)
     n, t = arguments.samples, arguments.targets
     genes = rng.random((n, arguments.genes), dtype=np.float32) * 5
@@ -103,7 +103,7 @@ def make(arguments: argparse.Namespace) -> tuple[list[HeadJob], Design]:
         for X, hidden in models[-arguments.models :]
         for k in range(arguments.folds)
     ]
-    return jobs, Design(targets, 0, folds)
+    return jobs, HeadData(targets, 0, folds)
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import CHUNK_ROWS, ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
-from m1pipe.heads.added import AddedRows
 from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.jobs import AddedRows
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.labelled import Labelled, load_labelled, own_genes

@@ -38,7 +38,7 @@ from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
-from m1pipe.heads.train import PassFile
+from m1pipe.heads.networks import PassFile
 from m1pipe.training.signals import StopFlag
 
 Said = tuple[float, float]

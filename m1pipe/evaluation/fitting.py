@@ -22,12 +22,11 @@ from m1pipe.evaluation.ladder import (
 )
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.shares import ShareKey
-from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.start import Design, HeadJob
-from m1pipe.heads.train import PassFile
+from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
+from m1pipe.heads.networks import PassFile
 from m1pipe.settings import parse_bytes
 from m1pipe.training.signals import StopFlag
 
@@ -310,7 +309,7 @@ def fit_opened(
     found: list[dict[str, list[Fitted]]] = [{} for _ in shares]
     if not jobs:
         return found
-    design = Design(split.targets, split.order_seed, split.order, split.groups)
+    design = HeadData(split.targets, split.order_seed, split.order, split.groups)
     log.info("%d heads (%s) in one pass", len(jobs), _in_words(problem, shares, len(wanted)))
     bar: Any = progress(total=None, label="heads", unit="epoch")
     with bar:

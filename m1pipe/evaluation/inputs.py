@@ -32,10 +32,10 @@ from m1pipe.evaluation.ladder import (
 )
 from m1pipe.evaluation.metrics import per_sample_loss
 from m1pipe.evaluation.problem import Problem
-from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head
-from m1pipe.heads.inner import stepped_rows
+from m1pipe.heads.inner_folds import stepped_rows
+from m1pipe.heads.jobs import AddedRows
 from m1pipe.pca import PCA, fit_pca
 from m1pipe.training.signals import StopFlag
 

@@ -3,7 +3,7 @@
 The linear part is ridge or logistic regression. The hidden part starts at zero beside it and is
 trained for as many epochs as lower the loss on held-out rows of inner folds, none allowed; what was
 chosen is then fitted to all training rows. Networks of all heads, inner folds and seeds are trained
-in one pass (`m1pipe.heads.train`); one head alone is the plain case of it.
+in one pass (`m1pipe.heads.networks`); one head alone is the plain case of it.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -17,16 +17,22 @@ from torch import Tensor, nn
 
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
-from m1pipe.heads.added import AddedRows
+from m1pipe.heads.exact import Part, Start, prepare
 from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner import is_lower, judging_folds
+from m1pipe.heads.inner_folds import fold_names, is_lower, judging_folds
+from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart
-from m1pipe.heads.logistic import fold_names
+from m1pipe.heads.networks import (
+    Order,
+    PassFile,
+    Progress,
+    TrainingPlan,
+    held_out_curve,
+    train_networks,
+)
 from m1pipe.heads.own_gene import OwnTerm
-from m1pipe.heads.stack import Base, Network
-from m1pipe.heads.start import Design, HeadJob, Part, Start, prepare
-from m1pipe.heads.train import Order, PassFile, Plan, Progress, held_out_curve, train_networks
+from m1pipe.heads.stacked import Base, Network
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.signals import StopFlag
@@ -69,7 +75,7 @@ def fit_head(
     seed, scale, class_weight, own, added
         As of `HeadJob`.
     groups : ndarray, shape (n,), optional
-        As of `Design`.
+        As of `HeadData`.
 
     Returns
     -------
@@ -82,12 +88,12 @@ def fit_head(
     """
     rows = np.arange(targets.n) if rows is None else np.asarray(rows, dtype=np.int64)
     job = HeadJob(X, rows, (config,), seed, scale, own, added, class_weight)
-    return fit_heads([job], Design(targets, seed, groups=groups))[0]
+    return fit_heads([job], HeadData(targets, seed, groups=groups))[0]
 
 
 def fit_heads(
     jobs: Sequence[HeadJob],
-    design: Design,
+    design: HeadData,
     *,
     kept: PassFile | None = None,
     stop: StopFlag | None = None,
@@ -98,7 +104,7 @@ def fit_heads(
     Parameters
     ----------
     jobs : sequence of HeadJob
-    design : Design
+    design : HeadData
     kept : PassFile, optional
         Where the state of the networks is kept while they are trained; where it is of these heads,
         it is resumed from.
@@ -149,7 +155,7 @@ class _Tools:
     on_epoch: Callable[[int], object]
 
 
-def _order(design: Design, n: int) -> Order:
+def _order(design: HeadData, n: int) -> Order:
     """The order of all rows, those that are added behind the others."""
     folds = design.folds
     if folds is not None and n > folds.size:
@@ -225,7 +231,7 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
                 tried.setdefault(key, []).append((part, i, network, config.epochs))
     curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
     for number, (config, items) in enumerate(tried.items()):
-        plan = Plan(
+        plan = TrainingPlan(
             [network for _, _, network, _ in items],
             [(part, i) for part, i, _, _ in items],
             [epochs for *_, epochs in items],
@@ -277,7 +283,7 @@ def _rates(config: HeadConfig) -> HeadConfig:
     return replace(config, hidden=(1,), epochs=1)
 
 
-def _train(plan: Plan, tools: _Tools, name: str) -> list[Progress]:
+def _train(plan: TrainingPlan, tools: _Tools, name: str) -> list[Progress]:
     kept = None if tools.kept is None else tools.kept.part(name)
     return train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
 
@@ -295,7 +301,7 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
                 wanted.setdefault(key, []).append((part, network, epochs))
     networks: dict[Part, list[Network]] = {}
     for number, (config, items) in enumerate(wanted.items()):
-        plan = Plan(
+        plan = TrainingPlan(
             [network for _, network, _ in items],
             list(range(len(items))),
             [epochs for _, _, epochs in items],

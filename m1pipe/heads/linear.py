@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from m1pipe.data.targets import Targets
-from m1pipe.heads.logistic import fit_logistic, fold_names
+from m1pipe.heads.features import Rotation
+from m1pipe.heads.inner_folds import fold_names
+from m1pipe.heads.logistic import fit_logistic
 from m1pipe.heads.ridge import fit_ridge
-from m1pipe.heads.rotation import Rotation
 from m1pipe.models.heads import balanced_weight
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logsumexp, softmax
 
-from m1pipe.heads.logistic_solver import Fits, Problem, solve
-from m1pipe.heads.rotation import Rotation, rotate
+from m1pipe.heads.features import Rotation, rotate
+from m1pipe.heads.inner_folds import fold_names, inner_folds
+from m1pipe.heads.logistic_solver import Fits, LogisticProblem, solve
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
-INNER_FOLDS = 5
 _INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
 _CLEAR_RISE = 1.02  # of the inner loss over its best: weaker penalties are not tried
 
@@ -120,7 +120,7 @@ def fit_logistic(
     if len(coded) != len(rotation.left):
         raise ValueError(f"targets: expected {len(rotation.left)} rows; found {len(coded)}")
     of_row = np.ones((len(coded), 1)) if weight is None else np.asarray(weight, dtype=np.float64)
-    problem = Problem(
+    problem = LogisticProblem(
         rotation.left * rotation.singular,
         coded,
         of_row / of_row.mean(axis=0),
@@ -170,50 +170,8 @@ def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 
 
-def inner_folds(
-    targets: ArrayLike,
-    kind: str,
-    groups: ArrayLike | None,
-    seed: int,
-    *,
-    n_folds: int = INNER_FOLDS,
-) -> NDArray[np.intp]:
-    """Inner fold of each row: units (donors or rows) dealt out class by class, shuffled.
-
-    Parameters
-    ----------
-    targets : array_like
-        As for `fit_logistic`; of levels, or of several labels, only the number of rows counts.
-    kind : str
-    groups : array_like, shape (n_samples,), or None
-    seed : int
-    n_folds : int
-        Fewer where there are fewer units.
-
-    Returns
-    -------
-    ndarray of int, shape (n_samples,)
-    """
-    n = np.shape(targets)[0]
-    codes = np.asarray(targets) if kind in ("binary", "multiclass") else np.zeros(n, dtype=np.intp)
-    names = np.arange(n) if groups is None else np.asarray(groups).astype(str)
-    _, first, unit = np.unique(names, return_index=True, return_inverse=True)
-    n_units = len(first)
-    order = np.random.default_rng(seed).permutation(n_units)
-    order = order[np.argsort(codes[first][order], kind="stable")]
-    fold_of_unit = np.empty(n_units, dtype=np.intp)
-    fold_of_unit[order] = np.arange(n_units) % min(n_folds, n_units)
-    found: NDArray[np.intp] = fold_of_unit[unit]
-    return found
-
-
-def fold_names(folds: np.ndarray) -> NDArray[np.intp]:
-    """Inner folds, ascending; rows at -1 are in none."""
-    return np.unique(folds[folds >= 0])
-
-
 def _search(
-    problem: Problem, folds: np.ndarray, grid: np.ndarray
+    problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None, NDArray[np.float64] | None]:
     """Penalties tried, their log losses on the rows left out, fits and losses at the best one."""
     names = fold_names(folds)
@@ -239,7 +197,9 @@ def _search(
     return grid[: len(losses)], np.array(losses), best, of_rows
 
 
-def _row_losses(logits: np.ndarray, problem: Problem, rows: np.ndarray) -> NDArray[np.float64]:
+def _row_losses(
+    logits: np.ndarray, problem: LogisticProblem, rows: np.ndarray
+) -> NDArray[np.float64]:
     """Weighted log loss of some rows; of several labels the mean over these."""
     coded, weight = problem.targets[rows], problem.weight[rows]
     if problem.softmax:

@@ -20,7 +20,7 @@ _ROWS_A_BLOCK = 1024
 
 
 @dataclass(frozen=True)
-class Problem:
+class LogisticProblem:
     """Scores and 0/1 targets shared by all fits.
 
     Attributes
@@ -55,7 +55,7 @@ class Fits:
     weights: NDArray[np.float64]
     intercept: NDArray[np.float64]
 
-    def logits(self, problem: Problem) -> NDArray[np.float64]:
+    def logits(self, problem: LogisticProblem) -> NDArray[np.float64]:
         """Linear predictions of every row by every fit, (n_samples, n_fits, n_outputs)."""
         return _linear(problem.scores, self.weights) + self.intercept
 
@@ -65,7 +65,7 @@ class Fits:
 
 
 def solve(
-    problem: Problem,
+    problem: LogisticProblem,
     train: NDArray[np.bool_],
     alpha: float,
     *,
@@ -76,7 +76,7 @@ def solve(
 
     Parameters
     ----------
-    problem : Problem
+    problem : LogisticProblem
     train : ndarray of bool, shape (n_samples, n_fits)
         The rows of each fit.
     alpha : float
@@ -134,7 +134,11 @@ def solve(
 
 
 def _half_a_row(
-    logits: np.ndarray, problem: Problem, train: np.ndarray, active: np.ndarray, share: np.ndarray
+    logits: np.ndarray,
+    problem: LogisticProblem,
+    train: np.ndarray,
+    active: np.ndarray,
+    share: np.ndarray,
 ) -> NDArray[np.float64]:
     """Intercepts of outputs without a contrast in the training rows, (n_fits, n_outputs).
 
@@ -155,7 +159,7 @@ def _objective(
     theta: np.ndarray,
     *,
     scale: np.ndarray,
-    problem: Problem,
+    problem: LogisticProblem,
     train: np.ndarray,
     active: np.ndarray,
     alpha: float,
@@ -176,7 +180,7 @@ def _objective(
 
 
 def _losses(
-    logits: np.ndarray, problem: Problem, active: np.ndarray
+    logits: np.ndarray, problem: LogisticProblem, active: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log losses, (n_samples, n_fits, n_outputs or 1), and their derivatives by the logits."""
     targets = problem.targets[:, None, :]
@@ -203,7 +207,11 @@ def _linear(scores: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
 
 
 def _preconditioner(
-    problem: Problem, train: np.ndarray, active: np.ndarray, alpha: float, solution: np.ndarray
+    problem: LogisticProblem,
+    train: np.ndarray,
+    active: np.ndarray,
+    alpha: float,
+    solution: np.ndarray,
 ) -> NDArray[np.float64]:
     """Inverse root of the Hessian's diagonal at a solution, (rank + 1, n_fits, n_outputs)."""
     logits = _linear(problem.scores, solution[:-1]) + solution[-1]
@@ -221,7 +229,7 @@ def _preconditioner(
 
 
 def _initial(
-    problem: Problem, share: np.ndarray, active: np.ndarray, start: Fits | None
+    problem: LogisticProblem, share: np.ndarray, active: np.ndarray, start: Fits | None
 ) -> NDArray[np.float64]:
     """Coefficients to start from: those given, else no weights and the prior's log-odds."""
     theta = np.zeros((problem.scores.shape[1] + 1, *share.shape))

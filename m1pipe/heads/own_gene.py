@@ -16,8 +16,8 @@ from scipy import linalg
 
 from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.targets import OwnGenes
+from m1pipe.heads.features import Rotation
 from m1pipe.heads.linear import LinearPart
-from m1pipe.heads.rotation import Rotation
 
 PENALTIES = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf])
 """Penalties of the slopes that are tried, times the training rows; infinity leaves them out."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
 
-from m1pipe.heads.rotation import Rotation, rotate
+from m1pipe.heads.features import Rotation, rotate
 
 COARSE_GRID = np.logspace(4, -4, 17)  # times the mean eigenvalue of X'X
 FINE_GRID = np.logspace(0.4, -0.4, 9)  # times the best of the coarse ones

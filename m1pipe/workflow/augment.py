@@ -18,8 +18,8 @@ from m1pipe.evaluation.augment import (
     refuse_unfit,
     synthesize,
 )
-from m1pipe.heads.added import AddedRows
-from m1pipe.heads.inner import stepped_rows
+from m1pipe.heads.inner_folds import stepped_rows
+from m1pipe.heads.jobs import AddedRows
 from m1pipe.io.reader import open_matrix
 from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents

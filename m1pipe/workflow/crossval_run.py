@@ -21,7 +21,7 @@ from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult, ladder_table
 from m1pipe.evaluation.shares import Plan, assemble
-from m1pipe.heads.train import PassFile
+from m1pipe.heads.networks import PassFile
 from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.crossval import write_report

@@ -24,7 +24,7 @@ from m1pipe.evaluation.inputs import whole_inputs
 from m1pipe.evaluation.ladder import VARIANTS
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.heads import fit as fitting
-from m1pipe.heads.inner import stepped_rows
+from m1pipe.heads.inner_folds import stepped_rows
 from m1pipe.reports.crossval import report_html
 
 N, P = 132, 8

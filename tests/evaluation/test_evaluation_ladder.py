@@ -29,7 +29,7 @@ from m1pipe.evaluation.ladder import (
     tuned_settings,
 )
 from m1pipe.heads.fit import fit_heads
-from m1pipe.heads.start import Design
+from m1pipe.heads.jobs import HeadData
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
 TRAIN, TEST = np.arange(70), np.arange(70, 100)
@@ -40,7 +40,7 @@ def fit_row(
 ) -> Prediction:
     """Fit one model alone, as a comparison fits many."""
     (job,) = head_jobs(parse_model(name), [X], fold, config, **more)
-    design = Design(fold.targets, fold.order_seed, fold.order, fold.groups)
+    design = HeadData(fold.targets, fold.order_seed, fold.order, fold.groups)
     return predict_model(parse_model(name), fit_heads([job], design)[0], job.X, fold)
 
 
@@ -271,10 +271,10 @@ def test_a_dead_network_is_seen(levels: Fold, X: np.ndarray) -> None:
     published = CrossvalConfig(recipe="published", head=HeadConfig(epochs=8))
     shifted = np.abs(X) * 1e4
     (job,) = head_jobs(parse_model("raw"), [shifted], levels, published)
-    head = fit_heads([job], Design(levels.targets, levels.order_seed, levels.order))[0]
+    head = fit_heads([job], HeadData(levels.targets, levels.order_seed, levels.order))[0]
     assert dead_share(head, shifted[TRAIN]) == pytest.approx(_dead_by_hand(head, shifted[TRAIN]))
     linear = head_jobs(parse_model("ridge"), [X], levels, published)
-    assert dead_share(fit_heads(linear, Design(levels.targets, 0))[0], X) == 0
+    assert dead_share(fit_heads(linear, HeadData(levels.targets, 0))[0], X) == 0
 
 
 def _dead_by_hand(head: object, X: np.ndarray) -> float:

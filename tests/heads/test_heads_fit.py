@@ -11,15 +11,13 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
-from m1pipe.heads import features
+from m1pipe.heads import exact, features
 from m1pipe.heads import fit as fitting
-from m1pipe.heads import start as starting
-from m1pipe.heads.added import AddedRows
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner import deal_inner, is_lower, judging_folds, stepped_rows
-from m1pipe.heads.start import Design, HeadJob
+from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds, stepped_rows
+from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
 from m1pipe.models.heads import Head, mean_head
 
 N, P = 300, 12
@@ -337,7 +335,7 @@ def test_the_best_of_several_settings_is_taken() -> None:
     targets = _targets("regression", X, curved=True)
     bad, good = replace(QUICK, hidden=(2,), lr=1e-6), replace(QUICK, hidden=(64,))
     job = HeadJob(X, rows, (bad, good), 0)
-    head = fit_heads([job], Design(targets, 0))[0]
+    head = fit_heads([job], HeadData(targets, 0))[0]
     alone = fit_head(X, targets, good, rows=rows, seed=0)
     assert head.chosen["hidden"] == [64] and head.chosen["n_tried"] == 2
     np.testing.assert_allclose(head.predict(X), alone.predict(X), rtol=1e-4, atol=1e-4)
@@ -372,7 +370,7 @@ def test_genes_and_latents_together_are_no_worse_than_the_better_of_both() -> No
     def error(**job: Any) -> tuple[float, dict[str, Any]]:
         settings = replace(QUICK, hidden=())
         features = job.pop("X")
-        head = fit_heads([HeadJob(features, train, (settings,), 0, **job)], Design(targets, 0))[0]
+        head = fit_heads([HeadJob(features, train, (settings,), 0, **job)], HeadData(targets, 0))[0]
         return _error("regression", targets, test, head.predict(features[test])), head.chosen
 
     both, chosen = error(X=np.concatenate([X, Z], axis=1), n_beside=5)
@@ -395,7 +393,7 @@ def test_a_prior_of_other_samples_helps_where_it_is_true() -> None:
     train, test = np.arange(20), np.arange(20, 500)
     settings = (replace(QUICK, hidden=()),)
     plain, told = (
-        fit_heads([HeadJob(X, train, settings, 0, covariance=c)], Design(targets, 0))[0]
+        fit_heads([HeadJob(X, train, settings, 0, covariance=c)], HeadData(targets, 0))[0]
         for c in (None, prior)
     )
     assert told.chosen["power"] > 0
@@ -523,15 +521,15 @@ def test_heads_of_the_same_features_share_their_exact_part(
     plain = HeadJob(X, rows, (HeadConfig(hidden=()),), 3)
     with_network = HeadJob(X, rows, (QUICK,), 3)
     other_rows = HeadJob(X, rows[:60], (HeadConfig(hidden=()),), 3)
-    alone = [fit_heads([job], Design(targets, 0))[0] for job in (plain, with_network, other_rows)]
+    alone = [fit_heads([job], HeadData(targets, 0))[0] for job in (plain, with_network, other_rows)]
     rotated: list[int] = []
 
     def counted(*arguments: Any, **options: Any) -> Any:
         rotated.append(len(arguments[0]))
         return features.fit_features(*arguments, **options)
 
-    monkeypatch.setattr(starting, "fit_features", counted)
-    together = fit_heads([plain, with_network, other_rows], Design(targets, 0))
+    monkeypatch.setattr(exact, "fit_features", counted)
+    together = fit_heads([plain, with_network, other_rows], HeadData(targets, 0))
     assert rotated == [70, 60]  # not once for each of the three
     for own, shared in zip(alone, together, strict=True):
         np.testing.assert_allclose(shared.predict(X), own.predict(X), rtol=1e-5, atol=1e-6)

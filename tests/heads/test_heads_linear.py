@@ -6,11 +6,12 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
 from m1pipe.data.targets import Targets
 from m1pipe.errors import M1Warning
+from m1pipe.heads.features import rotate
+from m1pipe.heads.inner_folds import inner_folds
 from m1pipe.heads.linear import class_weights, fit_linear
-from m1pipe.heads.logistic import fit_logistic, inner_folds
-from m1pipe.heads.logistic_solver import Problem, solve
+from m1pipe.heads.logistic import fit_logistic
+from m1pipe.heads.logistic_solver import LogisticProblem, solve
 from m1pipe.heads.ridge import fit_ridge
-from m1pipe.heads.rotation import rotate
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ def test_stopping_short_is_said(rng, monkeypatch):
     for name in ("_STEPS_A_RUN", "_MOST_STEPS"):
         monkeypatch.setattr(f"m1pipe.heads.logistic_solver.{name}", 2)
     r = rotate(X)
-    problem = Problem(
+    problem = LogisticProblem(
         r.left * r.singular, y[:, None].astype(float), np.ones((60, 1)), softmax=False
     )
     everything = np.ones((60, 1), dtype=bool)

@@ -3,10 +3,10 @@ import pytest
 
 from m1pipe.data.targets import OwnGenes
 from m1pipe.heads import own_gene
+from m1pipe.heads.features import Rotation, rotate
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
 from m1pipe.heads.ridge import fit_ridge
-from m1pipe.heads.rotation import Rotation, rotate
 
 FOLDS = np.arange(40) % 4
 

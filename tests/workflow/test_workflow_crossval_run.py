@@ -18,7 +18,7 @@ from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
 from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.heads import train
-from m1pipe.heads.train import PassFile
+from m1pipe.heads.networks import PassFile
 from m1pipe.io.writer import write_matrix
 from m1pipe.reports.files import read_result
 from m1pipe.workflow import crossval_run as runs

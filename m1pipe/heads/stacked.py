@@ -79,7 +79,7 @@ class Network:
 
 
 @dataclass(eq=False)
-class Stack:
+class NetworkStack:
     """Networks of equal shape, with what their steps need.
 
     Attributes
@@ -124,7 +124,7 @@ class Stack:
         self.moments = [(m[chosen], v[chosen]) for m, v in self.moments]
 
 
-def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> Stack:
+def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> NetworkStack:
     """Put untrained networks of one shape together.
 
     Parameters
@@ -137,7 +137,7 @@ def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> St
     """
     heads = StackedHeads([network.module for network in networks])
     weights = [n.class_weight for n in networks if n.class_weight is not None]
-    return Stack(
+    return NetworkStack(
         heads=heads,
         networks=list(networks),
         kind=kind,
@@ -181,12 +181,12 @@ def make_batch(rows: Sequence[np.ndarray], device: torch.device) -> Batch:
     return Batch(torch.from_numpy(places).to(device), torch.from_numpy(weight).to(device))
 
 
-def train_step(stack: Stack, batch: Batch, y: Tensor, step: int) -> Tensor:
+def train_step(stack: NetworkStack, batch: Batch, y: Tensor, step: int) -> Tensor:
     """One descent step of every network.
 
     Parameters
     ----------
-    stack : Stack
+    stack : NetworkStack
     batch : Batch
     y : Tensor, shape (n,) or (n, n_outputs)
         All targets.
@@ -211,7 +211,7 @@ def train_step(stack: Stack, batch: Batch, y: Tensor, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def held_out_losses(stack: Stack, batch: Batch, y: Tensor) -> Tensor:
+def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
     """Loss of every row of a batch, shape (n_heads, n_rows); 0 where it is filled up.
 
     Of levels the mean over targets of squared errors in the networks' units.
@@ -229,7 +229,7 @@ def held_out_losses(stack: Stack, batch: Batch, y: Tensor) -> Tensor:
     return total * inside / y.shape[1]
 
 
-def _base_logits(stack: Stack, x: Tensor) -> Tensor | float:
+def _base_logits(stack: NetworkStack, x: Tensor) -> Tensor | float:
     """Logits of the parts that are not trained, (n_heads, n_rows, n_out)."""
     bases = [network.base for network in stack.networks]
     if bases[0] is None:
@@ -239,7 +239,7 @@ def _base_logits(stack: Stack, x: Tensor) -> Tensor | float:
     return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
-def _dropout(stack: Stack, step: int) -> Callable[[Tensor], Tensor] | None:
+def _dropout(stack: NetworkStack, step: int) -> Callable[[Tensor], Tensor] | None:
     """What leaves hidden units out, the same for a network whatever it is trained with."""
     p = stack.config.dropout
     if p == 0:
@@ -258,7 +258,7 @@ def _dropout(stack: Stack, step: int) -> Callable[[Tensor], Tensor] | None:
 
 
 def _step_by_blocks(
-    stack: Stack, batch: Batch, x: Tensor, hidden: Tensor, y: Tensor, step: int
+    stack: NetworkStack, batch: Batch, x: Tensor, hidden: Tensor, y: Tensor, step: int
 ) -> Tensor:
     """As `train_step`, for levels: the output layer by blocks of targets."""
     h = hidden.detach()
@@ -290,7 +290,7 @@ def target_blocks(hidden: Tensor, n_out: int) -> list[slice]:
 
 
 def _gaps(
-    stack: Stack, rows: Tensor, x: Tensor, hidden: Tensor, y: Tensor
+    stack: NetworkStack, rows: Tensor, x: Tensor, hidden: Tensor, y: Tensor
 ) -> Iterator[tuple[int, slice, Tensor]]:
     """Predictions minus targets in the networks' units, block by block and network by network."""
     matrices, biases = stack.heads.matrices[-1].detach(), stack.heads.biases[-1].detach()
@@ -326,7 +326,7 @@ def _add_squares(total: Tensor, gap: Tensor) -> None:
     total.addcmul_(norm, norm)
 
 
-def _update_all(stack: Stack, step: int) -> None:
+def _update_all(stack: NetworkStack, step: int) -> None:
     """AdamW on the tensors that have a gradient, which is then dropped."""
     for k, tensor in enumerate(stack.heads.tensors):
         if tensor.grad is not None:
@@ -334,7 +334,7 @@ def _update_all(stack: Stack, step: int) -> None:
             tensor.grad = None
 
 
-def _update(stack: Stack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
+def _update(stack: NetworkStack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
     """AdamW on the k-th tensor of all networks."""
     _adamw(tensor, slope, stack.moments[k], stack.config, step, is_matrix=tensor.ndim > 2)
 

@@ -9,11 +9,11 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
 from m1pipe.data.targets import Kind, OwnGenes, Targets
 from m1pipe.errors import InputError, StoppedBySignalError
-from m1pipe.heads import stack, train
+from m1pipe.heads import networks, stacked
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.start import Design, HeadJob
-from m1pipe.heads.train import Order, PassFile
+from m1pipe.heads.jobs import HeadData, HeadJob
+from m1pipe.heads.networks import Order, PassFile
 from m1pipe.training.signals import StopFlag
 
 N, FOLDS = 200, np.random.default_rng(4).permutation(200) % 4
@@ -70,7 +70,7 @@ def assert_same(one: FittedHead, other: FittedHead, X: np.ndarray) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_together_is_as_each_alone(X: list[np.ndarray], kind: Kind, changes: dict) -> None:
-    design = Design(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
+    design = HeadData(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:1] + X[3:], replace(CONFIG, **changes))
     together = fit_heads(jobs, design)
     assert len(together) == len(jobs)
@@ -92,7 +92,7 @@ def test_own_genes_stand_beside_a_network_as_well(X: list[np.ndarray]) -> None:
         HeadJob(X[0], rows, (CONFIG,), 1, own=own),
         HeadJob(X[0][:, :0], rows, (replace(CONFIG, hidden=()),), 1, own=own),
     ]
-    plain, both, gene = fit_heads(jobs, Design(targets, 3))
+    plain, both, gene = fit_heads(jobs, HeadData(targets, 3))
     assert both.chosen["epochs"] > 0
     test = np.flatnonzero(FOLDS == 0)
     errors = [
@@ -105,7 +105,7 @@ def test_own_genes_stand_beside_a_network_as_well(X: list[np.ndarray]) -> None:
 
 
 def test_heads_stop_when_their_own_loss_no_longer_falls(X: list[np.ndarray]) -> None:
-    design = Design(make_targets("multiclass", X[0]), order_seed=7, folds=FOLDS)
+    design = HeadData(make_targets("multiclass", X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:2], replace(CONFIG, epochs=60, lr=0.02))
     training: list[int] = []
     heads = fit_heads(jobs, design, on_epoch=training.append)
@@ -120,11 +120,11 @@ def test_heads_stop_when_their_own_loss_no_longer_falls(X: list[np.ndarray]) -> 
 def test_blocks_of_targets_change_nothing(
     X: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    design = Design(make_targets("regression", X[0]), order_seed=7, folds=FOLDS)
+    design = HeadData(make_targets("regression", X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:2], CONFIG)
     whole = fit_heads(jobs, design)
-    monkeypatch.setattr(stack, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(train, "HELD_OUT_ROWS", 3)
+    monkeypatch.setattr(stacked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(networks, "HELD_OUT_ROWS", 3)
     for job, one, other in zip(jobs, whole, fit_heads(jobs, design), strict=True):
         assert_same(one, other, job.X)
 
@@ -133,17 +133,17 @@ def test_steps_go_through_the_rows_in_the_common_order(
     X: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
-    original = train.make_batch
+    original = networks.make_batch
 
-    def spy(rows: list[np.ndarray], device: torch.device) -> stack.Batch:
+    def spy(rows: list[np.ndarray], device: torch.device) -> stacked.Batch:
         seen.append(rows[0])
         return original(rows, device)
 
-    monkeypatch.setattr(train, "make_batch", spy)
+    monkeypatch.setattr(networks, "make_batch", spy)
     config = replace(CONFIG, linear=False, validation=0.0, epochs=2, batch_size=20)
     rows = np.flatnonzero(FOLDS != 1)
     job = HeadJob(X[0], rows, (config,), 1)
-    fit_heads([job], Design(make_targets("binary", X[0]), order_seed=7, folds=FOLDS))
+    fit_heads([job], HeadData(make_targets("binary", X[0]), order_seed=7, folds=FOLDS))
     n_steps = -(-rows.size // 20)
     assert len(seen) == 2 * n_steps and {s.size for s in seen} <= {
         rows.size // n_steps,
@@ -157,22 +157,24 @@ def test_steps_go_through_the_rows_in_the_common_order(
 
 
 def test_few_rows_get_eight_steps_an_epoch(X: list[np.ndarray]) -> None:
-    assert [train.LEAST_STEPS, Order(5, 0).ranks(0).size] == [8, 5]
+    assert [networks.LEAST_STEPS, Order(5, 0).ranks(0).size] == [8, 5]
     for n, expected in ((2, 1), (6, 3), (33, 8), (600, 10)):
-        network = stack.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
-        plan = train.Plan([network], [0], [1], "binary", HeadConfig(batch_size=64), Order(n, 0))
-        assert train._n_steps(network, plan) == expected
+        network = stacked.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
+        plan = networks.TrainingPlan(
+            [network], [0], [1], "binary", HeadConfig(batch_size=64), Order(n, 0)
+        )
+        assert networks._n_steps(network, plan) == expected
 
 
 def test_a_loss_that_is_not_finite_is_said(X: list[np.ndarray]) -> None:
-    design = Design(make_targets("regression", X[0]), order_seed=7)
+    design = HeadData(make_targets("regression", X[0]), order_seed=7)
     job = HeadJob(X[0], np.arange(150), (replace(CONFIG, lr=1e30),), 1)
     with pytest.raises(InputError, match=r"non-finite .*of epoch"):
         fit_heads([job], design)
 
 
 def test_a_signal_is_heard_after_an_epoch(X: list[np.ndarray]) -> None:
-    design = Design(make_targets("binary", X[0]), order_seed=7)
+    design = HeadData(make_targets("binary", X[0]), order_seed=7)
     stop, epochs = StopFlag(), []
 
     def at_the_third(n_training: int) -> None:
@@ -189,12 +191,12 @@ def test_a_signal_is_heard_after_an_epoch(X: list[np.ndarray]) -> None:
 def test_a_pass_is_resumed_to_the_bit_wherever_it_was_stopped(
     X: list[np.ndarray], kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    design = Design(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
+    design = HeadData(make_targets(kind, X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:1], CONFIG)
     n_epochs: list[int] = []
     whole = fit_heads(jobs, design, on_epoch=n_epochs.append)
     assert any(head.chosen["epochs"] for head in whole)
-    monkeypatch.setattr(train, "WORTH_KEEPING", 0)
+    monkeypatch.setattr(networks, "WORTH_KEEPING", 0)
     for stop_at in {1, 4, len(n_epochs) - 1}:
         kept, stop, count = PassFile(tmp_path / f"{stop_at}.pt", "mark"), StopFlag(), []
 
@@ -216,7 +218,7 @@ def test_a_pass_is_resumed_to_the_bit_wherever_it_was_stopped(
 
 
 def test_a_file_of_another_pass_is_not_read(X: list[np.ndarray], tmp_path: Path) -> None:
-    design = Design(make_targets("binary", X[0]), order_seed=7, folds=FOLDS)
+    design = HeadData(make_targets("binary", X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:1], CONFIG)
     fit_heads(jobs, design, kept=PassFile(tmp_path / "p.pt", "one"))
     epochs: list[int] = []

@@ -1,15 +1,57 @@
 """Inner folds of training rows, by which penalties and numbers of epochs are chosen."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from m1pipe.data.targets import Targets
-from m1pipe.heads.logistic import fold_names, inner_folds
 
+INNER_FOLDS = 5
 LEAST_GROUPS = 4
 SURE = 0.95
 """One-sided confidence, over held-out rows or groups, that something lowers the loss."""
+
+
+def inner_folds(
+    targets: ArrayLike,
+    kind: str,
+    groups: ArrayLike | None,
+    seed: int,
+    *,
+    n_folds: int = INNER_FOLDS,
+) -> NDArray[np.intp]:
+    """Inner fold of each row: units (donors or rows) dealt out class by class, shuffled.
+
+    Parameters
+    ----------
+    targets : array_like
+        As for `fit_logistic`; of levels, or of several labels, only the number of rows counts.
+    kind : str
+    groups : array_like, shape (n_samples,), or None
+    seed : int
+    n_folds : int
+        Fewer where there are fewer units.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+    """
+    n = np.shape(targets)[0]
+    codes = np.asarray(targets) if kind in ("binary", "multiclass") else np.zeros(n, dtype=np.intp)
+    names = np.arange(n) if groups is None else np.asarray(groups).astype(str)
+    _, first, unit = np.unique(names, return_index=True, return_inverse=True)
+    n_units = len(first)
+    order = np.random.default_rng(seed).permutation(n_units)
+    order = order[np.argsort(codes[first][order], kind="stable")]
+    fold_of_unit = np.empty(n_units, dtype=np.intp)
+    fold_of_unit[order] = np.arange(n_units) % min(n_folds, n_units)
+    found: NDArray[np.intp] = fold_of_unit[unit]
+    return found
+
+
+def fold_names(folds: np.ndarray) -> NDArray[np.intp]:
+    """Inner folds, ascending; rows at -1 are in none."""
+    return np.unique(folds[folds >= 0])
 
 
 def deal_inner(

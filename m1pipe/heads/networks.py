@@ -18,7 +18,14 @@ from torch import Tensor
 from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
 from m1pipe.errors import InputError
-from m1pipe.heads.stack import Network, Stack, held_out_losses, make_batch, make_stack, train_step
+from m1pipe.heads.stacked import (
+    Network,
+    NetworkStack,
+    held_out_losses,
+    make_batch,
+    make_stack,
+    train_step,
+)
 from m1pipe.models.heads import linear_layers, set_weights
 from m1pipe.models.kernels import float32_products
 from m1pipe.training.checkpoint import load_checkpoint, save_checkpoint
@@ -99,7 +106,7 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TrainingPlan:
     """Networks that are trained in one pass.
 
     Attributes
@@ -128,7 +135,7 @@ class Plan:
 class _Group:
     """Networks of one shape and number of steps that are still being trained."""
 
-    stack: Stack
+    stack: NetworkStack
     members: list[int]
     n_steps: int
     step: int = 0
@@ -136,7 +143,7 @@ class _Group:
 
 @float32_products()
 def train_networks(
-    plan: Plan,
+    plan: TrainingPlan,
     y: Tensor,
     *,
     kept: PassFile | None = None,
@@ -150,7 +157,7 @@ def train_networks(
 
     Parameters
     ----------
-    plan : Plan
+    plan : TrainingPlan
     y : Tensor, shape (n,) or (n, n_outputs)
         All targets, on the networks' device.
     kept : PassFile, optional
@@ -209,7 +216,7 @@ def leave_if_asked(stop: StopFlag | None) -> None:
         stop.leave("while heads were trained; finished folds are kept")
 
 
-def _group(plan: Plan, which: Sequence[int] | range) -> list[_Group]:
+def _group(plan: TrainingPlan, which: Sequence[int] | range) -> list[_Group]:
     """Networks of equal shape and number of steps together, in the order of their first."""
     shapes: dict[tuple[object, ...], list[int]] = {}
     for k in which:
@@ -224,7 +231,7 @@ def _group(plan: Plan, which: Sequence[int] | range) -> list[_Group]:
     return groups
 
 
-def _n_steps(network: Network, plan: Plan) -> int:
+def _n_steps(network: Network, plan: TrainingPlan) -> int:
     """Steps an epoch: batches as the configuration wants them, smaller where rows are few."""
     n = network.rows.size
     return max(-(-n // plan.config.batch_size), min(LEAST_STEPS, n // 2, n), 1)
@@ -288,7 +295,7 @@ def held_out_curve(progress: Sequence[Progress]) -> np.ndarray:
 
 
 def _go_on(
-    groups: Sequence[_Group], plan: Plan, progress: Sequence[Progress], epoch: int
+    groups: Sequence[_Group], plan: TrainingPlan, progress: Sequence[Progress], epoch: int
 ) -> list[_Group]:
     """The groups without the networks that have ended, which get their weights."""
     going = {k for group in groups for k in group.members}
@@ -314,7 +321,11 @@ def _go_on(
 
 
 def _save(
-    kept: PassFile, plan: Plan, groups: Sequence[_Group], epoch: int, progress: Sequence[Progress]
+    kept: PassFile,
+    plan: TrainingPlan,
+    groups: Sequence[_Group],
+    epoch: int,
+    progress: Sequence[Progress],
 ) -> None:
     """Write the state after an epoch, so that `_load` resumes as if nothing had happened."""
     going = {k for group in groups for k in group.members}
@@ -351,7 +362,7 @@ def _save(
     save_checkpoint(kept.path, state)
 
 
-def _load(kept: PassFile, plan: Plan) -> tuple[list[_Group], int, list[Progress]] | None:
+def _load(kept: PassFile, plan: TrainingPlan) -> tuple[list[_Group], int, list[Progress]] | None:
     """Put a saved state back into untrained networks; None if there is none of this pass."""
     if not kept.path.is_file():
         return None
