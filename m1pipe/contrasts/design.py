@@ -1,4 +1,4 @@
-"""Which samples are compared with which: contrasts of a condition against controls, by study."""
+"""Designs of studies: which samples are compared, each condition against its study's controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CONTROL = "control"
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class StudyDesign:
     """Samples of a study that are fitted together.
 
     Attributes
@@ -56,7 +56,7 @@ def plan_studies(
     *,
     half: int | None = None,
     usable: np.ndarray | None = None,
-) -> tuple[list[Study], list[Skipped]]:
+) -> tuple[list[StudyDesign], list[Skipped]]:
     """Find what can be compared.
 
     Parameters
@@ -73,7 +73,7 @@ def plan_studies(
 
     Returns
     -------
-    studies : list of Study
+    studies : list of StudyDesign
         In the order of their names, each with controls and at least one other condition.
     skipped : list of Skipped
 
@@ -100,50 +100,66 @@ def plan_studies(
 def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig) -> pd.DataFrame:
     """Row, study, condition, experiment and covariates of every sample that has them."""
     where = "design" if design is not None else str(matrix.path or "the samples")
-    known = matrix.obs if design is None else design
     wanted = {"study": config.study, "condition": config.condition}
-    if config.experiment is not None:
-        wanted["experiment"] = config.experiment
-    if config.subject is not None:
-        wanted["subject"] = config.subject
-    for column in (*wanted.values(), *config.covariates):
+    optional = {"experiment": config.experiment, "subject": config.subject}
+    wanted |= {role: column for role, column in optional.items() if column is not None}
+    known = matrix.obs if design is None else design
+    _check_columns(known, (*wanted.values(), *config.covariates), where)
+    row_of = pd.Series(np.arange(matrix.n_samples), index=matrix.samples)
+    known = _shared(known, row_of, where)
+    table = pd.DataFrame({role: tidy(known[column]) for role, column in wanted.items()})
+    table["row"] = row_of[known.index].to_numpy()
+    for column in config.covariates:
+        table[f"covariate {column}"] = known[column]
+    table = _complete(table, where)
+    own = table["experiment"] if "experiment" in table else table.index.to_series()
+    table["subject"] = table["subject"].fillna(own) if "subject" in table else own
+    for role in (*wanted, "subject"):
+        table[role] = as_text(table[role])
+    table["condition"] = _with_controls(table["condition"], config, where)
+    return table
+
+
+def _check_columns(known: pd.DataFrame, columns: Sequence[str], where: str) -> None:
+    for column in columns:
         if column not in known.columns:
             raise InputError(
                 f"{where}: expected a column {column!r}; found "
                 f"{listed_columns(known)}: name it by an option"
             )
         warn_of_levels(tidy(known[column]), f"{where}: {column}")
-    row_of = pd.Series(np.arange(matrix.n_samples), index=matrix.samples)
+
+
+def _shared(known: pd.DataFrame, row_of: pd.Series, where: str) -> pd.DataFrame:
+    """The lines of samples that the counts have."""
     shared = known.index[known.index.isin(row_of.index)]
     if not len(shared):
         raise InputError(
-            f"{where}: expected ids of the counts' samples ({', '.join(matrix.samples[:3])}, ...); "
+            f"{where}: expected ids of the counts' samples ({', '.join(row_of.index[:3])}, ...); "
             f"found {', '.join(map(str, known.index[:3]))}, ..."
         )
-    known = known.loc[shared]
-    table = pd.DataFrame({role: tidy(known[column]) for role, column in wanted.items()})
-    table["row"] = row_of[shared].to_numpy()
-    for column in config.covariates:
-        table[f"covariate {column}"] = known[column]
+    return known.loc[shared]
+
+
+def _complete(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Samples with study and condition."""
     lacking = table.index[table[["study", "condition"]].isna().any(axis=1)]
     if len(lacking):
         text = "%s: %d samples without study or condition take no part (such as %r)"
         log.warning("warning: " + text, where, len(lacking), lacking[0])
-    table = table.dropna(subset=["study", "condition"])
-    own = table["experiment"] if "experiment" in table else table.index.to_series()
-    table["subject"] = table["subject"].fillna(own) if "subject" in table else own
-    for role in (*wanted, "subject"):
-        table[role] = as_text(table[role])
-    controls = {value.strip() for value in config.control.split(",")}
-    is_control = table["condition"].isin(controls)
+    return table.dropna(subset=["study", "condition"])
+
+
+def _with_controls(condition: pd.Series, config: ContrastsConfig, where: str) -> pd.Series:
+    """Conditions, all controls under one name."""
+    is_control = condition.isin({value.strip() for value in config.control.split(",")})
     if not is_control.any():
-        found = ", ".join(sorted(set(table["condition"]))[:5])
+        found = ", ".join(sorted(set(condition))[:5])
         raise InputError(
             f"{where}: expected {config.control!r} among the values of {config.condition!r}; "
             f"found {found}: say by --control what the others are compared with"
         )
-    table["condition"] = table["condition"].mask(is_control, CONTROL)
-    return table
+    return condition.mask(is_control, CONTROL)
 
 
 def deal_halves(table: pd.DataFrame, seed: int) -> np.ndarray:
@@ -181,7 +197,7 @@ def deal_halves(table: pd.DataFrame, seed: int) -> np.ndarray:
 
 def _study(
     name: str, samples: pd.DataFrame, config: ContrastsConfig
-) -> tuple[Study | None, list[Skipped]]:
+) -> tuple[StudyDesign | None, list[Skipped]]:
     """A study with the conditions that can be compared, and what was left out."""
     if "experiment" in samples:
         rows, samples = _summed(name, samples)
@@ -200,7 +216,7 @@ def _study(
         return None, reasons
     condition = samples["condition"].to_numpy(dtype=object)
     covariates = _coded(samples[[c for c in samples if str(c).startswith("covariate ")]])
-    study = Study(name, rows, condition, covariates)
+    study = StudyDesign(name, rows, condition, covariates)
     design = design_matrix(study)
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return None, [*reasons, Skipped(name, "the covariates cannot be told from the conditions")]
@@ -209,7 +225,7 @@ def _study(
     return study, reasons
 
 
-def design_matrix(study: Study) -> np.ndarray:
+def design_matrix(study: StudyDesign) -> np.ndarray:
     """Intercept, each case against the controls, covariates: (n_samples, 1 + n_cases + ...)."""
     cases = [study.condition == case for case in study.cases]
     return np.column_stack([np.ones(len(study.rows)), *cases, study.covariates]).astype(float)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import starmap
 from multiprocessing import get_context
 from typing import Any
 
@@ -15,13 +15,14 @@ from scipy.stats import t as student_t
 
 from m1pipe.console import progress
 from m1pipe.contrasts.config import ContrastsConfig
-from m1pipe.contrasts.design import CONTROL, Skipped, Study, design_matrix, plan_studies
+from m1pipe.contrasts.design import CONTROL, Skipped, StudyDesign, design_matrix, plan_studies
 from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.errors import InputError
 
 _PRIOR_COUNT = 2.0
 _MIN_TOTAL = 15.0
 _FEWEST_GENES = 10
+Statistics = list[np.ndarray]  # lfc, statistic and padj, each (n_cases, n_genes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +49,6 @@ class Contrasts:
     padj: np.ndarray
     skipped: list[Skipped]
     silent: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """Statistics of a study's genes, each of shape (n_cases, n_genes)."""
-
-    lfc: np.ndarray
-    statistic: np.ndarray
-    padj: np.ndarray
 
 
 def compute_contrasts(
@@ -99,7 +91,7 @@ def compute_contrasts(
     if not studies:
         reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
         raise InputError(f"contrasts: expected a study with cases and controls; found {reasons}")
-    fitted: list[Fitted] = []
+    fitted: list[Statistics] = []
     done = progress(_fit_all(matrix, studies, config), total=len(studies), label="studies")
     for study, found in zip(studies, done, strict=True):
         if isinstance(found, str):
@@ -112,6 +104,54 @@ def compute_contrasts(
     return replace(gathered, silent=tuple(map(str, matrix.samples[~counted])))
 
 
+def compute_halves(
+    matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig
+) -> tuple[Contrasts, Contrasts]:
+    """Contrasts of two disjoint halves of the samples, the same ones in the same order.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Raw counts.
+    design : DataFrame, shape (n_samples, n_columns), or None
+        As for `compute_contrasts`.
+    config : ContrastsConfig
+
+    Returns
+    -------
+    first, second : Contrasts
+        No sample of a contrast (nor subject, with `config.subject`) is in both. A contrast that
+        only one half has is among the skipped ones.
+
+    Raises
+    ------
+    InputError
+        If no contrast has samples enough in both halves.
+    """
+    first, second = (compute_contrasts(matrix, design, config, half=half) for half in (1, 2))
+    shared = [name for name in first.obs.index if name in second.obs.index]
+    if not shared:
+        raise InputError(
+            f"contrasts: expected one with {config.min_samples} samples a side in each half; found "
+            "none: lower --min-samples, or leave out --held-out"
+        )
+    return _only(first, shared), _only(second, shared)
+
+
+def _only(found: Contrasts, names: list[str]) -> Contrasts:
+    """Some of the contrasts; the others are skipped."""
+    rows = found.obs.index.get_indexer(pd.Index(names))
+    others = found.obs.index.drop(names)
+    lost = [Skipped(str(name), "not in the other half") for name in others]
+    return Contrasts(
+        found.obs.iloc[rows],
+        found.lfc[rows],
+        found.statistic[rows],
+        found.padj[rows],
+        [*found.skipped, *lost],
+    )
+
+
 def _counted(matrix: Matrix) -> np.ndarray:
     """Which samples have any count: without one no library size can be estimated."""
     found = np.zeros(matrix.n_samples, dtype=bool)
@@ -120,20 +160,20 @@ def _counted(matrix: Matrix) -> np.ndarray:
     return found
 
 
-def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitted | str:
+def fit_study(counts: np.ndarray, study: StudyDesign, config: ContrastsConfig) -> Statistics | str:
     """Statistics of one study.
 
     Parameters
     ----------
     counts : ndarray, shape (n_samples, n_genes)
         Of the study's samples, runs summed.
-    study : Study
+    study : StudyDesign
     config : ContrastsConfig
 
     Returns
     -------
-    Fitted or str
-        Text: why nothing could be fitted.
+    list of ndarray of float32, shape (n_cases, n_genes), or str
+        Log fold changes, statistics, adjusted p-values; or why nothing could be fitted.
     """
     fewest = min(int((study.condition == c).sum()) for c in (CONTROL, *study.cases))
     kept = expressed(counts, fewest, config.min_count)
@@ -151,7 +191,7 @@ def fit_study(counts: np.ndarray, study: Study, config: ContrastsConfig) -> Fitt
         whole = np.full(shape, fill, dtype=np.float32)
         whole[:, kept] = values
         parts.append(whole)
-    return Fitted(*parts)
+    return parts
 
 
 def expressed(counts: np.ndarray, n_samples: int, min_count: float) -> np.ndarray:
@@ -195,11 +235,10 @@ def log_cpm(counts: np.ndarray, size_factors: np.ndarray) -> np.ndarray:
     sizes = size_factors / np.exp(np.log(size_factors).mean()) * np.exp(np.log(totals).mean())
     prior = _PRIOR_COUNT * sizes / sizes.mean()
     shares = (counts + prior[:, None]) / (sizes + 2 * prior)[:, None]
-    logs: np.ndarray = np.log2(shares) + np.log2(1e6)
-    return logs
+    return np.asarray(np.log2(shares) + np.log2(1e6))
 
 
-def _by_limma(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_limma(counts: np.ndarray, study: StudyDesign) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """limma-trend (Law et al. 2014; Phipson et al. 2016), as ported by inmoose."""
     limma = importlib.import_module("inmoose.limma")
     sizes = importlib.import_module("inmoose.deseq2.estimateSizeFactors")
@@ -214,7 +253,7 @@ def _by_limma(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray,
         lfc, unscaled, np.asarray(fit.sigma), np.asarray(fit.df_residual), np.asarray(fit.Amean)
     )
     cases = slice(1, 1 + len(study.cases))
-    return lfc[:, cases].T, t[:, cases].T, _adjusted(p[:, cases].T)
+    return lfc[:, cases].T, t[:, cases].T, adjusted(p[:, cases].T)
 
 
 def moderated_t(
@@ -244,7 +283,7 @@ def moderated_t(
     return t, 2 * student_t.sf(np.abs(t), np.broadcast_to(total, df.shape)[:, None])
 
 
-def _by_deseq2(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_deseq2(counts: np.ndarray, study: StudyDesign) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Negative binomial Wald tests (Love et al. 2014), as ported by PyDESeq2; no outlier filter."""
     dds = importlib.import_module("pydeseq2.dds")
     ds = importlib.import_module("pydeseq2.ds")
@@ -263,15 +302,24 @@ def _by_deseq2(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray
         stats.summary()
         found.append(stats.results_df[["log2FoldChange", "stat", "pvalue"]].to_numpy().T)
     lfc, statistic, p = np.stack(found, axis=1)
-    return lfc, statistic, _adjusted(p)
+    return lfc, statistic, adjusted(p)
 
 
-def _adjusted(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg within each row; NaN stays."""
-    out = np.full_like(p, np.nan)
-    for row, values in zip(out, p, strict=True):
+def adjusted(pvalue: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg within each contrast; NaN stays.
+
+    Parameters
+    ----------
+    pvalue : ndarray, shape (n_contrasts, n_tests)
+
+    Returns
+    -------
+    ndarray of float64, shape (n_contrasts, n_tests)
+    """
+    out = np.full(pvalue.shape, np.nan)
+    for row, values in zip(out, pvalue, strict=True):
         known = np.isfinite(values)
-        row[known] = false_discovery_control(values[known])
+        row[known] = false_discovery_control(np.clip(values[known], 0, 1))
     return out
 
 
@@ -287,29 +335,24 @@ def _check_library(config: ContrastsConfig) -> None:
 
 
 def _fit_all(
-    matrix: Matrix, studies: Sequence[Study], config: ContrastsConfig
-) -> Iterator[Fitted | str]:
+    matrix: Matrix, studies: Sequence[StudyDesign], config: ContrastsConfig
+) -> Iterator[Statistics | str]:
     """Results in the order of the studies; counts are read one study ahead of each process."""
-    read = ((_counts(matrix, study), study) for study in studies)
-    fit = partial(_fit_pair, config=config)
+    read = ((_counts(matrix, study), study, config) for study in studies)
     if config.n_jobs == 1 or len(studies) == 1:
-        yield from map(fit, read)
+        yield from starmap(fit_study, read)
         return
     with ProcessPoolExecutor(config.n_jobs, mp_context=get_context("spawn")) as pool:
         waiting: list[Any] = []
-        for pair in read:
-            waiting.append(pool.submit(fit, pair))
+        for inputs in read:
+            waiting.append(pool.submit(fit_study, *inputs))
             if len(waiting) > config.n_jobs:
                 yield waiting.pop(0).result()
         for one in waiting:
             yield one.result()
 
 
-def _fit_pair(pair: tuple[np.ndarray, Study], config: ContrastsConfig) -> Fitted | str:
-    return fit_study(*pair, config)
-
-
-def _counts(matrix: Matrix, study: Study) -> np.ndarray:
+def _counts(matrix: Matrix, study: StudyDesign) -> np.ndarray:
     """Counts of a study's samples, runs summed."""
     rows = np.concatenate(study.rows)
     order = np.argsort(rows, kind="stable")
@@ -323,8 +366,8 @@ def _counts(matrix: Matrix, study: Study) -> np.ndarray:
 
 
 def _gathered(
-    studies: Sequence[Study],
-    fitted: Sequence[Fitted],
+    studies: Sequence[StudyDesign],
+    fitted: Sequence[Statistics],
     skipped: list[Skipped],
     samples: np.ndarray,
 ) -> Contrasts:
@@ -343,16 +386,14 @@ def _gathered(
             }
             for case in study.cases
         ]
-    lfc, statistic, padj = (
-        np.concatenate([getattr(f, name) for f in fitted]) for name in ("lfc", "statistic", "padj")
-    )
+    lfc, statistic, padj = map(np.concatenate, zip(*fitted, strict=True))
     obs = pd.DataFrame(records)
     obs.index = pd.Index([f"{r['study']}:{r['condition']}" for r in records], dtype=object)
     obs["n_genes"] = (np.isfinite(lfc) & (statistic != 0)).sum(axis=1)
     return Contrasts(obs, lfc, statistic, padj, skipped)
 
 
-def _named(study: Study, case: str, samples: np.ndarray) -> str:
+def _named(study: StudyDesign, case: str, samples: np.ndarray) -> str:
     """Ids of the samples that a condition and its controls have."""
     mine = np.isin(study.condition, (CONTROL, case))
     rows = np.concatenate([part for part, inside in zip(study.rows, mine, strict=True) if inside])

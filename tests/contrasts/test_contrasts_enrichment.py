@@ -9,8 +9,15 @@ from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 
 from m1pipe.contrasts.config import EnrichConfig
-from m1pipe.contrasts.enrichment import adjusted, changed_genes, enrich, over_represented
-from m1pipe.contrasts.gene_sets import GeneSets, names_in_sets, read_gmt
+from m1pipe.contrasts.differential import adjusted
+from m1pipe.contrasts.enrichment import (
+    GeneSets,
+    changed_genes,
+    enrich,
+    names_in_sets,
+    over_represented,
+    read_gmt,
+)
 from m1pipe.errors import InputError
 
 GENES = [f"g{j}" for j in range(60)]

@@ -10,14 +10,16 @@ from click.testing import CliRunner
 from sklearn.linear_model import RidgeCV
 
 from m1pipe.cli.main import cli, run
-from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
-from m1pipe.data.simulation.m1_samples import (
-    labelled_design,
+from m1pipe.data.simulation.m1 import (
+    M1_FILES,
+    SIZES,
     labelled_rows,
-    unlabelled_design,
+    labelled_samples,
+    simulate_m1,
     unlabelled_rows,
+    unlabelled_samples,
 )
-from m1pipe.data.simulation.m1_world import M1Size, plant
+from m1pipe.data.simulation.m1_truth import M1Size, plant
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
@@ -42,8 +44,8 @@ def per_gene(X: np.ndarray, Y: np.ndarray, gene_of: np.ndarray) -> tuple[np.ndar
 def test_shares_of_zeros(size: str, seed: int) -> None:
     world = plant(SIZES[size], seed)
     unlabelled, labelled = (
-        unlabelled_design(SIZES[size], seed),
-        labelled_design(SIZES[size], seed),
+        unlabelled_samples(SIZES[size], seed),
+        labelled_samples(SIZES[size], seed),
     )
     _, U = unlabelled_rows(world, unlabelled, seed, 0, 300)
     _, X, Y = labelled_rows(world, labelled, seed, 0, 120)
@@ -146,8 +148,8 @@ def test_rows_do_not_depend_on_the_block_size() -> None:
     size = SIZES["tiny"]
     world, labelled, unlabelled = (
         plant(size, 5),
-        labelled_design(size, 5),
-        unlabelled_design(size, 5),
+        labelled_samples(size, 5),
+        unlabelled_samples(size, 5),
     )
     whole = labelled_rows(world, labelled, 5, 0, 20)
     parts = [labelled_rows(world, labelled, 5, a, b) for a, b in ((0, 1), (1, 13), (13, 20))]
@@ -181,15 +183,15 @@ def test_the_papers_shape() -> None:
     assert (paper.n_unlabelled, paper.n_genes) == (167_884, 18_965)
     assert (paper.n_labelled, paper.n_isoforms, paper.n_donors) == (17_356, 156_958, 948)
     assert (SIZES["small"].n_isoforms, SIZES["medium"].n_isoforms) == (2_750, 5_500)
-    assert len(labelled_design(paper, 0).obs) == 17_356
-    assert len(unlabelled_design(paper, 0).obs) == 167_884
+    assert len(labelled_samples(paper, 0).obs) == 17_356
+    assert len(unlabelled_samples(paper, 0).obs) == 167_884
 
 
 @pytest.mark.slow
 def test_the_papers_width_in_a_few_samples() -> None:
     paper = SIZES["paper"]
     world = plant(paper, 0)
-    _, X, Y = labelled_rows(world, labelled_design(paper, 0), 0, 0, 10)
+    _, X, Y = labelled_rows(world, labelled_samples(paper, 0), 0, 0, 10)
     genes, sums = per_gene(X, Y, world.gene_of)
     np.testing.assert_allclose(genes.sum(axis=1), 1e6, rtol=1e-5)
     np.testing.assert_allclose(sums, genes, rtol=1e-4, atol=1e-4)

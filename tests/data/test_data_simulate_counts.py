@@ -11,7 +11,7 @@ from m1pipe.data.simulation.counts import (
     DEPTH,
     DISPERSION,
     CountsConfig,
-    CountsLaw,
+    CountsTruth,
     draw_counts,
     plant_counts,
     simulate_counts,
@@ -49,7 +49,7 @@ def test_types_are_as_frequent_as_planted_and_have_their_markers(tmp_path: Path)
 
 
 def test_counts_are_negative_binomial() -> None:
-    flat = CountsLaw(
+    flat = CountsTruth(
         level=np.zeros((1, 5000)), loadings=np.zeros((6, 5000)), donor_shift=np.zeros((1, 5000)),
         frequency=np.ones(1), markers=np.empty((1, 0), dtype=np.int64),
     )  # fmt: skip

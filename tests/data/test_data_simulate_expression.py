@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from m1pipe.cli.main import run
-from m1pipe.data.simulation.expression import ExpressionConfig, draw_expression, plant_law
+from m1pipe.data.simulation.expression import ExpressionConfig, draw_expression, plant_expression
 from m1pipe.errors import InputError
 
 
@@ -34,7 +34,7 @@ def test_two_files_of_one_law_that_the_seed_repeats(
 
 
 def test_one_cloud_is_one_cloud_with_zeros_at_the_limit() -> None:
-    law = plant_law(ExpressionConfig(n_genes=200))
+    law = plant_expression(ExpressionConfig(n_genes=200))
     X, factors, classes = draw_expression(law, 4000, np.random.default_rng(0))
     assert factors.mean() == pytest.approx(0, abs=0.05)
     assert set(classes) == {"class_1", "class_2", "class_3"}
@@ -47,7 +47,7 @@ def test_one_cloud_is_one_cloud_with_zeros_at_the_limit() -> None:
 
 
 def test_groups_are_equal_and_each_has_its_hundred_raised_genes() -> None:
-    law = plant_law(ExpressionConfig(layout="groups", n_genes=1000, seed=2))
+    law = plant_expression(ExpressionConfig(layout="groups", n_genes=1000, seed=2))
     assert (law.shifts > 0).sum(axis=1).tolist() == [100, 100, 100]
     assert (law.shifts > 0).sum(axis=0).max() == 1
     X, _, classes = draw_expression(law, 300, np.random.default_rng(0))

@@ -11,10 +11,9 @@ from said import Said
 
 from m1pipe.contrasts import differential
 from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
-from m1pipe.contrasts.design import Study
+from m1pipe.contrasts.design import StudyDesign
 from m1pipe.contrasts.differential import compute_contrasts
-from m1pipe.contrasts.enrichment import enrich
-from m1pipe.contrasts.gene_sets import GeneSets
+from m1pipe.contrasts.enrichment import GeneSets, enrich
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 
@@ -98,7 +97,7 @@ def _counts(silent: tuple[int, ...] = ()) -> ad.AnnData:
     return data
 
 
-def _plain_fit(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _plain_fit(counts: np.ndarray, study: StudyDesign) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """In the place of limma: differences of mean logarithms, refused where a sample is empty."""
     totals = counts.sum(axis=1)
     if (totals == 0).any():
@@ -123,7 +122,7 @@ def test_samples_without_counts_are_left_out_by_name(
 
 
 def test_a_study_that_cannot_be_fitted_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit(counts: np.ndarray, study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def fit(counts: np.ndarray, study: StudyDesign) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if study.name == "one":
             raise np.linalg.LinAlgError("Singular matrix")
         return _plain_fit(counts, study)

@@ -56,7 +56,7 @@ class ContrastsSimulation:
 
 
 @dataclass(frozen=True, eq=False)
-class ContrastsLaw:
+class ContrastsTruth:
     """What is planted.
 
     Attributes
@@ -78,14 +78,14 @@ class ContrastsLaw:
 
     def fold_changes(self) -> np.ndarray:
         """True log2 fold changes, shape (n_studies, n_genes)."""
-        truth = np.zeros((len(self.activity), self.level.size))
+        folds = np.zeros((len(self.activity), self.level.size))
         for programme, genes in enumerate(self.sets[:N_PROGRAMMES]):
-            truth[:, genes] += self.activity[:, [programme]]
-        return truth
+            folds[:, genes] += self.activity[:, [programme]]
+        return folds
 
 
-def plant_contrasts(config: ContrastsSimulation) -> ContrastsLaw:
-    """The law of one seed and size."""
+def plant_contrasts(config: ContrastsSimulation) -> ContrastsTruth:
+    """Plant the truth of one seed and size."""
     rng = np.random.default_rng([config.seed, 47])
     n_studies, n_genes = SIZES[config.size]
     level = rng.lognormal(0, 1.5, n_genes)
@@ -93,7 +93,7 @@ def plant_contrasts(config: ContrastsSimulation) -> ContrastsLaw:
     on = rng.random((n_studies, N_PROGRAMMES)) < 2.5 / N_PROGRAMMES
     size = rng.gamma(8, config.effect / 8, on.shape) * rng.choice([-1, 1], on.shape)
     means = level / level.mean() * DEPTH / n_genes
-    return ContrastsLaw(
+    return ContrastsTruth(
         sets=np.array(sets),
         level=level / level.sum(),
         dispersion=0.02 + 2 / means.clip(1),
@@ -128,30 +128,30 @@ def simulate_contrasts(
         If the folder holds anything else.
     """
     out = refuse_folder(out, FILES, what=WHAT, force=force)
-    law = plant_contrasts(config)
-    genes = [f"G{j + 1:05d}" for j in range(law.level.size)]
-    counts, design = _draw(law, np.random.default_rng([config.seed, 48]))
+    truth = plant_contrasts(config)
+    genes = [f"G{j + 1:05d}" for j in range(truth.level.size)]
+    counts, design = _draw(truth, np.random.default_rng([config.seed, 48]))
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         write_matrix(
             folder / "counts.h5ad", counts, obs=design, var=pd.DataFrame(index=genes),
             units=Units("counts"),
         )  # fmt: skip
         write_text(folder / "design.tsv", design.to_csv(sep="\t", index_label="sample"))
-        write_text(folder / "gene_sets.gmt", _gmt(law.sets, genes))
-        write_text(folder / "truth.tsv", _truth(law))
+        write_text(folder / "gene_sets.gmt", _gmt(truth.sets, genes))
+        write_text(folder / "truth.tsv", _truth(truth))
     return out
 
 
-def _draw(law: ContrastsLaw, rng: np.random.Generator) -> tuple[np.ndarray, pd.DataFrame]:
+def _draw(truth: ContrastsTruth, rng: np.random.Generator) -> tuple[np.ndarray, pd.DataFrame]:
     """Counts of all runs, and their design."""
     counts, rows = [], []
-    for study, change in enumerate(law.fold_changes()):
+    for study, change in enumerate(truth.fold_changes()):
         own = rng.normal(0, 0.4, change.size)  # what a study's material has of its own
         for condition, fold in (("control", 0.0), ("case", change)):
             for replicate in range(int(rng.integers(*N_REPLICATES))):
-                share = law.level * np.exp2(own + fold)
+                share = truth.level * np.exp2(own + fold)
                 mean = share / share.sum() * DEPTH * rng.lognormal(0, 0.3)
-                level = rng.gamma(1 / law.dispersion, mean * law.dispersion)
+                level = rng.gamma(1 / truth.dispersion, mean * truth.dispersion)
                 experiment = f"E{study + 1:03d}_{condition}_{replicate + 1}"
                 n_runs = 1 + int(rng.random() < RUNS_SHARE)
                 for run in range(n_runs):
@@ -175,9 +175,9 @@ def _gmt(sets: np.ndarray, genes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _truth(law: ContrastsLaw) -> str:
+def _truth(truth: ContrastsTruth) -> str:
     names = [_set_name(i) for i in range(N_PROGRAMMES)]
-    index = [f"S{study + 1:03d}:case" for study in range(len(law.activity))]
-    return pd.DataFrame(law.activity.round(4), index=index, columns=names).to_csv(
+    index = [f"S{study + 1:03d}:case" for study in range(len(truth.activity))]
+    return pd.DataFrame(truth.activity.round(4), index=index, columns=names).to_csv(
         sep="\t", index_label="contrast"
     )

@@ -1,4 +1,4 @@
-"""Simulated single cells: counts of cell types in donors, for laws of counts and conditions.
+"""Simulated single cells: counts of cell types in donors, for models of counts and of conditions.
 
 A type has markers of its own on shared factors; a donor shifts every gene a little. Counts are
 negative binomial about each cell's proportions times its library size, which is log-normal.
@@ -55,7 +55,7 @@ class CountsConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class CountsLaw:
+class CountsTruth:
     """What is planted.
 
     Attributes
@@ -76,8 +76,8 @@ class CountsLaw:
     markers: np.ndarray
 
 
-def plant_counts(config: CountsConfig) -> CountsLaw:
-    """The law of one seed and size."""
+def plant_counts(config: CountsConfig) -> CountsTruth:
+    """Plant the truth of one seed and size."""
     rng = np.random.default_rng([config.seed, 71])
     level = np.tile(rng.normal(0, 1.5, config.n_genes), (config.n_types, 1))
     markers = rng.permutation(config.n_genes)[: config.n_types * MARKERS_A_TYPE]
@@ -85,7 +85,7 @@ def plant_counts(config: CountsConfig) -> CountsLaw:
     for row, own in zip(level, markers, strict=True):
         row[own] += rng.normal(2.5, 0.5, MARKERS_A_TYPE)
     frequency = 0.6 ** np.arange(config.n_types)
-    return CountsLaw(
+    return CountsTruth(
         level=level,
         loadings=0.25 * rng.standard_normal((N_FACTORS, config.n_genes)),
         donor_shift=0.15 * rng.standard_normal((config.n_donors, config.n_genes)),
@@ -95,13 +95,13 @@ def plant_counts(config: CountsConfig) -> CountsLaw:
 
 
 def draw_counts(
-    law: CountsLaw, n: int, donors: np.ndarray, rng: np.random.Generator
+    truth: CountsTruth, n: int, donors: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Cells of a planted law.
+    """Cells of a planted truth.
 
     Parameters
     ----------
-    law : CountsLaw
+    truth : CountsTruth
     n : int
     donors : ndarray of int
         Which donors the cells are from.
@@ -114,10 +114,10 @@ def draw_counts(
     obs : DataFrame
         cell_type, donor.
     """
-    types = rng.choice(law.frequency.size, n, p=law.frequency)
+    types = rng.choice(truth.frequency.size, n, p=truth.frequency)
     donor = rng.choice(donors, n)
-    logs = law.level[types] + law.donor_shift[donor]
-    logs += rng.standard_normal((n, N_FACTORS)) @ law.loadings
+    logs = truth.level[types] + truth.donor_shift[donor]
+    logs += rng.standard_normal((n, N_FACTORS)) @ truth.loadings
     share = np.exp(logs)
     depth = DEPTH * rng.lognormal(0, DEPTH_SD, (n, 1))
     mean = share / share.sum(axis=1, keepdims=True) * depth
@@ -150,7 +150,7 @@ def simulate_counts(
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
     out = refuse_folder(out, FILES, what=WHAT, force=force)
-    law = plant_counts(config)
+    truth = plant_counts(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     n_held = max(config.n_donors // 3, 1)
     parts = {
@@ -160,8 +160,8 @@ def simulate_counts(
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         for part, (n, donors) in parts.items():
             rng = np.random.default_rng([config.seed, 72, int(part == "held_out")])
-            counts, obs = draw_counts(law, n, donors, rng)
+            counts, obs = draw_counts(truth, n, donors, rng)
             obs.index = pd.Index([f"{part}_{i + 1}" for i in range(n)], dtype=object)
             write_matrix(folder / f"{part}.h5ad", counts, obs=obs, var=var, units=Units("counts"))
-        np.savez(folder / "truth.npz", **vars(law))
+        np.savez(folder / "truth.npz", **vars(truth))
     return out

@@ -1,4 +1,4 @@
-"""Simulated expression for generators: training and held-out samples of one planted law.
+"""Simulated expression for generators: training and held-out samples of one planted truth.
 
 Logarithms of TPM are gene means plus factors, bent gently by a sine, plus noise of every gene's
 own size; what lies below the limit of detection is zero. Factors are normal ("unimodal"), or
@@ -61,7 +61,7 @@ class ExpressionConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class ExpressionLaw:
+class ExpressionTruth:
     """What is planted.
 
     Attributes
@@ -82,8 +82,8 @@ class ExpressionLaw:
     shifts: np.ndarray
 
 
-def plant_law(config: ExpressionConfig) -> ExpressionLaw:
-    """The law of one seed and layout."""
+def plant_expression(config: ExpressionConfig) -> ExpressionTruth:
+    """Plant the truth of one seed and layout."""
     rng = np.random.default_rng([config.seed, 31])
     centres = np.zeros((1, N_FACTORS))
     if config.layout == "clusters":
@@ -91,7 +91,7 @@ def plant_law(config: ExpressionConfig) -> ExpressionLaw:
     elif config.layout == "groups":
         centres = np.zeros((N_GROUPS, N_FACTORS))
     share = 0.25 if config.layout == "groups" else 1.0  # of the variance that factors make
-    return ExpressionLaw(
+    return ExpressionTruth(
         level=rng.gamma(2.5, 1.4, config.n_genes),
         noise=rng.uniform(0.3, 1.0, config.n_genes),
         loadings=rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(share / N_FACTORS),
@@ -112,13 +112,13 @@ def _plant_shifts(config: ExpressionConfig, n_groups: int, rng: np.random.Genera
 
 
 def draw_expression(
-    law: ExpressionLaw, n: int, rng: np.random.Generator
+    truth: ExpressionTruth, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples of a planted law.
+    """Samples of a planted truth.
 
     Parameters
     ----------
-    law : ExpressionLaw
+    truth : ExpressionTruth
     n : int
     rng : numpy Generator
 
@@ -129,14 +129,20 @@ def draw_expression(
     factors : ndarray, shape (n, N_FACTORS)
     classes : ndarray of str, shape (n,)
     """
-    which = np.arange(n) % N_GROUPS if law.shifts.any() else rng.integers(0, len(law.centres), n)
-    factors = law.centres[which] + rng.standard_normal((n, N_FACTORS))
+    which = (
+        np.arange(n) % N_GROUPS if truth.shifts.any() else rng.integers(0, len(truth.centres), n)
+    )
+    factors = truth.centres[which] + rng.standard_normal((n, N_FACTORS))
     bent = factors + 0.5 * np.sin(2 * factors)
-    log_tpm = law.level + bent @ law.loadings + law.noise * rng.standard_normal((n, law.level.size))
-    log_tpm += law.shifts[which]
+    log_tpm = (
+        truth.level
+        + bent @ truth.loadings
+        + truth.noise * rng.standard_normal((n, truth.level.size))
+    )
+    log_tpm += truth.shifts[which]
     tpm = np.exp2(log_tpm)
     X = log2p1(np.where(tpm < DETECTION, 0.0, tpm))
-    if len(law.centres) == 1:
+    if len(truth.centres) == 1:
         which = np.digitize(factors[:, 0], [-0.43, 0.43])
     return X, factors, np.array([f"class_{k + 1}" for k in which], dtype=object)
 
@@ -165,14 +171,14 @@ def simulate_expression(
         If `out` exists and is not an earlier simulation that `force` allows to replace.
     """
     out = refuse_folder(out, FILES, what=WHAT, force=force)
-    law = plant_law(config)
+    truth = plant_expression(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
-        truth = dict(vars(law))
+        planted = dict(vars(truth))
         for part, n in (("training", config.n_training), ("held_out", config.n_held_out)):
             rng = np.random.default_rng([config.seed, 32, int(part == "held_out")])
-            X, truth[f"{part}_factors"], classes = draw_expression(law, n, rng)
+            X, planted[f"{part}_factors"], classes = draw_expression(truth, n, rng)
             obs = pd.DataFrame({"class": classes}, index=[f"{part}_{i + 1}" for i in range(n)])
             write_matrix(folder / f"{part}.h5ad", X, obs=obs, var=var, units=Units("log2_tpm1"))
-        np.savez(folder / "truth.npz", **truth)
+        np.savez(folder / "truth.npz", **planted)
     return out

@@ -1,4 +1,4 @@
-"""Simulated data sets on disk: streamed by row blocks, with the planted truth beside them."""
+"""Simulated M1 data: an unlabelled and a labelled set, written by row blocks beside the truth."""
 
 import dataclasses
 import json
@@ -15,17 +15,17 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.console import progress
-from m1pipe.data.simulation.m1_law import World, tissue_expression, usage
-from m1pipe.data.simulation.m1_samples import (
-    Design,
-    labelled_design,
-    labelled_rows,
-    numbered,
-    tissue_names,
-    unlabelled_design,
-    unlabelled_rows,
+from m1pipe.data.simulation.m1_truth import (
+    M1Size,
+    M1Truth,
+    draw_latent,
+    gene_tpm,
+    isoform_tpm,
+    plant,
+    row_generator,
+    tissue_expression,
+    usage,
 )
-from m1pipe.data.simulation.m1_world import M1Size, plant
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
@@ -84,6 +84,24 @@ class M1Config:
         _check_seed(self.seed)
 
 
+@dataclass(frozen=True, eq=False)
+class M1Samples:
+    """Where samples come from, before any value is drawn.
+
+    Attributes
+    ----------
+    obs : DataFrame, shape (n_samples, n_columns)
+        Annotations as written, indexed by sample id.
+    tissue : ndarray of int, shape (n_samples,)
+    origin : ndarray of int, shape (n_samples,)
+        Study of an unlabelled sample, donor of a labelled one.
+    """
+
+    obs: pd.DataFrame
+    tissue: np.ndarray
+    origin: np.ndarray
+
+
 def simulate_m1(
     out: str | os.PathLike[str],
     size: str | M1Size = M1Config.size,
@@ -130,17 +148,17 @@ def simulate_m1(
     out = refuse_folder(out, M1_FILES, what=WHAT, force=force)
     _check_space(out, resolved)
     with atomic_folder(out, M1_FILES, what=WHAT, force=force) as folder:
-        world = plant(resolved, seed)
-        unlabelled, labelled = unlabelled_design(resolved, seed), labelled_design(resolved, seed)
+        truth = plant(resolved, seed)
+        unlabelled, labelled = unlabelled_samples(resolved, seed), labelled_samples(resolved, seed)
         latents = {
-            "unlabelled": _write_unlabelled(folder, world, unlabelled, seed),
-            "labelled": _write_labelled(folder, world, labelled, seed),
+            "unlabelled": _write_unlabelled(folder, truth, unlabelled, seed),
+            "labelled": _write_labelled(folder, truth, labelled, seed),
         }
-        with h5py.File(folder / "truth.h5", "w") as truth:
-            _write_truth(truth, world, resolved, seed)
-            for name, design in (("unlabelled", unlabelled), ("labelled", labelled)):
-                truth[f"{name}/latents"] = latents[name]
-                truth[f"{name}/tissue"] = design.tissue
+        with h5py.File(folder / "truth.h5", "w") as file:
+            _write_truth(file, truth, resolved, seed)
+            for name, samples in (("unlabelled", unlabelled), ("labelled", labelled)):
+                file[f"{name}/latents"] = latents[name]
+                file[f"{name}/tissue"] = samples.tissue
         (folder / "README.txt").write_text(_readme(resolved, seed), encoding="utf-8")
     return resolved
 
@@ -163,28 +181,28 @@ def resolve_size(
     return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
 
 
-def _write_unlabelled(folder: Path, world: World, design: Design, seed: int) -> np.ndarray:
+def _write_unlabelled(folder: Path, truth: M1Truth, samples: M1Samples, seed: int) -> np.ndarray:
     latents = []
-    var = pd.DataFrame(index=_gene_names(world))
+    var = pd.DataFrame(index=_gene_names(truth))
     path = folder / "unlabelled.h5ad"
-    with MatrixWriter(path, obs=design.obs, var=var, units=_UNITS) as writer:
-        for start, stop in _blocks(len(design.obs), len(var), "unlabelled samples"):
-            z, X = unlabelled_rows(world, design, seed, start, stop)
+    with MatrixWriter(path, obs=samples.obs, var=var, units=_UNITS) as writer:
+        for start, stop in _blocks(len(samples.obs), len(var), "unlabelled samples"):
+            z, X = unlabelled_rows(truth, samples, seed, start, stop)
             writer.write(start, X)
             latents.append(z)
     return np.concatenate(latents)
 
 
-def _write_labelled(folder: Path, world: World, design: Design, seed: int) -> np.ndarray:
+def _write_labelled(folder: Path, truth: M1Truth, samples: M1Samples, seed: int) -> np.ndarray:
     latents = []
-    genes, isoforms = pd.DataFrame(index=_gene_names(world)), _isoform_table(world)
-    obs = design.obs
+    genes, isoforms = pd.DataFrame(index=_gene_names(truth)), _isoform_table(truth)
+    obs = samples.obs
     with (
         MatrixWriter(folder / "genes.h5ad", obs=obs, var=genes, units=_UNITS) as gene_writer,
         MatrixWriter(folder / "isoforms.h5ad", obs=obs, var=isoforms, units=_UNITS) as writer,
     ):
         for start, stop in _blocks(len(obs), len(isoforms), "labelled samples"):
-            z, X, Y = labelled_rows(world, design, seed, start, stop)
+            z, X, Y = labelled_rows(truth, samples, seed, start, stop)
             gene_writer.write(start, X)
             writer.write(start, Y)
             latents.append(z)
@@ -202,20 +220,20 @@ def _blocks(n_rows: int, n_columns: int, label: str) -> Iterator[tuple[int, int]
             bar.update(stop - start)
 
 
-def _write_truth(truth: h5py.File, world: World, size: M1Size, seed: int) -> None:
-    truth.attrs.update({"seed": seed, "size": json.dumps(dataclasses.asdict(size))})
-    for name, value in dataclasses.asdict(world).items():
+def _write_truth(file: h5py.File, truth: M1Truth, size: M1Size, seed: int) -> None:
+    file.attrs.update({"seed": seed, "size": json.dumps(dataclasses.asdict(size))})
+    for name, value in dataclasses.asdict(truth).items():
         if isinstance(value, np.ndarray):
-            truth[f"world/{name}"] = value
+            file[f"world/{name}"] = value
         else:
-            truth.attrs[name] = value
-    truth["tissues/names"] = tissue_names(size)
-    truth["tissues/latents"] = world.tissue_latents
-    truth["tissues/expression"] = np.stack(
-        [log2p1(tissue_expression(world, z)) for z in world.tissue_latents]
+            file.attrs[name] = value
+    file["tissues/names"] = tissue_names(size)
+    file["tissues/latents"] = truth.tissue_latents
+    file["tissues/expression"] = np.stack(
+        [log2p1(tissue_expression(truth, z)) for z in truth.tissue_latents]
     )
-    truth["tissues/usage"] = np.stack(
-        [usage(world, z, tissue) for tissue, z in enumerate(world.tissue_latents)]
+    file["tissues/usage"] = np.stack(
+        [usage(truth, z, tissue) for tissue, z in enumerate(truth.tissue_latents)]
     )
 
 
@@ -250,13 +268,105 @@ def _check_space(out: Path, size: M1Size) -> None:
         )
 
 
-def _gene_names(world: World) -> list[str]:
-    return numbered("GENE", world.gene_base.size)
+def _gene_names(truth: M1Truth) -> list[str]:
+    return numbered("GENE", truth.gene_base.size)
 
 
-def _isoform_table(world: World) -> pd.DataFrame:
+def _isoform_table(truth: M1Truth) -> pd.DataFrame:
     """Gene of every isoform; isoforms are numbered within their gene from 201, as Ensembl's."""
-    genes = np.array(_gene_names(world), dtype=object)[world.gene_of]
+    genes = np.array(_gene_names(truth), dtype=object)[truth.gene_of]
     number = 201 + pd.Series(genes).groupby(genes).cumcount()
     index = [f"{gene}-{i}" for gene, i in zip(genes, number, strict=True)]
     return pd.DataFrame({"gene_id": genes}, index=index)
+
+
+def unlabelled_samples(size: M1Size, seed: int) -> M1Samples:
+    """Samples of the unlabelled set: study by study, each of a few tissues."""
+    rng = row_generator(seed, "design", 0)
+    shares = rng.dirichlet(np.full(size.n_studies, 2.0))
+    study = np.sort(rng.choice(size.n_studies, size.n_unlabelled, p=shares))
+    menu = rng.integers(0, size.n_tissues, (size.n_studies, 3))
+    menu[:, 0] = np.arange(size.n_studies) % size.n_tissues  # so that none is left out
+    tissue = menu[study, rng.integers(0, 3, size.n_unlabelled)]
+    obs = pd.DataFrame(
+        {"study": _categories(study, numbered("study", size.n_studies))},
+        index=numbered("U", size.n_unlabelled),
+    )
+    return M1Samples(obs, tissue, study)
+
+
+def labelled_samples(size: M1Size, seed: int) -> M1Samples:
+    """Samples of the labelled set: donors in order, a donor gives a tissue at most once."""
+    rng = row_generator(seed, "design", 1)
+    popularity = rng.dirichlet(np.full(size.n_tissues, 20.0))
+    cells = rng.choice(
+        size.n_donors * size.n_tissues,
+        size.n_labelled,
+        replace=False,
+        p=np.tile(popularity, size.n_donors) / size.n_donors,
+    )
+    donor, tissue = np.divmod(np.sort(cells), size.n_tissues)
+    donors = _categories(donor, numbered("D", size.n_donors))
+    tissues = _categories(tissue, tissue_names(size))
+    index = [f"{d}_{t}" for d, t in zip(donors, tissues, strict=True)]
+    return M1Samples(pd.DataFrame({"tissue": tissues, "donor": donors}, index=index), tissue, donor)
+
+
+def unlabelled_rows(
+    truth: M1Truth, samples: M1Samples, seed: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples start to stop of the unlabelled set.
+
+    Returns
+    -------
+    latents : ndarray of float32, shape (stop - start, n_factors)
+    X : ndarray of float32, shape (stop - start, n_genes)
+        log2(TPM + 1), the batch shift included.
+    """
+    latents = np.empty((stop - start, truth.tissue_latents.shape[1]), dtype=np.float32)
+    X = np.empty((stop - start, truth.gene_base.size), dtype=np.float32)
+    for i, row in enumerate(range(start, stop)):
+        rng = row_generator(seed, "unlabelled", row)
+        latents[i] = draw_latent(truth.tissue_latents[samples.tissue[row]], rng)
+        shift = truth.platform + truth.studies[samples.origin[row]]
+        X[i] = log2p1(gene_tpm(truth, latents[i], rng, shift))
+    return latents, X
+
+
+def labelled_rows(
+    truth: M1Truth, samples: M1Samples, seed: int, start: int, stop: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples start to stop of the labelled set.
+
+    Returns
+    -------
+    latents : ndarray of float32, shape (stop - start, n_factors)
+    X, Y : ndarray of float32, shapes (stop - start, n_genes) and (stop - start, n_isoforms)
+        log2(TPM + 1).
+    """
+    latents = np.empty((stop - start, truth.tissue_latents.shape[1]), dtype=np.float32)
+    X = np.empty((stop - start, truth.gene_base.size), dtype=np.float32)
+    Y = np.empty((stop - start, truth.gene_of.size), dtype=np.float32)
+    for i, row in enumerate(range(start, stop)):
+        rng = row_generator(seed, "labelled", row)
+        tissue, donor = samples.tissue[row], samples.origin[row]
+        mean = truth.tissue_latents[tissue] + truth.donor_latents[donor]
+        latents[i] = draw_latent(mean, rng)
+        genes = gene_tpm(truth, latents[i], rng)
+        X[i] = log2p1(genes)
+        Y[i] = log2p1(isoform_tpm(truth, latents[i], tissue, genes, rng))
+    return latents, X, Y
+
+
+def numbered(prefix: str, n: int) -> list[str]:
+    """Names from 1 on, padded with zeros to one length."""
+    return [f"{prefix}{i:0{len(str(n))}d}" for i in range(1, n + 1)]
+
+
+def tissue_names(size: M1Size) -> list[str]:
+    """Names of the tissues, which say the organ."""
+    return [f"organ{t % size.n_organs + 1}_tissue{t + 1:02d}" for t in range(size.n_tissues)]
+
+
+def _categories(codes: np.ndarray, names: list[str]) -> pd.Categorical:
+    return pd.Categorical(np.array(names, dtype=object)[codes], categories=pd.Index(names))
