@@ -143,13 +143,8 @@ def _only(found: Contrasts, names: list[str]) -> Contrasts:
     rows = found.obs.index.get_indexer(pd.Index(names))
     others = found.obs.index.drop(names)
     lost = [Skipped(str(name), "not in the other half") for name in others]
-    return Contrasts(
-        found.obs.iloc[rows],
-        found.lfc[rows],
-        found.statistic[rows],
-        found.padj[rows],
-        [*found.skipped, *lost],
-    )
+    parts = {name: getattr(found, name)[rows] for name in ("lfc", "statistic", "padj")}
+    return replace(found, obs=found.obs.iloc[rows], skipped=[*found.skipped, *lost], **parts)
 
 
 def _counted(matrix: Matrix) -> np.ndarray:

@@ -12,7 +12,7 @@ from said import Said
 from m1pipe.contrasts import differential
 from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
 from m1pipe.contrasts.design import StudyDesign
-from m1pipe.contrasts.differential import compute_contrasts
+from m1pipe.contrasts.differential import compute_contrasts, compute_halves
 from m1pipe.contrasts.enrichment import GeneSets, enrich
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
@@ -119,6 +119,8 @@ def test_samples_without_counts_are_left_out_by_name(
     assert not found.skipped and list(found.obs["study"]) == ["one", "two"]
     used = ";".join(found.obs["samples"]).split(";")
     assert sorted(used) == sorted(f"s{i}" for i in range(24) if i not in silent)
+    halves = compute_halves(open_matrix(_counts(silent)), None, ContrastsConfig())
+    assert all(half.silent == found.silent for half in halves)
 
 
 def test_a_study_that_cannot_be_fitted_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
