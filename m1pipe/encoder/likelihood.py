@@ -1,5 +1,6 @@
 """Log-likelihood of samples under an encoder: importance-weighted bounds (IWAE)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ def iwae_bound(
     codes: torch.Tensor | None = None,
     *,
     known: torch.Tensor | None = None,
+    log_prob: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Log of the mean over draws of p(x, z) / q(z | x).
 
@@ -37,6 +39,9 @@ def iwae_bound(
         Class of each sample, for a conditional model.
     known : Tensor of bool, shape (n_samples, n_genes), optional
         Levels that are not missing; the bound is that of these. Left out: all.
+    log_prob : callable, optional
+        The decoder's output to log-probabilities, shape (n_samples, n_genes). Left out: the
+        likelihood's, of x.
 
     Returns
     -------
@@ -52,7 +57,8 @@ def iwae_bound(
     library, weights = module.library(x), []
     for eps in noise:
         z = mu + eps * (0.5 * logvar).exp()
-        log_levels = module.likelihood.log_prob(x, module.decode(z, codes, library))
+        eta = module.decode(z, codes, library)
+        log_levels = module.likelihood.log_prob(x, eta) if log_prob is None else log_prob(eta)
         log_x = known_only(log_levels, known).sum(dim=1)
         log_ratio = 0.5 * (eps.square() - z.square() + logvar).sum(dim=1)
         weights.append(log_x + log_ratio)

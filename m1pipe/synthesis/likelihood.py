@@ -1,4 +1,4 @@
-"""Held-out log-likelihood of models with different laws and transforms, on one scale.
+"""Held-out log-likelihoods of models with different likelihoods and transforms, on one scale.
 
 A density of standardised logarithms, of normal scores and a probability of counts cannot be
 compared. What can: the probability that a model gives to each stored value, to within the
@@ -8,18 +8,24 @@ width, which is the density with the Jacobian of the transform; zero is everythi
 generated levels end there.
 """
 
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from m1pipe.data.normal_scores import to_places
-from m1pipe.data.units import LN, log2p1
-from m1pipe.encoder import Encoder
-from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
+from m1pipe.data.units import LN, log2p1
+from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.bound import importance_bound
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.counts import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.models.mlp import evaluating
@@ -30,87 +36,155 @@ DRAWS = 64
 ROWS = 64
 
 
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Log-likelihood of samples that a model was not trained on.
+def compare_runs(
+    runs: Sequence[str | os.PathLike[str]],
+    data: str | os.PathLike[str],
+    *,
+    aliases: str | os.PathLike[str] | None = None,
+) -> str:
+    """Say how probable the models of several runs find the same samples, on one scale.
 
-    Attributes
+    Parameters
     ----------
-    nats : ndarray, shape (n_samples,)
-        Importance-weighted bound of each sample's log-probability, summed over genes.
-    n_genes : int
-    of_counts : bool
-        Whether values are probabilities of counts; otherwise densities in units of the data, with
-        the probability of zero.
+    runs : sequence of path
+        Folders of the models.
+    data : path
+        Samples that none of them was trained on.
+    aliases : path, optional
+        Table of other names of genes.
+
+    Returns
+    -------
+    str
+        A line a model: mean over samples in nats a gene, its standard error, and the difference
+        to the first model with its own.
     """
+    names = [Path(run).name for run in runs]
+    if len(set(names)) < len(names):
+        raise InputError(f"compare: expected runs of different names; found {', '.join(names)}")
+    with open_matrix(data, aliases=aliases) as matrix:
+        encoders = dict(zip(names, map(load_encoder, runs), strict=True))
+        nats = compare_likelihoods(encoders, matrix) / len(encoders[names[0]].genes)
+    first, width = nats[names[0]], max(map(len, names))
+    lines = [f"held-out log-likelihood on one scale, nats a gene, {len(nats):,} samples:"]
+    for name, values in nats.items():
+        line = f"  {name:{width}}  {values.mean():.4f} (standard error {values.sem():.4f})"
+        gap = values - first
+        if name != names[0]:
+            line += f"; difference from {names[0]} {gap.mean():+.4f} ({gap.sem():.4f})"
+        lines.append(line)
+    return "\n".join(lines)
 
-    nats: np.ndarray
-    n_genes: int
-    of_counts: bool
 
-    @property
-    def per_gene(self) -> float:
-        """Mean over samples, in nats a gene."""
-        return float(self.nats.mean() / self.n_genes)
+def compare_likelihoods(
+    encoders: Mapping[str, Encoder], data: Any, *, draws: int = DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """Log-likelihood of every sample under several models, on one scale.
 
-    @property
-    def standard_error(self) -> float:
-        """Of `per_gene`, over samples."""
-        return float(self.nats.std(ddof=1) / np.sqrt(self.nats.size) / self.n_genes)
+    Parameters
+    ----------
+    encoders : mapping of str to Encoder
+        By name.
+    data : path, AnnData, DataFrame, Matrix or (array, names)
+        Samples that none of them was trained on, with all of their genes: counts, if one of them
+        is a model of counts.
+    draws, seed : int
+        As for `held_out_likelihood`.
+
+    Returns
+    -------
+    DataFrame of float64, shape (n_samples, n_models)
+        In nats, summed over genes; indexed by sample. Of counts: log-probabilities; otherwise log
+        densities in units of the data, with the probability of zero.
+
+    Raises
+    ------
+    InputError
+        If the models have different genes, units or ends at zero, or one of them cannot be
+        compared.
+    """
+    matrix = open_matrix(data)
+    for name, encoder in encoders.items():
+        _check_comparable(encoder, next(iter(encoders.values())), name, matrix.units.is_counts)
+    for name, encoder in encoders.items():
+        seen = np.isin(matrix.samples, list(encoder.samples)).sum()
+        if seen:
+            text = f"{name}: trained on {seen:,} of the {matrix.n_samples:,} samples, which are"
+            warnings.warn(f"{text} not held out", M1Warning, stacklevel=2)
+    nats = {
+        name: held_out_likelihood(encoder, matrix, draws=draws, seed=seed)
+        for name, encoder in encoders.items()
+    }
+    return pd.DataFrame(nats, index=matrix.samples)
+
+
+def _check_comparable(encoder: Encoder, first: Encoder, name: str, counted: bool) -> None:
+    """Refuse a model whose numbers would not be on the scale of the first one's."""
+    if set(encoder.genes) != set(first.genes):
+        raise InputError(f"{name}: expected the genes of the first model; found others")
+    if counted:
+        return
+    if encoder.units != first.units:
+        raise InputError(f"{name}: expected {first.units}, as of the first; found {encoder.units}")
+    if ends_at_zero(encoder) != ends_at_zero(first):
+        raise InputError(f"{name}: expected levels that end at zero in all models or in none")
 
 
 def held_out_likelihood(
     encoder: Encoder, data: Any, *, draws: int = DRAWS, seed: int = 0
-) -> HeldOut:
-    """Log-likelihood of samples under a model, comparable between laws and transforms.
+) -> np.ndarray:
+    """Log-likelihood of samples under a model, comparable between likelihoods and transforms.
 
     Parameters
     ----------
     encoder : Encoder
     data : path, AnnData, DataFrame, Matrix or (array, names)
-        Samples that it was not trained on; all of its genes. Compare models on the same file:
-        counts, if one of them has a law of counts.
+        Samples that it was not trained on; all of its genes.
     draws : int
         Of the posterior; more tighten the bound.
     seed : int
 
     Returns
     -------
-    HeldOut
+    ndarray of float64, shape (n_samples,)
+        Importance-weighted bound of each sample's log-probability, in nats, summed over genes.
 
     Raises
     ------
     InputError
-        If the law has no probabilities of intervals, or a law of counts is not given counts.
+        If the model is a plain autoencoder, its likelihood has no probabilities of intervals, or a
+        model of counts is not given counts.
 
     References
     ----------
     Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519, equation 8.
     """
     matrix = open_matrix(data)
-    law = encoder.module.likelihood
-    counted = matrix.units.is_counts
-    if not isinstance(law, (Gaussian, HurdleGaussian, *COUNT_LIKELIHOODS)):
+    likelihood, counted = encoder.module.likelihood, matrix.units.is_counts
+    if encoder.config.model.beta == 0:
+        raise InputError("likelihood: expected a variational model; found a plain autoencoder")
+    if not isinstance(likelihood, (Gaussian, HurdleGaussian, *COUNT_LIKELIHOODS)):
         raise InputError(
-            "likelihood: expected a normal law, one with zeros or one of counts; found "
+            "likelihood: expected a normal one, one with zeros or one of counts; found "
             f"{encoder.config.model.likelihood}: it cannot be compared"
         )
-    if isinstance(law, COUNT_LIKELIHOODS) and not counted:
+    if encoder.module.of_counts and not counted:
         raise InputError(f"{matrix.path or 'data'}: expected counts; found {matrix.units}")
     aligned = encoder.align(matrix, min_coverage=1.0)
     generator = torch.Generator().manual_seed(seed)
     codes = encoder.codes(matrix)
     nats = np.empty(matrix.n_samples)
     for start, stop, X in aligned.blocks(ROWS):
-        raw = matrix.take(np.arange(start, stop), aligned.match.columns) if counted else None
-        told = None if codes is None else torch.from_numpy(codes[start:stop])
-        totals = aligned.totals(np.arange(start, stop), raw)
-        low, high = _intervals(encoder, X, raw, totals)
-        nats[start:stop] = _bound(encoder, X, told, (low, high), (draws, generator))
+        rows = np.arange(start, stop)
+        raw = matrix.take(rows, aligned.match.columns) if counted else None
+        low, high = _intervals(encoder, X, raw, aligned.totals(rows, raw))
+        noise = torch.randn((draws, stop - start, encoder.n_latent), generator=generator)
+        nats[start:stop] = _bound(encoder, X, None if codes is None else codes[rows], noise,
+                                  (low, high))  # fmt: skip
         if raw is None:
             above = (X > 0) if ends_at_zero(encoder) else np.ones(X.shape, dtype=bool)
             nats[start:stop] -= above.sum(axis=1) * np.log(2 * RESOLUTION)
-    return HeldOut(nats, len(encoder.genes), counted)
+    return nats
 
 
 def _intervals(
@@ -135,56 +209,49 @@ def _intervals(
 def _bound(
     encoder: Encoder,
     X: np.ndarray,
-    codes: Tensor | None,
+    codes: np.ndarray | None,
+    noise: Tensor,
     interval: tuple[np.ndarray, np.ndarray],
-    drawing: tuple[int, torch.Generator],
 ) -> np.ndarray:
-    """Log of the mean over draws of P(interval | z) p(z) / q(z | x), shape (n_samples,)."""
-    module, (draws, generator) = encoder.module, drawing
+    """Importance-weighted bound of the log-probability of the intervals, shape (n_samples,)."""
     low, high = (torch.from_numpy(_scaled(encoder, end)) for end in interval)
     x = torch.from_numpy(encoder.scaler.apply(X))
-    weights = []
-    with evaluating(module), torch.no_grad():
-        mu, logvar = module.encode(x, codes)
-        for _ in range(draws):
-            noise = torch.randn(mu.shape, generator=generator)
-            z = mu + noise * (0.5 * logvar).exp()
-            eta = module.decode(z, codes, module.library(x)).double()
-            ratio = 0.5 * (noise.square() - z.square() + logvar).sum(1)
-            weights.append(_log_mass(module.likelihood, low, high, eta).sum(1) + ratio)
-    found: np.ndarray = (torch.stack(weights).logsumexp(0) - np.log(draws)).numpy()
-    return found
+    classes = None if codes is None else torch.from_numpy(codes)
+    mass = partial(_log_mass, encoder.module.likelihood, low, high)
+    with evaluating(encoder.module), torch.no_grad():
+        found = importance_bound(encoder.module, x, noise, classes, log_prob=mass)
+    return found.double().numpy()
 
 
 def _scaled(encoder: Encoder, ends: np.ndarray) -> np.ndarray:
-    """Ends of intervals on the scale of the law, float64."""
+    """Ends of intervals on the scale of the likelihood, float64."""
     scaler = encoder.scaler
     if scaler.levels is not None:
         return to_places(ends, scaler.levels)
-    scaled: np.ndarray = (ends.astype(np.float64) - scaler.location) / scaler.scale
-    return scaled
+    return np.asarray((ends.astype(np.float64) - scaler.location) / scaler.scale)
 
 
-def _log_mass(law: Any, low: Tensor, high: Tensor, eta: Tensor) -> Tensor:
-    """Log probability of each interval; of a law of counts that of `low`."""
-    if isinstance(law, COUNT_LIKELIHOODS):
-        return law.log_prob(low, eta)
-    if isinstance(law, Gaussian):
-        return _normal_mass(low, high, eta, law)
+def _log_mass(likelihood: Any, low: Tensor, high: Tensor, eta: Tensor) -> Tensor:
+    """Log probability of each interval given the decoder's output; of counts that of `low`."""
+    eta = eta.double()
+    if isinstance(likelihood, COUNT_LIKELIHOODS):
+        return likelihood.log_prob(low, eta)
+    if isinstance(likelihood, Gaussian):
+        return _normal_mass(low, high, eta, likelihood)
     where, present = eta.chunk(2, 1)
-    if isinstance(law, ZeroInflatedLogNormal):
-        low, high = law.to_log(low), law.to_log(high)
-    some = torch.nn.functional.logsigmoid(present) + _normal_mass(low, high, where, law.positive)
+    if isinstance(likelihood, ZeroInflatedLogNormal):
+        low, high = likelihood.to_log(low), likelihood.to_log(high)
+    mass = _normal_mass(low, high, where, likelihood.positive)
+    some = torch.nn.functional.logsigmoid(present) + mass
     none = torch.nn.functional.logsigmoid(-present)
     return torch.where(low == -torch.inf, torch.logaddexp(none, some), some)
 
 
-def _normal_mass(low: Tensor, high: Tensor, mean: Tensor, law: Gaussian) -> Tensor:
+def _normal_mass(low: Tensor, high: Tensor, mean: Tensor, likelihood: Gaussian) -> Tensor:
     """Log of the normal probability between two ends, accurate in both tails."""
-    spread = law.log_scale().double().exp()
+    spread = likelihood.log_scale().double().exp()
     a, b = (low - mean) / spread, (high - mean) / spread
     flip = a + b > 0
     a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
     top, bottom = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
-    found: Tensor = top + torch.log1p(-torch.exp(torch.clamp(bottom - top, max=-1e-12)))
-    return found
+    return torch.as_tensor(top + torch.log1p(-torch.exp(torch.clamp(bottom - top, max=-1e-12))))
