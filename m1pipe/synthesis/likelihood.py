@@ -67,9 +67,9 @@ def compare_runs(
         nats = compare_likelihoods(encoders, matrix) / len(encoders[names[0]].genes)
     first, width = nats[names[0]], max(map(len, names))
     lines = [f"held-out log-likelihood on one scale, nats a gene, {len(nats):,} samples:"]
-    for name, values in nats.items():
-        line = f"  {name:{width}}  {values.mean():.4f} (standard error {values.sem():.4f})"
-        gap = values - first
+    for name in names:
+        mean, gap = nats[name].mean(), nats[name] - first
+        line = f"  {name:{width}}  {mean:.4f} (standard error {nats[name].sem():.4f})"
         if name != names[0]:
             line += f"; difference from {names[0]} {gap.mean():+.4f} ({gap.sem():.4f})"
         lines.append(line)
