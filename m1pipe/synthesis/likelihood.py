@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from m1pipe.data.normal_scores import to_places
-from m1pipe.io.reader import open_matrix
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bound import importance_bound
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.reader import open_matrix
 from m1pipe.models.counts import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.models.mlp import evaluating
