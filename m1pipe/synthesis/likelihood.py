@@ -65,13 +65,14 @@ def compare_runs(
     with open_matrix(data, aliases=aliases) as matrix:
         encoders = dict(zip(names, map(load_encoder, runs), strict=True))
         nats = compare_likelihoods(encoders, matrix) / len(encoders[names[0]].genes)
-    first, width = nats[names[0]], max(map(len, names))
+    gaps, width = nats.sub(nats[names[0]], axis=0), max(map(len, names))
     lines = [f"held-out log-likelihood on one scale, nats a gene, {len(nats):,} samples:"]
     for name in names:
-        mean, gap = nats[name].mean(), nats[name] - first
-        line = f"  {name:{width}}  {mean:.4f} (standard error {nats[name].sem():.4f})"
+        mean, gap = float(nats[name].mean()), float(gaps[name].mean())
+        error, of_gap = float(nats[name].sem()), float(gaps[name].sem())
+        line = f"  {name:{width}}  {mean:.4f} (standard error {error:.4f})"
         if name != names[0]:
-            line += f"; difference from {names[0]} {gap.mean():+.4f} ({gap.sem():.4f})"
+            line += f"; difference from {names[0]} {gap:+.4f} ({of_gap:.4f})"
         lines.append(line)
     return "\n".join(lines)
 
