@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import sem
 from torch import Tensor
 
 from m1pipe.data.normal_scores import to_places
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.encoder.bound import importance_bound
+from m1pipe.encoder.likelihood import iwae_bound
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.counts import COUNT_LIKELIHOODS
@@ -64,15 +65,14 @@ def compare_runs(
         raise InputError(f"compare: expected runs of different names; found {', '.join(names)}")
     with open_matrix(data, aliases=aliases) as matrix:
         encoders = dict(zip(names, map(load_encoder, runs), strict=True))
-        nats = compare_likelihoods(encoders, matrix) / len(encoders[names[0]].genes)
-    gaps, width = nats.sub(nats[names[0]], axis=0), max(map(len, names))
-    lines = [f"held-out log-likelihood on one scale, nats a gene, {len(nats):,} samples:"]
-    for name in names:
-        mean, gap = float(nats[name].mean()), float(gaps[name].mean())
-        error, of_gap = float(nats[name].sem()), float(gaps[name].sem())
-        line = f"  {name:{width}}  {mean:.4f} (standard error {error:.4f})"
+        found = compare_likelihoods(encoders, matrix).to_numpy()
+    nats, width = found.T / len(encoders[names[0]].genes), max(map(len, names))
+    lines = [f"held-out log-likelihood on one scale, nats a gene, {len(found):,} samples:"]
+    for name, values in zip(names, nats, strict=True):
+        gap = values - nats[0]
+        line = f"  {name:{width}}  {values.mean():.4f} (standard error {sem(values):.4f})"
         if name != names[0]:
-            line += f"; difference from {names[0]} {gap:+.4f} ({of_gap:.4f})"
+            line += f"; difference from {names[0]} {gap.mean():+.4f} ({sem(gap):.4f})"
         lines.append(line)
     return "\n".join(lines)
 
@@ -220,7 +220,7 @@ def _bound(
     classes = None if codes is None else torch.from_numpy(codes)
     mass = partial(_log_mass, encoder.module.likelihood, low, high)
     with evaluating(encoder.module), torch.no_grad():
-        found = importance_bound(encoder.module, x, noise, classes, log_prob=mass)
+        found = iwae_bound(encoder.module, x, noise, classes, log_prob=mass)
     return found.double().numpy()
 
 
