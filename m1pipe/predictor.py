@@ -27,7 +27,7 @@ from m1pipe.errors import InputError
 from m1pipe.heads.conformal import choose_half_width, half_widths
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.jobs import AddedRows
+from m1pipe.heads.job import AddedRows
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.labelled import Labelled, load_labelled, own_genes

@@ -73,14 +73,37 @@ def pytest_terminal_summary(
 ) -> Generator[None, None, None]:
     """One line of what was skipped for want of what, and how to have it; before pytest's last."""
     yield
+    reasons = reasons_of_skips(terminalreporter)
+    if reasons:
+        terminalreporter.write_line(f"skipped: {summary_of_skips(reasons)}")
+    for reason in unexpected(reasons):
+        terminalreporter.write_line(f"FAILED: M1PIPE_TEST_SKIPS does not list the skip: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """`M1PIPE_TEST_SKIPS='CUDA|chromium'` lists skips that are expected; others fail the run."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.exitstatus == 0 and unexpected(reasons_of_skips(reporter)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def reasons_of_skips(terminalreporter: Any) -> list[str]:
+    """Why tests were skipped, one reason a test."""
     skipped = terminalreporter.stats.get("skipped", [])
-    if skipped:
-        terminalreporter.write_line(f"skipped: {summary_of_skips(skipped)}")
+    return [str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped]
 
 
-def summary_of_skips(reports: Sequence[Any]) -> str:
+def unexpected(reasons: Sequence[str]) -> list[str]:
+    """Reasons that hold no word of `M1PIPE_TEST_SKIPS`; without this variable, none."""
+    expected = os.environ.get("M1PIPE_TEST_SKIPS")
+    if expected is None:
+        return []
+    words = [word for word in expected.split("|") if word]
+    return sorted({reason for reason in reasons if not any(word in reason for word in words)})
+
+
+def summary_of_skips(reasons: Sequence[str]) -> str:
     """Number, want and remedy of skipped tests, those of one want together."""
-    reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports]
     wants = Counter(
         next((want for word, want in WANTED.items() if word in reason), (reason, None))
         for reason in reasons

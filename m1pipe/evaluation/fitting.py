@@ -25,7 +25,7 @@ from m1pipe.evaluation.shares import ShareKey
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
+from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.networks import PassFile
 from m1pipe.settings import parse_bytes
 from m1pipe.training.signals import StopFlag

@@ -16,7 +16,7 @@ from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
 from m1pipe.heads.inner_folds import deal_inner, fold_names, is_lower
-from m1pipe.heads.jobs import HeadData, HeadJob
+from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
 from m1pipe.models.heads import balanced_weight, initial_bias

@@ -21,13 +21,13 @@ from m1pipe.heads.exact import Part, Start, prepare
 from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.inner_folds import fold_names, is_lower, judging_folds
-from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
+from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.networks import (
+    NetworkPlan,
     Order,
     PassFile,
     Progress,
-    TrainingPlan,
     held_out_curve,
     train_networks,
 )
@@ -231,7 +231,7 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
                 tried.setdefault(key, []).append((part, i, network, config.epochs))
     curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
     for number, (config, items) in enumerate(tried.items()):
-        plan = TrainingPlan(
+        plan = NetworkPlan(
             [network for _, _, network, _ in items],
             [(part, i) for part, i, _, _ in items],
             [epochs for *_, epochs in items],
@@ -283,7 +283,7 @@ def _rates(config: HeadConfig) -> HeadConfig:
     return replace(config, hidden=(1,), epochs=1)
 
 
-def _train(plan: TrainingPlan, tools: _Tools, name: str) -> list[Progress]:
+def _train(plan: NetworkPlan, tools: _Tools, name: str) -> list[Progress]:
     kept = None if tools.kept is None else tools.kept.part(name)
     return train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
 
@@ -301,7 +301,7 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
                 wanted.setdefault(key, []).append((part, network, epochs))
     networks: dict[Part, list[Network]] = {}
     for number, (config, items) in enumerate(wanted.items()):
-        plan = TrainingPlan(
+        plan = NetworkPlan(
             [network for _, network, _ in items],
             list(range(len(items))),
             [epochs for _, _, epochs in items],

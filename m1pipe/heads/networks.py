@@ -106,7 +106,7 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingPlan:
+class NetworkPlan:
     """Networks that are trained in one pass.
 
     Attributes
@@ -143,7 +143,7 @@ class _Group:
 
 @float32_products()
 def train_networks(
-    plan: TrainingPlan,
+    plan: NetworkPlan,
     y: Tensor,
     *,
     kept: PassFile | None = None,
@@ -157,7 +157,7 @@ def train_networks(
 
     Parameters
     ----------
-    plan : TrainingPlan
+    plan : NetworkPlan
     y : Tensor, shape (n,) or (n, n_outputs)
         All targets, on the networks' device.
     kept : PassFile, optional
@@ -216,7 +216,7 @@ def leave_if_asked(stop: StopFlag | None) -> None:
         stop.leave("while heads were trained; finished folds are kept")
 
 
-def _group(plan: TrainingPlan, which: Sequence[int] | range) -> list[_Group]:
+def _group(plan: NetworkPlan, which: Sequence[int] | range) -> list[_Group]:
     """Networks of equal shape and number of steps together, in the order of their first."""
     shapes: dict[tuple[object, ...], list[int]] = {}
     for k in which:
@@ -231,7 +231,7 @@ def _group(plan: TrainingPlan, which: Sequence[int] | range) -> list[_Group]:
     return groups
 
 
-def _n_steps(network: Network, plan: TrainingPlan) -> int:
+def _n_steps(network: Network, plan: NetworkPlan) -> int:
     """Steps an epoch: batches as the configuration wants them, smaller where rows are few."""
     n = network.rows.size
     return max(-(-n // plan.config.batch_size), min(LEAST_STEPS, n // 2, n), 1)
@@ -295,7 +295,7 @@ def held_out_curve(progress: Sequence[Progress]) -> np.ndarray:
 
 
 def _go_on(
-    groups: Sequence[_Group], plan: TrainingPlan, progress: Sequence[Progress], epoch: int
+    groups: Sequence[_Group], plan: NetworkPlan, progress: Sequence[Progress], epoch: int
 ) -> list[_Group]:
     """The groups without the networks that have ended, which get their weights."""
     going = {k for group in groups for k in group.members}
@@ -322,7 +322,7 @@ def _go_on(
 
 def _save(
     kept: PassFile,
-    plan: TrainingPlan,
+    plan: NetworkPlan,
     groups: Sequence[_Group],
     epoch: int,
     progress: Sequence[Progress],
@@ -362,7 +362,7 @@ def _save(
     save_checkpoint(kept.path, state)
 
 
-def _load(kept: PassFile, plan: TrainingPlan) -> tuple[list[_Group], int, list[Progress]] | None:
+def _load(kept: PassFile, plan: NetworkPlan) -> tuple[list[_Group], int, list[Progress]] | None:
     """Put a saved state back into untrained networks; None if there is none of this pass."""
     if not kept.path.is_file():
         return None

@@ -19,7 +19,7 @@ from m1pipe.evaluation.augment import (
     synthesize,
 )
 from m1pipe.heads.inner_folds import stepped_rows
-from m1pipe.heads.jobs import AddedRows
+from m1pipe.heads.job import AddedRows
 from m1pipe.io.reader import open_matrix
 from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents

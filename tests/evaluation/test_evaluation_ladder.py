@@ -29,7 +29,7 @@ from m1pipe.evaluation.ladder import (
     tuned_settings,
 )
 from m1pipe.heads.fit import fit_heads
-from m1pipe.heads.jobs import HeadData
+from m1pipe.heads.job import HeadData
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
 TRAIN, TEST = np.arange(70), np.arange(70, 100)

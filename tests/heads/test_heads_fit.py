@@ -17,7 +17,7 @@ from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds, stepped_rows
-from m1pipe.heads.jobs import AddedRows, HeadData, HeadJob
+from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.models.heads import Head, mean_head
 
 N, P = 300, 12

@@ -12,7 +12,7 @@ from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.heads import networks, stacked
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.jobs import HeadData, HeadJob
+from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.networks import Order, PassFile
 from m1pipe.training.signals import StopFlag
 
@@ -160,7 +160,7 @@ def test_few_rows_get_eight_steps_an_epoch(X: list[np.ndarray]) -> None:
     assert [networks.LEAST_STEPS, Order(5, 0).ranks(0).size] == [8, 5]
     for n, expected in ((2, 1), (6, 3), (33, 8), (600, 10)):
         network = stacked.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
-        plan = networks.TrainingPlan(
+        plan = networks.NetworkPlan(
             [network], [0], [1], "binary", HeadConfig(batch_size=64), Order(n, 0)
         )
         assert networks._n_steps(network, plan) == expected
