@@ -30,7 +30,8 @@ from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
 from m1pipe.plots.embedding import METHODS, Embedding, embed
 from m1pipe.plots.heatmap import plot_way
 from m1pipe.plots.scatter import legend_width, plot_classes, plot_numbers
-from m1pipe.plots.training import plot_history, plot_trials
+from m1pipe.plots.sweep import plot_trial_curves
+from m1pipe.plots.training import plot_history
 
 MOST_LATENTS = 2000
 N_GENES = 40
@@ -55,7 +56,7 @@ def history(runs: Sequence[PathLike]) -> Figure:
     with style.styled():
         for row, run, name in zip(axes, runs, names, strict=True):
             if (Path(run) / TRIALS).is_dir():
-                plot_trials(row, _read_trials(Path(run)), name=name)
+                plot_trial_curves(row, _read_trials(Path(run)), name=name)
                 continue
             table, best = _read_history(Path(run))
             plot_history(row, [table], name=name, colour=style.PALETTE[0], best=best)

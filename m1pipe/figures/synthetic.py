@@ -9,9 +9,9 @@ from m1pipe.errors import InputError
 from m1pipe.figures.samples import Pair, choose_genes
 from m1pipe.plots import style
 from m1pipe.plots.embedding import METHODS, Embedding, embed
-from m1pipe.plots.genes import plot_gene, plot_mean_variance, plot_variance_ratio
 from m1pipe.plots.heatmap import cluster_order, correlation_of, plot_correlation
 from m1pipe.plots.scatter import legend_width, plot_classes, plot_sides
+from m1pipe.plots.synthetic import plot_gene, plot_mean_variance, plot_variance_ratio
 from m1pipe.synthesis.marginal import distances
 
 N_GENES = 9

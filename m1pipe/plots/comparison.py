@@ -1,12 +1,19 @@
-"""Models against each other: the ladder, the paired folds, the intervals of differences."""
+"""Models compared: by fold, by difference, by number of labels, by target, by calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+
+LOWEST_R2 = -0.5
+FEWEST_CELLS = 20  # of a bin of probabilities that is drawn
+_DASHES = ("-", "--", ":", "-.")
+_MARKERS_OF_CURVES = "o^s"
+_MARKERS_OF_BINS = "osD^v*"
+_TICKS = [0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1]
 
 
 def plot_ladder(
@@ -142,3 +149,153 @@ def _name_rows(ax: Axes, names: Sequence[str]) -> None:
 def _spread(n: int) -> np.ndarray:
     """Small fixed vertical offsets that keep equal values apart."""
     return np.linspace(-0.18, 0.18, n) if n > 1 else np.zeros(n)
+
+
+def plot_label_efficiency(
+    ax: Axes,
+    curve: pd.DataFrame,
+    order: Sequence[str],
+    *,
+    yardstick: str,
+    label: str,
+    colours: Mapping[str, str],
+) -> Axes:
+    """Loss as a share of the yardstick's by number of training samples, one line a model.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    curve : DataFrame, shape (n_scores, n_columns)
+        Columns model, n_train, value; the mean of a model's rows at one number is drawn. With
+        columns ci_low and ci_high, one row a model and number: its interval as well.
+    order : sequence of str
+        Models; those of one colour differ by their dashes and marks.
+    yardstick : str
+        Model whose mean loss at the same number is 1.
+    label : str
+        What the vertical axis shows.
+    colours : mapping of str to str
+        Colour of each model.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    means = curve.pivot_table(index="n_train", columns="model", values="value", aggfunc="mean")
+    shares = means[list(order)].div(means[yardstick], axis=0)
+    for model, colour, place in _with_places(order, colours):
+        marker = _MARKERS_OF_CURVES[place // len(_DASHES) % len(_MARKERS_OF_CURVES)]
+        line = _DASHES[place % len(_DASHES)]
+        ax.plot(shares.index, shares[model], line, marker=marker, color=colour, label=model, ms=4.5)
+        if "ci_low" in curve:
+            own = curve[curve["model"] == model].set_index("n_train").reindex(shares.index)
+            low, high = (own[end].to_numpy() / means[yardstick] for end in ("ci_low", "ci_high"))
+            beside = shares.index.to_numpy() * (1 + 0.012 * (list(order).index(model) % 5 - 2))
+            ax.vlines(beside, low, high, color=colour, linewidth=1, alpha=0.45)
+    ax.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+    ax.set_xscale("log")
+    ax.set_xticks(list(shares.index), [f"{n:,}" for n in shares.index])
+    ax.minorticks_off()
+    top = float(np.nanmax(shares.to_numpy()))
+    if top > 2:
+        ax.set_ylim(top=2)
+    ax.set_xlabel("labelled training samples")
+    ax.set_ylabel(label)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    grid(ax, "y")
+    return ax
+
+
+def plot_r2_histogram(
+    ax: Axes, r2: Mapping[str, np.ndarray], *, colours: Mapping[str, str]
+) -> Axes:
+    """Distribution of the targets' R2 under several models, as outlines.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    r2 : mapping of str to ndarray, shape (n_targets,)
+        R2 of every target; NaN is left out, values below `LOWEST_R2` are counted there.
+    colours : mapping of str to str
+        Colour of each model.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    edges = np.linspace(LOWEST_R2, 1, 61)
+    for model, values in r2.items():
+        known = np.clip(values[np.isfinite(values)], LOWEST_R2, 1)
+        counts, _ = np.histogram(known, edges)
+        ax.stairs(counts, edges, color=colours[model], label=model, linewidth=1.5)
+    ax.axvline(0, color=MUTED, linewidth=1, zorder=0)
+    ax.set_xlabel("R2 of a target")
+    ax.set_ylabel("targets")
+    ax.legend(loc="upper right")
+    grid(ax, "y")
+    return ax
+
+
+def plot_calibration(
+    ax: Axes, bins: pd.DataFrame, order: Sequence[str], *, colours: Mapping[str, str]
+) -> Axes:
+    """Share of true labels by predicted probability, one line a model, on square-root scales.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    bins : DataFrame, shape (n_bins, n_columns)
+        Columns model, n, predicted and observed; bins of fewer than `FEWEST_CELLS` are left out.
+    order : sequence of str
+        Models; those of one colour differ by their dashes and marks.
+    colours : mapping of str to str
+        Colour of each model.
+
+    Returns
+    -------
+    Axes
+        The same axes; the diagonal is where probabilities are frequencies.
+    """
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    for model, colour, place in _with_places(order, colours):
+        mine = bins[(bins["model"] == model) & (bins["n"] >= FEWEST_CELLS)]
+        ax.plot(
+            mine["predicted"],
+            mine["observed"],
+            _DASHES[place % len(_DASHES)],
+            marker=_MARKERS_OF_BINS[place % len(_MARKERS_OF_BINS)],
+            color=colour,
+            label=model,
+            ms=4.5,
+        )
+    scale = (
+        lambda values: np.sign(values) * np.sqrt(np.abs(values)),
+        lambda values: np.sign(values) * np.square(values),
+    )
+    ax.set_xscale("function", functions=scale)
+    ax.set_yscale("function", functions=scale)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("predicted probability (mean of a bin)")
+    ax.set_ylabel("share of true labels")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    grid(ax)
+    return ax
+
+
+def _with_places(
+    order: Sequence[str], colours: Mapping[str, str]
+) -> Iterator[tuple[str, str, int]]:
+    """Models with their colours, and how many models before each have the same colour."""
+    seen: dict[str, int] = {}
+    for model in order:
+        colour = colours[model]
+        place = seen[colour] = seen.get(colour, -1) + 1
+        yield model, colour, place

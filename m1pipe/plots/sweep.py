@@ -1,11 +1,18 @@
-"""Loss against what was varied in a sweep."""
+"""Sweeps: loss against what was varied, and the curves of all trials."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, colours, grid
+from m1pipe.plots.style import FAINT, INK, LEVELS, MUTED, PALETTE, colours, grid
+from m1pipe.plots.training import clip_start
+
+MOST_NAMED = 12
 
 
 def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool = False) -> Axes:
@@ -121,3 +128,41 @@ def plot_trials(ax: Axes, table: pd.DataFrame) -> Axes:
     grid(ax, "y")
     ax.legend()
     return ax
+
+
+def plot_trial_curves(
+    axes: Sequence[Axes] | np.ndarray, histories: Mapping[str, pd.DataFrame], *, name: str
+) -> Sequence[Axes] | np.ndarray:
+    """Validation and training loss of many trials by epoch, and which is which.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        Three: the two losses, and room for the names.
+    histories : mapping of str to DataFrame, shape (n_epochs, 3)
+        Trials by name, in order, dark to light: columns epoch, val_loss, train_loss.
+    name : str
+        Of the sweep, for the heading.
+
+    Returns
+    -------
+    sequence of Axes
+        The same axes.
+    """
+    shades = colormaps[LEVELS](np.linspace(0, 0.9, max(2, len(histories))))
+    tables = list(histories.values())
+    for ax, part, title in zip(axes, ("val", "train"), ("validation", "training"), strict=False):
+        for table, colour in zip(tables, shades, strict=False):
+            ax.plot(table["epoch"], table[f"{part}_loss"], color=colour, linewidth=1.2)
+        ax.set_title(f"{name}: {title} loss")
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("nats per sample")
+        grid(ax, "y")
+        clip_start(ax, tables, "loss", parts=(part,))
+    last = axes[-1]
+    last.axis("off")
+    handles = [Line2D([], [], color=colour) for colour in shades[: len(histories)]]
+    shown = dict(list(zip(histories, handles, strict=False))[:MOST_NAMED])
+    more = f"and {len(histories) - MOST_NAMED} more" if len(histories) > MOST_NAMED else None
+    last.legend(shown.values(), shown, loc="upper left", title=more)
+    return axes

@@ -1,18 +1,16 @@
-"""Training curves: losses by epoch, one panel a term of the objective."""
+"""Training curves by epoch, and the health of latent spaces."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
-from m1pipe.plots.style import INK, LEVELS, MUTED, grid
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
 
 MOST_LINES = 10
-MOST_NAMED = 12
 TERMS = (
     ("loss", "loss"),
     ("reconstruction", "reconstruction"),
@@ -111,44 +109,6 @@ def _is_plain(history: pd.DataFrame) -> bool:
     return bool(kl.shape[1]) and bool((kl == 0).to_numpy().all())
 
 
-def plot_trials(
-    axes: Sequence[Axes] | np.ndarray, histories: Mapping[str, pd.DataFrame], *, name: str
-) -> Sequence[Axes] | np.ndarray:
-    """Validation and training loss of many trials by epoch, and which is which.
-
-    Parameters
-    ----------
-    axes : sequence of Axes
-        Three: the two losses, and room for the names.
-    histories : mapping of str to DataFrame, shape (n_epochs, 3)
-        Trials by name, in order, dark to light: columns epoch, val_loss, train_loss.
-    name : str
-        Of the sweep, for the heading.
-
-    Returns
-    -------
-    sequence of Axes
-        The same axes.
-    """
-    colours = colormaps[LEVELS](np.linspace(0, 0.9, max(2, len(histories))))
-    tables = list(histories.values())
-    for ax, part, title in zip(axes, ("val", "train"), ("validation", "training"), strict=False):
-        for table, colour in zip(tables, colours, strict=False):
-            ax.plot(table["epoch"], table[f"{part}_loss"], color=colour, linewidth=1.2)
-        ax.set_title(f"{name}: {title} loss")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("nats per sample")
-        grid(ax, "y")
-        clip_start(ax, tables, "loss", parts=(part,))
-    last = axes[-1]
-    last.axis("off")
-    handles = [Line2D([], [], color=colour) for colour in colours[: len(histories)]]
-    shown = dict(list(zip(histories, handles, strict=False))[:MOST_NAMED])
-    more = f"and {len(histories) - MOST_NAMED} more" if len(histories) > MOST_NAMED else None
-    last.legend(shown.values(), shown, loc="upper left", title=more)
-    return axes
-
-
 def _plot_part(
     ax: Axes, histories: Sequence[pd.DataFrame], column: str, colour: str, part: str
 ) -> bool:
@@ -211,4 +171,96 @@ def say_missing(ax: Axes, text: str = "not recorded") -> Axes:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
     ax.set_xticks([])
     ax.set_yticks([])
+    return ax
+
+
+def plot_unit_spectrum(
+    ax: Axes,
+    values: Sequence[ArrayLike],
+    *,
+    threshold: float,
+    label: str,
+    colour: str = PALETTE[0],
+    name: str = "",
+) -> Axes:
+    """What each latent unit carries, units in falling order: a line a run, or a band for many.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    values : sequence of array_like, shape (n_latent,)
+        One a run: mean KL of each unit in nats, or the variance of its posterior mean.
+    threshold : float
+        Units above it count as active; drawn as a dashed line.
+    label : str
+        What the vertical axis shows, with its unit.
+    colour : str
+        Of the lines.
+    name : str
+        For a legend.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    runs = [np.sort(np.asarray(run, dtype=float))[::-1] for run in values]
+    if len(runs) > MOST_LINES and len({len(run) for run in runs}) == 1:
+        units = np.arange(1, len(runs[0]) + 1)
+        ax.fill_between(units, np.min(runs, 0), np.max(runs, 0), color=colour, alpha=0.2, lw=0)
+        runs = [np.median(runs, axis=0)]
+    for i, run in enumerate(runs):
+        (line,) = ax.plot(np.arange(1, len(run) + 1), run, "-o", ms=3, color=colour)
+        line.set(alpha=0.75, label=name if name and i == 0 else "_")
+    ax.axhline(threshold, color=INK, linestyle=(0, (4, 3)), linewidth=1)
+    ax.set_yscale("symlog", linthresh=threshold)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("latent unit, in falling order")
+    ax.set_ylabel(label)
+    grid(ax, "y")
+    return ax
+
+
+def plot_reconstruction(
+    ax: Axes,
+    scores: Mapping[str, Sequence[ArrayLike]],
+    *,
+    label: str,
+    colours: Mapping[str, str],
+) -> Axes:
+    """Share of the variance that comes back through each encoder, beside PCA of the same width.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    scores : mapping of str to sequence of array_like, shape (2,)
+        For each encoder, top to bottom, one pair a run: its R2, and that of the PCA. More than
+        ten runs are drawn as their medians and ranges.
+    label : str
+        What the horizontal axis shows.
+    colours : mapping of str to str
+        Colour of each encoder.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    for place, (name, pairs) in enumerate(scores.items()):
+        runs = np.asarray(pairs, dtype=float).reshape(-1, 2)
+        if len(runs) > MOST_LINES:
+            ax.hlines([place] * 2, runs.min(0), runs.max(0), color=FAINT, linewidth=5, zorder=0)
+            runs = np.median(runs, axis=0)[None]
+        own, pca = runs.T
+        rows = place + (np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else np.zeros(1))
+        ax.hlines(rows, own, pca, color=MUTED, linewidth=0.8, zorder=1)
+        ax.plot(pca, rows, "o", mfc="none", mec=INK, ms=8, zorder=3)
+        ax.plot(own, rows, "D", color=colours[name], mec="white", ms=6)
+    ax.set_yticks(np.arange(len(scores)), list(scores))
+    ax.set_ylim(len(scores) - 0.4, -0.6)
+    ax.set_xlabel(label)
+    ax.locator_params(axis="x", nbins=6)
+    grid(ax, "x")
     return ax

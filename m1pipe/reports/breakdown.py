@@ -12,7 +12,7 @@ from m1pipe.evaluation.compare import fold_tests
 from m1pipe.evaluation.learning_curve import curve_means
 from m1pipe.evaluation.per_label import FEWEST, LEARNED, NOT_LEARNED, TOO_FEW
 from m1pipe.evaluation.result import CrossvalResult, fold_losses, score_intervals, stratum_losses
-from m1pipe.plots.calibration import FEWEST_CELLS
+from m1pipe.plots.comparison import FEWEST_CELLS
 from m1pipe.reports import figures, verdicts
 from m1pipe.reports.page import (
     DASH,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.evaluation.result import CrossvalResult, fold_losses
-from m1pipe.plots import breakdown, calibration, comparison, latent, style, training
+from m1pipe.plots import comparison, style, training
 from m1pipe.reports.page import WIDTH, picture
 from m1pipe.reports.terms import ENSEMBLE_SUFFIX, OWN_SUFFIX, loss_label, metric_of
 from m1pipe.reports.verdicts import family
@@ -121,10 +121,12 @@ def latent_health(result: CrossvalResult) -> str | None:
             training.say_missing(left)
         for name, values in spectra.items():
             look: Any = {"colour": colours[name], "name": name}
-            latent.plot_unit_spectrum(left, values, threshold=ACTIVE_KL, label="KL (nats)", **look)
+            training.plot_unit_spectrum(
+                left, values, threshold=ACTIVE_KL, label="KL (nats)", **look
+            )
         if len(spectra) > 1:
             left.legend(loc="best")
-        latent.plot_reconstruction(right, scored, label="reconstruction R2", colours=colours)
+        training.plot_reconstruction(right, scored, label="reconstruction R2", colours=colours)
         right.set_title("reconstruction beside PCA")
 
     return picture(draw, 1, 2, height=max(2.6, 1.0 + 0.3 * len(scored)))
@@ -144,7 +146,7 @@ def label_efficiency(result: CrossvalResult, means: pd.DataFrame) -> str:
     """Loss of every model by the number of training samples, as a share of the baseline's."""
     baseline = result.models[0]
     return picture(
-        lambda axes: breakdown.plot_label_efficiency(
+        lambda axes: comparison.plot_label_efficiency(
             axes[0, 0],
             means[means["metric"] == result.metric],
             result.models[1:],
@@ -177,7 +179,7 @@ def r2_by_target(result: CrossvalResult) -> str:
     }
     colours: Mapping[str, str] = style.colours(list(r2))
     return picture(
-        lambda axes: breakdown.plot_r2_histogram(axes[0, 0], r2, colours=colours), height=3.2
+        lambda axes: comparison.plot_r2_histogram(axes[0, 0], r2, colours=colours), height=3.2
     )
 
 
@@ -185,7 +187,7 @@ def calibrated(result: CrossvalResult) -> str:
     """Share of true labels by predicted probability."""
     encoders, others = _encoders_first(result)
     return picture(
-        lambda axes: calibration.plot_calibration(
+        lambda axes: comparison.plot_calibration(
             axes[0, 0],
             result.calibration,
             [*encoders, *others][:_MOST_LINES],

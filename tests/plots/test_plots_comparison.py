@@ -58,3 +58,71 @@ def test_many_names_are_turned_so_that_they_do_not_meet():
     ax = comparison.plot_fold_pairs(panels[0, 0], folds, names, label="loss")
     figure.draw_without_rendering()
     assert {tick.get_rotation() for tick in ax.get_xticklabels()} == {30.0}
+
+
+def test_label_efficiency_is_a_share_of_the_yardstick_at_the_same_number():
+    curve = pd.DataFrame(
+        {
+            "model": ["mean", "a", "a"] * 2,
+            "n_train": [20] * 3 + [100] * 3,
+            "fold": [0, 0, 1] * 2,
+            "value": [2.0, 1.0, 1.4, 4.0, 1.0, 1.4],
+        }
+    )
+    ax = comparison.plot_label_efficiency(
+        axes(), curve, ["a"], yardstick="mean", label="share", colours={"a": "red"}
+    )
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [20, 100])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.6, 0.3])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["20", "100"]
+
+
+def test_models_of_one_colour_differ_by_dashes_and_marks():
+    names = list("abcdef")
+    curve = pd.DataFrame(
+        {"model": ["mean", *names] * 2, "n_train": [10] * 7 + [20] * 7, "value": np.arange(1, 15.0)}
+    )
+    colours = dict.fromkeys(names, "grey")
+    ax = comparison.plot_label_efficiency(
+        axes(), curve, names, yardstick="mean", label="share", colours=colours
+    )
+    looks = {(line.get_linestyle(), line.get_marker()) for line in ax.lines[:6]}
+    assert len(looks) == 6
+
+
+def test_the_histogram_counts_every_target_once():
+    r2 = {"a": np.array([-3.0, -0.2, 0.5, 0.5, 1.0, np.nan])}
+    ax = comparison.plot_r2_histogram(axes(), r2, colours={"a": "red"})
+    counts, edges, _ = ax.patches[0].get_data()
+    assert counts.sum() == 5
+    assert counts[0] == 1  # below the lowest, counted there
+    assert counts[np.searchsorted(edges, 0.5, side="right") - 1] == 2
+
+
+def bins(model: str, n: int) -> pd.DataFrame:
+    values = {"n": [n, 5000], "predicted": [0.004, 0.5], "observed": [0.0, 0.25]}
+    return pd.DataFrame(values).assign(model=model)
+
+
+def test_one_line_a_model_without_bins_of_few_cells():
+    table = pd.concat([bins("a", 100), bins("b", comparison.FEWEST_CELLS - 1)])
+    ax = comparison.plot_calibration(
+        style.panels()[1][0, 0], table, ["a", "b"], colours={"a": "red", "b": "red"}
+    )
+    diagonal, first, second = ax.lines
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+    np.testing.assert_array_equal(first.get_xdata(), [0.004, 0.5])
+    np.testing.assert_array_equal(second.get_ydata(), [0.25])
+    assert first.get_linestyle() != second.get_linestyle()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_scales_are_square_roots_from_0_to_1():
+    ax = comparison.plot_calibration(
+        style.panels()[1][0, 0], bins("a", 100), ["a"], colours={"a": "red"}
+    )
+    assert ax.get_xlim() == ax.get_ylim() == (0, 1)
+    middle = ax.transScale.transform((0.25, 0.81))
+    np.testing.assert_allclose(middle, [0.5, 0.9])
+    back = ax.transScale.inverted().transform(middle)
+    np.testing.assert_allclose(back, [0.25, 0.81])

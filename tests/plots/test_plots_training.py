@@ -69,21 +69,34 @@ def test_an_autoencoder_has_no_kl():
     assert not panels[2].texts and len(panels[2].lines) == 1
 
 
-def test_trials_have_a_colour_each_and_their_names():
-    epochs = np.arange(1, 21)
-    tables = {
-        f"{i}: n_latent {i}": pd.DataFrame(
-            {"epoch": epochs, "val_loss": 10 + i - epochs / 10, "train_loss": 5 + i - epochs / 10}
-        )
-        for i in range(training.MOST_NAMED + 2)
-    }
-    axes = training.plot_trials(style.panels(1, 3)[1][0], tables, name="sweep")
-    for ax, column in zip(axes[:2], ("val_loss", "train_loss"), strict=True):
-        assert len({str(line.get_color()) for line in ax.lines}) == len(tables)
-        for line, table in zip(ax.lines, tables.values(), strict=True):
-            np.testing.assert_array_equal(line.get_ydata(), table[column])
-        low, high = ax.get_ylim()
-        assert low < min(t[column].min() for t in tables.values()) < high
-    named = [text.get_text() for text in axes[2].get_legend().get_texts()]
-    assert named == list(tables)[: training.MOST_NAMED]
-    assert axes[2].get_legend().get_title().get_text() == "and 2 more"
+def test_units_fall_and_the_threshold_is_drawn():
+    ax = training.plot_unit_spectrum(axes(), [[0.1, 3.0, 0.0]], threshold=0.05, label="KL (nats)")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [3.0, 0.1, 0.0])
+    assert set(ax.lines[1].get_ydata()) == {0.05}
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_ylabel() == "KL (nats)"
+
+
+def test_many_runs_are_drawn_as_their_median():
+    many = [[3.0 + i, 1.0] for i in range(11)]
+    ax = training.plot_unit_spectrum(axes(), many, threshold=0.05, label="KL (nats)")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [8.0, 1.0])
+    pairs = {"vae": [(i / 10, 0.5) for i in range(11)]}
+    ax = training.plot_reconstruction(axes(), pairs, label="R2", colours={"vae": "blue"})
+    assert [tuple(line.get_xdata()) for line in ax.lines] == [(0.5,), (0.5,)]
+
+
+def test_only_the_first_run_of_a_name_enters_the_legend():
+    ax = axes()
+    training.plot_unit_spectrum(ax, [[1, 2], [2, 3]], threshold=0.05, label="KL", name="vae")
+    assert ax.get_legend_handles_labels()[1] == ["vae"]
+
+
+def test_every_run_stands_beside_its_pca():
+    scores = {"vae": [(0.3, 0.4), (0.35, 0.4)], "ae": [(0.5, 0.45)]}
+    ax = training.plot_reconstruction(
+        axes(), scores, label="R2", colours={"vae": "blue", "ae": "red"}
+    )
+    drawn = [tuple(line.get_xdata()) for line in ax.lines]
+    assert drawn == [(0.4, 0.4), (0.3, 0.35), (0.45,), (0.5,)]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vae", "ae"]

@@ -1,4 +1,4 @@
-"""Synthetic samples beside held-out ones: scores on one axis, genes, correlations, components."""
+"""Synthetic samples beside real ones: scores, genes, components."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from m1pipe.plots.style import INK, MUTED, PALETTE, grid
 
 SHOWN = (-0.25, 1.25)
+_N_BINS = 30
+_MANY_ZEROS = 0.2
 
 
 def plot_calibrated(
@@ -148,3 +150,120 @@ def plot_ks(ax: Axes, ks: np.ndarray, *, title: str, ceiling: float | None = Non
     ax.set_ylabel("genes")
     grid(ax, "y")
     return ax
+
+
+def plot_gene(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, title: str, unit: str) -> Axes:
+    """Distribution of one gene in real (filled) and synthetic samples (outline).
+
+    Where many values are exactly zero, the bars are those of the others, and the shares of zeros
+    are written beside them.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    real, synthetic : ndarray, shape (n_samples,)
+        Levels of the gene.
+    title, unit : str
+        Heading of the panel and unit of the levels.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    zeros = [float((values == 0).mean()) for values in (real, synthetic)]
+    apart = max(zeros) > _MANY_ZEROS
+    shown = [values[values != 0] if apart else values for values in (real, synthetic)]
+    both = np.concatenate(shown)
+    low, high = (float(both.min()), float(both.max())) if both.size else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, _N_BINS + 1)
+    shares = [
+        100 * np.histogram(part, edges)[0] / len(values)
+        for part, values in zip(shown, (real, synthetic), strict=True)
+    ]
+    ax.stairs(shares[0], edges, fill=True, color=PALETTE[0], alpha=0.45, label="real")
+    ax.stairs(shares[1], edges, color=PALETTE[1], linewidth=1.5, label="synthetic")
+    if apart:
+        text = f"zeros:\n{zeros[0]:.0%} real\n{zeros[1]:.0%} synthetic"
+        ax.text(0.97, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=7.5)
+    ax.set_ylim(0, 1.25 * max(float(np.max(shares)), 1e-9))
+    ax.set_title(title, fontsize=8.5 if len(title) < 24 else 7.5)
+    ax.set_xlabel(unit)
+    ax.set_ylabel("% of samples")
+    grid(ax, "y")
+    return ax
+
+
+def plot_mean_variance(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, unit: str) -> Axes:
+    """Variance of every gene by its mean, in real and synthetic samples, with their trends.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    real, synthetic : ndarray, shape (n_samples, n_genes)
+    unit : str
+        Of the levels.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    sides = (("real", real, PALETTE[0], "o"), ("synthetic", synthetic, PALETTE[1], "^"))
+    for name, X, colour, mark in sides:
+        mean, variance = X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64)
+        varies = variance > 0
+        mean, variance = mean[varies], variance[varies]
+        size = 1.5 if mean.size > 3000 else 2.5
+        ax.plot(mean, variance, mark, ms=size, color=colour, alpha=0.25, mew=0, rasterized=True)
+        at, middle = _trend(mean, variance)
+        ax.plot(at, middle, "-" + mark, color=colour, ms=5, mec="white", linewidth=2, label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel(f"mean of a gene ({unit})")
+    ax.set_ylabel(f"variance ({unit}, squared)")
+    ax.legend(loc="best")
+    grid(ax)
+    return ax
+
+
+def plot_variance_ratio(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, unit: str) -> Axes:
+    """Variance of synthetic samples over that of real ones, by a gene's mean; 1 is right.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    real, synthetic : ndarray, shape (n_samples, n_genes)
+    unit : str
+        Of the levels.
+
+    Returns
+    -------
+    Axes
+        The same axes.
+    """
+    spread = [X.var(axis=0, dtype=np.float64) for X in (real, synthetic)]
+    varies = (spread[0] > 0) & (spread[1] > 0)
+    mean = real.mean(axis=0, dtype=np.float64)[varies]
+    ratio = spread[1][varies] / spread[0][varies]
+    ax.axhline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    size = 1.5 if mean.size > 3000 else 2.5
+    ax.plot(mean, ratio, "o", ms=size, color=PALETTE[1], alpha=0.3, mew=0, rasterized=True)
+    at, middle = _trend(mean, ratio)
+    ax.plot(at, middle, "-o", color=PALETTE[1], ms=5, mec="white", linewidth=2)
+    ax.set_yscale("log", base=2)
+    ax.set_ylim(min(0.5, 0.9 * float(ratio.min(initial=1))), max(2, 1.1 * ratio.max(initial=1)))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlabel(f"mean of a gene in real samples ({unit})")
+    ax.set_ylabel("variance, synthetic / real")
+    grid(ax)
+    return ax
+
+
+def _trend(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Medians in ten bins of equal numbers of genes."""
+    parts = [part for part in np.array_split(np.argsort(x, kind="stable"), 10) if part.size]
+    at = np.array([np.median(x[part]) for part in parts])
+    return at, np.array([np.median(y[part]) for part in parts])
