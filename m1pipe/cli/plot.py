@@ -184,9 +184,9 @@ def map_(
     m1pipe plot map atlas.h5ad --label tissue --out atlas.png
     m1pipe plot map placed.h5ad --onto atlas.h5ad --label tissue --out placed.png
     """  # noqa: D301 - as above
-    from m1pipe.figures.maps import on_map
+    from m1pipe.figures import model
 
-    _write(lambda: on_map(data, onto, label=label, key=key), out, force=force)
+    _write(lambda: model.on_map(data, onto, label=label, key=key), out, force=force)
 
 
 @plot.command()

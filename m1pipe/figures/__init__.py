@@ -1,6 +1,6 @@
 """Whole figures of data and models, for notebooks and for `m1pipe plot`."""
 
-from m1pipe.figures.model import architecture, history, interpolation, latent
+from m1pipe.figures.model import architecture, history, interpolation, latent, on_map
 from m1pipe.figures.samples import load_pair
 from m1pipe.figures.synthetic import augmentation, correlations, gene_distributions, mean_variance
 
@@ -14,4 +14,5 @@ __all__ = [
     "latent",
     "load_pair",
     "mean_variance",
+    "on_map",
 ]

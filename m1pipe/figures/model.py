@@ -1,4 +1,4 @@
-"""Figures of a trained encoder: its training, its layers, its latents, a way through them."""
+"""Figures of a trained encoder: training curves, layers, latent space, interpolation, maps."""
 
 import os
 from collections.abc import Sequence
@@ -22,14 +22,15 @@ from m1pipe.figures.samples import (
     column_of,
     draw_rows,
     is_number,
+    opened,
     read_rows,
 )
-from m1pipe.io.reader import open_matrix
+from m1pipe.io.reader import choose_obsm, read_obsm
 from m1pipe.plots import style
 from m1pipe.plots.architecture import Shape, n_columns, plot_architecture
 from m1pipe.plots.embedding import METHODS, Embedding, embed
 from m1pipe.plots.heatmap import plot_way
-from m1pipe.plots.scatter import legend_width, plot_classes, plot_numbers
+from m1pipe.plots.scatter import legend_width, plot_background, plot_classes, plot_numbers
 from m1pipe.plots.sweep import plot_trial_curves
 from m1pipe.plots.training import plot_history
 
@@ -77,8 +78,8 @@ def architecture(encoder: Encoder, *, name: str = "") -> Figure:
         plot_architecture(axes[0, 0], shape)
         kind = "Variational autoencoder" if shape.is_variational else "Autoencoder"
         kind = f"Conditional {kind[0].lower()}{kind[1:]}" if shape.n_classes else kind
-        trained = f"{encoder.module.n_parameters:,} trained values"
-        text = f"{kind}{f' {name}' if name else ''}\n{shape.law} law, {trained}"
+        trained = f"{encoder.module.n_parameters:,} parameters"
+        text = f"{kind}{f' {name}' if name else ''}\n{shape.likelihood} likelihood, {trained}"
         figure.suptitle(text, fontsize=10, x=0.01, ha="left")
     return figure
 
@@ -97,7 +98,7 @@ def shape_of(encoder: Encoder) -> Shape:
         n_latent=encoder.n_latent,
         n_classes=module.n_classes,
         n_outputs=module.likelihood.n_outputs,
-        law=model.likelihood.replace("_", " "),
+        likelihood=model.likelihood.replace("_", " "),
         is_variational=model.beta > 0,
         has_skip=model.linear_skip,
     )
@@ -137,17 +138,13 @@ def latent(
     InputError
         If the data do not fit the encoder, or the label is not there.
     """
-    matrix = open_matrix(data)
-    try:
+    with opened(data) as matrix:
         rows = draw_rows(matrix.n_samples, max_samples, seed)
         Z = _latents(matrix, rows, encoder)
         column = None
         if label is not None:
             column = column_of(matrix, label) if terms is None else _term(terms, label, matrix)
             column = column.iloc[rows]
-    finally:
-        if isinstance(data, str | os.PathLike):
-            matrix.close()
     found = _flat(Z, method, seed)
     beside = 1.2
     if label is not None and column is not None and not is_number(column):
@@ -182,12 +179,8 @@ def interpolation(
     InputError
         If it is no way, or a gene is not there.
     """
-    matrix = open_matrix(data)
-    try:
+    with opened(data) as matrix:
         X, share = read_rows(matrix, np.arange(matrix.n_samples)), _share(matrix)
-    finally:
-        if isinstance(data, str | os.PathLike):
-            matrix.close()
     order = np.argsort(share, kind="stable")
     X, share = X[order], share[order]
     if genes is None:
@@ -203,6 +196,57 @@ def interpolation(
         which = "chosen" if genes is not None else f"{len(chosen)} of {matrix.n_genes:,}"
         text = f"Genes on the way through latent space: {which}, rising to falling"
         figure.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def on_map(
+    data: PathLike,
+    onto: PathLike | None = None,
+    *,
+    label: str | None = None,
+    key: str | None = None,
+) -> Figure:
+    """Samples where a map has them, coloured by a column of obs; old samples grey under them.
+
+    Parameters
+    ----------
+    data : path
+        h5ad with places in `obsm`, as `m1pipe map` writes it.
+    onto : path, optional
+        The old map, with the same array in `obsm`.
+    label : str, optional
+        Column of obs of `data`.
+    key : str, optional
+        Which array of `obsm`; needed where there are several.
+
+    Raises
+    ------
+    InputError
+        If there is no such map or label.
+    """
+    with opened(data) as matrix:
+        key, places = _read_map(matrix, key)
+        column = None if label is None else column_of(matrix, label)
+    below = None
+    if onto is not None:
+        with opened(onto) as matrix:
+            below = _read_map(matrix, key)[1]
+    names = np.full(len(places), "new samples" if onto else "samples", dtype=object)
+    if label is not None and column is not None and not is_number(column):
+        names = as_classes(column, label)
+    background = f"samples of {Path(onto).name}" if onto else ""
+    figure, panels = style.panels(width=4.8 + legend_width([*names, background]), height=4.4)
+    ax, name = panels[0, 0], METHODS.get(key.removeprefix("X_"), key)
+    axes = (f"{name} 1", f"{name} 2")
+    with style.styled():
+        if below is not None:
+            plot_background(ax, below, background)
+        if label is not None and column is not None and is_number(column):
+            plot_numbers(ax, places, column.to_numpy(dtype=float), axes=axes, label=label)
+        else:
+            plot_classes(ax, places, names, axes=axes, centroids=False)
+        text = f"{Path(data).name}{f' on the map of {Path(onto).name}' if onto else ''}"
+        figure.suptitle(text + (f" by {label}" if label else ""), fontsize=10, x=0.01, ha="left")
     return figure
 
 
@@ -244,8 +288,7 @@ def _read_history(run: Path) -> tuple[pd.DataFrame, list[int]]:
 
 def _term(terms: Any, name: str, matrix: Matrix) -> pd.Series:
     """Whether each sample has a term: yes, no, or nothing where that is not known."""
-    marks = open_matrix(terms)
-    try:
+    with opened(terms) as marks:
         place = np.flatnonzero(marks.genes == name)
         if not place.size:
             raise InputError(
@@ -259,9 +302,6 @@ def _term(terms: Any, name: str, matrix: Matrix) -> pd.Series:
                 f"{marks.samples[0]}"
             )
         values = marks.take(np.arange(marks.n_samples), place)[found, 0]
-    finally:
-        if isinstance(terms, str | os.PathLike):
-            marks.close()
     if not np.isin(values, (0, 1)).all():
         raise InputError(
             f"{marks.path or 'terms'}: expected zeros and ones; found others in {name!r}"
@@ -321,3 +361,12 @@ def _ends(matrix: Matrix) -> tuple[str, str]:
     if {"from", "to"} <= set(matrix.obs.columns):
         return str(matrix.obs["from"].iloc[0]), str(matrix.obs["to"].iloc[0])
     return "start", "end"
+
+
+def _read_map(matrix: Matrix, key: str | None) -> tuple[str, np.ndarray]:
+    """Name of the map and its first two dimensions."""
+    key = choose_obsm(matrix, key)
+    places = read_obsm(matrix, key).to_numpy()
+    if places.shape[1] < 2:
+        raise InputError(f"{matrix.path}: obsm {key!r}: expected two columns; found one")
+    return key, places[:, :2]

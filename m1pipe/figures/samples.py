@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,7 @@ def load_pair(
     with ExitStack() as stack:
         sets: dict[str, Matrix] = {}
         for role, source in sources.items():
-            sets[role] = open_matrix(source, aliases=aliases)
-            if isinstance(source, str | os.PathLike):
-                stack.enter_context(sets[role])
+            sets[role] = stack.enter_context(opened(source, aliases=aliases))
         units = common_units(sets)
         columns, kept, _ = common_genes(sets, min_coverage)
         rows = {role: draw_rows(m.n_samples, max_samples, seed) for role, m in sets.items()}
@@ -102,6 +100,17 @@ def load_pair(
             drawn=_drawn(sets, rows, seed),
             labels=labels,  # type: ignore[arg-type]
         )
+
+
+@contextmanager
+def opened(source: Any, *, aliases: str | os.PathLike[str] | None = None) -> Iterator[Matrix]:
+    """A matrix of any form; a file is closed at the end, what was open already stays open."""
+    matrix = open_matrix(source, aliases=aliases)
+    try:
+        yield matrix
+    finally:
+        if isinstance(source, str | os.PathLike):
+            matrix.close()
 
 
 def draw_rows(n: int, most: int, seed: int) -> np.ndarray:

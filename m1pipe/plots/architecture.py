@@ -37,8 +37,8 @@ class Shape:
         Of what a conditional model is told; 0 for none.
     n_outputs : int
         Values that the decoder gives for every gene.
-    law : str
-        Likelihood, in words.
+    likelihood : str
+        In words.
     is_variational : bool
         Whether there is a log-variance: not in a plain autoencoder.
     has_skip : bool
@@ -51,7 +51,7 @@ class Shape:
     n_latent: int
     n_classes: int = 0
     n_outputs: int = 1
-    law: str = ""
+    likelihood: str = ""
     is_variational: bool = True
     has_skip: bool = False
 

@@ -62,7 +62,7 @@ def test_the_shape_is_that_of_the_network(trained):
     assert shape.is_variational and shape.has_skip and shape.n_classes == 0
     assert model.shape_of(told).n_classes == 2
     title = model.architecture(told).get_suptitle()
-    assert title.startswith("Conditional variational autoencoder\ngaussian law, ")
+    assert title.startswith("Conditional variational autoencoder\ngaussian likelihood, ")
     assert f"{told.module.n_parameters:,} trained values" in title
 
 
