@@ -63,7 +63,7 @@ def test_the_shape_is_that_of_the_network(trained):
     assert model.shape_of(told).n_classes == 2
     title = model.architecture(told).get_suptitle()
     assert title.startswith("Conditional variational autoencoder\ngaussian likelihood, ")
-    assert f"{told.module.n_parameters:,} trained values" in title
+    assert f"{told.module.n_parameters:,} parameters" in title
 
 
 def test_latents_are_the_encoders_and_classes_their_colours(trained, expression):
