@@ -44,8 +44,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links to notebooks, as they are in the repository, as they are on the site."""
-    return markdown.replace("](../../notebooks/", "](../notebooks/")
+    """Links to notebooks as they are on the site; benchmarks are not on it: their paths alone."""
+    text = markdown.replace("](../../notebooks/", "](../notebooks/")
+    return re.sub(r"\[[^\]]+\]\((?:\.\./)+(benchmarks/[^)]+)\)", r"`\1`", text)
 
 
 def command_reference() -> str:

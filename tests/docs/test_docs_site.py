@@ -32,6 +32,18 @@ def test_links_of_readme_lead_to_files() -> None:
     assert not [link for link in found if not (ROOT / link).is_file()]
 
 
+def test_links_to_benchmarks_lead_to_files() -> None:
+    """They are links in the repository and plain paths on the site."""
+    found = [
+        path.parent / link
+        for path in (ROOT / "docs").rglob("*.md")
+        for link in re.findall(
+            r"\]\(((?:\.\./)+benchmarks/[^)]+)\)", path.read_text(encoding="utf-8")
+        )
+    ]
+    assert found and all(path.is_file() for path in found)
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for package in ("material", "mkdocstrings", "mkdocs_jupyter"):
