@@ -112,7 +112,7 @@ GENES = [f"ENSG{i:011d}.3" for i in range(3)]
     ("rows", "columns", "options", "reason"),
     [
         (GENES, ["s1", "s2"], [], "found 3 of 3 named like genes ('ENSG00000000000.3'): the table"),
-        (["s1", "s2"], GENES, ["--genes-as-rows"], "the other way round: give or leave out"),
+        (["s1", "s2"], GENES, ["--genes-as-rows"], "the table is transposed: give or leave out"),
         (
             ["s1", GENES[0]],
             GENES[1:],

@@ -1,7 +1,7 @@
 """Which rows make up each batch of an epoch, decided apart from reading them.
 
 The order is a pure function of (seed, epoch): a run resumed in the middle of an epoch skips the
-batches it has had, and goes on with the very same rows.
+batches that it has had, and continues with the very same rows.
 """
 
 from collections.abc import Iterator, Sequence

@@ -41,7 +41,7 @@ class Stored:
         (start, stop): asks the system to fetch rows that will be read soon.
     whole_genes : Dataset or None
         Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
-        them again and again: better turned round once, on disk.
+        them again and again: better transposed once, on disk.
     logarithm : "natural", "2", "10" or ""
         That `uns["log1p"]` says was taken of 1 + x.
     """

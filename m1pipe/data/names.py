@@ -187,7 +187,7 @@ def pair_samples(
     x_samples, y_samples : sequence of str
         Sample ids, unique in each.
     y_columns : sequence of str, optional
-        Looked at where no id is shared: whether Y lies the other way round.
+        Looked at where no id is shared: whether Y is transposed.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What values are, found in one pass, and whether they can be in the units that a file says.
+"""What values look like, found in one pass, and whether they can be in the units of the file.
 
 Totals, zeros and range; columns that look like labels; values that look like counts or logarithms.
 """

@@ -1,4 +1,4 @@
-"""Files that are no text and no HDF5, called by their names, with the way out."""
+"""File formats that are not read, recognised by their first bytes, and what to do instead."""
 
 import re
 from pathlib import Path

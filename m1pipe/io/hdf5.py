@@ -1,4 +1,4 @@
-"""HDF5 files opened for reading: what is none, is cut short or points elsewhere is refused."""
+"""HDF5 files opened for reading; damaged files and links to other files are refused."""
 
 import os
 from collections.abc import Iterator

@@ -101,7 +101,7 @@ def transposed_rows(
 def sparse_rows(
     X: h5py.Group, kind: str, obs: pd.DataFrame, var: pd.DataFrame, units: Units
 ) -> Stored:
-    """Rows of a sparse matrix of h5ad; by columns it is turned in memory.
+    """Rows of a sparse matrix of h5ad; one by columns is transposed in memory.
 
     Parameters
     ----------
@@ -301,6 +301,6 @@ def read_at(descriptor: int, out: np.ndarray, offset: int) -> None:
 
 
 def prefetch(descriptor: int, offset: int, n_bytes: int) -> None:
-    """Tell the system that some bytes will be read soon, where it listens."""
+    """Tell the system that some bytes will be read soon, where it takes such hints."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, offset, n_bytes, os.POSIX_FADV_WILLNEED)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from m1pipe.cli.main import run
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.io.conversion import loaded as spool
+from m1pipe.io.conversion import loaded
 from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
 from m1pipe.io.conversion.convert import convert
 from m1pipe.io.reader import open_matrix
@@ -100,8 +100,8 @@ def test_blocks_of_any_size_give_the_same(
 ) -> None:
     if by_threads:
         monkeypatch.setattr("m1pipe.io.text.table._LARGE_BYTES", 0)
-    monkeypatch.setattr(spool, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(spool, "TRANSPOSE_BYTES", 3 * block_bytes)
+    monkeypatch.setattr(loaded, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(loaded, "TRANSPOSE_BYTES", 3 * block_bytes)
     monkeypatch.setattr("m1pipe.io.text.lines._READ_BYTES", block_bytes)
     source = _write(COUNTS.T if genes_as_rows else COUNTS, tmp_path / "m.tsv")
     adata, _ = _convert(
@@ -486,8 +486,8 @@ def test_memory_does_not_grow_with_the_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name in [
-        (spool, "BLOCK_BYTES"),
-        (spool, "TRANSPOSE_BYTES"),
+        (loaded, "BLOCK_BYTES"),
+        (loaded, "TRANSPOSE_BYTES"),
     ]:
         monkeypatch.setattr(module, name, 2**17)
     monkeypatch.setattr("m1pipe.io.text.lines._READ_BYTES", 2**17)

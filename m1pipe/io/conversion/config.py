@@ -1,4 +1,4 @@
-"""What `convert` is told, and what it says in the end."""
+"""Settings of `m1pipe convert`, and the summary of what it made."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -25,7 +25,6 @@ from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import (
     Loaded,
     choose,
-    load_gct,
     load_genes,
     load_matrix,
     load_text,
@@ -50,7 +49,7 @@ from m1pipe.io.sources.dee2 import (
     read_quality,
     unpacked,
 )
-from m1pipe.io.sources.gct import looks_like_gct
+from m1pipe.io.sources.gct import load_gct, looks_like_gct
 from m1pipe.io.sources.quant import Quantifier, quantifier_of
 from m1pipe.io.sources.tenx import load_folder
 from m1pipe.io.tables import read_aliases
@@ -121,16 +120,16 @@ def load_source(
         return load_matrix(matrix, keep_missing=keep_missing), _told_units(matrix, told)
     if kind == "hdf5":
         return _load_hdf5(source, dest, config, told, stack)
-    spool = stack.enter_context(_temporary_file(dest))
+    raw = stack.enter_context(_temporary_file(dest))
     if kind in ("dee2_study", "10x", "dee2_long"):
-        return _load_counts(kind, source, spool, config, dest), _counts(told)
+        return _load_counts(kind, source, raw, config, dest), _counts(told)
     repeats = config.duplicates == "sum"
     if kind == "gct":
         options = {"keep_missing": keep_missing, "repeats": repeats}
-        return load_gct(source, spool, **options, notation=config.notation), told
+        return load_gct(source, raw, **options, notation=config.notation), told
     loaded = load_text(
         source,
-        spool,
+        raw,
         genes_as_rows=config.genes_as_rows,
         label_names=config.obs_columns,
         describing=config.var_columns,
@@ -168,15 +167,15 @@ def _load_hdf5(
 
 
 def _load_counts(
-    kind: str, source: Path, spool: BinaryIO, config: ConvertConfig, dest: Path
+    kind: str, source: Path, raw: BinaryIO, config: ConvertConfig, dest: Path
 ) -> Loaded:
     """A source that holds counts: a study or a long table of DEE2, a folder of 10x."""
     if kind == "10x":
-        return load_folder(source, spool)
+        return load_folder(source, raw)
     if kind == "dee2_long":
-        return load_long(source, spool)
+        return load_long(source, raw)
     with _temporary_folder(dest) as room, unpacked(source, room) as folder:
-        return load_study(folder, spool, isoforms=config.isoforms)
+        return load_study(folder, raw, isoforms=config.isoforms)
 
 
 def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:

@@ -21,7 +21,6 @@ from m1pipe.data.unit_guess import Block
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.rows import read_at
-from m1pipe.io.sources.gct import annotation_name, check_n_rows, open_gct
 from m1pipe.io.text.header import describing_columns, doubtful_samples, is_measure
 from m1pipe.io.text.numbers import PLAIN, Notation
 from m1pipe.io.text.table import TextBlock, TextTable, open_table
@@ -59,7 +58,7 @@ class Loaded:
 
 def load_text(
     path: Path,
-    spool: BinaryIO,
+    raw: BinaryIO,
     *,
     genes_as_rows: bool = False,
     label_names: Sequence[str] = (),
@@ -68,16 +67,16 @@ def load_text(
     repeats: bool = False,
     notation: Notation = PLAIN,
 ) -> Loaded:
-    """Parse delimited text once, row by row, into `spool` as raw float32.
+    """Parse delimited text once, row by row, into `raw` as raw float32.
 
     Parameters
     ----------
     path : Path
         Samples x genes, or genes x samples, possibly compressed.
-    spool : binary file
+    raw : binary file
         Empty, open for reading and writing; it must stay open as long as the result is used.
     genes_as_rows : bool
-        Which way round the text is.
+        Genes are rows of the text and samples its columns.
     label_names : sequence of str
         Labels that sit among the genes: columns, or rows where genes are rows.
     describing : sequence of str
@@ -110,15 +109,15 @@ def load_text(
         if genes_as_rows:
             _doubt_samples(columns, path)
         blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
-        names, text = _spool_rows(blocks, spool, path, repeats=repeats and genes_as_rows)
+        names, text = store_rows(blocks, raw, path, repeats=repeats and genes_as_rows)
     _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
     beside = {name: [row[i] for row in text] for i, name in enumerate(of_columns)}
     above = _row_labels(table, of_rows)
     if not genes_as_rows:
-        data = row_blocks(spool, len(names), len(columns))
-        return Loaded(_frame(names, beside), _described(columns, above), data)
-    data = transposed_blocks(spool, len(names), len(columns))
-    return Loaded(_frame(columns, above), _described(names, beside), data)
+        data = row_blocks(raw, len(names), len(columns))
+        return Loaded(named_frame(names, beside), gene_frame(columns, above), data)
+    data = transposed_blocks(raw, len(names), len(columns))
+    return Loaded(named_frame(columns, above), gene_frame(names, beside), data)
 
 
 def _say_known(names: Sequence[str], path: Path) -> None:
@@ -133,39 +132,14 @@ def _doubt_samples(columns: Sequence[str], path: Path) -> None:
         warnings.warn(f"{text} by --var-columns", M1Warning, stacklevel=4)
 
 
-def _described(names: Sequence[str], columns: dict[str, list[str]]) -> pd.DataFrame:
+def gene_frame(names: Sequence[str], columns: dict[str, list[str]]) -> pd.DataFrame:
     """What describes genes: text, and what can be measured of a gene as numbers."""
-    frame = _frame(names, columns)
+    frame = named_frame(names, columns)
     for name, fields in columns.items():
         values = [one_number(field) for field in fields]
         if is_measure(name) and not any(value is None for value in values):
             frame[name] = np.array(values, dtype=np.float64)
     return frame
-
-
-def load_gct(
-    path: Path,
-    spool: BinaryIO,
-    *,
-    keep_missing: bool = False,
-    repeats: bool = False,
-    notation: Notation = PLAIN,
-) -> Loaded:
-    """Parse GCT once into `spool` as raw float32; parameters as `load_text`.
-
-    Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
-    samples to `obs`.
-    """
-    with open_gct(path, notation) as gct:
-        columns = [name for name in gct.table.columns if name not in gct.annotations]
-        blocks = gct.table.blocks(text_columns=gct.annotations, keep_missing=keep_missing)
-        names, text = _spool_rows(blocks, spool, path, repeats=repeats)
-        check_n_rows(gct, len(names))
-    described = {
-        annotation_name(name): [row[i] for row in text] for i, name in enumerate(gct.annotations)
-    }
-    data = transposed_blocks(spool, len(names), len(columns))
-    return Loaded(_frame(columns, gct.sample_labels), _described(names, described), data)
 
 
 def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
@@ -189,8 +163,8 @@ def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
     return Loaded(matrix.obs, matrix.var, blocks, chosen)
 
 
-def load_genes(matrix: Matrix, spool: BinaryIO) -> Loaded:
-    """Copy values that are stored by genes to `spool` once, each chunk inflated once."""
+def load_genes(matrix: Matrix, raw: BinaryIO) -> Loaded:
+    """Copy values that are stored by genes to `raw` once, each chunk inflated once."""
     X = matrix.whole_genes
     assert X is not None
     for start in range(0, matrix.n_genes, X.chunks[0]):
@@ -198,8 +172,8 @@ def load_genes(matrix: Matrix, spool: BinaryIO) -> Loaded:
         if not np.isfinite(values).all():
             gene = matrix.genes[start + int(np.argwhere(~np.isfinite(values))[0, 0])]
             raise InputError(f"{matrix.path}: expected finite numbers; found others in {gene!r}")
-        append(spool, values)
-    data = transposed_blocks(spool, matrix.n_genes, matrix.n_samples)
+        append(raw, values)
+    data = transposed_blocks(raw, matrix.n_genes, matrix.n_samples)
     return Loaded(matrix.obs, matrix.var, data)
 
 
@@ -245,10 +219,10 @@ def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
     return Loaded(obs, data.var, blocks)
 
 
-def _spool_rows(
-    blocks: Iterable[TextBlock], spool: BinaryIO, path: Path, *, repeats: bool
+def store_rows(
+    blocks: Iterable[TextBlock], raw: BinaryIO, path: Path, *, repeats: bool
 ) -> tuple[list[str], list[list[str]]]:
-    """Append the values of all rows to `spool`; their names and their fields of text."""
+    """Append the values of all rows to `raw`; their names and their fields of text."""
     line_of: dict[str, int] = {}
     names: list[str] = []
     text: list[list[str]] = []
@@ -256,7 +230,7 @@ def _spool_rows(
         _note_names(line_of, block.names, block.lines, path, repeats=repeats)
         names.extend(block.names)
         text.extend(block.text)
-        append(spool, block.values)
+        append(raw, block.values)
     return names, text
 
 
@@ -300,7 +274,8 @@ def _row_labels(table: TextTable, names: Sequence[str]) -> dict[str, list[str]]:
     return {name: table.labels[name] for name in names}
 
 
-def _frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFrame:
+def named_frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFrame:
+    """Annotations of samples, columns of labels by their names."""
     columns = {name: label_column(fields) for name, fields in labels.items()}
     return pd.DataFrame(columns, index=pd.Index(list(names), dtype="object"))
 
@@ -317,11 +292,11 @@ def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path)
     if n_genes:
         raise InputError(f"{found} ({first!r}), and genes on the other side too: is it one table?")
     raise InputError(
-        f"{found} ({first!r}): the table is the other way round: give or leave out --genes-as-rows"
+        f"{found} ({first!r}): the table is transposed: give or leave out --genes-as-rows"
     )
 
 
-def row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
+def row_blocks(raw: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
     """Blocks of a raw file of samples x genes."""
     step = max(BLOCK_BYTES // (4 * n_columns), 1)
 
@@ -329,15 +304,13 @@ def row_blocks(spool: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Ite
         for start in range(0, n_rows, step):
             stop = min(start + step, n_rows)
             X = np.empty((stop - start, n_columns), dtype=np.float32)
-            read_at(spool.fileno(), X, 4 * n_columns * start)
+            read_at(raw.fileno(), X, 4 * n_columns * start)
             yield start, stop, X
 
     return blocks
 
 
-def transposed_blocks(
-    spool: BinaryIO, n_rows: int, n_columns: int
-) -> Callable[[], Iterator[Block]]:
+def transposed_blocks(raw: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:
     """Blocks of samples of a raw file of genes x samples, a slab of columns at a time."""
     slab = max(TRANSPOSE_BYTES // (4 * n_rows), 1)
     step = max(BLOCK_BYTES // (4 * n_rows), 1)
@@ -347,7 +320,7 @@ def transposed_blocks(
             right = min(left + slab, n_columns)
             columns = np.empty((n_rows, right - left), dtype=np.float32)
             for row in range(n_rows):
-                read_at(spool.fileno(), columns[row], 4 * (row * n_columns + left))
+                read_at(raw.fileno(), columns[row], 4 * (row * n_columns + left))
             for start in range(left, right, step):
                 stop = min(start + step, right)
                 yield start, stop, np.ascontiguousarray(columns[:, start - left : stop - left].T)
@@ -355,19 +328,19 @@ def transposed_blocks(
     return blocks
 
 
-def append(spool: BinaryIO, X: np.ndarray) -> None:
+def append(raw: BinaryIO, X: np.ndarray) -> None:
     """Write an array at the end of a raw file; a full disk becomes an InputError.
 
     Parameters
     ----------
-    spool : file open for writing
+    raw : file open for writing
     X : ndarray of any shape
         In C order.
     """
     view = np.ascontiguousarray(X).data.cast("B")
     while view:
         try:
-            view = view[spool.write(view) :]
+            view = view[raw.write(view) :]
         except OSError as error:
             raise InputError(
                 f"no room for a temporary copy beside the destination: {error.strerror}"

@@ -164,8 +164,8 @@ def looks_long(first_line: bytes) -> bool:
     return _FIRST_LINE.fullmatch(first_line.rstrip()) is not None
 
 
-def load_long(path: Path, spool: BinaryIO) -> Loaded:
-    """Parse a long table once into `spool`, a row a run.
+def load_long(path: Path, raw: BinaryIO) -> Loaded:
+    """Parse a long table once into `raw`, a row a run.
 
     The genes of the first run are those of the table; every run must list each of them once, in
     whatever order. A run's lines stand together.
@@ -187,11 +187,11 @@ def load_long(path: Path, spool: BinaryIO) -> Loaded:
                 twice = genes[genes.duplicated()][0]
                 raise InputError(f"{path}: run {run}: expected each gene once; found {twice} again")
         runs[run] = None
-        append(spool, _in_order(table, genes, f"{path}: run {run}"))
+        append(raw, _in_order(table, genes, f"{path}: run {run}"))
     if genes is None:
         raise InputError(f"{path}: expected lines of run, gene and count; found none")
     obs = pd.DataFrame(index=pd.Index(list(runs), dtype=object))
-    data = row_blocks(spool, len(runs), len(genes))
+    data = row_blocks(raw, len(runs), len(genes))
     return Loaded(obs, pd.DataFrame(index=genes), data)
 
 
@@ -321,14 +321,14 @@ def unpacked(path: Path, room: Path) -> Iterator[Path]:
         raise InputError(str(error).replace(str(room), str(path))) from None
 
 
-def load_study(folder: Path, spool: BinaryIO, *, isoforms: bool) -> Loaded:
+def load_study(folder: Path, raw: BinaryIO, *, isoforms: bool) -> Loaded:
     """Counts of a study with what its tables say of runs and genes.
 
     Parameters
     ----------
     folder : Path
         Of the tables.
-    spool : binary file
+    raw : binary file
         As `load_text` needs it.
     isoforms : bool
         kallisto's transcripts instead of STAR's genes.
@@ -347,7 +347,7 @@ def load_study(folder: Path, spool: BinaryIO, *, isoforms: bool) -> Loaded:
     name = TRANSCRIPT_COUNTS if isoforms else GENE_COUNTS
     if not (folder / name).is_file():
         raise InputError(f"{folder}: expected {name} as DEE2 has it; found none")
-    data = load_text(folder / name, spool, genes_as_rows=True)
+    data = load_text(folder / name, raw, genes_as_rows=True)
     obs, var = data.obs, data.var
     if (folder / _METADATA).is_file():
         obs = obs.join(_described(folder / _METADATA, obs.index))

@@ -1,11 +1,16 @@
 """GCT 1.2 and 1.3, as GTEx and the Broad Institute write them: genes as rows, annotated."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from m1pipe.errors import InputError
+from m1pipe.io.conversion.loaded import (
+    Loaded,
+    gene_frame,
+    named_frame,
+    store_rows,
+    transposed_blocks,
+)
 from m1pipe.io.text.lines import BOM, TextReader, open_chunks
 from m1pipe.io.text.numbers import PLAIN, Notation
 from m1pipe.io.text.table import TextTable
@@ -16,77 +21,59 @@ _NUMBERED = b"id\tname\t"
 _COLUMNS = {"description": "symbol", "Description": "symbol"}
 
 
-@dataclass(frozen=True)
-class Gct:
-    """A GCT file that is being read, made by `open_gct`.
-
-    Attributes
-    ----------
-    table : TextTable
-        Genes as rows; its columns are `annotations`, then the samples.
-    annotations : list of str
-        Columns of text that describe the genes.
-    n_genes : int or None
-        By the line of dimensions; None in a file without.
-    sample_labels : dict of str to list of str
-        Rows of text that describe the samples (1.3).
-    """
-
-    table: TextTable
-    annotations: list[str]
-    n_genes: int | None
-    sample_labels: dict[str, list[str]]
-
-
 def looks_like_gct(first_line: bytes) -> bool:
     """Whether a text begins as GCT, or as GTEx's transcripts without the lines above the header."""
     first_line = first_line.removeprefix(BOM)
     return first_line.rstrip() in _VERSIONS or first_line.startswith(_TRANSCRIPTS)
 
 
-@contextmanager
-def open_gct(path: Path, notation: Notation = PLAIN) -> Iterator[Gct]:
-    """Open a GCT file, compressed or not, and read what stands above its rows.
+def load_gct(
+    path: Path,
+    raw: BinaryIO,
+    *,
+    keep_missing: bool = False,
+    repeats: bool = False,
+    notation: Notation = PLAIN,
+) -> Loaded:
+    """Parse GCT once into `raw`; parameters as `m1pipe.io.conversion.loaded.load_text`.
+
+    Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
+    samples to `obs`.
 
     Raises
     ------
     InputError
-        If it is not GCT, or its line of dimensions does not fit the header; later as `open_table`.
+        If it is not GCT, or its dimensions do not fit what follows; else as `load_text`.
     """
     with open_chunks(path) as chunks:
         reader = TextReader(chunks)
         first = (reader.line() or b"").removeprefix(BOM)
+        labels: dict[str, list[str]] = {}
         if first.startswith(_TRANSCRIPTS):
             reader.back([first])
-            yield Gct(TextTable(path, reader, notation=notation), ["gene_id"], None, {})
-            return
-        n_dimensions = _VERSIONS.get(first.rstrip())
-        if n_dimensions is None:
-            raise InputError(
-                f"{path}: line 1: expected #1.2 or #1.3 as GCT has; found "
-                f"{first[:20].decode('latin-1')!r}"
-            )
-        dimensions = _dimensions(reader.line() or b"", n_dimensions, path)
-        yield _below(path, reader, dimensions, notation)
-
-
-def annotation_name(column: str) -> str:
-    """Name of a gene annotation in `var`: the description of GCT is a symbol."""
-    return _COLUMNS.get(column, column)
-
-
-def check_n_rows(gct: Gct, n_rows: int) -> None:
-    """Refuse a file whose number of genes is not that of its line of dimensions."""
-    if gct.n_genes is not None and n_rows != gct.n_genes:
+            table, annotations, n_genes = TextTable(path, reader, notation=notation), 1, None
+        else:
+            dimensions = _dimensions(first, reader.line() or b"", path)
+            table, labels = _below(path, reader, dimensions, notation)
+            n_genes, _, annotations, _ = dimensions
+        described, columns = table.columns[:annotations], table.columns[annotations:]
+        blocks = table.blocks(text_columns=described, keep_missing=keep_missing)
+        names, text = store_rows(blocks, raw, path, repeats=repeats)
+    if n_genes is not None and len(names) != n_genes:
         raise InputError(
-            f"{gct.table.path}: line 2: expected {gct.n_genes} rows by the line of dimensions; "
-            f"found {n_rows}: the file was cut short or changed"
+            f"{path}: line 2: expected {n_genes} rows by the line of dimensions; found "
+            f"{len(names)}: the file was cut short or changed"
         )
+    var = {_COLUMNS.get(name, name): [row[i] for row in text] for i, name in enumerate(described)}
+    data = transposed_blocks(raw, len(names), len(columns))
+    return Loaded(named_frame(columns, labels), gene_frame(names, var), data)
 
 
-def _below(path: Path, reader: TextReader, dimensions: list[int], notation: Notation) -> Gct:
-    """What stands below the line of dimensions."""
-    n_genes, n_samples, n_columns, n_rows = dimensions
+def _below(
+    path: Path, reader: TextReader, dimensions: list[int], notation: Notation
+) -> tuple[TextTable, dict[str, list[str]]]:
+    """The table below the line of dimensions, and its rows that describe the samples."""
+    _, n_samples, n_columns, n_rows = dimensions
     header = reader.line() or b""
     numbered = header.lower().startswith(_NUMBERED)  # as GTEx has it by tissue
     n_fields = len(header.split(b"\t")) - numbered
@@ -108,11 +95,17 @@ def _below(path: Path, reader: TextReader, dimensions: list[int], notation: Nota
     table = TextTable(
         path, reader, header_line=3, skipped=n_rows, notation=notation, numbering=("id",)
     )
-    return Gct(table, table.columns[:n_columns], n_genes, labels)
+    return table, labels
 
 
-def _dimensions(line: bytes, n: int, path: Path) -> list[int]:
+def _dimensions(first: bytes, line: bytes, path: Path) -> list[int]:
     """Genes, samples, columns that describe genes, rows that describe samples."""
+    n = _VERSIONS.get(first.rstrip())
+    if n is None:
+        raise InputError(
+            f"{path}: line 1: expected #1.2 or #1.3 as GCT has; found "
+            f"{first[:20].decode('latin-1')!r}"
+        )
     fields = line.split()
     if len(fields) != n or not all(field.isdigit() for field in fields):
         raise InputError(

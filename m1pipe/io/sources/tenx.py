@@ -138,8 +138,8 @@ MOST_COMMENTS = 1000
 _BANNER = b"%%MatrixMarket matrix coordinate"
 
 
-def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
-    """Spread the entries of a 10x folder over `spool`, a dense row a cell.
+def load_folder(folder: Path, raw: BinaryIO) -> Loaded:
+    """Spread the entries of a 10x folder over `raw`, a dense row a cell.
 
     Entries may come in any order. Features that are no gene expression are left out. Genes go by
     their id, with the name in `var["symbol"]`.
@@ -169,7 +169,7 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
             kept = gene_rows(kinds, str(folder))
         column = np.full(len(features), -1)
         column[kept] = np.arange(len(kept))
-        values = _zeros(spool, len(barcodes) * len(kept), folder)
+        values = _zeros(raw, len(barcodes) * len(kept), folder)
         found = _scatter(rest, pieces, values, column, path=matrix, line=line)
     if found != n_entries:
         raise InputError(
@@ -179,7 +179,7 @@ def load_folder(folder: Path, spool: BinaryIO) -> Loaded:
     ids, symbols = (np.array([f[i] for f in features], dtype=object)[kept] for i in fields)
     obs = pd.DataFrame(index=pd.Index([own[0] for own in barcodes], dtype=object))
     var = pd.DataFrame({"symbol": symbols}, index=pd.Index(ids, dtype=object))
-    return Loaded(obs, var, row_blocks(spool, len(barcodes), len(kept)))
+    return Loaded(obs, var, row_blocks(raw, len(barcodes), len(kept)))
 
 
 def _find(folder: Path, *names: str) -> Path:
@@ -238,17 +238,17 @@ def _head(pieces: Iterator[bytes], path: Path) -> tuple[tuple[int, ...], bytes, 
     return tuple(int(field) for field in fields), rest, line + 1
 
 
-def _zeros(spool: BinaryIO, n_values: int, folder: Path) -> np.ndarray:
+def _zeros(raw: BinaryIO, n_values: int, folder: Path) -> np.ndarray:
     """A raw file of zeros as a flat array; its space is taken at once."""
     n_bytes = 4 * n_values
     try:
-        os.posix_fallocate(spool.fileno(), 0, n_bytes)
+        os.posix_fallocate(raw.fileno(), 0, n_bytes)
     except OSError as error:
         raise InputError(
             f"{folder}: no room for {n_bytes / 1e9:.1f} GB, a temporary copy beside the "
             f"destination: {error.strerror}"
         ) from None
-    return np.frombuffer(mmap.mmap(spool.fileno(), n_bytes), dtype=np.float32)
+    return np.frombuffer(mmap.mmap(raw.fileno(), n_bytes), dtype=np.float32)
 
 
 def _scatter(

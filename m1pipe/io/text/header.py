@@ -1,4 +1,4 @@
-"""What stands above and beside the numbers of a table: the one place that decides it.
+"""The header of a table, and what describes its rows and columns: the one place that decides it.
 
 Comment lines, the delimiter, the header, the column that names the rows, columns that describe
 genes, rows and columns that are no genes or samples.

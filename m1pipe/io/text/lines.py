@@ -43,7 +43,7 @@ def open_lines(path: Path) -> Iterator[Iterator[bytes]]:
         As `open_chunks`.
     """
     with open_chunks(path) as chunks:
-        yield _lines(chunks)
+        yield iter(TextReader(chunks).line, None)
 
 
 @contextmanager
@@ -215,17 +215,3 @@ def _bounded(chunks: Iterator[bytes], path: Path) -> Iterator[bytes]:
                 f"right, set {LINE_OPTION}=2G in the environment"
             )
         yield chunk
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines without their ends (either kind)."""
-    rest: list[bytes] = []
-    for chunk in chunks:
-        *complete, last = chunk.split(b"\n")
-        for line in complete:
-            rest.append(line)
-            yield b"".join(rest).removesuffix(b"\r")
-            rest = []
-        rest.append(last)
-    if any(rest):
-        yield b"".join(rest).removesuffix(b"\r")
