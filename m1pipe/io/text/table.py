@@ -18,7 +18,7 @@ from m1pipe.io.text.lines import TextReader, open_chunks
 from m1pipe.io.text.numbers import PLAIN, Notation, Piece, compiled_scan, parse_piece
 
 # From here on compiled code and threads make up for their start.
-_LARGE_BYTES = 2**24
+_LARGE_BYTES = 2**22
 _MOST_THREADS = 4
 _INSIDE = "\x1f"  # stands for a delimiter between quotes
 
