@@ -21,6 +21,7 @@ from m1pipe.io.conversion import loaded
 from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
 from m1pipe.io.conversion.convert import convert
 from m1pipe.io.reader import open_matrix
+from m1pipe.io.text.numbers import compiled_scan
 
 RNG = np.random.default_rng(11)
 SAMPLES = [f"s{i}" for i in range(40)]
@@ -482,9 +483,12 @@ def test_the_record_says_how_it_was_made(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("large_bytes", [0, 2**40])
 def test_memory_does_not_grow_with_the_length(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
+    compiled_scan()  # what it loads is not of the text
+    monkeypatch.setattr("m1pipe.io.text.table._LARGE_BYTES", large_bytes)
     for module, name in [
         (loaded, "BLOCK_BYTES"),
         (loaded, "TRANSPOSE_BYTES"),
