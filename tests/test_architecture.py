@@ -23,7 +23,7 @@ LAYERS = [
     ["simulation"],
     ["plots"],
     ["training"],
-    ["pca", "provenance"],
+    ["provenance"],
     ["encoder"],
     ["labelled", "heads"],
     ["predictor"],

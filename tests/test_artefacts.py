@@ -15,7 +15,7 @@ from m1pipe.errors import InputError
 from m1pipe.evaluation.outside import Rivals
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.own_gene import OwnTerm
-from m1pipe.pca import PCA
+from m1pipe.models.pca import PCA
 from m1pipe.synthesis.mixture import Mixture
 
 DAMAGE: list[tuple[str, Callable[[bytes], bytes]]] = [

@@ -42,7 +42,7 @@ def interpolate(
     m1pipe interpolate runs/vae1 x.h5ad --from s1 --to s2 --out way.h5ad
     m1pipe interpolate runs/vae1 x.h5ad --from tissue=Liver --to tissue=Lung --out way.h5ad
     """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
-    from m1pipe.encoder.apply import run_interpolate
+    from m1pipe.encoder.interpolation import run_interpolate
 
     line = run_interpolate(
         run,

@@ -1,4 +1,4 @@
-"""What commands do that put a file through a model: reconstruct, impute, score, interpolate."""
+"""A file put through a model: reconstructed, imputed, scored."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,6 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, load_encoder
-from m1pipe.encoder.interpolation import interpolate, latent_mean_of
 from m1pipe.encoder.likelihood import log_likelihood
 from m1pipe.encoder.missing import impute_array
 from m1pipe.errors import InputError
@@ -141,60 +140,6 @@ def run_score(
         f"{out}: {len(scores):,} samples, log-likelihood {np.median(scores):,.1f} (median); "
         f"{low:.1%} less probable than 99 % of the training samples"
     )
-
-
-def run_interpolate(
-    run: PathLike,
-    data: PathLike,
-    out: PathLike,
-    *,
-    ends: tuple[str, str],
-    n_steps: int,
-    difference: tuple[str, str] | None = None,
-    aliases: PathLike | None = None,
-    force: bool = False,
-) -> str:
-    """Write levels on the way between two samples or groups, in latent space.
-
-    Parameters
-    ----------
-    run, data, out : path
-    ends : (str, str)
-        Each a sample's id, or COL=VALUE for the mean of a group.
-    n_steps : int
-        Ends included.
-    difference : (str, str), optional
-        Two more of them, whose latents' difference (first less second) is added to the whole way.
-    aliases : path, optional
-        Table of other names of genes, by which those of `data` are matched as well.
-    force : bool
-
-    Returns
-    -------
-    str
-        One line about the way.
-    """
-    refuse_existing(out, force=force)
-    encoder = load_encoder(run)
-    with open_matrix(data, aliases=aliases) as matrix:
-        (start, code), (stop, last) = (latent_mean_of(encoder, matrix, end) for end in ends)
-        Z = interpolate(start, stop, n_steps)
-        if difference is not None:
-            more, less = (latent_mean_of(encoder, matrix, end)[0] for end in difference)
-            Z = Z + (more - less)
-        uns = missing_uns(match_recipe(matrix, encoder.recipe).missing)
-    codes = None
-    if code is not None and last is not None:
-        codes = np.where(np.linspace(0, 1, n_steps) < 0.5, code, last).astype(np.int64)
-    share = np.linspace(0, 1, n_steps)
-    known = {"share": share, "from": ends[0], "to": ends[1]}
-    obs = pd.DataFrame(known, index=[f"step_{i + 1}" for i in range(n_steps)])
-    if codes is not None and encoder.condition is not None:
-        obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
-    X = encoder.decode(Z, codes)
-    var, units = encoder.recipe.gene_names, encoder.units
-    write_matrix(out, X, obs=obs, var=var, units=units, uns=uns, force=force)
-    return f"{out}: {n_steps} steps from {ends[0]} to {ends[1]}, {len(encoder.genes):,} genes"
 
 
 def _write_rows(

@@ -1,10 +1,74 @@
-"""Interpolation in latent space: the latents of a sample or a group, and the line between two."""
+"""Interpolation in latent space, between two samples or groups: `m1pipe interpolate`."""
+
+import os
 
 import numpy as np
+import pandas as pd
 
+from m1pipe.atomic import refuse_existing
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.recipe import match_recipe, missing_uns
+from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
+from m1pipe.io.reader import open_matrix
+from m1pipe.io.writer import write_matrix
+
+PathLike = str | os.PathLike[str]
+
+
+def run_interpolate(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike,
+    *,
+    ends: tuple[str, str],
+    n_steps: int,
+    difference: tuple[str, str] | None = None,
+    aliases: PathLike | None = None,
+    force: bool = False,
+) -> str:
+    """Write the levels along the line between two samples or groups in latent space.
+
+    Parameters
+    ----------
+    run, data, out : path
+    ends : (str, str)
+        Each a sample's id, or COL=VALUE for the mean of a group.
+    n_steps : int
+        Ends included.
+    difference : (str, str), optional
+        Two more of them, whose latents' difference (first less second) is added to the whole line.
+    aliases : path, optional
+        Table of other names of genes, by which those of `data` are matched as well.
+    force : bool
+
+    Returns
+    -------
+    str
+        One line about what was written.
+    """
+    refuse_existing(out, force=force)
+    encoder = load_encoder(run)
+    with open_matrix(data, aliases=aliases) as matrix:
+        (start, code), (stop, last) = (latent_mean_of(encoder, matrix, end) for end in ends)
+        Z = interpolate(start, stop, n_steps)
+        if difference is not None:
+            more, less = (latent_mean_of(encoder, matrix, end)[0] for end in difference)
+            Z = Z + (more - less)
+        uns = missing_uns(match_recipe(matrix, encoder.recipe).missing)
+    codes = None
+    if code is not None and last is not None:
+        codes = np.where(np.linspace(0, 1, n_steps) < 0.5, code, last).astype(np.int64)
+    share = np.linspace(0, 1, n_steps)
+    known = {"share": share, "from": ends[0], "to": ends[1]}
+    obs = pd.DataFrame(known, index=[f"step_{i + 1}" for i in range(n_steps)])
+    if codes is not None and encoder.condition is not None:
+        obs[encoder.condition.column] = np.asarray(encoder.condition.classes, dtype=object)[codes]
+    X = encoder.decode(Z, codes)
+    var, units = encoder.recipe.gene_names, encoder.units
+    write_matrix(out, X, obs=obs, var=var, units=units, uns=uns, force=force)
+    return f"{out}: {n_steps} steps from {ends[0]} to {ends[1]}, {len(encoder.genes):,} genes"
 
 
 def latent_mean_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndarray, int | None]:

@@ -17,8 +17,8 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.conditional import Condition
 from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder, gene_means
 from m1pipe.errors import InputError
+from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule
-from m1pipe.pca import PCA
 from m1pipe.settings import build
 
 WHAT = "JSON written by m1pipe train"

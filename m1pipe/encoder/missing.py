@@ -22,8 +22,8 @@ from m1pipe.data.recipe import Aligned
 from m1pipe.encoder.summary import gene_scale
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.models.mlp import evaluating
+from m1pipe.models.pca import PCA
 from m1pipe.models.vae import known_only
-from m1pipe.pca import PCA
 
 if TYPE_CHECKING:
     from m1pipe.encoder.trained import Encoder

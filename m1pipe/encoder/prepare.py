@@ -15,9 +15,9 @@ from m1pipe.encoder.missing import fill_missing, known_means, known_variances
 from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.likelihoods import HurdleGaussian
+from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias, network_inputs, vae_objective
-from m1pipe.pca import PCA, fit_pca
 from m1pipe.settings import parse_bytes
 from m1pipe.training.batches import Batches, Feed, ResidentFeed, make_feed
 from m1pipe.training.device import resolve_device, seeded

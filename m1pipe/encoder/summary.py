@@ -47,8 +47,8 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned
 from m1pipe.data.transforms import GeneTransform, floored_scale
 from m1pipe.models.mlp import evaluating
+from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule, kl_per_unit, mask_missing
-from m1pipe.pca import PCA
 
 MOST_MEASURED = 20_000
 ACTIVE_KL = 0.05

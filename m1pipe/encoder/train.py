@@ -22,8 +22,8 @@ from m1pipe.encoder.prepare import Prepared, prepare, scaled_blocks
 from m1pipe.encoder.trained import Encoder, gene_means
 from m1pipe.models.likelihoods import Gaussian
 from m1pipe.models.mlp import evaluating
+from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule, known_only, mask_missing, network_inputs
-from m1pipe.pca import PCA
 from m1pipe.training.batches import Batches, whole
 from m1pipe.training.device import make_generator
 from m1pipe.training.distributed import (

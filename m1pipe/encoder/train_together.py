@@ -24,9 +24,9 @@ from m1pipe.models.kernels import float32_products
 from m1pipe.models.vae import PosteriorNoise
 from m1pipe.training.batches import Batch, ResidentFeed
 from m1pipe.training.device import resolve_device, resolve_precision, seeded
-from m1pipe.training.distributed import Losses
+from m1pipe.training.distributed import Losses, sum_terms
 from m1pipe.training.history import History
-from m1pipe.training.loop import Loop, close, close_epoch, start, sum_terms, take_step
+from m1pipe.training.loop import Loop, close, close_epoch, start, take_step
 from m1pipe.training.optimizer import pca_start_groups
 
 # What trials of one pass may differ in.

@@ -26,8 +26,8 @@ from m1pipe.encoder.summary import health
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.counts import CountInputs
 from m1pipe.models.mlp import evaluating
+from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, network_inputs
-from m1pipe.pca import PCA
 from m1pipe.settings import to_dict
 
 CHUNK_ROWS = 1024

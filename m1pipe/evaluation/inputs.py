@@ -36,7 +36,7 @@ from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.inner_folds import stepped_rows
 from m1pipe.heads.job import AddedRows
-from m1pipe.pca import PCA, fit_pca
+from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.training.signals import StopFlag
 
 FOLD_PCA_WIDTH = 32

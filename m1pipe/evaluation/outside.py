@@ -26,7 +26,7 @@ from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.io.reader import open_matrix
-from m1pipe.pca import fit_pca
+from m1pipe.models.pca import fit_pca
 from m1pipe.predictor import Predictor
 
 MODEL, LINEAR = "model", "linear"

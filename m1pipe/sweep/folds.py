@@ -16,7 +16,7 @@ from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.encoder.plan import raw_blocks
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.pca import PCA, fit_pca
+from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.settings import build
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.trials import Split, measure_rows, run_trial, seen_by

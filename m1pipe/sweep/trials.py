@@ -19,7 +19,7 @@ from m1pipe.encoder.train import train_encoder
 from m1pipe.encoder.train_together import pass_of, train_together
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.pca import PCA
+from m1pipe.models.pca import PCA
 from m1pipe.settings import build
 from m1pipe.sweep.config import SweepConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.errors import M1Warning
-from m1pipe.pca import PCA, fit_pca
+from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.dependence import DEPENDENCE, FRECHET, correlation_scores, frechet_score
 from m1pipe.synthesis.joint import (

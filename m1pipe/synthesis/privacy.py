@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from statsmodels.stats.proportion import proportion_confint
 
 from m1pipe.data.transforms import fit_gene_transform
-from m1pipe.pca import fit_pca
+from m1pipe.models.pca import fit_pca
 from m1pipe.synthesis.resampling import ResamplingPlan, Rows
 from m1pipe.synthesis.scores import POSITIVE, SHARE, Z95, Definition, Score
 from m1pipe.synthesis.two_sample import auc

@@ -8,7 +8,7 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from m1pipe.pca import fit_pca
+from m1pipe.models.pca import fit_pca
 
 N_FACTORS = 20
 N_CLUSTERS = (1, 2, 3, 5, 8, 12)

@@ -1,4 +1,4 @@
-"""Several processes at one model: who they are, what they agree on, how a batch is shared.
+"""Distributed training: several processes at one model, and how a batch and sums are shared.
 
 `torchrun` starts the processes and tells them of one another by environment variables. Every
 process takes its rows of each batch, gradients are averaged over the rows of all, and the result
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -185,6 +186,36 @@ def common_batch_norm(module: nn.Module, workers: Workers) -> Iterator[None]:
     finally:
         for parent, name, child in parents:
             setattr(parent, name, child)
+
+
+@dataclass(frozen=True)
+class BatchTerms:
+    """Terms of the objective over a batch, left where they were computed: nothing is read.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Terms of the objective.
+    sums : Tensor of float64, shape (n_terms + 1,)
+        Over the rows of all processes: each term, then how many processes are asked to stop.
+    loss : Tensor, shape (n_own_rows,)
+        Of each row at hand.
+    """
+
+    names: tuple[str, ...]
+    sums: Tensor
+    loss: Tensor
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """What is minimised, summed over the rows of all processes, shape ()."""
+        return self.sums[self.names.index("loss")]
+
+
+def sum_terms(terms: dict[str, Tensor], *, stop: bool = False) -> BatchTerms:
+    """Terms of a batch, each of shape (n_rows,), summed over the rows."""
+    sums = torch.stack([values.detach() for values in terms.values()]).sum(1, dtype=torch.float64)
+    return BatchTerms(tuple(terms), F.pad(sums, (0, 1), value=float(stop)), terms["loss"].detach())
 
 
 def place_in_batch(

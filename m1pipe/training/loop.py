@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.artefacts import reading
@@ -35,12 +34,14 @@ from m1pipe.training.device import (
 )
 from m1pipe.training.distributed import (
     ALONE,
+    BatchTerms,
     Losses,
     Objective,
     Workers,
     place_in_batch,
     row_parts,
     share_gradients,
+    sum_terms,
     unshared,
 )
 from m1pipe.training.history import Explain, History, Observer
@@ -164,36 +165,6 @@ def fit(
             _train_epoch(loop)
             close_epoch(loop)
     return close(loop)
-
-
-@dataclass(frozen=True)
-class BatchTerms:
-    """Terms of the objective over a batch, left where they were computed: nothing is read.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Terms of the objective.
-    sums : Tensor of float64, shape (n_terms + 1,)
-        Over the rows of all processes: each term, then how many processes are asked to stop.
-    loss : Tensor, shape (n_own_rows,)
-        Of each row at hand.
-    """
-
-    names: tuple[str, ...]
-    sums: Tensor
-    loss: Tensor
-
-    @property
-    def loss_sum(self) -> Tensor:
-        """What is minimised, summed over the rows of all processes, shape ()."""
-        return self.sums[self.names.index("loss")]
-
-
-def sum_terms(terms: dict[str, Tensor], *, stop: bool = False) -> BatchTerms:
-    """Terms of a batch, each of shape (n_rows,), summed over the rows."""
-    sums = torch.stack([values.detach() for values in terms.values()]).sum(1, dtype=torch.float64)
-    return BatchTerms(tuple(terms), F.pad(sums, (0, 1), value=float(stop)), terms["loss"].detach())
 
 
 @dataclass(kw_only=True)
@@ -428,17 +399,13 @@ def read_steps(loop: Loop) -> None:
             batch = next(iter(loop.batches.epoch(loop.state.epoch, step - 1)))
             _fail(loop, batch, found.loss, f"{what} at step {step}")
         loop.leaves = loop.leaves or stop > 0
-        _record(loop.state, sums, n_rows)
+        state = loop.state
+        state.count += n_rows
+        state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
         if loop.observer.on_step is not None:
             means = {name: value / n_rows for name, value in sums.items()}
-            place = {"epoch": loop.state.epoch + 1, "step": step, "rows": n_rows}
+            place = {"epoch": state.epoch + 1, "step": step, "rows": n_rows}
             loop.observer.on_step({**place, "lr": rate, "beta": loop.beta_now, **means})
-
-
-def _record(state: FitState, sums: dict[str, float], n_rows: int) -> None:
-    """Add a step's terms, summed over its rows, to the record of the epoch."""
-    state.count += n_rows
-    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in sums.items()}
 
 
 def close_epoch(loop: Loop) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.decomposition import PCA as Reference
 
 from m1pipe.errors import InputError
-from m1pipe.pca import fit_pca
+from m1pipe.models.pca import fit_pca
 
 
 def _rows(n: int, p: int, seed: int = 0) -> np.ndarray:
