@@ -339,16 +339,3 @@ def tuned_settings(model: Model, config: CrossvalConfig) -> tuple[HeadConfig, ..
     if not config.tune or config.recipe != "best" or model.head != "network":
         return (head,)
     return tuple(replace(head, hidden=w, lr=r) for w in TUNED_WIDTHS for r in TUNED_RATES)
-
-
-WEIGHTED, BOOTSTRAP, AUGMENTED = _VARIANT_OF
-
-
-def variant_of(row: str) -> str | None:
-    """What a row's name ends in, where it is a variant of another row."""
-    return next((end for end in _VARIANT_OF if row.endswith(end)), None)
-
-
-def plain_row(row: str) -> str:
-    """The row that a variant stands beside; the row itself for others."""
-    return row.removesuffix(variant_of(row) or "")

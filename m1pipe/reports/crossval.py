@@ -15,6 +15,7 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_text
+from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.result import CrossvalResult, ladder_table, to_plain
 from m1pipe.reports import breakdown, figures, verdicts
 from m1pipe.reports.files import RESULT_FILES, read_settings, uncomputed_scores, write_tables
@@ -30,7 +31,6 @@ from m1pipe.reports.page import (
     render,
 )
 from m1pipe.reports.terms import (
-    ENSEMBLE_SUFFIX,
     GUARDS,
     HEADLINE_TEST,
     METRICS,
@@ -166,15 +166,20 @@ def _models(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
             for line in ladder.reset_index().to_dict(orient="records")
         ],
         "other_metrics": [metric_of(name) for name in others],
-        "ensemble": next(
-            (m for m in result.seed_losses if f"{m}{ENSEMBLE_SUFFIX}" in result.models), None
-        ),
+        "ensemble": _first_ensemble(result),
         "ladder_figure": figures.ladder(result, order),
         "seen": [
             [model, model_label(model, encoders) or DASH, _seen(seen.get(model))]
             for model in result.models
         ],
     }
+
+
+def _first_ensemble(result: CrossvalResult) -> str | None:
+    """The first encoder whose seeds' mean prediction is a model of its own."""
+    parsed = [parse_model(name, result.info.get("encoders", {})) for name in result.models]
+    sources = [model.source for model in parsed if model.head == "ensemble"]
+    return next((name for name in result.seed_losses if name in sources), None)
 
 
 def _loss_cells(result: CrossvalResult, line: Row, digits: int) -> list[str]:

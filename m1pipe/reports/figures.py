@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.result import CrossvalResult, fold_losses
 from m1pipe.plots import comparison, style, training
 from m1pipe.reports.page import WIDTH, picture
-from m1pipe.reports.terms import ENSEMBLE_SUFFIX, OWN_SUFFIX, loss_label, metric_of
+from m1pipe.reports.terms import loss_label, metric_of
 from m1pipe.reports.verdicts import family
 
 ACTIVE_KL = 0.05
@@ -21,8 +22,12 @@ _MOST_LINES = 7
 def model_colours(result: CrossvalResult) -> dict[str, str]:
     """Colour of every model: encoders from the palette, the others grey."""
     known = result.info.get("encoders", {})
-    plain = {m: m.removesuffix(OWN_SUFFIX).removesuffix(ENSEMBLE_SUFFIX) for m in result.models}
-    encoders = [m for m in result.models if plain[m] in known]
+    parsed = [parse_model(name, known) for name in result.models]
+    encoders = [
+        model.name
+        for model in parsed
+        if model.source in known and model.head in ("network", "ensemble") and not model.variant
+    ]
     return dict.fromkeys(result.models, style.MUTED) | style.colours(encoders)
 
 
@@ -169,7 +174,12 @@ def _encoders_first(result: CrossvalResult) -> tuple[list[str], list[str]]:
 def r2_by_target(result: CrossvalResult) -> str:
     """Distribution of the targets' R2: encoders first, then what they are compared with."""
     encoders, others = _encoders_first(result)
-    own = [f"{m}{OWN_SUFFIX}" for m in encoders if f"{m}{OWN_SUFFIX}" in others]
+    parsed = [parse_model(name, encoders) for name in others]
+    own = [
+        model.name
+        for model in parsed
+        if model.own_gene and model.head == "network" and model.source in encoders
+    ]
     linear = [m for m in ("ridge", "ridge_gene", "raw") if m in others]
     shown = [*encoders, *own, *linear][:_MOST_HISTOGRAMS] or others[:_MOST_HISTOGRAMS]
     r2 = {

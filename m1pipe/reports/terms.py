@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from m1pipe.evaluation.ladder import AUGMENTED, BOOTSTRAP, WEIGHTED, plain_row, variant_of
+from m1pipe.evaluation.ladder import GENES, Variant, parse_model
 
 HEADLINE_TEST = "nadeau_bengio"
-OWN_SUFFIX, LINEAR_SUFFIX, RIDGE_SUFFIX = "_gene", "_linear", "_ridge"
-ENSEMBLE_SUFFIX = "_ensemble"
 
 
 class Metric(NamedTuple):
@@ -73,10 +71,10 @@ MODELS = {
     "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
 }
 
-_VARIANTS = {
-    WEIGHTED: "classes weighted alike in its loss",
-    BOOTSTRAP: "with training samples of each class resampled",
-    AUGMENTED: "with synthetic samples added to its training samples",
+_VARIANTS: dict[Variant, str] = {
+    "weighted": "classes weighted alike in its loss",
+    "bootstrap": "with training samples of each class resampled",
+    "augmented": "with synthetic samples added to its training samples",
 }
 _SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
 
@@ -151,29 +149,26 @@ def loss_label(metric: str, target_units: object) -> str:
 
 def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     """What a model is; those on encoders by their width and weight of the KL."""
-    suffix = variant_of(name)
-    if name not in encoders and suffix is not None:
-        return f"{model_label(plain_row(name), encoders)}, {_VARIANTS[suffix]}"
-    one = name.removesuffix(ENSEMBLE_SUFFIX)
-    if one != name and one in encoders:
-        n = encoders[one].get("n_seeds")
-        return f"mean prediction of the {f'{n} seeds' if n else 'seeds'} of {one}"
-    base = name.removesuffix(OWN_SUFFIX)
-    if name not in MODELS and base != name and (base in encoders or base in MODELS):
-        return f"{model_label(base, encoders)}, and the isoform's own gene beside it"
-    for end, linear in ((RIDGE_SUFFIX, "the genes and "), (LINEAR_SUFFIX, "")):
-        inputs = name.removesuffix(end)
-        if inputs != name and (inputs in encoders or inputs in MODELS):
-            return f"penalised linear model on {linear}{_inputs_label(inputs, encoders)}"
-    if name not in encoders:
-        return MODELS.get(name, "")
-    return f"linear model and network on {_inputs_label(name, encoders)}"
+    if name in MODELS:
+        return MODELS[name]
+    model = parse_model(name, encoders)
+    source = "raw" if model.source == GENES else model.source
+    if source not in encoders and source not in MODELS:
+        return ""
+    inputs = _latents_label(source, encoders) if source in encoders else "PCA scores"
+    if model.head == "ensemble":
+        n = encoders.get(source, {}).get("n_seeds")
+        text = f"mean prediction of the {f'{n} seeds' if n else 'seeds'} of {source}"
+    elif model.head == "network":
+        text = MODELS.get(source, f"linear model and network on {inputs}")
+    else:
+        text = f"penalised linear model on {'the genes and ' if model.adds_genes else ''}{inputs}"
+    text += ", and the isoform's own gene beside it" if model.own_gene else ""
+    return text if model.variant is None else f"{text}, {_VARIANTS[model.variant]}"
 
 
-def _inputs_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
-    """What a model is fitted to."""
-    if name not in encoders:
-        return "PCA scores"
+def _latents_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
+    """Latents of an encoder, by its width and weight of the KL."""
     width, beta = encoders[name].get("n_latent"), encoders[name].get("beta")
     kind = "an autoencoder" if beta == 0 else "a variational autoencoder"
     units = f" ({width} latent units)" if width else ""

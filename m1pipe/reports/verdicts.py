@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
-from m1pipe.evaluation.ladder import plain_row
+from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.significance import holm
 from m1pipe.reports.page import (
@@ -82,7 +82,15 @@ def n_seeds(result: CrossvalResult, model: str) -> int:
     """Number of trained encoders behind a model's loss in one fold; 0 without an encoder."""
     if model in result.seed_losses:
         return len(result.seed_losses[model])
-    return 1 if plain_row(model) in result.info.get("encoders", {}) else 0
+    return 1 if _encoder_of(result, model) is not None else 0
+
+
+def _encoder_of(result: CrossvalResult, model: str) -> str | None:
+    """Encoder whose latents a network, or a variant of it, is fitted to."""
+    encoders = result.info.get("encoders", {})
+    parsed = parse_model(model, encoders)
+    plain = parsed.head == "network" and not parsed.own_gene
+    return parsed.source if plain and parsed.source in encoders else None
 
 
 def verdicts(result: CrossvalResult) -> list[Verdict]:
@@ -134,7 +142,7 @@ def _subject(result: CrossvalResult, model: str) -> str:
     n = n_seeds(result, model)
     if n == 0 or n >= ENOUGH_SEEDS:
         return f"{model} is"
-    if result.info["encoders"][plain_row(model)].get("mode") == "fold":
+    if result.info["encoders"][_encoder_of(result, model)].get("mode") == "fold":
         times = "once" if n == 1 else "twice"
         return f"The {model} encoder trained {times} in each fold is"
     if n == 1:

@@ -76,7 +76,7 @@ def test_evaluate_scores_model_mean_and_linear(model: Path, worlds: dict[str, Pa
     assert not table["test"].isin(["nadeau_bengio"]).any()
     page = (model / "e" / "evaluate.html").read_text(encoding="utf-8")
     assert f"{losses['model'].mean():.3g}"[:4] in page
-    for part in ("The model is better than the training mean", "Guards", "none found", "SHA-256"):
+    for part in ("The model is better than the training mean", "Checks", "none found", "SHA-256"):
         assert part in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
 

@@ -3,8 +3,10 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import m1pipe
-from m1pipe.reports.terms import GUARDS, guard_counts
+from m1pipe.reports.terms import GUARDS, guard_counts, model_label
 
 EVALUATION = Path(m1pipe.__file__).parent / "evaluation"
 OF_ANOTHER_PAGE = {"fitted_on"}
@@ -31,3 +33,29 @@ def test_guards_that_found_nothing_are_told_too() -> None:
     counts = guard_counts(["dead_units", "dead_units", "of_tomorrow"])
     assert counts["dead_units"] == 2 and counts["of_tomorrow"] == 1
     assert sum(counts.values()) == 3 and set(GUARDS) <= set(counts)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("ridge_gene", "ridge regression on the genes, and the isoform's own gene beside it"),
+        ("raw_gene", "linear model and network on the genes, and the isoform's own gene beside it"),
+        ("pca_linear", "penalised linear model on PCA scores"),
+        ("vae", "linear model and network on the latent means of a variational autoencoder"),
+        ("ae_linear", "penalised linear model on the latent means of an autoencoder"),
+        ("vae_ridge", "penalised linear model on the genes and the latent means of a variational"),
+        ("vae_ridge_gene", "penalised linear model on the genes and the latent means of a"),
+        ("vae_ensemble", "mean prediction of the 3 seeds of vae"),
+        ("vae_augmented", "linear model and network on the latent means of a variational"),
+        ("unknown", ""),
+    ],
+)
+def test_a_model_is_labelled_by_what_its_name_stands_for(name: str, label: str) -> None:
+    encoders: dict[str, dict[str, object]] = {
+        "vae": {"n_latent": 8, "beta": 1.0, "n_seeds": 3},
+        "ae": {"n_latent": 8, "beta": 0},
+    }
+    found = model_label(name, encoders)
+    assert found.startswith(label) and bool(found) == bool(label)
+    assert name.endswith("_gene") == found.endswith(", and the isoform's own gene beside it")
+    assert ("synthetic samples" in found) == name.endswith("_augmented")
