@@ -238,15 +238,15 @@ def test_gather_refuses_what_is_damaged(run: CrossvalRun, tmp_path: Path) -> Non
 def test_a_signal_keeps_the_finished_folds(
     run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict_row = evaluation.predict_row
+    predict_model = evaluation.predict_model
 
     def signalled(row: str, *arguments: Any) -> Any:
         if row == "raw" and (tmp_path / "cv" / "shares" / "r0_f0").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return predict_row(row, *arguments)
+        return predict_model(row, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "predict_row", signalled)
+        patch.setattr(evaluation, "predict_model", signalled)
         with pytest.raises(StoppedBySignalError, match="SIGTERM in repeat 0 fold 1"):
             run_crossval(run, QUICK, tmp_path / "cv")
     shares = {path.name for path in (tmp_path / "cv" / "shares").iterdir()}
