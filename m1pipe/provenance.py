@@ -17,6 +17,7 @@ from m1pipe._version import __version__
 from m1pipe.artefacts import read_json, reading
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import split_address
+from m1pipe.settings import read_config_file
 
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "h5py", "anndata", "safetensors")
 PACKAGE = Path(__file__).parent
@@ -253,3 +254,24 @@ def training_data(run: Path, data: PathLike | None, what_for: str, advice: str) 
         f"{there[0]}: expected the training data of {run} as they were; found another file: "
         f"{advice}"
     )
+
+
+def training_file(source: str) -> Path | None:
+    """File that a run was trained on, as its provenance has it; None where it is not there."""
+    there = [path for path in training_paths(source) if split_address(path)[0].is_file()]
+    return there[0].resolve() if there else None
+
+
+def training_paths(source: str) -> list[Path]:
+    """Where the file that a run was trained on may lie by its provenance; empty if unknown.
+
+    Parameters
+    ----------
+    source : str
+        Folder of the run.
+    """
+    record = Path(source) / "provenance.json"
+    if not record.is_file():
+        return []
+    inputs = read_config_file(record).get("inputs") or {}
+    return recorded_paths(inputs.get("data") or {}, source)

@@ -11,8 +11,13 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
-from m1pipe.evaluation.encoders import training_file
-from m1pipe.provenance import describe_input, make_provenance, recorded_paths, seen_from
+from m1pipe.provenance import (
+    describe_input,
+    make_provenance,
+    recorded_paths,
+    seen_from,
+    training_file,
+)
 from m1pipe.reports.page import shown_path
 
 GENERATE = ["generate", "runs/vae", "-n", "5", "--out", "s.h5ad"]

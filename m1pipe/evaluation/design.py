@@ -13,9 +13,10 @@ from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
 from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.confounding import confounded_label
-from m1pipe.evaluation.encoders import ComparedEncoder, training_file
+from m1pipe.evaluation.encoders import ComparedEncoder
 from m1pipe.evaluation.problem import Problem
 from m1pipe.io.reader import open_matrix
+from m1pipe.provenance import training_file
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:

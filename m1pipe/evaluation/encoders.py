@@ -21,8 +21,6 @@ from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
-from m1pipe.io.hdf5 import split_address
-from m1pipe.provenance import recorded_paths
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 
@@ -258,27 +256,6 @@ def encoder_facts(encoder: Encoder, source: str) -> dict[str, Any]:
         "library_size_r": max((abs(r) for r in depth), default=None) if depth else None,
         **{name: known.get(name) for name in KEPT_FACTS},
     }
-
-
-def training_file(source: str) -> Path | None:
-    """File that a run was trained on, as its provenance has it; None where it is not there."""
-    there = [path for path in training_paths(source) if split_address(path)[0].is_file()]
-    return there[0].resolve() if there else None
-
-
-def training_paths(source: str) -> list[Path]:
-    """Where the file that a run was trained on may lie by its provenance; empty if unknown.
-
-    Parameters
-    ----------
-    source : str
-        Folder of the run.
-    """
-    record = Path(source) / "provenance.json"
-    if not record.is_file():
-        return []
-    inputs = read_config_file(record).get("inputs") or {}
-    return recorded_paths(inputs.get("data") or {}, source)
 
 
 def _resolve_row(name: str, items: list[Item]) -> ComparedEncoder:

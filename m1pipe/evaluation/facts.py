@@ -11,12 +11,7 @@ from m1pipe.data.splits import group_column
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT
 from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
-from m1pipe.evaluation.encoders import (
-    ComparedEncoder,
-    encoder_facts,
-    encoder_settings,
-    training_paths,
-)
+from m1pipe.evaluation.encoders import ComparedEncoder, encoder_facts, encoder_settings
 from m1pipe.evaluation.ladder import (
     GENES,
     NOTHING,
@@ -29,6 +24,7 @@ from m1pipe.evaluation.ladder import (
 from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.shares import Plan
+from m1pipe.provenance import training_paths
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")

@@ -125,11 +125,10 @@ def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
 def ladder(
     kind: str,
     encoders: Sequence[ComparedEncoder],
-    models: Sequence[str] | None,
+    config: CrossvalConfig,
     *,
     strata: bool = False,
     own_genes: bool = False,
-    augment: bool = False,
 ) -> tuple[Model, ...]:
     """The models of a comparison, the constant first and the encoders last.
 
@@ -139,14 +138,13 @@ def ladder(
         Kind of the targets.
     encoders : sequence of ComparedEncoder
         Always models of their own.
-    models : sequence of str or None
-        The other models to run; None: the usual ones.
+    config : CrossvalConfig
+        `models`, the others to run (None: the usual ones), and `augment`: whether the network on
+        the genes and every encoder have their variants beside them.
     strata : bool
         Whether the strata of all samples are known: levels may then have a `stratum_mean`.
     own_genes : bool
         Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
-    augment : bool
-        Whether the network on the genes and every encoder have their variants beside them.
 
     Returns
     -------
@@ -164,10 +162,10 @@ def ladder(
     own_genes = own_genes and kind == "regression"
     usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes)
     known = (*usual, *_others(kind, names, stored=stored, own_genes=own_genes))
-    chosen = usual if models is None else tuple(_renamed(name, pca) for name in models)
+    chosen = usual if config.models is None else tuple(_renamed(n, pca) for n in config.models)
     _refuse_unknown(chosen, (*known, *names), stored=stored)
     found = (*(name for name in known if name in (*chosen, known[0])), *names)
-    if augment:
+    if config.augment is not None:
         found = _with_variants(found, names)
     return tuple(parse_model(name, names) for name in found)
 

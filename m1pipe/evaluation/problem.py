@@ -206,12 +206,7 @@ def make_problem(
     )
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
     models = ladder(
-        values.kind,
-        opened,
-        config.models,
-        strata=strata is not None,
-        own_genes=columns is not None,
-        augment=config.augment is not None,
+        values.kind, opened, config, strata=strata is not None, own_genes=columns is not None
     )
     problem = Problem(
         matrix=matrix,

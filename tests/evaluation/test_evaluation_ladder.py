@@ -72,8 +72,11 @@ def encoder_row(name: str, *, in_fold: bool) -> ComparedEncoder:
     return ComparedEncoder(name, frozen, configs, ("somewhere",))  # type: ignore[arg-type]
 
 
-def names(*args: Any, **more: Any) -> tuple[str, ...]:
-    return tuple(model.name for model in ladder(*args, **more))
+def names(
+    kind: str, encoders: list[ComparedEncoder], models: list[str] | None, **more: bool
+) -> tuple[str, ...]:
+    config = CrossvalConfig(models=None if models is None else tuple(models))
+    return tuple(model.name for model in ladder(kind, encoders, config, **more))
 
 
 def test_the_ladder_of_levels_and_of_classes() -> None:

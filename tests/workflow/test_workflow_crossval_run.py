@@ -17,7 +17,7 @@ from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
 from m1pipe.evaluation.fitting import remove_stale
-from m1pipe.heads import train
+from m1pipe.heads import networks
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.writer import write_matrix
 from m1pipe.reports.files import read_result
@@ -264,7 +264,7 @@ def test_a_signal_keeps_the_finished_folds(
 def test_a_signal_while_heads_are_trained_keeps_the_pass(
     run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, epochs = train._go_on, []
+    go_on, epochs = networks._go_on, []
 
     def signalled(*arguments: Any) -> Any:
         epochs.append(len(epochs))
@@ -274,9 +274,9 @@ def test_a_signal_while_heads_are_trained_keeps_the_pass(
 
     whole: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_go_on", lambda *arguments: whole.append(1) or go_on(*arguments))
+        patch.setattr(networks, "_go_on", lambda *arguments: whole.append(1) or go_on(*arguments))
         unbroken = run_crossval(run, LARGER, tmp_path / "again")
-    monkeypatch.setattr(train, "_go_on", signalled)
+    monkeypatch.setattr(networks, "_go_on", signalled)
     with pytest.raises(StoppedBySignalError, match="while heads were trained"):
         run_crossval(run, LARGER, tmp_path / "cv")
     shares = tmp_path / "cv" / "shares"
