@@ -17,6 +17,7 @@ from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
 from m1pipe.evaluation.facts import trained_on
 from m1pipe.evaluation.fitting import remove_stale
+from m1pipe.evaluation.ladder import Model
 from m1pipe.heads import networks
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.writer import write_matrix
@@ -240,10 +241,10 @@ def test_a_signal_keeps_the_finished_folds(
 ) -> None:
     predict_model = evaluation.predict_model
 
-    def signalled(row: str, *arguments: Any) -> Any:
-        if row == "raw" and (tmp_path / "cv" / "shares" / "r0_f0").exists():
+    def signalled(model: Model, *arguments: Any) -> Any:
+        if model.name == "raw" and (tmp_path / "cv" / "shares" / "r0_f0").exists():
             os.kill(os.getpid(), signal.SIGTERM)
-        return predict_model(row, *arguments)
+        return predict_model(model, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "predict_model", signalled)
