@@ -1,7 +1,11 @@
-"""Report pages as a reader sees them."""
+"""Report pages as a reader sees them, and as they were last read and found right."""
 
+import os
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
+KEPT = Path(__file__).parent / "reports" / "pages"
 VOID = {"meta", "link", "img", "wbr"}
 
 
@@ -43,3 +47,14 @@ class Page(HTMLParser):
 
     def row(self, *start):
         return next(row for row in self.rows if tuple(row[: len(start)]) == start)
+
+
+def assert_as_kept(html, name):
+    """The text of a page is that of a file in `KEPT`; with M1PIPE_KEEP_PAGES=1 it is written."""
+    page = Page(re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL))
+    lines = [" ".join(text.split()) for text in page.texts if text.strip()]
+    path = KEPT / f"{name}.txt"
+    if os.environ.get("M1PIPE_KEEP_PAGES") == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert lines == path.read_text(encoding="utf-8").splitlines()

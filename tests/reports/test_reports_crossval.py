@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from pages import Page
+from pages import Page, assert_as_kept
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import ladder_table
@@ -233,6 +233,12 @@ def test_settings_are_read_from_the_folder_where_they_are_not_given(planted, tmp
     text = write_report(planted(LEVELS, {"vae": 3}), tmp_path).read_text(encoding="utf-8")
     assert "m1pipe crossval --x a.h5ad" in text
     assert "(seed 17)" in text
+
+
+def test_every_sentence_and_number_is_as_kept(planted, provenance, settings):
+    facts = {"n_groups": 8, "group": "donor", "n_repeats": 2, "alarms": ALARMS}
+    result = planted(LEVELS | {"ae": 0.7}, {"vae": 3, "ae": 1}, **facts)
+    assert_as_kept(report_html(result, provenance=provenance, config=settings), "crossval")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pages import assert_as_kept
 
 from m1pipe.errors import Alarm
 from m1pipe.reports.quality import quality_html, summary_line, verdicts, write_quality
@@ -80,6 +81,10 @@ def test_every_score_is_on_the_page_failed_ones_with_their_reason(report: Qualit
     text = " ".join(page.split())
     assert "averaged over 5 draws" in text
     assert "over donors of the hold-out" in text
+
+
+def test_every_sentence_and_number_is_as_kept(report: QualityReport) -> None:
+    assert_as_kept(quality_html(report, provenance={"m1pipe": "0.1.0"}), "quality")
 
 
 def test_verdicts_follow_interval_and_ceiling(report: QualityReport) -> None:
