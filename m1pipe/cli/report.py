@@ -7,7 +7,7 @@ import click
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import CrossvalResult, ladder_table
-from m1pipe.reports.crossval import write_report
+from m1pipe.reports.crossval_report import write_report
 from m1pipe.reports.files import read_result
 from m1pipe.reports.verdicts import winner
 

@@ -24,7 +24,7 @@ from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
-from m1pipe.reports.crossval import write_report
+from m1pipe.reports.crossval_report import write_report
 from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
 from m1pipe.settings import to_dict
 from m1pipe.training.device import choose_threads, threads

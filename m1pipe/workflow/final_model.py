@@ -27,7 +27,7 @@ from m1pipe.io.reader import open_matrix
 from m1pipe.labelled import Labelled, load_labelled
 from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads, load_predictor
 from m1pipe.provenance import make_provenance
-from m1pipe.reports.evaluate import EVALUATION_FILES, evaluation_html
+from m1pipe.reports.evaluation_report import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
 from m1pipe.workflow.augment import added_to_fit
 from m1pipe.workflow.model_card import CARD_FILE, describe_head, head_card

@@ -7,7 +7,7 @@ import pandas as pd
 from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.data.recipe import MISSING_FILE
 from m1pipe.provenance import make_provenance
-from m1pipe.reports.quality import PAGE, QUALITY_FILES, summary_line, write_quality
+from m1pipe.reports.quality_report import PAGE, QUALITY_FILES, summary_line, write_quality
 from m1pipe.settings import to_dict
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality import QualityReport, quality

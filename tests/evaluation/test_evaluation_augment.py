@@ -25,7 +25,7 @@ from m1pipe.evaluation.ladder import VARIANTS
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.heads import fit as fitting
 from m1pipe.heads.inner_folds import stepped_rows
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 
 N, P = 132, 8
 SIZES = (78, 32, 22)

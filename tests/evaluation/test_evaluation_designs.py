@@ -25,7 +25,7 @@ from m1pipe.evaluation.metrics import fraction_r2, gene_blocks
 from m1pipe.evaluation.per_target import TargetTally, r2_summary, target_table
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.significance import benjamini_hochberg
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 
 N, P = 90, 8
 ROWS = ("mean", "ridge", "gene", "ridge_gene")
@@ -286,7 +286,7 @@ def test_genes_are_cut_between_and_never_inside(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_folder_keeps_all_of_it(curve: Any, tmp_path: Path) -> None:
-    from m1pipe.reports.crossval import write_report
+    from m1pipe.reports.crossval_report import write_report
     from m1pipe.reports.files import read_result
 
     page = write_report(curve, tmp_path).read_text(encoding="utf-8")
@@ -300,7 +300,7 @@ def test_a_folder_keeps_all_of_it(curve: Any, tmp_path: Path) -> None:
 
 
 def test_the_report_of_left_out_strata_says_so(data: dict[str, Any], tmp_path: Path) -> None:
-    from m1pipe.reports.crossval import write_report
+    from m1pipe.reports.crossval_report import write_report
 
     result = cross_validate(data["x"], data["y"], config=replace(QUICK, leave_out="tissue"))
     page = Page(write_report(result, tmp_path).read_text(encoding="utf-8")).text

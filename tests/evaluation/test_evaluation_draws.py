@@ -23,7 +23,7 @@ from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.learning_curve import curve_means
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.significance import draws_t, nadeau_bengio
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 from m1pipe.reports.verdicts import label_efficiency
 
 N, P, K, DRAWS = 90, 6, 3, 4

@@ -22,7 +22,7 @@ from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import summary_dict
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 from m1pipe.workflow.augment import train_generator
 
 N, P = 90, 12

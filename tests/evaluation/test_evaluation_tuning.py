@@ -15,7 +15,7 @@ from m1pipe.evaluation.design import design_alarms
 from m1pipe.evaluation.encoders import encoder_settings, resolve_encoders
 from m1pipe.evaluation.inputs import encoder_rows, tune_encoder
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 from m1pipe.settings import to_dict
 
 NARROW = EncoderConfig(

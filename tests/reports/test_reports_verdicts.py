@@ -9,7 +9,7 @@ from pages import Page
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import ladder_table
 from m1pipe.reports import verdicts
-from m1pipe.reports.crossval import report_html
+from m1pipe.reports.crossval_report import report_html
 
 CLEAR = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
 

@@ -13,7 +13,7 @@ from pages import Page, assert_as_kept
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.result import ladder_table
-from m1pipe.reports.crossval import report_html, write_report
+from m1pipe.reports.crossval_report import report_html, write_report
 from m1pipe.reports.files import RESULT_FILES
 from m1pipe.reports.terms import GUARDS
 

@@ -12,7 +12,7 @@ import pytest
 from pages import assert_as_kept
 
 from m1pipe.errors import Alarm
-from m1pipe.reports.quality import quality_html, summary_line, verdicts, write_quality
+from m1pipe.reports.quality_report import quality_html, summary_line, verdicts, write_quality
 from m1pipe.synthesis.dependence import DEPENDENCE
 from m1pipe.synthesis.joint import PRDC
 from m1pipe.synthesis.marginal import MARGINAL
