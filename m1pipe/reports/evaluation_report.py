@@ -17,6 +17,8 @@ from m1pipe.plots import comparison
 from m1pipe.reports.page import (
     ALPHA,
     DASH,
+    Kind,
+    Verdict,
     decimals_for,
     interval,
     number,
@@ -25,7 +27,6 @@ from m1pipe.reports.page import (
     render,
 )
 from m1pipe.reports.terms import TESTS, loss_label, metric_of, spoken
-from m1pipe.reports.verdicts import Kind, Verdict
 
 EVALUATION_FILES = ("losses.csv", "scores.csv", "comparisons.csv", "summary.json")
 

@@ -6,8 +6,9 @@ A number has no more digits than its interval supports, and one that could not b
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count as counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,7 +20,36 @@ ABSENT = "not computed"
 DASH = "\N{EN DASH}"
 ALPHA = 0.05  # a difference is claimed where p after Holm is below it
 WIDTH = 9.2  # of a figure, in inches
+TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
+Kind = Literal["better", "worse", "open", "failed"]
 Row = Mapping[Any, Any]  # one of a table, by the names of its columns
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One comparison, or one score, in words.
+
+    Attributes
+    ----------
+    kind : str
+        "better", "worse", "open" (no difference is shown) or "failed" (not computed).
+    text : str
+        The sentence, with its numbers.
+    row : mapping
+        Those numbers by the names of the columns of `comparisons.csv`, for a comparison.
+    word : str
+        What the tag beside the sentence says, where it is not as usual.
+    """
+
+    kind: Kind
+    text: str
+    row: Mapping[Any, Any] = field(default_factory=dict, repr=False)
+    word: str = ""
+
+    @property
+    def tag(self) -> str:
+        """The word beside the sentence."""
+        return self.word or TAGS[self.kind]
 
 
 def number(value: float | None, decimals: int | None = None) -> str:

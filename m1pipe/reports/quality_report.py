@@ -19,8 +19,17 @@ from m1pipe.atomic import atomic_file, make_folder, write_json, write_text
 from m1pipe.evaluation.result import to_plain
 from m1pipe.plots import style
 from m1pipe.plots import synthetic as plots
-from m1pipe.reports.page import ABSENT, DASH, decimals_for, interval, number, picture, render
-from m1pipe.reports.verdicts import Kind, Verdict
+from m1pipe.reports.page import (
+    ABSENT,
+    DASH,
+    Kind,
+    Verdict,
+    decimals_for,
+    interval,
+    number,
+    picture,
+    render,
+)
 from m1pipe.synthesis.quality import SYNTHETIC, QualityReport
 from m1pipe.synthesis.scores import Score
 

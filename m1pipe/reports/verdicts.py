@@ -7,8 +7,7 @@ speaks of those encoders, not of the model in general.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +17,8 @@ from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.significance import holm
 from m1pipe.reports.page import (
     ALPHA,
+    Kind,
+    Verdict,
     count,
     decimals_for,
     interval,
@@ -29,35 +30,6 @@ from m1pipe.reports.page import (
 from m1pipe.reports.terms import headline_test, metric_of, spoken
 
 ENOUGH_SEEDS = 3
-TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
-Kind = Literal["better", "worse", "open", "failed"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One comparison, or one score, in words.
-
-    Attributes
-    ----------
-    kind : str
-        "better", "worse", "open" (no difference is shown) or "failed" (not computed).
-    text : str
-        The sentence, with its numbers.
-    row : mapping
-        Those numbers by the names of the columns of `comparisons.csv`, for a comparison.
-    word : str
-        What the tag beside the sentence says, where it is not as usual.
-    """
-
-    kind: Kind
-    text: str
-    row: Mapping[Any, Any] = field(default_factory=dict, repr=False)
-    word: str = ""
-
-    @property
-    def tag(self) -> str:
-        """The word beside the sentence."""
-        return self.word or TAGS[self.kind]
 
 
 def headline_rows(result: CrossvalResult) -> pd.DataFrame:
