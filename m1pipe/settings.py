@@ -17,6 +17,32 @@ Config = TypeVar("Config")
 MOST_RATIO = 100
 
 
+def setting(
+    default: Any,
+    text: str,
+    *,
+    option: str | None = None,
+    metavar: str | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A field of a configuration that is an option of a command as well.
+
+    Parameters
+    ----------
+    default : object
+    text : str
+        Help of the option.
+    option : str, optional
+        Its name, where it is not that of the field; "--a/--no-a" for a switch.
+    metavar : str, optional
+        What stands for its value in the help.
+    shown : str, optional
+        What the help says of a default that the data decide.
+    """
+    known = {"text": text, "option": option, "metavar": metavar, "shown": shown}
+    return dataclasses.field(default=default, metadata=known)
+
+
 def parse_bytes(text: str) -> int:
     """Bytes meant by a size such as "4G", "512M", "1.5GiB" or "1000000".
 

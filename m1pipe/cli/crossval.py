@@ -1,23 +1,16 @@
 """`m1pipe crossval`: compare encoders with their rivals by cross-validation."""
 
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, WIDTHS, is_own_gene
-from m1pipe.config import CrossvalConfig, HeadConfig, Recipe, Sampler
+from m1pipe.cli.options import ALIASES, NAMES, from_config, is_own_gene
+from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.settings import build, read_config_file
 
 NAMED = ("x", "y", "multilabel", "label", "targets", "aliases")
-
-
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """A comma-separated list of names."""
-    if value is None:
-        return None
-    return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -39,7 +32,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     metavar="FILE|obsm:KEY",
     help="Zeros and ones to predict, paired as --y; or an array of X's obsm.",
 )
-@click.option("--targets", callback=_names, metavar="A,B", show_default="all", help="Columns of Y.")
+@click.option("--targets", type=NAMES, metavar="A,B", show_default="all", help="Columns of Y.")
 @click.option(
     "--encoder",
     "encoders",
@@ -48,70 +41,17 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Frozen encoders, one a seed; or NAME=fold:CONFIG, trained inside each training fold by a "
     "file of settings, a run's, a preset or `default`. May be given again.",
 )
-@click.option(
-    "--models", callback=_names, metavar="LIST", show_default="all", help="The other rows to run."
-)
-@click.option(
-    "--stratify", metavar="COL", show_default="a class label", help="Folds hold it in proportion."
-)
-@click.option(
-    "--group",
-    metavar="COL|REGEX",
-    show_default="donor, patient, ..., if there",
-    help="Groups that stay in one fold; none for none.",
-)
-@click.option("--folds", type=int, show_default=str(CrossvalConfig.folds), help="Number of folds.")
-@click.option(
-    "--repeats", type=int, show_default=str(CrossvalConfig.repeats), help="Repeats of the folds."
-)
-@click.option(
-    "--leave-out-strata",
-    "leave_out",
-    metavar="COL",
-    help="Leave out each value of this column in turn, in place of folds.",
-)
+@from_config(CrossvalConfig, "models stratify group folds repeats leave_out")
 @click.option(
     "--train-sizes",
     callback=_sizes,
     metavar="20,50,100",
     help="Run every fold with so many of its training rows as well: a label-efficiency curve.",
 )
-@click.option(
-    "--draws",
-    type=int,
-    show_default=str(CrossvalConfig.draws),
-    help="How often each of these is drawn.",
-)
+@from_config(CrossvalConfig, "draws")
 @click.option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
 @click.option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
-@click.option(
-    "--recipe",
-    type=click.Choice(get_args(Recipe)),
-    show_default=CrossvalConfig.recipe,
-    help="Heads: the best known, or as published.",
-)
-@click.option(
-    "--head-hidden",
-    "hidden",
-    type=WIDTHS,
-    show_default=",".join(map(str, HeadConfig.hidden)),
-    help="Widths of the heads' hidden layers.",
-)
-@click.option(
-    "--head-epochs",
-    "epochs",
-    type=int,
-    show_default=str(HeadConfig.epochs),
-    help="Most epochs of a head.",
-)
-@click.option(
-    "--head-lr", "lr", type=float, show_default=str(HeadConfig.lr), help="Their learning rate."
-)
-@click.option(
-    "--tune/--no-tune",
-    default=None,
-    help="Choose settings of heads and in-fold encoders within each training fold (nested).",
-)
+@from_config(CrossvalConfig, "recipe hidden epochs lr tune")
 @click.option(
     "--head",
     "own_gene",
@@ -120,42 +60,11 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default="plain",
     help="Heads alone, or with a multiple of each isoform's own gene beside them.",
 )
-@click.option(
-    "--augment",
-    metavar="balance|RATIO",
-    help="Networks also with synthetic samples of each training fold, beside class weights and "
-    "bootstrap: classes filled up to the largest, or to RATIO times their size.",
-)
-@click.option(
-    "--augment-sampler",
-    type=click.Choice(get_args(Sampler)),
-    show_default=CrossvalConfig.augment_sampler,
-    help="Where their latents come from, as of generate.",
-)
-@click.option(
-    "--class-weight", type=click.Choice(["balanced"]), help="Weight classes alike in the heads."
-)
-@click.option(
-    "--linear-rival",
-    metavar="ROW",
-    show_default="ridge, or logistic for classes",
-    help="Linear row of the declared comparisons.",
-)
-@click.option(
-    "--min-coverage",
-    type=float,
-    show_default=str(CrossvalConfig.min_coverage),
-    help="Share of an encoder's genes that X must have.",
-)
+@from_config(CrossvalConfig, "augment augment_sampler class_weight linear_rival min_coverage")
 @ALIASES
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    show_default=CrossvalConfig.memory,
-    help="As many folds are fitted together as it holds.",
-)
+@from_config(CrossvalConfig, "memory")
 @click.option("--device", show_default=HeadConfig.device, help="Of the heads.")
-@click.option("--seed", type=int, show_default=str(CrossvalConfig.seed), help="Of folds and heads.")
+@from_config(CrossvalConfig, "seed")
 @click.option("--out", required=True, metavar="CV", help="Folder of the result.")
 @click.option("--config", "file", metavar="FILE", help="JSON or TOML; CV/config.json repeats.")
 @click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
@@ -175,10 +84,9 @@ def crossval(
 
     The same command goes on where a killed one was, fold by fold.
 
-    \b
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.evaluation.cost import cost_text
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow.crossval_run import run_crossval, summary_line

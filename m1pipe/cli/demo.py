@@ -24,9 +24,8 @@ def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> No
     second with the raw genes, PCA, ridge regression and the mean, and writes a report. Then makes
     synthetic samples with a conditional model and scores them against held-out ones.
 
-    \b
     m1pipe demo --out demo
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow.demo import run_demo
 

@@ -2,16 +2,11 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import through_model
 
 
 @click.command()
-@click.argument("run", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@MIN_COVERAGE
-@ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@through_model
 def encode(
     *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
 ) -> None:
@@ -21,9 +16,8 @@ def encode(
     is said on the way: genes that are missing and what that does, and how far the samples lie
     from the training data.
 
-    \b
     m1pipe encode runs/vae1 x.h5ad --out z.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.atomic import refuse_existing
     from m1pipe.console import log
     from m1pipe.data.recipe import missing_uns

@@ -1,53 +1,24 @@
 """`m1pipe enrich`: gene sets enriched among log fold changes."""
 
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from m1pipe.contrasts.config import Direction, EnrichConfig, Test
-from m1pipe.settings import build, read_config_file
-
-_DEFAULTS = EnrichConfig()
+from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config
+from m1pipe.contrasts.config import EnrichConfig
 
 
 @click.command()
 @click.argument("lfc", type=click.Path())
 @click.option("--gene-sets", required=True, type=click.Path(), help="A GMT file.")
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@click.option(
-    "--method",
-    type=click.Choice(get_args(Test)),
-    help=f"Over-representation, or by ranks (extra `gsea`).  [default: {_DEFAULTS.method}]",
+@OUT
+@from_config(
+    EnrichConfig,
+    "method gene_alpha top direction alpha min_size max_size min_prevalence max_prevalence "
+    "permutations seed n_jobs",
 )
-@click.option(
-    "--gene-alpha",
-    type=float,
-    help=f"A gene changed below this adjusted p-value.  [default: {_DEFAULTS.gene_alpha}]",
-)
-@click.option("--top", type=int, metavar="N", help="Instead, the N genes that changed most.")
-@click.option(
-    "--direction",
-    type=click.Choice(get_args(Direction)),
-    help=f"Changes that count.  [default: {_DEFAULTS.direction}]",
-)
-@click.option(
-    "--alpha", type=float, help=f"A set is enriched below it.  [default: {_DEFAULTS.alpha}]"
-)
-@click.option(
-    "--min-size", type=int, help=f"Measured genes of a set.  [default: {_DEFAULTS.min_size}]"
-)
-@click.option("--max-size", type=int, help=f"[default: {_DEFAULTS.max_size}]")
-@click.option(
-    "--min-prevalence",
-    type=float,
-    help=f"Share of contrasts a set is enriched in.  [default: {_DEFAULTS.min_prevalence}]",
-)
-@click.option("--max-prevalence", type=float, help=f"[default: {_DEFAULTS.max_prevalence}]")
-@click.option("--permutations", type=int, help=f"Of prerank.  [default: {_DEFAULTS.permutations}]")
-@click.option("--seed", type=int, help=f"Of prerank.  [default: {_DEFAULTS.seed}]")
-@click.option("--n-jobs", type=int, help=f"Threads of prerank.  [default: {_DEFAULTS.n_jobs}]")
-@click.option("--config", "config_file", metavar="FILE", help="These options as JSON or TOML.")
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@CONFIG
+@FORCE
 def enrich(
     *, lfc: str, gene_sets: str, out: str, config_file: str | None, force: bool, **options: Any
 ) -> None:
@@ -61,13 +32,11 @@ def enrich(
     only what the file says, nested terms may be found for one reason, and the error is the false
     discovery rate.
 
-    \b
     Example:
       m1pipe enrich lfc.h5ad --gene-sets go.gmt --out go.h5ad
       m1pipe enrich signatures.h5ad --gene-sets go.gmt --top 100 --out go.h5ad
-    """  # noqa: D301 - click wants this character itself
+    """
     from m1pipe.contrasts.files import run_enrich
 
-    layers = [read_config_file(config_file)] if config_file else []
-    config = build(EnrichConfig, *layers, options, where=config_file or "enrich")
+    config = configured(EnrichConfig, config_file, options, "enrich")
     click.echo(run_enrich(lfc, gene_sets, out, config, force=force))

@@ -38,10 +38,9 @@ def evaluate(
     Beside it stand the training mean (or the class frequencies) and a linear model on the genes,
     both fitted to the samples that the model was fitted to.
 
-    \b
     m1pipe evaluate runs/head --x other.h5ad --y levels.h5ad --out runs/outside
     m1pipe evaluate runs/tissue --x other.h5ad --label tissue --out runs/outside
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.workflow.final_model import run_evaluate
 
     result, line = run_evaluate(

@@ -2,11 +2,13 @@
 
 import click
 
+from m1pipe.cli.options import FORCE
+
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("--onnx", required=True, type=click.Path(), help="The ONNX file to write.")
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@FORCE
 def export(*, run: str, onnx: str, force: bool) -> None:
     """Write the encoder in RUN as ONNX: levels in the units of training in, latent means out.
 
@@ -14,9 +16,8 @@ def export(*, run: str, onnx: str, force: bool) -> None:
     metadata. What is written is compared with torch at three batch sizes first. Needs the extra
     `onnx`; docs/formats.md has ten lines that use the file.
 
-    \b
     m1pipe export runs/vae1 --onnx vae1.onnx
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder import load_encoder
     from m1pipe.encoder.onnx import export_onnx
 

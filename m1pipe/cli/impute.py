@@ -2,16 +2,11 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import through_model
 
 
 @click.command()
-@click.argument("run", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@MIN_COVERAGE
-@ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@through_model
 def impute(
     *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
 ) -> None:
@@ -20,9 +15,8 @@ def impute(
     Levels that are there stay as they are; NaN, as `convert --missing keep` leaves it, becomes
     what the model in RUN expects given the others.
 
-    \b
     m1pipe impute runs/vae1 gaps.h5ad --out filled.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder.apply import run_impute
 
     line = run_impute(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)

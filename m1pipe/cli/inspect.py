@@ -21,10 +21,9 @@ from m1pipe.io.reader import open_matrix
 def inspect(file: Path, against: Path | None, aliases: str | None) -> None:
     """Layout, shape, units, labels, zeros, missing values and sums of FILE.
 
-    \b
     Does x have the genes that an encoder trained on u wants?
       m1pipe inspect x.h5ad --against u.h5ad
-    """  # noqa: D301 - click wants this character itself
+    """
     with open_matrix(file, aliases=aliases) as matrix:
         click.echo(inspect_matrix(matrix))
         if against is None:

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES
+from m1pipe.cli.options import ALIASES, FORCE, OUT
 
 
 @click.command()
@@ -20,8 +20,8 @@ from m1pipe.cli.options import ALIASES
     help="Add the difference of latents, A less B, to the whole way.",
 )
 @ALIASES
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@OUT
+@FORCE
 def interpolate(
     *,
     run: str,
@@ -38,10 +38,9 @@ def interpolate(
 
     A group stands at the mean of its latents. A conditional model changes class half way.
 
-    \b
     m1pipe interpolate runs/vae1 x.h5ad --from s1 --to s2 --out way.h5ad
     m1pipe interpolate runs/vae1 x.h5ad --from tissue=Liver --to tissue=Lung --out way.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder.interpolation import run_interpolate
 
     line = run_interpolate(

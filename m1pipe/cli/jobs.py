@@ -18,10 +18,9 @@ def jobs(system: System, stage: str, file: str, submit: bool) -> None:
     Resources, queue and environment are those of the study's [jobs] table. `pipeline` is all
     stages, each waiting for those that it needs. Scripts are submitted from the study's folder.
 
-    \b
     m1pipe jobs slurm pipeline --study study.toml > study.sh
     m1pipe jobs lsf crossval --study study.toml --submit
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.workflow.jobs import job_script
     from m1pipe.workflow.jobs import submit as hand_over
     from m1pipe.workflow.study import read_study

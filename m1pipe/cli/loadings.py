@@ -2,12 +2,12 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
 
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@OUT
 @click.option(
     "--data",
     type=click.Path(),
@@ -16,7 +16,7 @@ from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 )
 @MIN_COVERAGE
 @ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@FORCE
 def loadings(
     *,
     run: str,
@@ -31,10 +31,9 @@ def loadings(
     By the decoder: what the expected level of a gene gains over a standard deviation of the unit,
     at the mean sample. With --data: Pearson correlations. `m1pipe enrich` takes the result.
 
-    \b
     m1pipe loadings runs/vae1 --out loadings.h5ad
     m1pipe enrich loadings.h5ad --gene-sets go.gmt --top 100 --out go.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder.loadings import run_loadings
 
     line = run_loadings(

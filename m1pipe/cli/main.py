@@ -12,6 +12,7 @@ import click
 
 from m1pipe import errors
 from m1pipe._version import __version__
+from m1pipe.cli.options import keep_examples
 from m1pipe.console import log, set_verbosity
 from m1pipe.training.signals import stopped_at_once
 
@@ -61,6 +62,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"m1pipe.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
+        keep_examples(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
 from m1pipe.cli.plot import method_option
 from m1pipe.clustering.config import MapConfig
 
@@ -12,7 +12,7 @@ _DEFAULTS = MapConfig()
 @click.command()
 @click.argument("source", type=click.Path(), metavar="RUN|Z.h5ad")
 @click.argument("data", type=click.Path(), required=False)
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@OUT
 @method_option(_DEFAULTS.method)
 @click.option(
     "--onto", metavar="OLD.h5ad", type=click.Path(), help="Place the samples on this file's map."
@@ -28,7 +28,7 @@ _DEFAULTS = MapConfig()
 @click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True)
 @MIN_COVERAGE
 @ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@FORCE
 def map(
     *,
     source: str,
@@ -50,10 +50,9 @@ def map(
     by the same encoder with a map in obsm, scanpy's included. Told is how many samples lie
     further from the old ones than these from each other.
 
-    \b
     m1pipe map runs/vae1 x.h5ad --method umap --out atlas.h5ad
     m1pipe map runs/vae1 new.h5ad --onto atlas.h5ad --out placed.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.clustering.map import run_map
 
     line = run_map(

@@ -1,10 +1,16 @@
-"""Kinds of option values that several commands take."""
+"""Options of commands: made from the fields of configurations, and those that several share."""
 
-from typing import Any
+import dataclasses
+import inspect
+import re
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
 from m1pipe.config import CrossvalConfig
+from m1pipe.settings import Config, build, read_config_file
 
 
 class Widths(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
@@ -31,7 +37,26 @@ def is_own_gene(ctx: click.Context, param: click.Parameter, value: str | None) -
     return None if value is None else value == "own_gene"
 
 
-WIDTHS = Widths()
+class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
+    """Names separated by commas, such as "A,B"."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Tuple of names."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+
+
+WIDTHS, NAMES = Widths(), Names()
+OUT = click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
+CONFIG = click.option(
+    "--config", "config_file", metavar="FILE", help="These options as JSON or TOML."
+)
 ALIASES = click.option(
     "--aliases", type=click.Path(), metavar="TSV", help="Other names of genes: alias, name."
 )
@@ -42,3 +67,82 @@ MIN_COVERAGE = click.option(
     show_default=True,
     help="Smallest share of the encoder's genes that must be found.",
 )
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def from_config(kind: type, names: str) -> Callable[[Command], Command]:
+    """Options for fields of a configuration, or of its parts, where name, help and default stand.
+
+    An option that is not typed is None, so that `m1pipe.settings.build` skips it.
+
+    Parameters
+    ----------
+    kind : type
+        A configuration whose fields are made by `m1pipe.settings.setting`.
+    names : str
+        Fields with spaces between them, in the order of the help.
+    """
+    parts = [f.type for f in dataclasses.fields(kind) if dataclasses.is_dataclass(f.type)]
+    fields = {f.name: f for part in (*parts, kind) for f in dataclasses.fields(part)}
+
+    def add(command: Command) -> Command:
+        for name in reversed(names.split()):
+            command = _option(fields[name])(command)
+        return command
+
+    return add
+
+
+def through_model(command: Command) -> Command:
+    """RUN, DATA and the options of a command that puts a file through a model."""
+    options = (click.argument("run", type=click.Path()), click.argument("data", type=click.Path()))
+    for option in reversed((*options, OUT, MIN_COVERAGE, ALIASES, FORCE)):
+        command = option(command)
+    return command
+
+
+def configured(kind: type[Config], file: str | None, typed: Mapping[str, Any], name: str) -> Config:
+    """Settings of a command: those of its --config FILE below those typed."""
+    return build(kind, read_config_file(file) if file else {}, typed, where=file or name)
+
+
+def keep_examples(command: click.Command) -> None:
+    """Mark what help shows line by line: every paragraph that has a command on a line."""
+    blocks = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(
+        f"\b\n{block}" if re.search(r"\A(?!\x08).*^ *m1pipe ", block, re.M | re.S) else block
+        for block in blocks
+    )
+    for part in getattr(command, "commands", {}).values():
+        keep_examples(part)
+
+
+def _option(f: "dataclasses.Field[Any]") -> Callable[[Command], Command]:
+    known = f.metadata
+    flag = known["option"] or "--" + f.name.replace("_", "-")
+    shown = known["shown"] or _shown(f.default)
+    text = known["text"] + (f"  [default: {shown}]" if shown else "")
+    if f.type is bool:
+        return click.option(flag, f.name, is_flag=True, default=None, help=text.strip())
+    kind, metavar = _kind(f.type), known["metavar"]
+    return click.option(flag, f.name, type=kind, metavar=metavar, help=text.strip())
+
+
+def _kind(wanted: Any) -> Any:
+    """Kind of option for the type of a field."""
+    if get_origin(wanted) in (types.UnionType, Union):
+        wanted = next(part for part in get_args(wanted) if part is not type(None))
+    if get_origin(wanted) is Literal:
+        return click.Choice(get_args(wanted))
+    if get_origin(wanted) is tuple:
+        return WIDTHS if get_args(wanted)[0] is int else NAMES
+    return wanted
+
+
+def _shown(default: Any) -> str:
+    """A default as it would be typed; nothing for what is left out."""
+    if default is None or default is False or default == ():
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)

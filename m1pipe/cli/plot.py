@@ -75,11 +75,10 @@ def _write(draw: Callable[[], "Figure"], out: str, *, force: bool) -> None:
 def plot() -> None:
     """Draw a figure as SVG, PNG or PDF, by the ending of the name.
 
-    \b
     Example:
       m1pipe plot history runs/vae1 --out curves.svg
       m1pipe plot augmentation --real x.h5ad --synthetic s.h5ad --out aug.png
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
 
 
 @plot.command()
@@ -89,10 +88,9 @@ def plot() -> None:
 def history(runs: tuple[str, ...], out: str, force: bool) -> None:
     """Training curves of RUNS, also of those that are not finished, or of the trials of a sweep.
 
-    \b
     m1pipe plot history runs/vae1 runs/vae2 --out curves.svg
     m1pipe plot history sweep --out trials.svg
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import model
 
     _write(lambda: model.history(runs), out, force=force)
@@ -105,9 +103,8 @@ def history(runs: tuple[str, ...], out: str, force: bool) -> None:
 def architecture(run: str, out: str, force: bool) -> None:
     """Layers of the model in RUN with their widths, coloured by part.
 
-    \b
     m1pipe plot architecture runs/vae1 --out layers.svg
-    """  # noqa: D301 - as above
+    """
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model
 
@@ -142,11 +139,10 @@ def latent(
 ) -> None:
     """Samples of DATA in latent space, coloured by class with centroids, or by a number.
 
-    \b
     m1pipe plot latent z.h5ad --label tissue --out latent.png
     m1pipe plot latent x.h5ad --run runs/vae1 --label age --method umap --out latent.png
     m1pipe plot latent lfc.h5ad --run runs/ae --terms go.h5ad --label TERM --method pca --out t.png
-    """  # noqa: D301 - as above
+    """
     from m1pipe.encoder import load_encoder
     from m1pipe.figures import model
 
@@ -180,10 +176,9 @@ def map_(
 ) -> None:
     """Samples of DATA on the map that it holds, as m1pipe map writes it.
 
-    \b
     m1pipe plot map atlas.h5ad --label tissue --out atlas.png
     m1pipe plot map placed.h5ad --onto atlas.h5ad --label tissue --out placed.png
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import model
 
     _write(lambda: model.on_map(data, onto, label=label, key=key), out, force=force)
@@ -200,10 +195,9 @@ def interpolation(way: str, genes: str | None, n_genes: int, out: str, force: bo
 
     Shown are the genes that change most, or those of --genes.
 
-    \b
     m1pipe interpolate runs/vae1 x.h5ad --from tissue=Liver --to tissue=Lung --out way.h5ad
     m1pipe plot interpolation way.h5ad --out way.svg
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import model
 
     _write(lambda: model.interpolation(way, named(genes), n_genes=n_genes), out, force=force)
@@ -216,15 +210,14 @@ def interpolation(way: str, genes: str | None, n_genes: int, out: str, force: bo
 def augmentation(
     *, real: str, synthetic: str, method: str, seed: int, out: str, force: bool, **options: Any
 ) -> None:
-    """Real and synthetic samples in two dimensions; with --label a panel each.
+    r"""Real and synthetic samples in two dimensions; with --label a panel each.
 
     Fitted to the real samples where the method can place others (pca, nmf, umap, diffusion), else
     to both together (mds, tsne); the title says which.
 
-    \b
-    m1pipe plot augmentation --real x.h5ad --synthetic s.h5ad --method umap --label tissue \\
+    m1pipe plot augmentation --real x.h5ad --synthetic s.h5ad --method umap --label tissue \
         --out aug.png
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
 
@@ -245,9 +238,8 @@ def genes(
 
     Without --genes nine, from the best to the worst Kolmogorov-Smirnov statistic.
 
-    \b
     m1pipe plot genes --real x.h5ad --synthetic s.h5ad --genes TP53,MYC --out genes.svg
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
 
@@ -275,9 +267,8 @@ def correlation(
 
     Shown are the genes that vary most, or those of --genes.
 
-    \b
     m1pipe plot correlation --real x.h5ad --synthetic s.h5ad --out correlation.png
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
 
@@ -293,9 +284,8 @@ def correlation(
 def mean_variance(*, real: str, synthetic: str, out: str, force: bool, **options: Any) -> None:
     """Variance of every gene by its mean, real and synthetic, and their ratio.
 
-    \b
     m1pipe plot mean-variance --real x.h5ad --synthetic s.h5ad --out mv.png
-    """  # noqa: D301 - as above
+    """
     from m1pipe.figures import synthetic as figures
     from m1pipe.figures.samples import load_pair
 

@@ -2,13 +2,13 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@OUT
 @click.option(
     "--interval",
     type=float,
@@ -18,7 +18,7 @@ from m1pipe.cli.options import ALIASES, MIN_COVERAGE
 @click.option("--linear", is_flag=True, help="Levels before the logarithm.")
 @MIN_COVERAGE
 @ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@FORCE
 def predict(
     *,
     model: str,
@@ -34,10 +34,9 @@ def predict(
 
     DATA may hold raw counts: they are normalised and logged as the training data were.
 
-    \b
     m1pipe predict runs/head new.h5ad --out pred.h5ad
     m1pipe predict runs/head new.h5ad --out pred.h5ad --interval 0.9
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.atomic import refuse_existing
     from m1pipe.io.reader import open_matrix
     from m1pipe.predictor import load_predictor

@@ -2,16 +2,11 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import through_model
 
 
 @click.command()
-@click.argument("run", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-@MIN_COVERAGE
-@ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
+@through_model
 def reconstruct(
     *, run: str, data: str, out: str, min_coverage: float, aliases: str | None, force: bool
 ) -> None:
@@ -19,9 +14,8 @@ def reconstruct(
 
     Noise that no latent carries is left out, and with it variance: these are no new samples.
 
-    \b
     m1pipe reconstruct runs/vae1 x.h5ad --out denoised.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder.apply import run_reconstruct
 
     line = run_reconstruct(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)

@@ -20,10 +20,9 @@ def report(cv: Path) -> None:
     The folds may have been run at once or as a job array; all have to be there. What an earlier
     call wrote is written anew, from the same losses.
 
-    \b
     After m1pipe crossval ... --out runs/cv:
       m1pipe report runs/cv
-    """  # noqa: D301 - click wants this character itself
+    """
     result = _gathered(cv)
     for alarm in result.alarms:
         log.warning("%s", alarm)

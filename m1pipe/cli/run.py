@@ -21,10 +21,9 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     folder of results. What is finished with the same settings and input files is skipped, so that
     the same command goes on after an interruption.
 
-    \b
     m1pipe run study.toml
     m1pipe run study.toml --stage train --task 2
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.workflow.pipeline import choose_tasks, plan_lines, run_study
     from m1pipe.workflow.study import read_study
 

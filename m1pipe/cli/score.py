@@ -3,21 +3,16 @@
 import click
 
 from m1pipe.atomic import refuse_existing
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import through_model
 
 
 @click.command()
-@click.argument("run", type=click.Path())
-@click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+@through_model
 @click.option(
     "--compare",
     metavar="RUN2,...",
     help="Other runs: say how probable each model finds DATA, on one scale.",
 )
-@MIN_COVERAGE
-@ALIASES
-@click.option("--force", is_flag=True, help="Overwrite the file.")
 def score(
     *,
     run: str,
@@ -34,9 +29,8 @@ def score(
     --compare also prints held-out log-likelihoods of several models, whatever their likelihoods and
     transforms, on one scale: probabilities of counts, densities of other levels.
 
-    \b
     m1pipe score runs/vae1 x.h5ad --out scores.h5ad
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.encoder.apply import run_score
 
     table = ""

@@ -13,9 +13,8 @@ def status(runs: tuple[Path, ...]) -> None:
     The files that runs keep up to date are read; then squeue and bjobs are asked where there are
     any, for what waits or was lost.
 
-    \b
     m1pipe status runs
-    """  # noqa: D301 - the backslash is click's mark for lines to be left as they are
+    """
     from m1pipe.workflow.status import ask_queue, run_lines, status_text
 
     queue = ask_queue()

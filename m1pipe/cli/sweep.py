@@ -5,30 +5,25 @@ from typing import Any
 import click
 
 from m1pipe import settings
-from m1pipe.cli.options import WIDTHS
+from m1pipe.cli.options import from_config
 from m1pipe.config import presets
 from m1pipe.settings import read_config_file
+from m1pipe.sweep.config import SweepConfig
 
 
 @click.command()
 @click.argument("data", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="Folder of the sweep.")
-@click.option("--neurons", type=WIDTHS, metavar="N,N,...", help="Widths of one layer.")
-@click.option("--layers", type=WIDTHS, metavar="N,N,...", help="Numbers of layers that halve.")
-@click.option("--total", type=int, help="Neurons of all layers of --layers.  [default: 2000]")
+@from_config(SweepConfig, "neurons layers total")
 @click.option("--space", type=click.Path(), help="TOML: a list or low and high for each setting.")
-@click.option("--trials", type=int, help="Drawn from --space.  [default: 20]")
-@click.option("--sampler", type=click.Choice(["random", "optuna"]), help="How.  [default: random]")
+@from_config(SweepConfig, "trials sampler")
 @click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="Shared by all trials.")
 @click.option("--config", "file", type=click.Path(), help="Settings of train that all share.")
 @click.option("--epochs", type=int, help="Of every trial.")
 @click.option("--beta", type=float, help="Of every trial; 0 is the plain autoencoder.")
-@click.option("--validation", type=float, help="Share of the rows.  [default: 0.15]")
-@click.option("--test", type=float, help="Share of the rows, seen once.  [default: 0.15]")
-@click.option("--folds", type=int, help="AE, VAE and PCA of each --neurons in so many folds.")
-@click.option("--repeats", type=int, help="Of --folds, dealt anew.  [default: 1]")
+@from_config(SweepConfig, "validation test folds repeats")
 @click.option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
-@click.option("--seed", type=int, help="Of the split, the draws and the networks.  [default: 0]")
+@from_config(SweepConfig, "seed")
 @click.option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
 @click.option(
     "--together",
@@ -64,14 +59,12 @@ def sweep(
     latent size of autoencoder and VAE as train makes them, beside PCA of equal size, and R2 of
     the test folds is compared: summary.csv, comparisons.csv.
 
-    \b
     Example:
       m1pipe sweep lfc.h5ad --neurons 1,10,100,1000 --layers 1,2,3 --beta 0 --out sweep
       m1pipe sweep lfc.h5ad --folds 4 --neurons 50,200,1000 --group study --out compared
       m1pipe sweep u.h5ad --space space.toml --trials 30 --sampler optuna --out sweep
       m1pipe train u.h5ad --config sweep/best.json --out runs/best
-    """  # noqa: D301 - click wants this character itself
-    from m1pipe.sweep.config import SweepConfig
+    """
     from m1pipe.sweep.space import parse_space
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow.sweep_run import Sweep, run_sweep

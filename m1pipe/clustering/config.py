@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from m1pipe.errors import InputError
+from m1pipe.settings import setting
 
 ClusterMethod = Literal["kmeans", "leiden"]
 Distance = Literal["levels", "latent"]
@@ -32,13 +33,17 @@ class ClusterConfig:
     seed : int
     """
 
-    method: ClusterMethod = "kmeans"
-    distance: Distance = "levels"
-    k: int | None = None
-    max_k: int = 12
-    resolution: float = 1.0
-    neighbors: int = NEIGHBORS
-    seed: int = 0
+    method: ClusterMethod = setting("kmeans", "leiden needs the extra `leiden`.")
+    distance: Distance = setting(
+        "levels",
+        "Latent units weighed by what the decoder makes of them, or as they are.",
+        shown="levels; of Z.h5ad latent",
+    )
+    k: int | None = setting(None, "Clusters of k-means.", shown="the widest silhouette")
+    max_k: int = setting(12, "Most clusters tried without --k.")
+    resolution: float = setting(1.0, "Of leiden: higher makes more clusters.")
+    neighbors: int = setting(NEIGHBORS, "Of a sample, for leiden.")
+    seed: int = setting(0, "")
 
     def __post_init__(self) -> None:
         for name, kind in (("method", ClusterMethod), ("distance", Distance)):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import check_choice, check_range, check_widths, parse_bytes
+from m1pipe.settings import check_choice, check_range, check_widths, parse_bytes, setting
 
 Likelihood = Literal[
     "gaussian",
@@ -71,22 +71,37 @@ class ModelConfig:
         "unit", nothing.
     """
 
-    n_latent: int = 32
-    hidden: tuple[int, ...] | None = None
-    decoder_hidden: tuple[int, ...] | None = None
+    n_latent: int = setting(32, "Number of latent units.", option="--latent")
+    hidden: tuple[int, ...] | None = setting(
+        None,
+        'Widths of the encoder\'s hidden layers, such as "512,256", or none.',
+        shown="none below 1,000 rows, else 512",
+    )
+    decoder_hidden: tuple[int, ...] | None = setting(
+        None,
+        "Widths of the decoder's hidden layers.",
+        shown="the encoder's, reversed; without --hidden 512, or 128 below 500 rows",
+    )
     activation: Activation = "leaky_relu"
     latent_activation: Activation = "identity"
     output_activation: Activation = "identity"
     batch_norm: bool = True
     dropout: float = 0.0
     linear_skip: bool = True
-    likelihood: Likelihood = "gaussian"
-    transform: Transform = "standardize"
-    beta: float = 1.0
+    likelihood: Likelihood = setting("gaussian", "Likelihood of a gene's level.")
+    transform: Transform = setting("standardize", "Scaling of each gene.")
+    beta: float = setting(1.0, "Weight of the KL divergence; 0 is the plain autoencoder.")
     free_bits: float = 0.0
-    condition: str | None = None
-    min_variance: float | None = None
-    latent_scale: LatentScale = "decoder"
+    condition: str | None = setting(
+        None, "Column of obs whose class the network is told, one-hot.", metavar="COL"
+    )
+    min_variance: float | None = setting(
+        None, "Leave out genes that vary no more over the training rows, before --transform."
+    )
+    latent_scale: LatentScale = setting(
+        "decoder",
+        "Latents times the length of their loadings on the genes, or as the network has them.",
+    )
 
     def __post_init__(self) -> None:
         check_range("latent", self.n_latent, 1)
@@ -162,9 +177,11 @@ class TrainingConfig:
         all its rows. Batch norm sees the rows taken at once.
     """
 
-    epochs: int | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
+    epochs: int | None = setting(
+        None, "Most passes over the rows.", shown="about 2,000 steps, 20 to 100 epochs"
+    )
+    batch_size: int = setting(64, "Rows a step.")
+    lr: float = setting(1e-3, "Learning rate at the start.")
     weight_decay: float | None = None
     schedule: Schedule = "cosine"
     plateau_factor: float = 0.5
@@ -174,12 +191,17 @@ class TrainingConfig:
     kl_warmup: float | None = None
     patience: int = 20
     validation: float = 0.1
-    seed: int = 0
-    precision: Precision = "auto"
-    device: str = "auto"
-    memory: str = "4G"
+    seed: int = setting(0, "Of everything drawn.")
+    precision: Precision = setting("auto", "Of matrix products.")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    memory: str = setting("4G", "What the data may take; a larger file is streamed.")
     checkpoint_minutes: float = 10.0
-    micro_batch: int | None = None
+    micro_batch: int | None = setting(
+        None,
+        "Most rows of a batch taken at once; gradients are added up.",
+        metavar="N",
+        shown="all",
+    )
 
     def __post_init__(self) -> None:
         if self.epochs is not None:
@@ -233,15 +255,32 @@ class SelectionConfig:
         log2(1 + x) of what was normalised.
     """
 
-    rows: str | None = None
-    group: str | None = None
+    rows: str | None = setting(
+        None, "COLUMN~REGEX, or a condition on obs, that chooses the samples."
+    )
+    group: str | None = setting(
+        None,
+        "Groups that stay on one side of the validation split; none for none.",
+        metavar="COL|REGEX",
+        shown="donor, patient, ..., if there",
+    )
     validation_file: str | None = None
-    drop_samples_of: str | None = None
+    drop_samples_of: str | None = setting(
+        None,
+        "Leave out samples that are in FILE too, by id or as near-identical rows.",
+        metavar="FILE",
+    )
     aliases: str | None = None
-    thin_to: str | None = None
-    normalize: Literal["total"] | None = None
-    target_sum: float | None = None
-    log2p1: bool = False
+    thin_to: str | None = setting(
+        None,
+        "Thin DATA's counts to depths of FILE's samples; its units too, where it has some.",
+        metavar="FILE",
+    )
+    normalize: Literal["total"] | None = setting(
+        None, "Scale DATA's counts (after --thin-to) to one total."
+    )
+    target_sum: float | None = setting(None, "Of --normalize.", shown="a million")
+    log2p1: bool = setting(False, "log2(1 + x) of what was normalised.")
 
     def __post_init__(self) -> None:
         if self.normalize is not None:

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import check_choice, check_range, check_widths, parse_bytes, parse_ratio
+from m1pipe.settings import (
+    check_choice,
+    check_range,
+    check_widths,
+    parse_bytes,
+    parse_ratio,
+    setting,
+)
 
 Recipe = Literal["best", "published"]
 Sampler = Literal["gmm", "prior", "posterior"]
@@ -50,9 +57,11 @@ class HeadConfig:
         As for encoders.
     """
 
-    hidden: tuple[int, ...] = (256,)
-    epochs: int = 200
-    lr: float = 1e-3
+    hidden: tuple[int, ...] = setting(
+        (256,), "Widths of the hidden layers of a head, or none.", option="--head-hidden"
+    )
+    epochs: int = setting(200, "Most epochs of a head.", option="--head-epochs")
+    lr: float = setting(1e-3, "Learning rate of a head.", option="--head-lr")
     weight_decay: float = 1e-4
     batch_size: int = 64
     dropout: float = 0.0
@@ -62,7 +71,9 @@ class HeadConfig:
     validation: float = 0.2
     standardize: bool = True
     initialize_bias: bool = True
-    class_weight: Literal["balanced"] | None = None
+    class_weight: Literal["balanced"] | None = setting(
+        None, "Weight classes by their inverse frequency."
+    )
     own_gene: bool = False
     device: str = "auto"
 
@@ -136,24 +147,52 @@ class CrossvalConfig:
         Settings of every feed-forward row.
     """
 
-    folds: int = 5
-    repeats: int = 1
-    stratify: str | None = None
-    group: str | None = None
-    models: tuple[str, ...] | None = None
-    linear_rival: str | None = None
-    recipe: Recipe = "best"
-    min_coverage: float = 0.8
-    memory: str = "8G"
-    seed: int = 0
+    folds: int = setting(5, "Number of folds.")
+    repeats: int = setting(1, "Repeats of the folds.")
+    stratify: str | None = setting(
+        None, "Folds hold it in proportion.", metavar="COL", shown="a class label"
+    )
+    group: str | None = setting(
+        None,
+        "Groups that stay in one fold; none for none.",
+        metavar="COL|REGEX",
+        shown="donor, patient, ..., if there",
+    )
+    models: tuple[str, ...] | None = setting(
+        None, "The other rows to run.", metavar="LIST", shown="all"
+    )
+    linear_rival: str | None = setting(
+        None,
+        "Linear row of the declared comparisons.",
+        metavar="ROW",
+        shown="ridge, or logistic for classes",
+    )
+    recipe: Recipe = setting("best", "Heads: the best known, or as published.")
+    min_coverage: float = setting(0.8, "Share of an encoder's genes that X must have.")
+    memory: str = setting("8G", "As many folds are fitted together as it holds.", metavar="SIZE")
+    seed: int = setting(0, "Of folds and heads.")
     train_sizes: tuple[int, ...] = ()
-    draws: int = 1
-    leave_out: str | None = None
-    tune: bool = False
+    draws: int = setting(1, "How often each of these is drawn.")
+    leave_out: str | None = setting(
+        None,
+        "Leave out each value of this column in turn, in place of folds.",
+        option="--leave-out-strata",
+        metavar="COL",
+    )
+    tune: bool = setting(
+        False,
+        "Choose settings of heads and in-fold encoders within each training fold (nested).",
+        option="--tune/--no-tune",
+    )
     tune_latents: tuple[int, ...] = (16, 32, 64)
     tune_betas: tuple[float, ...] = (0.1, 1.0)
-    augment: str | float | None = None
-    augment_sampler: Sampler = "gmm"
+    augment: str | float | None = setting(
+        None,
+        "Networks also with synthetic samples of each training fold, beside class weights and "
+        "bootstrap: classes filled up to the largest, or to RATIO times their size.",
+        metavar="balance|RATIO",
+    )
+    augment_sampler: Sampler = setting("gmm", "Where their latents come from, as of generate.")
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
@@ -213,15 +252,28 @@ class FitConfig:
         Network and training.
     """
 
-    label: str | None = None
-    targets: tuple[str, ...] | None = None
-    group: str | None = None
-    stratify: str | None = None
-    min_coverage: float = 0.8
-    conformal: float = 0.0
-    augment: str | float | None = None
-    augment_sampler: Sampler = "gmm"
-    seed: int = 0
+    label: str | None = setting(None, "Column of X's obs to predict, instead of --y.")
+    targets: tuple[str, ...] | None = setting(None, "Columns of Y to predict, separated by commas.")
+    group: str | None = setting(
+        None,
+        "Groups that stay on one side of the inner split; none for none.",
+        metavar="COL|REGEX",
+        shown="donor, patient, ..., if there",
+    )
+    stratify: str | None = setting(
+        None, "Column kept in proportion by the inner split.", metavar="COL"
+    )
+    min_coverage: float = setting(0.8, "Smallest share of the encoder's genes that must be found.")
+    conformal: float = setting(
+        0.0, "Share of the samples set aside for prediction intervals.", metavar="SHARE"
+    )
+    augment: str | float | None = setting(
+        None,
+        "Add synthetic samples: classes filled up to the largest, or to RATIO times their size.",
+        metavar="balance|RATIO",
+    )
+    augment_sampler: Sampler = setting("gmm", "Where their latents come from, as of generate.")
+    seed: int = setting(0, "Of everything drawn.")
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from m1pipe.errors import InputError
+from m1pipe.settings import setting
 
 Method = Literal["limma", "deseq2"]
 Unexpressed = Literal["nan", "zero"]
@@ -42,18 +43,24 @@ class ContrastsConfig:
         Processes.
     """
 
-    study: str = "study"
-    condition: str = "condition"
-    control: str = "control"
-    experiment: str | None = None
-    covariates: tuple[str, ...] = ()
-    method: Method = "limma"
-    min_samples: int = 2
-    min_count: float = 10.0
-    unexpressed: Unexpressed = "nan"
-    subject: str | None = None
-    seed: int = 0
-    n_jobs: int = 1
+    study: str = setting("study", "", metavar="COL")
+    condition: str = setting("condition", "", metavar="COL")
+    control: str = setting(
+        "control", "What other conditions are compared with.", metavar="VALUE[,VALUE]"
+    )
+    experiment: str | None = setting(
+        None, "Runs of one experiment are summed first.", metavar="COL"
+    )
+    covariates: tuple[str, ...] = setting(
+        (), "Their effect in a study is taken out.", metavar="COL[,COL]"
+    )
+    method: Method = setting("limma", "")
+    min_samples: int = setting(2, "On each side of a contrast.")
+    min_count: float = setting(10.0, "Counts of a gene worth testing.")
+    unexpressed: Unexpressed = setting("nan", "What stands for the other genes.")
+    subject: str | None = setting(None, "Whose samples stay in one half.", metavar="COL")
+    seed: int = setting(0, "Of the halves.")
+    n_jobs: int = setting(1, "Processes.")
 
     def __post_init__(self) -> None:
         _check_choice("method", self.method, get_args(Method))
@@ -93,18 +100,18 @@ class EnrichConfig:
         Threads of "prerank".
     """
 
-    method: Test = "ora"
-    gene_alpha: float = 0.05
-    top: int | None = None
-    direction: Direction = "both"
-    alpha: float = 0.05
-    min_size: int = 10
-    max_size: int = 500
-    min_prevalence: float = 0.01
-    max_prevalence: float = 0.99
-    permutations: int = 1000
-    seed: int = 0
-    n_jobs: int = 1
+    method: Test = setting("ora", "Over-representation, or by ranks (extra `gsea`).")
+    gene_alpha: float = setting(0.05, "A gene changed below this adjusted p-value.")
+    top: int | None = setting(None, "Instead, the N genes that changed most.", metavar="N")
+    direction: Direction = setting("both", "Changes that count.")
+    alpha: float = setting(0.05, "A set is enriched below it.")
+    min_size: int = setting(10, "Measured genes of a set.")
+    max_size: int = setting(500, "")
+    min_prevalence: float = setting(0.01, "Share of contrasts a set is enriched in.")
+    max_prevalence: float = setting(0.99, "")
+    permutations: int = setting(1000, "Of prerank.")
+    seed: int = setting(0, "Of prerank.")
+    n_jobs: int = setting(1, "Threads of prerank.")
 
     def __post_init__(self) -> None:
         _check_choice("method", self.method, get_args(Test))

@@ -14,6 +14,7 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split, resolve_groups
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
+from m1pipe.settings import setting
 
 TRAINING = "training.h5ad"
 HELD_OUT = "held_out.h5ad"
@@ -39,11 +40,18 @@ class SplitConfig:
     seed : int
     """
 
-    holdout: float = 0.5
-    where: str | None = None
-    stratify: str | None = None
-    group: str | None = None
-    seed: int = 0
+    holdout: float = setting(0.5, "Share to hold out.", metavar="F")
+    where: str | None = setting(
+        None, "Samples to deal: COLUMN~REGEX, or a condition.", metavar="COND"
+    )
+    stratify: str | None = setting(None, "Column whose levels keep their shares.", metavar="COL")
+    group: str | None = setting(
+        None,
+        "Never cut apart: a column, or a pattern in the ids.",
+        metavar="COL|REGEX",
+        shown="donor, patient, ...",
+    )
+    seed: int = setting(0, "Of the draw.")
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from m1pipe.errors import InputError
+from m1pipe.settings import setting
 
 Sampler = Literal["random", "optuna"]
 
@@ -34,16 +35,18 @@ class SweepConfig:
         Of the split and of what is drawn.
     """
 
-    neurons: tuple[int, ...] = ()
-    layers: tuple[int, ...] = ()
-    total: int = 2000
-    trials: int = 20
-    sampler: Sampler = "random"
-    validation: float = 0.15
-    test: float = 0.15
-    folds: int = 0
-    repeats: int = 1
-    seed: int = 0
+    neurons: tuple[int, ...] = setting((), "Widths of one layer.", metavar="N,N,...")
+    layers: tuple[int, ...] = setting((), "Numbers of layers that halve.", metavar="N,N,...")
+    total: int = setting(2000, "Neurons of all layers of --layers.")
+    trials: int = setting(20, "Drawn from --space.")
+    sampler: Sampler = setting("random", "How.")
+    validation: float = setting(0.15, "Share of the rows.")
+    test: float = setting(0.15, "Share of the rows, seen once.")
+    folds: int = setting(
+        0, "AE, VAE and PCA of each --neurons in so many folds.", shown="one split"
+    )
+    repeats: int = setting(1, "Of --folds, dealt anew.")
+    seed: int = setting(0, "Of the split, the draws and the networks.")
 
     def __post_init__(self) -> None:
         for name in ("neurons", "layers"):

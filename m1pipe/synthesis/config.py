@@ -5,6 +5,7 @@ from typing import get_args
 
 from m1pipe.config import Sampler
 from m1pipe.errors import InputError
+from m1pipe.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,15 @@ class GenerateConfig:
         Of everything drawn.
     """
 
-    n: int | None = None
-    sampler: Sampler = "gmm"
+    n: int | None = setting(None, "Samples in all.", option="-n")
+    sampler: Sampler = setting(
+        "gmm",
+        "Where latents come from: a mixture fitted to those of the training samples, N(0, I), "
+        "or training samples themselves (not private).",
+    )
     condition: tuple[tuple[str, str, int], ...] = ()
     noise: bool = True
-    seed: int = 0
+    seed: int = setting(0, "Of everything drawn.")
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
@@ -80,19 +85,26 @@ class QualityConfig:
         Of everything drawn.
     """
 
-    label: str | None = None
-    group: str | None = None
-    rivals: bool = False
+    label: str | None = setting(None, "Column with classes: adds utility scores.", metavar="COL")
+    group: str | None = setting(
+        None,
+        "Donors, never on both sides; none for none.",
+        metavar="COL|REGEX",
+        shown="donor, patient, ..., if there",
+    )
+    rivals: bool = setting(False, "Score simple generators beside.")
     n_draws: int = 5
-    n_resamples: int = 50
+    n_resamples: int = setting(50, "Resamples behind an interval.", option="--resamples")
     n_permutations: int = 200
     n_seeds: int = 5
-    max_genes: int = 2000
-    max_samples: int = 2000
+    max_genes: int = setting(2000, "Genes drawn for correlations, classifiers and intervals.")
+    max_samples: int = setting(2000, "Samples a side where all pairs are looked at.")
     n_components: int = 20
-    min_coverage: float = 0.8
+    min_coverage: float = setting(
+        0.8, "Smallest share of the real samples' genes that the others must have."
+    )
     aliases: str | None = None
-    seed: int = 0
+    seed: int = setting(0, "Of everything drawn.")
 
     def __post_init__(self) -> None:
         least = {"n_draws": 1, "n_resamples": 2, "n_permutations": 1, "n_seeds": 1}

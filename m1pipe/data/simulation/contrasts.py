@@ -17,6 +17,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
+from m1pipe.settings import setting
 
 Size = Literal["tiny", "small", "medium"]
 SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes
@@ -42,9 +43,9 @@ class ContrastsSimulation:
         At least 0; the same settings give the same files.
     """
 
-    size: Size = "small"
-    effect: float = 1.5
-    seed: int = 0
+    size: Size = setting("small", "12 studies x 400 genes, 60 x 1,000 or 300 x 6,000.")
+    effect: float = setting(1.5, "Mean log2 fold change of a programme.")
+    seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
         if self.size not in get_args(Size):

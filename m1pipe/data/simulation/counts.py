@@ -15,6 +15,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
+from m1pipe.settings import setting
 
 N_FACTORS, MARKERS_A_TYPE = 6, 20
 DEPTH, DEPTH_SD = 3000.0, 0.4
@@ -38,12 +39,12 @@ class CountsConfig:
         At least 0; the same settings give the same files.
     """
 
-    n_training: int = 2000
-    n_held_out: int = 1000
-    n_genes: int = 1000
-    n_types: int = 5
-    n_donors: int = 8
-    seed: int = 0
+    n_training: int = setting(2000, "", metavar="N")
+    n_held_out: int = setting(1000, "", metavar="N")
+    n_genes: int = setting(1000, "", metavar="N")
+    n_types: int = setting(5, "", metavar="N")
+    n_donors: int = setting(8, "", metavar="N")
+    seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
         for name in ("n_training", "n_held_out", "n_genes", "n_types", "n_donors"):

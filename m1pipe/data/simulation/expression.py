@@ -18,6 +18,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
+from m1pipe.settings import setting
 
 Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8
@@ -41,11 +42,13 @@ class ExpressionConfig:
         At least 0; the same settings give the same files.
     """
 
-    layout: Layout = "unimodal"
-    n_training: int = 1000
-    n_held_out: int = 1000
-    n_genes: int = 500
-    seed: int = 0
+    layout: Layout = setting(
+        "unimodal", "One cloud of samples, eight clusters, or three groups with genes of their own."
+    )
+    n_training: int = setting(1000, "", metavar="N")
+    n_held_out: int = setting(1000, "", metavar="N")
+    n_genes: int = setting(500, "", metavar="N")
+    seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):

@@ -29,6 +29,7 @@ from m1pipe.data.simulation.m1_truth import (
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
+from m1pipe.settings import setting
 
 SIZES = {
     "tiny": M1Size(
@@ -74,10 +75,10 @@ class M1Config:
     """
 
     size: str = "small"
-    seed: int = 0
-    n_unlabelled: int | None = None
-    n_labelled: int | None = None
-    n_genes: int | None = None
+    seed: int = setting(0, "Of all that is drawn.")
+    n_unlabelled: int | None = setting(None, "Instead of the size's own.", metavar="N")
+    n_labelled: int | None = setting(None, "Instead of the size's own.", metavar="N")
+    n_genes: int | None = setting(None, "Instead of the size's own.", metavar="N")
 
     def __post_init__(self) -> None:
         resolve_size(self.size, self.n_unlabelled, self.n_labelled, self.n_genes)

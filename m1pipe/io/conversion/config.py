@@ -8,6 +8,7 @@ from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.steps import Normalize, ZeroTotal
 from m1pipe.io.text.numbers import Notation
+from m1pipe.settings import setting
 
 Format = Literal[
     "auto",
@@ -97,34 +98,54 @@ class ConvertConfig:
         What is done with genes of one name.
     """
 
-    format: Format = "auto"
-    genes_as_rows: bool = False
+    format: Format = setting(
+        "auto", "Format of SOURCE.", option="--from", shown="auto, by its content"
+    )
+    genes_as_rows: bool = setting(False, "Columns are samples.")
     units: str | None = None
-    floor: float | None = None
-    normalize: Normalize | None = None
-    target_sum: float = MILLION
-    lengths: str | None = None
-    log2p1: bool = False
-    labels: str | None = None
-    var: str | None = None
-    obs_columns: tuple[str, ...] = ()
-    var_columns: tuple[str, ...] = ()
-    decimal: Decimal = "."
-    thousands: str = ""
-    zero_total: ZeroTotal | None = None
-    missing: Missing = "error"
-    where: str | None = None
-    series: tuple[str, ...] = ()
-    single_cell_below: float | None = None
-    runs: str | None = None
-    sum_runs: bool = False
-    qc: Quality | None = None
-    quality: str | None = None
-    isoforms: bool = False
-    gene_names: str | None = None
-    tx2gene: str | None = None
-    aliases: str | None = None
-    duplicates: Duplicates = "error"
+    floor: float | None = setting(None, "Raise smaller values to F, first.", metavar="F")
+    normalize: Normalize | None = setting(None, "Scale every sample.")
+    target_sum: float = setting(MILLION, "For --normalize total.", metavar="F")
+    lengths: str | None = setting(
+        None, "Gene lengths in bases, for --normalize tpm.", metavar="TSV"
+    )
+    log2p1: bool = setting(False, "log2(1 + x), last.")
+    labels: str | None = setting(None, "Sample labels, joined by sample id.", metavar="TSV")
+    var: str | None = setting(
+        None, "Gene annotations; a column `gene` becomes gene_id.", metavar="TSV"
+    )
+    obs_columns: tuple[str, ...] = setting((), "Labels that sit among the genes.", metavar="A,B")
+    var_columns: tuple[str, ...] = setting(
+        (),
+        "What describes genes among the samples, beside known names such as Length.",
+        metavar="A,B",
+    )
+    decimal: Decimal = setting(".", "Before fractions in text.")
+    thousands: str = setting("", "Between thousands in text, such as ','.", metavar="C")
+    zero_total: ZeroTotal | None = setting(
+        None, "Samples whose total is 0.", shown="error where they are normalised"
+    )
+    missing: Missing = setting("error", "Empty fields, NA, NaN.")
+    where: str | None = setting(
+        None, "Samples wanted: COLUMN~REGEX, or a condition.", metavar="COND"
+    )
+    series: tuple[str, ...] = setting((), "Samples wanted: of GEO series.", metavar="A,B")
+    single_cell_below: float | None = setting(
+        None, "Samples wanted: ARCHS4's probability.", metavar="F"
+    )
+    runs: str | None = setting(None, "Runs and experiments; runs of one are summed.", metavar="TSV")
+    sum_runs: bool = setting(False, "The same, by what the source says of its runs.")
+    qc: Quality | None = setting(None, "Runs wanted, by DEE2's quality.")
+    quality: str | None = setting(
+        None, "For --qc: DEE2's measures.", metavar="H5", shown="qc.h5 beside SOURCE"
+    )
+    isoforms: bool = setting(False, "Transcripts of a DEE2 study.")
+    gene_names: str | None = setting(None, "Name genes by their annotation.", metavar="COLUMN")
+    tx2gene: str | None = setting(
+        None, "Transcript, gene: of salmon, kallisto or RSEM.", metavar="TSV"
+    )
+    aliases: str | None = setting(None, "Other names of genes: alias, name.", metavar="TSV")
+    duplicates: Duplicates = setting("error", "Genes of one name.")
 
     @property
     def notation(self) -> Notation:
