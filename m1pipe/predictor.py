@@ -13,7 +13,7 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
-from m1pipe.atomic import below, make_folder, write_bytes, write_json
+from m1pipe.atomic import atomic_folder, below, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
@@ -175,8 +175,20 @@ class Predictor:
         return writer.shape
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write config.json, model.json, head.safetensors and a copy of the encoder."""
-        folder = make_folder(folder)
+        """Write config.json, model.json, head.safetensors and a copy of the encoder.
+
+        The folder appears, or replaces an earlier model, when it is complete.
+
+        Raises
+        ------
+        InputError
+            If the folder holds other files.
+        """
+        with atomic_folder(folder, PREDICTOR_FILES, what="a model", force=True) as temporary:
+            self.write_files(temporary)
+
+    def write_files(self, folder: Path) -> None:
+        """Write the files of `save` into a folder that is there."""
         arrays, head = self.head.to_state()
         if self.encoder is not None:
             self.encoder.save(folder / "encoder")

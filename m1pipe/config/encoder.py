@@ -1,6 +1,7 @@
 """How an encoder is made: its shape, its training, its rows."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from m1pipe.errors import InputError
@@ -221,10 +222,15 @@ class TrainingConfig:
         check_range("validation", self.validation, 0, 0.9)
         check_range("seed", self.seed, 0, 2**63 - 1)
         check_choice("precision", self.precision, Precision)
-        parse_bytes(self.memory)
+        _ = self.data_memory  # refused here
         check_range("checkpoint-minutes", self.checkpoint_minutes, 0)
         if self.micro_batch is not None:
             check_range("micro-batch", self.micro_batch, 1)
+
+    @cached_property
+    def data_memory(self) -> int:
+        """Bytes that the data may take while training; a larger matrix is streamed."""
+        return parse_bytes(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Heads, the comparison of heads, and a final head."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from m1pipe.errors import InputError
@@ -196,7 +197,7 @@ class CrossvalConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
-        parse_bytes(self.memory)
+        _ = self.pass_memory  # refused here
         check_range("folds", self.folds, 2)
         check_range("repeats", self.repeats, 1)
         for n_latent in self.tune_latents:
@@ -223,6 +224,11 @@ class CrossvalConfig:
         check_choice("recipe", self.recipe, Recipe)
         check_range("min-coverage", self.min_coverage, 0, 1)
         check_range("seed", self.seed, 0, 2**63 - 1)
+
+    @cached_property
+    def pass_memory(self) -> int:
+        """Bytes that the heads of one pass may take."""
+        return parse_bytes(self.memory)
 
 
 @dataclass(frozen=True, kw_only=True)

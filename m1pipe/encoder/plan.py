@@ -21,7 +21,6 @@ from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.settings import parse_bytes
 from m1pipe.training.optimizer import default_weight_decay
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
@@ -107,12 +106,12 @@ class TrainingPlan:
     @property
     def streams(self) -> bool:
         """Whether the data are read from disk in every epoch, being larger than the memory."""
-        return self.data_bytes > parse_bytes(self.config.training.memory)
+        return self.data_bytes > self.config.training.data_memory
 
     @property
     def memory_bytes(self) -> int:
         """Estimate of what training takes: data, weights with Adam's state, activations."""
-        data = min(self.data_bytes, parse_bytes(self.config.training.memory))
+        data = min(self.data_bytes, self.config.training.data_memory)
         widths = sum((*(self.config.model.hidden or ()), *(self.config.model.decoder_hidden or ())))
         activations = 12 * self.config.training.batch_size * (3 * self.source.shape[1] + widths)
         return data + 28 * self.n_parameters + 8 * self.n_held + activations

@@ -18,7 +18,6 @@ from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias, network_inputs, vae_objective
-from m1pipe.settings import parse_bytes
 from m1pipe.training.batches import Batches, Feed, ResidentFeed, make_feed
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.distributed import (
@@ -131,7 +130,7 @@ def _feeds(
 ) -> tuple[Feed, Feed | None]:
     """Batches of the training rows, and of the validation rows where there are any."""
     training = plan.config.training
-    memory = parse_bytes(training.memory)
+    memory = training.data_memory
     share = VALIDATION_MEMORY if plan.streams and plan.held_out is not None else 0.0
     feed = partial(
         make_feed,

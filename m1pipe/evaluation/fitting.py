@@ -27,7 +27,6 @@ from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.networks import PassFile
-from m1pipe.settings import parse_bytes
 from m1pipe.training.signals import StopFlag
 
 HEAD_ROWS = 2048
@@ -232,7 +231,7 @@ def passes(problem: Problem, wanted: Sequence[Place]) -> list[list[Place]]:
     most = 1
     in_fold = any(entry.in_fold for entry in problem.encoders)
     if problem.config.augment is None and not (in_fold and problem.matrix.n_samples > FEW_SAMPLES):
-        spare = parse_bytes(problem.config.memory) - memory_bytes(problem)
+        spare = problem.config.pass_memory - memory_bytes(problem)
         most = max(1, 1 + int(spare // max(1, fold_bytes(problem))))
     repeats = dict.fromkeys(repeat for repeat, *_ in wanted)
     found = []

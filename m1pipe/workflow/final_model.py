@@ -98,7 +98,7 @@ def run_fit(
     n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
     with atomic_folder(out, MODEL_FILES, what=A_MODEL, force=force) as temporary:
-        predictor.save(temporary)
+        predictor.write_files(temporary)
         rivals.save(temporary)
         pd.DataFrame({"sample": samples}).to_csv(temporary / SAMPLES, index=False)
         write_json(temporary / "provenance.json", provenance)

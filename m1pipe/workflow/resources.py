@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +80,7 @@ class Resources:
                 raise InputError(f"{name}: expected at least {low}; found {getattr(self, name)}")
         if self.at_once is not None and self.at_once < 1:
             raise InputError(f"at_once: expected at least 1; found {self.at_once}")
-        parse_bytes(self.memory)
+        _ = self.job_memory  # refused here
         if not _TIME.fullmatch(self.time):
             raise InputError(f"time: expected hours:minutes, such as 4:00; found {self.time!r}")
         if self.minutes <= self.warning:
@@ -100,10 +101,15 @@ class Resources:
         hours, minutes = self.time.split(":")
         return 60 * int(hours) + int(minutes)
 
+    @cached_property
+    def job_memory(self) -> int:
+        """Bytes that the job asks of the queue."""
+        return parse_bytes(self.memory)
+
     @property
     def memory_mb(self) -> int:
-        """Memory of the job in MiB."""
-        return -(-parse_bytes(self.memory) // 2**20)
+        """The same in MiB."""
+        return -(-self.job_memory // 2**20)
 
 
 def read_resources(study: Study, system: System, stage: str) -> Resources:
