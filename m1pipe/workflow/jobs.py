@@ -7,8 +7,7 @@ command and tells the queue when the work needs another start (exit 75).
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 from m1pipe.atomic import make_folder
 from m1pipe.errors import InputError
@@ -40,33 +39,14 @@ AFTER = {
     "generate": ("convert", "train"),
 }
 INDEX = {"slurm": "SLURM_ARRAY_TASK_ID", "lsf": "LSB_JOBINDEX"}
-SUFFIX = {"slurm": "sbatch", "lsf": "bsub"}
 MOST_RESTARTS = 100
 _JOB_ID = {"slurm": re.compile(r"(\d+)(?:;\S+)?"), "lsf": re.compile(r"Job <(\d+)> is submitted")}
 
 PATIENCE = 300
 
 
-@dataclass(frozen=True)
-class Job:
-    """One stage as a job.
-
-    Attributes
-    ----------
-    stage : str
-        One of `JOB_STAGES`.
-    n_tasks : int
-        Elements of its array; 1: no array.
-    resources : Resources
-    """
-
-    stage: str
-    n_tasks: int
-    resources: Resources
-
-
-def study_jobs(study: Study, system: System, stage: str) -> list[Job]:
-    """Jobs of a stage, or of all stages that the study has for "pipeline".
+def study_jobs(study: Study, system: System, stage: str) -> dict[str, Resources]:
+    """What a stage asks for, or every stage that the study has for "pipeline".
 
     Raises
     ------
@@ -74,11 +54,9 @@ def study_jobs(study: Study, system: System, stage: str) -> list[Job]:
         If the study has no such stage.
     """
     wanted = JOB_STAGES if stage == "pipeline" else (stage,)
-    jobs = []
-    for name in wanted:
-        n_tasks = count_tasks(study, name)
-        if n_tasks:
-            jobs.append(Job(name, n_tasks, read_resources(study, system, name)))
+    jobs = {
+        name: read_resources(study, system, name) for name in wanted if count_tasks(study, name)
+    }
     if not jobs:
         raise InputError(f"{study.file}: expected something to {stage}; found no such stage in it")
     return jobs
@@ -96,24 +74,20 @@ def job_script(study: Study, system: System, stage: str) -> str:
     jobs = study_jobs(study, system, stage)
     if stage == "pipeline":
         return _pipeline(study, system, jobs)
-    return _script(study, system, jobs[0])
+    return "\n".join([*_start(study, system, stage, jobs[stage]), *_END[system]]) + "\n"
 
 
-def _script(study: Study, system: System, job: Job) -> str:
-    return "\n".join([*_start(study, system, job), *_END[system]]) + "\n"
-
-
-def _start(study: Study, system: System, job: Job) -> list[str]:
+def _start(study: Study, system: System, stage: str, asked: Resources) -> list[str]:
     """A script up to the loop that waits for its command, which all scripts share."""
     return [
         "#!/usr/bin/env bash",
-        f"# {TITLES[job.stage]} Submitted from the folder of {study.file.name}.",
-        *directives(study, system, job.stage, job.resources, job.n_tasks),
+        f"# {TITLES[stage]} Submitted from the folder of {study.file.name}.",
+        *directives(study, system, stage, asked, count_tasks(study, stage)),
         "set -eo pipefail",
         "",
-        *_environment(job.resources),
-        *_command(study, system, job),
-        *_warning(study, system, job),
+        *_environment(asked),
+        *_command(study, system, stage, asked),
+        *_warning(study, system, stage, asked),
     ]
 
 
@@ -124,40 +98,39 @@ def _environment(asked: Resources) -> list[str]:
     return [*marked, *asked.setup, "set -u", f"export OMP_NUM_THREADS={threads}", ""]
 
 
-def _command(study: Study, system: System, job: Job) -> list[str]:
+def _command(study: Study, system: System, stage: str, asked: Resources) -> list[str]:
     """The one command, in the background so that the shell can hear signals."""
-    asked, index = job.resources, f"${INDEX[system]}"
-    stages = ["generate", "quality"] if job.stage == "generate" else [job.stage]
-    stages = [stage for stage in stages if array_tasks(study, stage)]
+    stages = ["generate", "quality"] if stage == "generate" else [stage]
+    stages = [name for name in stages if array_tasks(study, name)]
     file = shlex.quote(plain_start(study.file.name))
-    command = ["run", file, *(f"--stage {stage}" for stage in stages)]
-    command += [f'--task "{index}"'] if job.n_tasks > 1 else []
+    command = ["run", file, *(f"--stage {name}" for name in stages)]
+    command += [f'--task "${INDEX[system]}"'] if count_tasks(study, stage) > 1 else []
     image = shlex.quote(plain_start(asked.container or ""))
     inside = ["apptainer exec", "--nv" if asked.gpus else "", image]
     runner = [word for word in inside if word] if asked.container else []
-    if _spread(job):
+    if _spread(stage, asked):
         runner += [f"torchrun --standalone --nproc-per-node={asked.gpus} -m"]
     line = " ".join([*runner, "m1pipe", *command])
-    if _spread(job):  # the launcher would die of a warning meant for its workers
+    if _spread(stage, asked):  # the launcher would die of a warning meant for its workers
         line = f"(trap '' USR1 USR2 && exec {line})"
     return [f"{line} &", "child=$!", ""]
 
 
-def _spread(job: Job) -> bool:
+def _spread(stage: str, asked: Resources) -> bool:
     """Whether the command runs as several processes."""
-    return job.stage == "train" and job.resources.gpus > 1
+    return stage == "train" and asked.gpus > 1
 
 
-def _warning(study: Study, system: System, job: Job) -> list[str]:
+def _warning(study: Study, system: System, stage: str, asked: Resources) -> list[str]:
     """How the command is warned, and the file that knows whether it can go on.
 
     Torchrun leaves with 1 whatever its workers say; the run's status.json knows better.
     """
-    if not _spread(job):
+    if not _spread(stage, asked):
         return [_CALLED, 'warn() { kill -USR1 "$child"; }', "status="]
     tasks = [tasks[0] for tasks in array_tasks(study, "train")]
     folders = " ".join(shell_path(study, task.folder or study.out) for task in tasks)
-    place = f"{INDEX[system]} - 1" if job.n_tasks > 1 else "0"
+    place = f"{INDEX[system]} - 1" if len(tasks) > 1 else "0"
     return [
         _CALLED,
         'below() { local p; for p in $(pgrep -P "$1"); do echo "$p"; below "$p"; done; }',
@@ -205,7 +178,7 @@ _END = {
 }
 
 
-def _pipeline(study: Study, system: System, jobs: list[Job]) -> str:
+def _pipeline(study: Study, system: System, jobs: Mapping[str, Resources]) -> str:
     """A script that submits every stage after those that it needs."""
     lines = [
         "#!/usr/bin/env bash",
@@ -219,10 +192,9 @@ def _pipeline(study: Study, system: System, jobs: list[Job]) -> str:
         *_here(_END[system]),
         ")",
     ]
-    present = [job.stage for job in jobs]
-    for job in jobs:
-        before = [stage for stage in AFTER.get(job.stage, ()) if stage in present]
-        lines += ["", *_submission(system, job.stage, before, _start(study, system, job))]
+    for stage, asked in jobs.items():
+        before = [name for name in AFTER.get(stage, ()) if name in jobs]
+        lines += ["", *_submission(system, stage, before, _start(study, system, stage, asked))]
     return "\n".join(lines) + "\n"
 
 

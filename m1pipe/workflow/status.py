@@ -6,9 +6,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from m1pipe.artefacts import read_json
 from m1pipe.errors import InputError
@@ -20,35 +19,21 @@ SECONDS = 20
 _SLURM = ("squeue", "--noheader", "--array", "--format=%i|%t|%r")
 _LSF = ("bjobs", "-noheader", "-o", "jobid jobindex stat pend_reason delimiter='|'")
 _WAITING = {"PD": "slurm", "PEND": "lsf", "PSUSP": "lsf"}
-Queue = Mapping[str, "QueuedJob"] | None
+Queue = Mapping[str, str | None] | None  # as `ask_queue` gives it
 AGAIN = "the same command goes on"
 
 
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job that has not ended.
-
-    Attributes
-    ----------
-    waits : bool
-        Whether it has not begun.
-    reason : str
-        Why it waits, in the queue's words; may be empty.
-    """
-
-    waits: bool
-    reason: str
-
-
-def ask_queue() -> dict[str, QueuedJob] | None:
-    """Jobs of this user by identifier, as `m1pipe.provenance.job_id` gives it.
+def ask_queue() -> dict[str, str | None] | None:
+    """Jobs of this user that have not ended, and why each waits.
 
     Returns
     -------
     dict or None
-        None where there is no queue, or it does not answer.
+        By identifier, as `m1pipe.provenance.job_id` gives it: None for a job that has begun, else
+        the reason in the queue's words, which may be empty. None where there is no queue, or it
+        does not answer.
     """
-    found: dict[str, QueuedJob] | None = None
+    found: dict[str, str | None] | None = None
     for command in ((*_SLURM, f"--user={getpass.getuser()}"), _LSF):
         lines = _ask(command)
         if lines is not None:
@@ -70,19 +55,24 @@ def _ask(command: tuple[str, ...]) -> list[str] | None:
     return lines if lines or nothing or done.returncode == 0 else None
 
 
-def _read_slurm(line: str) -> tuple[str, QueuedJob]:
+def _read_slurm(line: str) -> tuple[str, str | None]:
     job, state, reason = line.split("|", 2)
-    return job.strip(), QueuedJob(state.strip() in _WAITING, "" if reason == "None" else reason)
+    return job.strip(), _reason(state.strip(), reason, "None")
 
 
-def _read_lsf(line: str) -> tuple[str, QueuedJob]:
+def _reason(state: str, reason: str, nothing: str) -> str | None:
+    if state not in _WAITING:
+        return None
+    return "" if reason == nothing else reason
+
+
+def _read_lsf(line: str) -> tuple[str, str | None]:
     job, index, state, reason = (part.strip() for part in line.split("|", 3))
     name = job if index in ("0", "-", "") else f"{job}[{index}]"
-    return name, QueuedJob(state in _WAITING, "" if reason == "-" else reason)
+    return name, _reason(state, reason, "-")
 
 
-@dataclass(frozen=True)
-class RunLine:
+class RunLine(NamedTuple):
     """A run or task: its name, its state in a word, and what else there is to say."""
 
     name: str
@@ -164,9 +154,8 @@ def _standing(record: dict[str, Any], status: dict[str, Any], queue: Queue) -> t
         return state, str(record.get("message") or status.get("message", ""))
     if state == "done":
         return state, _progress(status, left=False)
-    waiting = queue is not None and record.get("job_id") in queue
-    if waiting and queue is not None and queue[record["job_id"]].waits:
-        reason = queue[record["job_id"]].reason
+    reason = None if queue is None else queue.get(str(record.get("job_id")))
+    if reason is not None:
         return "queued", ", ".join(filter(None, (_progress(status), job, reason)))
     if state == "stopped":
         return state, "; ".join(filter(None, (str(record.get("message", "")), AGAIN)))

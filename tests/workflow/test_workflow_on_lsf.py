@@ -15,7 +15,7 @@ from bsub_reference import read_options
 from m1pipe.errors import EXIT_RESUMABLE, InputError
 from m1pipe.workflow.jobs import job_script, submit
 from m1pipe.workflow.pipeline import choose_tasks, run_study
-from m1pipe.workflow.status import QueuedJob, ask_queue, run_lines
+from m1pipe.workflow.status import ask_queue, run_lines
 from m1pipe.workflow.study import read_study
 
 LONG = "epochs = 300\npatience = 0\nvalidation = 0.0\n"
@@ -78,8 +78,8 @@ def test_one_stage_is_submitted_and_its_tasks_are_queued(file: Path, stand_in: P
 def test_the_queue_is_asked_as_bjobs_wants_it(file: Path, stand_in: Path) -> None:
     found = {job: entry for job, entry in (ask_queue() or {}).items() if "[" in job or job == "101"}
     assert found == {
-        "101": QueuedJob(False, ""),
-        "102[2]": QueuedJob(True, "Job dependency condition not satisfied"),
+        "101": None,
+        "102[2]": "Job dependency condition not satisfied",
     }
     asked = (stand_in / "bjobs.options").read_text().strip()
     assert asked == "-noheader -o jobid jobindex stat pend_reason delimiter='|'"
