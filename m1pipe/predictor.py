@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe._version import __version__
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import atomic_folder, below, write_bytes, write_json
@@ -331,7 +332,8 @@ def fit_labelled(data: Labelled, config: FitConfig, *, added: AddedRows | None =
     rows, aside = np.arange(data.rows.size), np.arange(0)
     if config.conformal:
         _check_conformal(targets)
-        rows, aside = inner_split(rows, config.conformal, config.seed + 1, groups=data.groups)
+        seed = config.seed + seeds.CONFORMAL_SPLIT
+        rows, aside = inner_split(rows, config.conformal, seed, groups=data.groups)
     with threads(head_threads(features.shape[1], targets.n_outputs, config)):
         head = fit_head(
             features,

@@ -15,7 +15,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 
 # Lowest first; a part may import from parts before it in this list.
 LAYERS = [
-    ["_version", "errors", "console"],
+    ["_version", "errors", "console", "seeds"],
     ["artefacts", "atomic", "settings"],
     ["config"],
     ["data", "models"],

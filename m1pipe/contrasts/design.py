@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig
 from m1pipe.data.labels import as_text, listed_columns, tidy, warn_of_levels
@@ -178,7 +179,7 @@ def deal_halves(table: pd.DataFrame, seed: int) -> np.ndarray:
         Subjects come in random order, those in several conditions first; each goes where fewer
         subjects of its conditions are.
     """
-    rng = np.random.default_rng([seed, 53])
+    rng = seeds.rng(seed, seeds.HALVES)
     cells = table["study"] + "\t" + table["condition"]
     of_subject = cells.groupby(table["subject"], sort=True).unique()
     order = rng.permutation(len(of_subject))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.errors import InputError
 
 Values = TypeVar("Values", bound=Any)  # ndarray or Tensor
@@ -65,7 +66,7 @@ def row_order(n: int, seed: int, epoch: int, folds: np.ndarray | None = None) ->
     order = epoch_order(n, seed, epoch)
     if folds is None:
         return order
-    jitter = epoch_generator(seed + 1, epoch).random(n)
+    jitter = epoch_generator(seed + seeds.ROW_JITTER, epoch).random(n)
     place = np.empty(n)
     for fold in np.unique(folds):
         own = order[folds[order] == fold]

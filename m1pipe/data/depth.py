@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units, convert_units, to_linear
 from m1pipe.errors import InputError
@@ -114,7 +115,7 @@ def depth_ratio(matrix: Matrix, other: Matrix, *, seed: int = 0) -> DepthRatio |
     here, there = shared_genes(matrix, other)
     if not here.size:
         return None
-    rng = np.random.default_rng([seed, 72])
+    rng = seeds.rng(seed, seeds.DEPTH_RATIO)
     medians = []
     for one, columns in ((matrix, here), (other, there)):
         rows = np.arange(one.n_samples)
@@ -218,7 +219,7 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
     """
     shared, wanted = _depths_of(other, matrix)
     where = str(matrix.path or "data")
-    drawn = np.random.default_rng([seed, 71]).choice(wanted, rows.size)
+    drawn = seeds.rng(seed, seeds.THINNED_DEPTHS).choice(wanted, rows.size)
     kept, totals = np.ones(matrix.n_samples), np.full(matrix.n_samples, np.nan)
     before, after, start = np.empty(rows.size), np.empty(rows.size), 0
     for part in matrix.bands(rows):
@@ -300,7 +301,7 @@ def thin_rows(
                 f"sample {name!r}: give raw counts"
             )
         digest = hashlib.blake2b(str(name).encode(), digest_size=8).digest()
-        rng = np.random.default_rng([seed, 73, int.from_bytes(digest, "little")])
+        rng = seeds.rng(seed, seeds.THINNED_COUNTS, int.from_bytes(digest, "little"))
         row[some] = rng.binomial(counts.astype(np.int64), share)
 
 

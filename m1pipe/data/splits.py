@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     StratifiedKFold,
 )
 
+from m1pipe import seeds
 from m1pipe.console import log
 from m1pipe.data.labels import as_text, is_doubtful, listed_columns, tidy, warn_of_levels
 from m1pipe.data.names import plain
@@ -371,7 +372,7 @@ def _codes(values: np.ndarray) -> np.ndarray:
 
 def _state(seed: int, stream: int) -> int:
     """32-bit seed for scikit-learn, from a seed of any size."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+    return seeds.derived(seed, stream)
 
 
 def _generator(seed: int) -> np.random.Generator:

@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from m1pipe import seeds
 from m1pipe.data.depth import QUANTILES, depths
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned
@@ -68,7 +69,7 @@ def measured_rows(n_rows: int, seed: int) -> np.ndarray:
     """
     if n_rows <= MOST_MEASURED:
         return np.arange(n_rows)
-    drawn = np.random.default_rng([seed, 61]).choice(n_rows, MOST_MEASURED, replace=False)
+    drawn = seeds.rng(seed, seeds.MEASURED_ROWS).choice(n_rows, MOST_MEASURED, replace=False)
     return np.sort(drawn)
 
 

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from m1pipe import config
+from m1pipe import config, seeds
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.encoder.likelihood import DRAWS, iwae_bound
 from m1pipe.encoder.missing import impute_array
@@ -247,7 +247,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             n=n_samples, sampler=sampler, noise=noise, seed=settings.draw_seed(random_state)
         )
         codes = np.zeros(n_samples, dtype=np.int64)
-        rng = np.random.default_rng([chosen.seed, 23])
+        rng = seeds.rng(chosen.seed, seeds.GENERATED_LATENTS)
         draw: DrawLatents
         if chosen.sampler == "posterior":
             draw = partial(latents.draw_posterior, self._posterior(), rng=rng)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.config import EncoderConfig, Sampler
 from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
@@ -141,7 +142,7 @@ def draw_again(rows: np.ndarray, codes: np.ndarray, wanted: np.ndarray, seed: in
     ndarray of int64, shape (wanted.sum(),)
         By class, ascending.
     """
-    rng = np.random.default_rng([seed, 31])
+    rng = seeds.rng(seed, seeds.BOOTSTRAPPED_ROWS)
     drawn = [rng.choice(rows[codes == k], wanted[k]) for k in np.flatnonzero(wanted)]
     return np.concatenate([np.empty(0, dtype=np.int64), *drawn])
 

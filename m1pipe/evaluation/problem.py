@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
 from m1pipe.data.matrix import Matrix, check_finite, check_units
@@ -349,14 +350,14 @@ def make_fold(problem: Problem, repeat: int, fold: int, draw: int = 0) -> Fold:
     """
     folds = problem.folds[repeat]
     key = [problem.config.seed, repeat, fold, *([draw] if draw else [])]
-    seed = np.random.SeedSequence(key).generate_state(1)[0]
+    seed = seeds.derived(*key)
     train = np.flatnonzero(folds != fold)
     if problem.train_size is not None:
         classes = problem.targets.values if problem.targets.is_classes else None
         train = draw_subset(
             train, problem.train_size, int(seed), strata=problem.strata, classes=classes
         )
-    order_seed = np.random.SeedSequence([problem.config.seed, repeat]).generate_state(1)[0]
+    order_seed = seeds.derived(problem.config.seed, repeat)
     return Fold(
         targets=problem.targets,
         train=train,

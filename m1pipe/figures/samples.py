@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.units import Units, log_units
@@ -117,7 +118,7 @@ def draw_rows(n: int, most: int, seed: int) -> np.ndarray:
     """Rows of n, ascending: all, or a draw of as many as there may be."""
     if n <= most:
         return np.arange(n)
-    return np.sort(np.random.default_rng([seed, 41]).permutation(n)[:most])
+    return np.sort(seeds.rng(seed, seeds.SHOWN_ROWS).permutation(n)[:most])
 
 
 def read_rows(matrix: Matrix, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from m1pipe import seeds
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.heads.exact import Part, Start, prepare
@@ -210,7 +211,7 @@ def _base(part: Part, pair: tuple[LinearPart, OwnTerm | None]) -> Base:
 
 def _seed(part: Part, number: int) -> int:
     """Seed of one of a head's networks; the first has the head's own."""
-    return part.job.seed + 1_000_003 * number
+    return seeds.of_network(part.job.seed, number)
 
 
 def _choose(parts: Sequence[Part], tools: _Tools) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m1pipe import seeds
 from m1pipe.config import HeadConfig
 from m1pipe.models.heads import Head, StackedHeads, head_loss
 from m1pipe.models.kernels import fused_adamw
@@ -244,9 +245,7 @@ def _dropout(stack: NetworkStack, step: int) -> Callable[[Tensor], Tensor] | Non
     p = stack.config.dropout
     if p == 0:
         return None
-    seeds = [
-        int(np.random.SeedSequence([n.seed, step]).generate_state(1)[0]) for n in stack.networks
-    ]
+    seeds = [seeds.derived(n.seed, step) for n in stack.networks]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def keep(h: Tensor) -> Tensor:

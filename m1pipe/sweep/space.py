@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.config import EncoderConfig
 from m1pipe.errors import InputError
 from m1pipe.settings import build
@@ -89,7 +90,7 @@ def planned_settings(config: SweepConfig, space: Space | None) -> list[dict[str,
 
 def _drawn(space: Space, seed: int, trial: int) -> dict[str, Any]:
     """Settings of one random trial, whatever the others are."""
-    rng = np.random.default_rng([seed, trial, 53])
+    rng = seeds.rng(seed, trial, seeds.SWEEP_TRIALS)
     return {
         name: entry.draw(rng) if isinstance(entry, Span) else entry[int(rng.integers(len(entry)))]
         for name, entry in space.items()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from m1pipe import seeds
 from m1pipe.config import EncoderConfig
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, match_recipe
@@ -52,7 +53,8 @@ def split_rows(n_rows: int, config: SweepConfig, groups: np.ndarray | None) -> S
     """
     rest, test = inner_split(np.arange(n_rows), config.test, config.seed, groups=groups)
     share = config.validation / (1 - config.test)
-    training, validation = inner_split(rest, share, config.seed + 1, groups=groups)
+    seed = config.seed + seeds.VALIDATION_SPLIT
+    training, validation = inner_split(rest, share, seed, groups=groups)
     return Split(training, validation, test)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.errors import M1Warning
 from m1pipe.models.pca import PCA, fit_pca
@@ -82,7 +83,7 @@ class Space:
         -------
         ndarray of float32, shape (n_samples, n_components)
         """
-        rng = np.random.default_rng([seed, 8])
+        rng = seeds.rng(seed, seeds.SHUFFLED_COMPONENTS)
         weights = self.pca.components / self.transform.scale
         offset = (self.transform.location / self.transform.scale + self.pca.mean) @ (
             self.pca.components.T
@@ -103,7 +104,7 @@ def fit_space(X: np.ndarray, config: QualityConfig) -> Space:
         Real training samples.
     config : QualityConfig
     """
-    rng = np.random.default_rng([config.seed, 9])
+    rng = seeds.rng(config.seed, seeds.COMPONENT_GENES)
     genes = np.sort(rng.permutation(X.shape[1])[: config.max_genes])
 
     def blocks() -> list[np.ndarray]:

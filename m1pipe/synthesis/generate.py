@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log, over_rows
 from m1pipe.encoder import Encoder, load_encoder
@@ -72,7 +73,7 @@ def run_generate(
             "take --sampler gmm"
         )
     codes = allot(encoder, config.n, _wanted(encoder, config))
-    rng = np.random.default_rng([config.seed, 23])
+    rng = seeds.rng(config.seed, seeds.GENERATED_LATENTS)
     draw, source = _latents(encoder, Path(run), config, data, rng)
     blocks = calibrated_samples(encoder, codes, draw, noise=config.noise, seed=config.seed)
     obs, made = _annotations(encoder, config, codes, source)

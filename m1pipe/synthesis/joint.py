@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
+from m1pipe import seeds
 from m1pipe.synthesis.scores import POSITIVE, SHARE, Definition, Values
 
 NEIGHBOURS = 5
@@ -93,7 +94,7 @@ def mmd_p_value(
         The observed assignment counts as one of them, so that it is never 0.
     """
     kernel = _kernel(np.concatenate([H, A]), sigma)
-    rng = np.random.default_rng([seed, 5])
+    rng = seeds.rng(seed, seeds.MMD_PERMUTATIONS)
     first = np.zeros((len(kernel), n_permutations + 1))
     first[: len(H), 0] = 1
     for k in range(1, n_permutations + 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.artefacts import pack_arrays, read_arrays, reading
 from m1pipe.atomic import write_bytes
 from m1pipe.data.matrix import Matrix
@@ -111,7 +112,7 @@ def fit_mixtures(posterior: AggregatedPosterior, n_classes: int, *, seed: int) -
         0 or 1 where the model is not conditional.
     seed : int
     """
-    Z = posterior.draw(np.arange(len(posterior.mu)), np.random.default_rng([seed, 22]))
+    Z = posterior.draw(np.arange(len(posterior.mu)), seeds.rng(seed, seeds.MIXTURE_LATENTS))
     scale = np.ones(Z.shape[1]) if posterior.scale is None else posterior.scale
     Z /= scale  # the mixture is fitted to units of one scale
     whole = fit_mixture(Z, seed=seed)

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from m1pipe import seeds
 from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.transforms import floored_scale
 
@@ -107,7 +108,7 @@ def fit_mixture(Z: np.ndarray, *, seed: int, shared: Mixture | None = None) -> M
     """
     Z = np.asarray(Z, dtype=np.float64)
     if len(Z) > MOST_ROWS:
-        Z = np.random.default_rng([seed, 21]).permutation(Z)[:MOST_ROWS]
+        Z = seeds.rng(seed, seeds.MIXTURE_ROWS).permutation(Z)[:MOST_ROWS]
     best = standard(Z.shape[1])
     lowest = -2 * best.log_density(Z).sum()
     if shared is not None and (bic := -2 * shared.log_density(Z).sum()) < lowest:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.console import log
 from m1pipe.errors import Alarm
 from m1pipe.synthesis import privacy, utility
@@ -209,7 +210,7 @@ def _expression_scores(
         return failed(utility.EXPRESSION, f"a set has only {min(sizes)} labelled samples")
     real, synthetic, holdout = (np.column_stack([rows.X, rows.codes]) for rows in (x, s, h))
     floor = real.copy()
-    floor[:, -1] = np.random.default_rng([config.seed, 10]).permutation(real[:, -1])
+    floor[:, -1] = seeds.rng(config.seed, seeds.FLOOR_LABELS).permutation(real[:, -1])
     measure = Measure(
         definitions=utility.EXPRESSION,
         function=utility.expression_scores,
@@ -271,7 +272,7 @@ def _pictures(reference: Reference) -> dict[str, Any]:
 def _some_correlations(H: np.ndarray, S: np.ndarray, seed: int, most: int = 150) -> np.ndarray:
     """Correlations of pairs of some genes that vary in both sets, shape (2, n_pairs)."""
     varies = np.flatnonzero((H != H[:1]).any(axis=0) & (S != S[:1]).any(axis=0))
-    genes = np.random.default_rng([seed, 14]).permutation(varies)[:most]
+    genes = seeds.rng(seed, seeds.CORRELATED_GENES).permutation(varies)[:most]
     if genes.size < 2:
         return np.empty((2, 0))
     upper = np.triu_indices(genes.size, 1)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m1pipe import seeds
 from m1pipe.synthesis.config import QualityConfig
 
 MOST_IN_HALF = 1000
@@ -85,10 +86,10 @@ def make_plan(
     """
     size = min(*sizes, most or max(sizes))
     n_draws = 1 if max(sizes) == size else config.n_draws
-    rng = np.random.default_rng([config.seed, 1])
+    rng = seeds.rng(config.seed, seeds.QUALITY_DRAWS)
     draws = tuple(Rows(*(_rows(rng, n, size) for n in sizes)) for _ in range(n_draws))
     half = min(size // 2, MOST_IN_HALF)
-    rng = np.random.default_rng([config.seed, 2])
+    rng = seeds.rng(config.seed, seeds.QUALITY_HALVES)
     halves = tuple(_half(rng, draws[i % n_draws], half, groups) for i in range(config.n_resamples))
     n_units = size if groups is None else np.unique(groups).size
     share = half / size
@@ -125,7 +126,7 @@ def shuffled(X: np.ndarray, seed: int) -> np.ndarray:
     -------
     ndarray of the same shape and type
     """
-    return np.random.default_rng([seed, 3]).permuted(X, axis=0)
+    return seeds.rng(seed, seeds.SHUFFLED_GENES).permuted(X, axis=0)
 
 
 def drawn_apart(X: np.ndarray, seed: int) -> np.ndarray:
@@ -142,7 +143,7 @@ def drawn_apart(X: np.ndarray, seed: int) -> np.ndarray:
     -------
     ndarray of the same shape and type
     """
-    rows = np.random.default_rng([seed, 3]).integers(0, len(X), X.shape)
+    rows = seeds.rng(seed, seeds.SHUFFLED_GENES).integers(0, len(X), X.shape)
     return np.take_along_axis(X, rows, axis=0)
 
 
@@ -163,7 +164,7 @@ def corrupted(X: np.ndarray, seed: int) -> np.ndarray:
     ndarray of the same shape and type
         A mild corruption of known size: what a score makes of it says how sharp the score is.
     """
-    rng = np.random.default_rng([seed, 4])
+    rng = seeds.rng(seed, seeds.CORRUPTED_LEVELS)
     genes = rng.permutation(X.shape[1])[: max(X.shape[1] // 10, 1)]
     shift = 0.3 * X[:, genes].std(axis=0) * rng.choice([-1.0, 1.0], genes.size)
     out = X.copy()

@@ -8,6 +8,7 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from m1pipe import seeds
 from m1pipe.models.pca import fit_pca
 
 N_FACTORS = 20
@@ -31,7 +32,7 @@ def gaussian_copula(train: np.ndarray, n: int, seed: int) -> np.ndarray:
     -------
     ndarray of float32, shape (n, n_genes)
     """
-    rng = np.random.default_rng([seed, 11])
+    rng = seeds.rng(seed, seeds.GAUSSIAN_COPULA)
     Z = normal_scores(train)
     draw = rng.standard_normal((n, len(Z)), dtype=np.float32) / np.sqrt(np.float32(len(Z) - 1))
     return from_normal_scores(draw @ Z, train)
@@ -43,7 +44,7 @@ def factor_analysis(train: np.ndarray, n: int, seed: int) -> np.ndarray:
     Parameters and result, shape (n, n_genes), are those of `gaussian_copula`; values are not
     negative where those of `train` are not.
     """
-    rng = np.random.default_rng([seed, 12])
+    rng = seeds.rng(seed, seeds.FACTOR_ANALYSIS)
     k = _rank(train)
     mean, sd = train.mean(axis=0), train.std(axis=0)
     sd = np.where(sd > 0, sd, 1).astype(np.float32)
@@ -63,7 +64,7 @@ def pca_mixture(train: np.ndarray, n: int, seed: int) -> np.ndarray:
     The number of clusters and the kind of covariance are chosen by BIC. Parameters and result,
     shape (n, n_genes), are those of `gaussian_copula`.
     """
-    rng = np.random.default_rng([seed, 13])
+    rng = seeds.rng(seed, seeds.PCA_MIXTURE)
     Z = normal_scores(train)
     pca = fit_pca(lambda: [Z], _rank(train), seed=seed)
     mixture = _best_mixture(pca.scores(Z).astype(np.float64), seed)

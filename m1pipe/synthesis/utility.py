@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from m1pipe import seeds
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.scores import CORRELATION, SHARE, Definition, Score, Values
 from m1pipe.synthesis.two_sample import balanced_accuracy, logistic_scores
@@ -129,7 +130,8 @@ def utility_scores(
     found = [_one_seed(real, synthetic, holdout, size, [config.seed, 6, i]) for i in
              range(config.n_seeds)]  # fmt: skip
     value = _summaries(_mean_accuracies(found, holdout.codes))
-    draws = _bootstrap(found, holdout.codes, groups, np.random.default_rng([config.seed, 7]))
+    rng = seeds.rng(config.seed, seeds.UTILITY_BOOTSTRAP)
+    draws = _bootstrap(found, holdout.codes, groups, rng)
     n_units = len(holdout.codes) if groups is None else np.unique(groups).size
     return [_score(definition, value, draws, n_units) for definition in UTILITY]
 

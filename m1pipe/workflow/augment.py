@@ -8,6 +8,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
 from m1pipe.encoder import Encoder, train_encoder
@@ -92,7 +93,7 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     encoder = train_encoder(matrix, config)
     if encoder.condition is None:
         raise ValueError("generator: expected a conditional model")
-    rng = np.random.default_rng([request.seed, 32])
+    rng = seeds.rng(request.seed, seeds.AUGMENTING_LATENTS)
     draw = _latents(encoder, latents.aggregated_posterior(encoder, matrix), request)
     codes = np.repeat(np.arange(request.wanted.size), request.wanted)
     told = encoder.condition.codes(pd.DataFrame({COLUMN: names[codes]}), "augment")

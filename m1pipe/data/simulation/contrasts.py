@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -87,7 +88,7 @@ class ContrastsTruth:
 
 def plant_contrasts(config: ContrastsSimulation) -> ContrastsTruth:
     """Plant the truth of one seed and size."""
-    rng = np.random.default_rng([config.seed, 47])
+    rng = seeds.rng(config.seed, seeds.CONTRASTS_TRUTH)
     n_studies, n_genes = SIZES[config.size]
     level = rng.lognormal(0, 1.5, n_genes)
     sets = [rng.choice(n_genes, GENES_A_SET, replace=False) for _ in range(2 * N_PROGRAMMES)]
@@ -131,7 +132,7 @@ def simulate_contrasts(
     out = refuse_folder(out, FILES, what=WHAT, force=force)
     truth = plant_contrasts(config)
     genes = [f"G{j + 1:05d}" for j in range(truth.level.size)]
-    counts, design = _draw(truth, np.random.default_rng([config.seed, 48]))
+    counts, design = _draw(truth, seeds.rng(config.seed, seeds.CONTRASTS_COUNTS))
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         write_matrix(
             folder / "counts.h5ad", counts, obs=design, var=pd.DataFrame(index=genes),

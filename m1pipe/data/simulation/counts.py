@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -79,7 +80,7 @@ class CountsTruth:
 
 def plant_counts(config: CountsConfig) -> CountsTruth:
     """Plant the truth of one seed and size."""
-    rng = np.random.default_rng([config.seed, 71])
+    rng = seeds.rng(config.seed, seeds.COUNTS_TRUTH)
     level = np.tile(rng.normal(0, 1.5, config.n_genes), (config.n_types, 1))
     markers = rng.permutation(config.n_genes)[: config.n_types * MARKERS_A_TYPE]
     markers = markers.reshape(config.n_types, MARKERS_A_TYPE)
@@ -160,7 +161,7 @@ def simulate_counts(
     }
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         for part, (n, donors) in parts.items():
-            rng = np.random.default_rng([config.seed, 72, int(part == "held_out")])
+            rng = seeds.rng(config.seed, seeds.COUNTS_CELLS, int(part == "held_out"))
             counts, obs = draw_counts(truth, n, donors, rng)
             obs.index = pd.Index([f"{part}_{i + 1}" for i in range(n)], dtype=object)
             write_matrix(folder / f"{part}.h5ad", counts, obs=obs, var=var, units=Units("counts"))

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
@@ -87,7 +88,7 @@ class ExpressionTruth:
 
 def plant_expression(config: ExpressionConfig) -> ExpressionTruth:
     """Plant the truth of one seed and layout."""
-    rng = np.random.default_rng([config.seed, 31])
+    rng = seeds.rng(config.seed, seeds.EXPRESSION_TRUTH)
     centres = np.zeros((1, N_FACTORS))
     if config.layout == "clusters":
         centres = 1.6 * rng.standard_normal((N_CLUSTERS, N_FACTORS))
@@ -179,7 +180,7 @@ def simulate_expression(
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         planted = dict(vars(truth))
         for part, n in (("training", config.n_training), ("held_out", config.n_held_out)):
-            rng = np.random.default_rng([config.seed, 32, int(part == "held_out")])
+            rng = seeds.rng(config.seed, seeds.EXPRESSION_SAMPLES, int(part == "held_out"))
             X, planted[f"{part}_factors"], classes = draw_expression(truth, n, rng)
             obs = pd.DataFrame({"class": classes}, index=[f"{part}_{i + 1}" for i in range(n)])
             write_matrix(folder / f"{part}.h5ad", X, obs=obs, var=var, units=Units("log2_tpm1"))
