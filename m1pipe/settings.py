@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from m1pipe.errors import InputError
 
@@ -105,8 +105,7 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dictionary of a configuration, ready for JSON."""
-    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return found
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
 
 
 def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config") -> Config:
@@ -133,8 +132,7 @@ def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config")
     merged: dict[str, Any] = {}
     for layer in layers:
         _merge(kind, merged, layer, where)
-    found: Config = _construct(kind, merged, where)
-    return found
+    return cast(Config, _construct(kind, merged, where))
 
 
 def _parts(kind: type) -> dict[str, type]:
@@ -247,6 +245,17 @@ def check_range(
     if not (low < value if open_low else low <= value) or not value <= high:
         bracket = "(" if open_low else "["
         raise InputError(f"{name}: expected a number in {bracket}{low}, {high}]; found {value!r}")
+
+
+def check_at_least(name: str, value: float | None, least: float) -> None:
+    """Refuse a number below another; None passes.
+
+    Raises
+    ------
+    InputError
+    """
+    if value is not None and value < least:
+        raise InputError(f"{name}: expected at least {least}; found {value}")
 
 
 def check_widths(name: str, widths: tuple[int, ...] | None) -> None:

@@ -1,10 +1,10 @@
 """Settings of `m1pipe cluster` and `m1pipe map`."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import setting
+from m1pipe.settings import check_at_least, check_choice, setting
 
 ClusterMethod = Literal["kmeans", "leiden"]
 Distance = Literal["levels", "latent"]
@@ -46,14 +46,10 @@ class ClusterConfig:
     seed: int = setting(0, "")
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", ClusterMethod), ("distance", Distance)):
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InputError(f"{name}: expected one of {known}; found {getattr(self, name)!r}")
+        check_choice("method", self.method, ClusterMethod)
+        check_choice("distance", self.distance, Distance)
         for name, least in (("k", 2), ("max_k", 2), ("neighbors", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name}: expected at least {least}; found {value}")
+            check_at_least(name, getattr(self, name), least)
         if not self.resolution > 0:
             raise InputError(f"resolution: expected above 0; found {self.resolution}")
         if self.k is not None and self.method != "kmeans":

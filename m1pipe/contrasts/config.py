@@ -1,10 +1,10 @@
 """Settings of `m1pipe contrasts` and `m1pipe enrich`."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import setting
+from m1pipe.settings import check_at_least, check_choice, setting
 
 Method = Literal["limma", "deseq2"]
 Unexpressed = Literal["nan", "zero"]
@@ -63,12 +63,12 @@ class ContrastsConfig:
     n_jobs: int = setting(1, "Processes.")
 
     def __post_init__(self) -> None:
-        _check_choice("method", self.method, get_args(Method))
-        _check_choice("unexpressed", self.unexpressed, get_args(Unexpressed))
-        _check_at_least("min_samples", self.min_samples, 1)
-        _check_at_least("min_count", self.min_count, 0)
-        _check_at_least("seed", self.seed, 0)
-        _check_at_least("n_jobs", self.n_jobs, 1)
+        check_choice("method", self.method, Method)
+        check_choice("unexpressed", self.unexpressed, Unexpressed)
+        check_at_least("min_samples", self.min_samples, 1)
+        check_at_least("min_count", self.min_count, 0)
+        check_at_least("seed", self.seed, 0)
+        check_at_least("n_jobs", self.n_jobs, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +114,17 @@ class EnrichConfig:
     n_jobs: int = setting(1, "Threads of prerank.")
 
     def __post_init__(self) -> None:
-        _check_choice("method", self.method, get_args(Test))
-        _check_choice("direction", self.direction, get_args(Direction))
+        check_choice("method", self.method, Test)
+        check_choice("direction", self.direction, Direction)
         for name in ("gene_alpha", "alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(
                     f"{name}: expected above 0, at most 1; found {getattr(self, name)}"
                 )
         if self.top is not None:
-            _check_at_least("top", self.top, 1)
+            check_at_least("top", self.top, 1)
         for name, least in (("min_size", 1), ("permutations", 1), ("seed", 0), ("n_jobs", 1)):
-            _check_at_least(name, getattr(self, name), least)
+            check_at_least(name, getattr(self, name), least)
         if self.max_size < self.min_size:
             raise InputError(
                 f"max_size: expected at least min_size, {self.min_size}; found {self.max_size}"
@@ -134,13 +134,3 @@ class EnrichConfig:
                 "prevalence: expected 0 <= min_prevalence <= max_prevalence <= 1; found "
                 f"{self.min_prevalence} and {self.max_prevalence}"
             )
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}; found {value!r}")
-
-
-def _check_at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise InputError(f"{name}: expected at least {least}; found {value}")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,7 @@ def run_reconstruct(
     encoder = load_encoder(run)
     with open_matrix(data, aliases=aliases) as matrix:
         aligned = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
-        n_missing = 0
-
-        def expected(X: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
-            nonlocal n_missing
-            n_missing += int(np.isnan(X).sum())
-            return encoder.reconstruct_array(X, codes)
-
-        _write_rows(out, encoder, aligned, expected, force)
+        n_missing, _ = _write_rows(out, encoder, aligned, encoder.reconstruct_array, force)
         _tell_missing(n_missing, matrix.n_samples, encoder)
         return f"{out}: {matrix.n_samples:,} samples x {len(encoder.genes):,} genes, reconstructed"
 
@@ -79,13 +73,6 @@ def run_impute(
     """
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
-    counted = [0, 0]
-
-    def filled(X: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
-        counted[0] += int(np.isnan(X).sum())
-        counted[1] += X.size
-        return impute_array(encoder, X, codes)
-
     with open_matrix(data, aliases=aliases) as matrix:
         aligned = align(
             matrix,
@@ -99,8 +86,7 @@ def run_impute(
                 f"{data}: expected {encoder.units}, as in training; found counts, whose totals are "
                 "not known where some are missing: convert them first"
             )
-        _write_rows(out, encoder, aligned, filled, force)
-    missing, total = counted
+        missing, total = _write_rows(out, encoder, aligned, partial(impute_array, encoder), force)
     return f"{out}: {missing:,} of {total:,} levels were missing ({missing / max(total, 1):.2%})"
 
 
@@ -144,8 +130,8 @@ def run_score(
 
 def _write_rows(
     out: PathLike, encoder: Encoder, aligned: Aligned, change: Rows, force: bool
-) -> None:
-    """Write what `change` makes of each block of rows."""
+) -> tuple[int, int]:
+    """Write what `change` makes of each block of rows; levels that were missing, and all."""
     matrix: Matrix = aligned.matrix
     codes = encoder.codes(matrix)
     var = encoder.recipe.gene_names
@@ -153,8 +139,11 @@ def _write_rows(
     with MatrixWriter(
         out, obs=matrix.obs, var=var, units=encoder.units, uns=uns, force=force
     ) as writer:
+        n_missing = n_levels = 0
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
+            n_missing, n_levels = n_missing + int(np.isnan(X).sum()), n_levels + X.size
             writer.write(start, change(X, None if codes is None else codes[start:stop]))
+    return n_missing, n_levels
 
 
 def _tell_missing(n_missing: int, n_samples: int, encoder: Encoder) -> None:

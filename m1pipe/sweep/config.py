@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from m1pipe.errors import InputError
-from m1pipe.settings import setting
+from m1pipe.settings import check_at_least, setting
 
 Sampler = Literal["random", "optuna"]
 
@@ -54,14 +54,8 @@ class SweepConfig:
                 raise InputError(
                     f"{name}: expected numbers of at least 1; found {getattr(self, name)}"
                 )
-        for name, least in (
-            ("total", 1),
-            ("trials", 1),
-            ("repeats", 1),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: expected at least {least}; found {getattr(self, name)}")
+        for name, least in (("total", 1), ("trials", 1), ("repeats", 1), ("seed", 0)):
+            check_at_least(name, getattr(self, name), least)
         if self.sampler not in get_args(Sampler):
             raise InputError(f"sampler: expected random or optuna; found {self.sampler!r}")
         if not (0 < self.validation < 1 and 0 < self.test < 1 and self.validation + self.test < 1):

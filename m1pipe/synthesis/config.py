@@ -1,11 +1,10 @@
 """Settings of synthetic samples and of their quality report."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 from m1pipe.config import Sampler
 from m1pipe.errors import InputError
-from m1pipe.settings import setting
+from m1pipe.settings import check_at_least, check_choice, check_range, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +38,7 @@ class GenerateConfig:
     seed: int = setting(0, "Of everything drawn.")
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(Sampler):
-            known = ", ".join(get_args(Sampler))
-            raise InputError(f"sampler: expected one of {known}; found {self.sampler!r}")
+        check_choice("sampler", self.sampler, Sampler)
         if self.n is None and not self.condition:
             raise InputError("n: expected a number of samples, or --condition COL=VALUE:N")
         if self.n is not None and self.n < 1:
@@ -110,12 +107,5 @@ class QualityConfig:
         least = {"n_draws": 1, "n_resamples": 2, "n_permutations": 1, "n_seeds": 1}
         least |= {"max_genes": 2, "max_samples": 20, "n_components": 1, "seed": 0}
         for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(
-                    f"{name.replace('_', '-')}: expected at least {low}; found "
-                    f"{getattr(self, name)}"
-                )
-        if not 0 <= self.min_coverage <= 1:
-            raise InputError(
-                f"min-coverage: expected a number in [0, 1]; found {self.min_coverage}"
-            )
+            check_at_least(name.replace("_", "-"), getattr(self, name), low)
+        check_range("min-coverage", self.min_coverage, 0, 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import build, parse_bytes
+from m1pipe.settings import build, check_at_least, parse_bytes
 from m1pipe.workflow.study import Study
 
 System = Literal["slurm", "lsf"]
@@ -76,10 +76,8 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name, low in {"cpus": 1, "gpus": 0, "warning": 1}.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name}: expected at least {low}; found {getattr(self, name)}")
-        if self.at_once is not None and self.at_once < 1:
-            raise InputError(f"at_once: expected at least 1; found {self.at_once}")
+            check_at_least(name, getattr(self, name), low)
+        check_at_least("at_once", self.at_once, 1)
         _ = self.job_memory  # refused here
         if not _TIME.fullmatch(self.time):
             raise InputError(f"time: expected hours:minutes, such as 4:00; found {self.time!r}")

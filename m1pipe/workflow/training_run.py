@@ -78,15 +78,14 @@ def run_training(
     StoppedBySignalError, KeyboardInterrupt
         If a signal came; the run can be resumed.
     """
-    inputs = {"data": data}
-    if config.selection.validation_file is not None:
-        inputs["validation"] = config.selection.validation_file
-    if config.selection.drop_samples_of is not None:
-        inputs["dropped samples"] = config.selection.drop_samples_of
-    if config.selection.thin_to is not None:
-        inputs["thinned to"] = config.selection.thin_to
-    if config.selection.aliases is not None:
-        inputs["aliases"] = config.selection.aliases
+    files = {
+        "data": data,
+        "validation": config.selection.validation_file,
+        "dropped samples": config.selection.drop_samples_of,
+        "thinned to": config.selection.thin_to,
+        "aliases": config.selection.aliases,
+    }
+    inputs = {role: file for role, file in files.items() if file is not None}
     folder = RunFolder(out, results=RESULTS)
     device = resolve_device(config.training.device)
     with open_matrix(data) as matrix, joined(device) as workers:
