@@ -49,6 +49,8 @@ def progress(
     """
     options: dict[str, Any] = {"unit_scale": total is not None and total > 1e5, "leave": False}
     options["delay"] = delay
+    if items is None:
+        return tqdm(total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
     return tqdm(items, total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
 
 

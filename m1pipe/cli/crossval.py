@@ -82,7 +82,7 @@ def crossval(
 ) -> None:
     """Compare encoders with the genes, their mean, PCA and linear models on the same folds.
 
-    The same command goes on where a killed one was, fold by fold.
+    Run the same command again to resume after an interruption, fold by fold.
 
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv

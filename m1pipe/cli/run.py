@@ -18,8 +18,8 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     """Do what is not done of the study that the TOML file STUDY describes.
 
     Data are converted, encoders trained, compared, and the report is written into the study's
-    folder of results. What is finished with the same settings and input files is skipped, so that
-    the same command goes on after an interruption.
+    folder of results. What is finished with the same settings and input files is skipped: run
+    the same command again to resume after an interruption.
 
     m1pipe run study.toml
     m1pipe run study.toml --stage train --task 2

@@ -65,7 +65,7 @@ def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
 @from_config(ExpressionConfig, "layout n_training n_held_out n_genes seed")
 @click.option("--force", is_flag=True, help="Replace an earlier simulation.")
 def expression(out: Path, force: bool, **options: Any) -> None:
-    """Training and held-out samples of one law, to try generators on.
+    """Training and held-out samples of one distribution, to try generators on.
 
     Writes training.h5ad and held_out.h5ad in log2(TPM + 1), with a column class, and what was
     planted as truth.npz.

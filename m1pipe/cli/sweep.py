@@ -52,8 +52,8 @@ def sweep(
 ) -> None:
     """Try many configurations on DATA: by width, by depth, or drawn from a space.
 
-    Rows are split into training, validation and test; the best by validation is tested once. The
-    same command goes on where a killed one was. best.json is a configuration for train.
+    Rows are split into training, validation and test; the best by validation is tested once. Run
+    the same command again to resume after an interruption. best.json is a configuration for train.
 
     --neurons alone makes a layer without nonlinearity (but for --preset). With --folds it is the
     latent size of autoencoder and VAE as train makes them, beside PCA of equal size, and R2 of

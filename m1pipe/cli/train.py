@@ -33,7 +33,7 @@ from m1pipe.errors import InputError
 @ALIASES
 @from_config(EncoderConfig, "micro_batch")
 @click.option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
-@click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
+@click.option("--resume", is_flag=True, help="Resume an unfinished run.")
 @click.option("--force", is_flag=True, help="Overwrite a run.")
 @click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
 def train(
@@ -65,7 +65,7 @@ def train(
     from m1pipe.workflow.run_folder import RunFolder
 
     if resume and force:
-        raise click.UsageError("--resume goes on with a run, --force overwrites it: give one")
+        raise click.UsageError("--resume resumes a run, --force overwrites it: give one")
     chosen = settings.build(
         EncoderConfig,
         (RunFolder(out).read_config() if resume else None) or {},

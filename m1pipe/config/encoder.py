@@ -54,7 +54,7 @@ class ModelConfig:
         Add linear paths genes -> mu and z -> genes beside the networks. Where `starts_at_pca`
         they hold the probabilistic-PCA solution of the training rows and are not trained.
     likelihood : str
-        Law of a gene given the latents.
+        Likelihood of a gene given the latents.
     transform : str
         Per-gene transform fitted on the training rows.
     beta : float
@@ -62,7 +62,7 @@ class ModelConfig:
     free_bits : float
         Nats per latent unit that the KL does not penalise.
     condition : str or None
-        Column of obs whose class every sample's network is told, one-hot.
+        Column of obs whose class the network is conditioned on, one-hot.
     min_variance : float or None
         Genes whose variance over the training rows, before the transform, is not above this are
         left out. None: all stay.
@@ -94,7 +94,7 @@ class ModelConfig:
     beta: float = setting(1.0, "Weight of the KL divergence; 0 is the plain autoencoder.")
     free_bits: float = 0.0
     condition: str | None = setting(
-        None, "Column of obs whose class the network is told, one-hot.", metavar="COL"
+        None, "Column of obs whose class the network is conditioned on, one-hot.", metavar="COL"
     )
     min_variance: float | None = setting(
         None, "Leave out genes that vary no more over the training rows, before --transform."
@@ -121,7 +121,7 @@ class ModelConfig:
 
     @property
     def starts_at_pca(self) -> bool:
-        """Whether the linear paths hold principal components: a normal law, no outer activation."""
+        """Whether the linear paths hold the PCA: a normal likelihood, no outer activation."""
         return (
             self.linear_skip
             and self.likelihood.startswith("gaussian")

@@ -20,7 +20,7 @@ Sampler = Literal["gmm", "prior", "posterior"]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """A feed-forward head and its training; the same for every row of a comparison.
+    """A feed-forward head and its training; the same for every model of a comparison.
 
     Attributes
     ----------
@@ -116,9 +116,9 @@ class CrossvalConfig:
         Columns of obs; `group` may be a regular expression applied to the sample ids. None:
         the label itself where it is categorical, and `donor` where there is such a column.
     models : tuple of str or None
-        Rows of the ladder to run, beside the encoders. None: the full ladder.
+        Models to run beside the encoders. None: all.
     linear_rival : str or None
-        The linear row that the encoder rows are declared to be compared with. None: ridge for
+        The linear model that the encoders' models are declared to be compared with. None: ridge for
         levels, logistic for classes.
     recipe : str
         "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
@@ -135,7 +135,7 @@ class CrossvalConfig:
     leave_out : str or None
         Column of obs: each of its values is left out in turn, in place of folds.
     tune : bool
-        Width and learning rate of every feed-forward row are chosen on the inner split of each
+        Width and learning rate of every feed-forward model are chosen on the inner split of each
         training fold, and before them latent size and beta of encoders trained in the folds.
     tune_latents, tune_betas : tuple
         What is tried for these, beside what is given; a plain autoencoder stays one.
@@ -143,9 +143,9 @@ class CrossvalConfig:
         Every network also with synthetic samples among its training rows: each class filled up
         to the largest, or to so many times its own size. Controls stand beside it.
     augment_sampler : str
-        Law of the latents of these, as of `m1pipe generate`: "gmm", "prior" or "posterior".
+        Distribution of their latents, as of `m1pipe generate`: "gmm", "prior" or "posterior".
     head : HeadConfig
-        Settings of every feed-forward row.
+        Settings of every feed-forward model.
     """
 
     folds: int = setting(5, "Number of folds.")
@@ -160,11 +160,11 @@ class CrossvalConfig:
         shown="donor, patient, ..., if there",
     )
     models: tuple[str, ...] | None = setting(
-        None, "The other rows to run.", metavar="LIST", shown="all"
+        None, "The other models to run.", metavar="LIST", shown="all"
     )
     linear_rival: str | None = setting(
         None,
-        "Linear row of the declared comparisons.",
+        "Linear model of the declared comparisons.",
         metavar="ROW",
         shown="ridge, or logistic for classes",
     )

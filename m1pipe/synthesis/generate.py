@@ -142,7 +142,7 @@ def _training_posterior(
     encoder: Encoder, run: Path, data: PathLike | None
 ) -> latents.AggregatedPosterior:
     """Posterior of the training samples, from the file that the run began with."""
-    what_for = "for the law of its latents"
+    what_for = "for the distribution of its latents"
     advice = "say where it is with --data, or take --sampler prior"
     with open_matrix(training_data(run, data, what_for, advice)) as matrix:
         return latents.aggregated_posterior(encoder, matrix)

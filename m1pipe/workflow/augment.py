@@ -34,7 +34,7 @@ EPOCHS = 20
 def generator_config(
     n_genes: int, n_rows: int, seed: int, device: str, *, counts: bool = False
 ) -> EncoderConfig:
-    """Settings of the generator: normal scores, told the class, a few epochs from its PCA.
+    """Settings of the generator: normal scores, conditioned on the class, a few epochs.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def generator_config(
     seed : int
     device : str
     counts : bool
-        The levels are counts: a negative binomial law of them as they are.
+        The levels are counts, which get a negative binomial likelihood as they are.
     """
     n_latent = max(1, min(MOST_LATENT, n_genes // 4, n_rows // 8))
     model = ModelConfig(n_latent=n_latent, transform="normal_score", condition=COLUMN)

@@ -107,7 +107,7 @@ def run_crossval(
 ) -> CrossvalResult | None:
     """Run what is missing of a cross-validation, and write its report when it is complete.
 
-    Every finished fold is kept at once, so that the same call goes on where a killed one was.
+    Every finished fold is kept at once: the same call resumes what was interrupted.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def _clear(out: Path) -> None:
 
 
 def summary_line(out: str | Path, result: CrossvalResult) -> str:
-    """The result in one line: the best rows by the headline loss, and where the report is."""
+    """The result in one line: the models by the headline loss, and where the report is."""
     ladder = ladder_table(result)
     rows = ", ".join(f"{row} {loss:.4g}" for row, loss in ladder["loss"].items())
     return f"{Path(out) / 'report.html'}: {result.metric} {rows}"

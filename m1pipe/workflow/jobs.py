@@ -122,7 +122,7 @@ def _spread(stage: str, asked: Resources) -> bool:
 
 
 def _warning(study: Study, system: System, stage: str, asked: Resources) -> list[str]:
-    """How the command is warned, and the file that knows whether it can go on.
+    """How the command is warned, and the file that says whether it can be resumed.
 
     Torchrun leaves with 1 whatever its workers say; the run's status.json knows better.
     """

@@ -55,13 +55,16 @@ def model_card(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str
 def _heading(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str:
     beta = encoder.config.model.beta
     kind = "variational autoencoder" if beta > 0 else "plain autoencoder (beta 0)"
+    given = ""
     if encoder.condition is not None:
-        kind = f"conditional {kind}, told {as_code(encoder.condition.column)}"
+        kind = f"conditional {kind}"
+        given = f", conditioned on {as_code(encoder.condition.column)}"
     begun = str(provenance.get("started", ""))[:10]
     return (
         f"# Model card: {as_text(Path(run).resolve().name)}\n\n"
-        f"A {kind} of gene expression: {len(encoder.genes):,} genes, {encoder.n_latent} latent "
-        f"units. Trained by m1pipe {provenance.get('m1pipe', __version__)}"
+        f"A {kind} of gene expression{given}: {len(encoder.genes):,} genes, "
+        f"{encoder.n_latent} latent units. "
+        f"Trained by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n")
     )
 
@@ -210,7 +213,7 @@ def _limits(encoder: Encoder) -> str:
     if encoder.config.model.beta > 0:
         lines.append("Synthetic samples are not private until `m1pipe quality` has been read.")
     else:
-        lines.append("Its latents have no law: no likelihood of a sample (`score`).")
+        lines.append("Its latents have no prior: a sample has no likelihood (`score`).")
     lines.append(
         "Whether it beats the raw genes for a label is for `m1pipe crossval` to say, on samples "
         "that it was not trained on."

@@ -86,7 +86,7 @@ def run_study(study: Study, tasks: Sequence[Task], *, force: bool = False) -> li
     InputError
         If a result is out of date, or a task cannot be done.
     StoppedBySignalError, KeyboardInterrupt
-        After a signal; the same call goes on.
+        After a signal; the same call resumes.
     """
     if not force:
         for task in tasks:

@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, where it came from, how far it is, and how it ended.
+"""The folder of a run: its settings, provenance, status, history and checkpoint.
 
 Every file appears under its name only when it is complete, so that a run killed at any moment
 leaves a folder that can be read, resumed or started again.
@@ -105,7 +105,7 @@ class RunFolder:
         force : bool
             Start again in a folder that holds a run.
         resume : bool
-            Go on with an unfinished run; where there is none, start one.
+            Resume an unfinished run; where there is none, start one.
 
         Returns
         -------
@@ -136,7 +136,7 @@ class RunFolder:
                 )
             elif self.checkpoint.exists():
                 raise InputError(
-                    f"{self.path} holds an unfinished run: go on with --resume, "
+                    f"{self.path} holds an unfinished run: resume it with --resume, "
                     "or start again with --force"
                 )
         elif state is None:
@@ -257,7 +257,7 @@ class RunFolder:
         changes += [f"{role}: {known[role]['path']} there, none here" for role in gone]
         if changes:
             raise InputError(
-                f"{self.path}: cannot resume, for this differs: {'; '.join(changes)}; "
+                f"{self.path}: cannot resume: this differs: {'; '.join(changes)}; "
                 "give what the run began with, or start again with --force"
             )
 

@@ -20,7 +20,7 @@ _SLURM = ("squeue", "--noheader", "--array", "--format=%i|%t|%r")
 _LSF = ("bjobs", "-noheader", "-o", "jobid jobindex stat pend_reason delimiter='|'")
 _WAITING = {"PD": "slurm", "PEND": "lsf", "PSUSP": "lsf"}
 Queue = Mapping[str, str | None] | None  # as `ask_queue` gives it
-AGAIN = "the same command goes on"
+AGAIN = "run the same command again to resume"
 
 
 def ask_queue() -> dict[str, str | None] | None:

@@ -62,7 +62,7 @@ def run_training(
     force : bool
         Overwrite a run that is there.
     resume : bool
-        Go on with an unfinished one; a finished one is read and returned.
+        Resume an unfinished run; a finished one is read and returned.
     log_steps : bool
         Keep the losses of every step in steps.csv.
 

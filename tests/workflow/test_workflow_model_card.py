@@ -117,7 +117,7 @@ def test_a_plain_autoencoder_and_a_conditional_model_say_so(
     run_training(tmp_path / "u.h5ad", tmp_path / "ae", build(EncoderConfig, TINY, {"beta": 0.0}))
     card = (tmp_path / "ae" / "model.md").read_text(encoding="utf-8")
     assert "plain autoencoder" in card
-    assert "no likelihood of a sample" in card
+    assert "a sample has no likelihood" in card
     assert "| KL |" not in card
     condition = build(EncoderConfig, TINY, {"condition": "tissue"})
     run_training(tmp_path / "u.h5ad", tmp_path / "cvae", condition)
