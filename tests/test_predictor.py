@@ -146,6 +146,33 @@ def test_a_saved_model_stands_alone(
     pd.testing.assert_frame_equal(after.obs, before.obs)
 
 
+def test_a_save_that_fails_leaves_the_earlier_model(
+    levels: Predictor,
+    classes: Predictor,
+    x: anndata.AnnData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "model"
+    levels.save(folder)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(Encoder, "save", broken)
+    with pytest.raises(RuntimeError, match="no room"):
+        classes.save(folder)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [folder]
+    np.testing.assert_array_equal(load_predictor(folder).predict(x).X, levels.predict(x).X)
+    classes.save(folder)
+    assert load_predictor(folder).is_classes
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        levels.save(folder)
+    assert load_predictor(folder).is_classes
+
+
 @pytest.mark.parametrize("kind", ["levels", "classes"])
 def test_what_is_written_is_what_is_predicted(
     kind: str, x: anndata.AnnData, tmp_path: Path, request: pytest.FixtureRequest

@@ -175,8 +175,7 @@ def stability(partitions: Sequence[np.ndarray]) -> np.ndarray:
 
 def _kmeans(Z: np.ndarray, k: int, seed: int) -> np.ndarray:
     model = KMeans(k, n_init=N_STARTS, random_state=seed % 2**32)
-    labels: np.ndarray = model.fit_predict(Z.astype(np.float64))
-    return labels
+    return np.asarray(model.fit_predict(Z.astype(np.float64)))
 
 
 def _leiden(Z: np.ndarray, config: ClusterConfig) -> np.ndarray:
@@ -191,8 +190,7 @@ def _leiden(Z: np.ndarray, config: ClusterConfig) -> np.ndarray:
     graph = kneighbors_graph(Z, min(config.neighbors, len(Z) - 1))
     graph = ((graph + graph.T) > 0).astype(np.float64)
     model = Leiden(resolution=config.resolution, random_state=config.seed % 2**32)
-    labels: np.ndarray = model.fit_predict(graph)
-    return labels
+    return np.asarray(model.fit_predict(graph))
 
 
 def _by_size(labels: np.ndarray) -> np.ndarray:
@@ -280,8 +278,7 @@ def _weighed(part: Latents, config: ClusterConfig) -> np.ndarray:
     """Latents as distances are taken of them."""
     if part.encoder is None or config.distance == "latent":
         return part.Z
-    found: np.ndarray = part.Z * unit_weights(part.encoder)
-    return found
+    return np.asarray(part.Z * unit_weights(part.encoder))
 
 
 def _check(parts: Sequence[Latents], label: str | None) -> None:

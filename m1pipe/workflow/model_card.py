@@ -182,8 +182,7 @@ def _cautions(encoder: Encoder) -> str:
 
 
 def _depth_r(found: Mapping[str, Any]) -> float:
-    result: float = max(abs(r) for r in found["depth_r"])
-    return result
+    return max(abs(float(r)) for r in found["depth_r"])
 
 
 def _limits(encoder: Encoder) -> str:
