@@ -22,6 +22,7 @@ PATIENCE = 240
 NOT_BEGUN, NOT_HEARD = "training did not begin", "the signal was not heard"
 REASON = "M1PIPE_TEST_SLURM is not set: it names the slurm.conf that tests/slurm/up wrote"
 LONG = "epochs = 300\npatience = 0\nvalidation = 0.0\n"
+MORE = 'train.gpus = 2\ntrain.memory = "3G"\n'  # the launcher and two processes, each with torch
 Make = Callable[[Path], Path]
 
 
@@ -129,7 +130,7 @@ def test_a_job_signalled_and_requeued_ends_with_the_same_weights(file: Path) -> 
 
 
 def test_two_processes_are_warned_and_requeued(file: Path) -> None:
-    text = file.read_text().replace("seeds = [1, 2]", "seeds = [1]") + "train.gpus = 2\n"
+    text = file.read_text().replace("seeds = [1, 2]", "seeds = [1]") + MORE
     file.write_text(text.replace("epochs = 3\nbatch", f"{LONG}batch_norm = false\nbatch"))
     study = read_study(file)
     run_study(study, choose_tasks(study, ["convert"]))
@@ -151,7 +152,15 @@ def test_torchrun_under_srun(file: Path) -> None:
     launcher = ["torchrun", "--standalone", "--nproc-per-node=2", "-m", "m1pipe"]
     command = ["run", str(file), "--stage", "train", "--task", "1"]
     done = subprocess.run(
-        ["srun", "--ntasks=1", "--cpus-per-task=2", "--gres=gpu:2", *launcher, *command],
+        [
+            "srun",
+            "--ntasks=1",
+            "--cpus-per-task=2",
+            "--mem=3G",
+            "--gres=gpu:2",
+            *launcher,
+            *command,
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
