@@ -185,7 +185,7 @@ def enrich(
             f"enrich: expected contrasts that can be tested; none of {len(lfc)} can: the first "
             f"because {next(iter(skipped.values()))}"
         )
-    return _kept(pvalue, score, sets, members, config, skipped)
+    return _kept(pvalue, score, sets, members, config=config, skipped=skipped)
 
 
 def changed_genes(lfc: np.ndarray, padj: np.ndarray | None, config: EnrichConfig) -> np.ndarray:
@@ -311,6 +311,7 @@ def _kept(
     score: np.ndarray,
     sets: GeneSets,
     members: np.ndarray,
+    *,
     config: EnrichConfig,
     skipped: dict[int, str],
 ) -> Enrichment:

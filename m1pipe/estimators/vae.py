@@ -349,7 +349,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if self._training is None:
             raise InputError(
                 "sample: expected latents of the training samples; found a model loaded without "
-                'them: m1pipe generate can fit their law, sampler="prior" does without'
+                'them: m1pipe generate can fit the mixture, sampler="prior" does without'
             )
         return self._training
 

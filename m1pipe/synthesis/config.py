@@ -16,7 +16,7 @@ class GenerateConfig:
     n : int or None
         Samples in all. None: as many as `condition` says.
     sampler : str
-        Law of the latents: "gmm" a mixture fitted to those of the training samples (a class),
+        Where latents come from: "gmm" a mixture fitted to those of the training samples (a class),
         "prior" N(0, I), "posterior" those of training samples themselves, which is not private.
     condition : tuple of (str, str, int)
         Column, class and number of samples, for a conditional model. Left out: the classes in
