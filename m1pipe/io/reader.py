@@ -21,7 +21,15 @@ from m1pipe.data.unit_guess import inferred_sum, part_units
 from m1pipe.data.units import LN, Units, read_logarithm, read_units
 from m1pipe.errors import InputError
 from m1pipe.io.formats import is_zarr
-from m1pipe.io.hdf5 import check_sizes, open_hdf5, read_names, read_whole, reading, split_address
+from m1pipe.io.hdf5 import (
+    as_text,
+    check_sizes,
+    open_hdf5,
+    read_names,
+    read_whole,
+    reading,
+    split_address,
+)
 from m1pipe.io.rows import (
     check_dense,
     check_shape,
@@ -264,10 +272,10 @@ def _old_frame(handle: h5py.File, item: h5py.Dataset) -> pd.DataFrame:
     for name in records.dtype.names:
         values = records[name]
         if values.dtype.kind in "SO":
-            values = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values]
+            values = [as_text(v) for v in values]
         levels = handle.get(f"uns/{name}_categories")
         if isinstance(levels, h5py.Dataset):
-            known = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in levels[:]]
+            known = [as_text(v) for v in levels[:]]
             codes = np.asarray(values, dtype=np.int64).tolist()
             columns[name] = pd.Categorical.from_codes(codes, categories=pd.Index(known))
         else:

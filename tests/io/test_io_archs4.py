@@ -15,7 +15,7 @@ from m1pipe.cli.main import run
 from m1pipe.data import matrix as matrix_module
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
-from m1pipe.io import rows as stored
+from m1pipe.io import rows as rows_module
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.convert import convert
 
@@ -66,7 +66,7 @@ def test_it_is_read_in_place(
     path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int, slab_bytes: int
 ) -> None:
     monkeypatch.setattr(matrix_module, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(stored, "_SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr(rows_module, "_SLAB_BYTES", slab_bytes)
     with open_matrix(path) as matrix:
         assert matrix.layout == "archs4" and matrix.units == Units("counts")
         assert matrix.samples.tolist() == ACCESSIONS and matrix.genes.tolist() == IDS
@@ -112,7 +112,7 @@ def test_chunks_are_inflated_once_a_pass(path: Path, monkeypatch: pytest.MonkeyP
 def test_chunks_of_whole_genes_are_turned_round_on_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(stored, "_LARGEST_BAND", 4 * N_GENES * 2)
+    monkeypatch.setattr(rows_module, "_LARGEST_BAND", 4 * N_GENES * 2)
     with open_matrix(path) as matrix:
         assert matrix.whole_genes is not None and np.array_equal(matrix.read(), COUNTS.T)
     kept = [not settings or s == SOURCES[0] for s in SOURCES]
