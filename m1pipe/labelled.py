@@ -68,11 +68,13 @@ def load_labelled(
     if isinstance(encoder, str | os.PathLike):
         encoder = load_encoder(encoder)
     levels = None if y is None else open_matrix(y)
-    rows, targets, dropped = load_targets(
-        matrix, y=levels, label=config.label, targets=config.targets
-    )
-    if levels is not None and levels is not y:
-        levels.close()
+    try:
+        rows, targets, dropped = load_targets(
+            matrix, y=levels, label=config.label, targets=config.targets
+        )
+    finally:
+        if levels is not None and levels is not y:
+            levels.close()
     for reason, n in dropped.items():
         log.info("left out: %d %s", n, reason)
     recipe = _gene_recipe(matrix, rows) if encoder is None else encoder.recipe
