@@ -1,6 +1,7 @@
 """Imports point one way, light commands load no torch, and every command can say what it does."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,14 @@ def test_every_module_is_on_the_map(path: Path) -> None:
         if in_folder and (f"`{path.name}`" in line or f"/{path.name}`" in line):
             return
     pytest.fail(f"docs/architecture.md does not say what {where} answers")
+
+
+def test_the_ten_questions_lead_to_files() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    asked = text[text.index("## Ten questions") : text.index("## Where is what")]
+    paths = re.findall(r"`(\w+/[\w/.]+)`", asked)
+    assert asked.count("?") == 10 and len(paths) >= 10
+    assert not [path for path in paths if not (PACKAGE / path).exists()]
 
 
 def test_the_walk_sees_imports() -> None:
