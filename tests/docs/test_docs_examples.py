@@ -92,10 +92,9 @@ SMALLER = {
     "--trials 30": "--trials 3",
     "--train-sizes 30,60,120,300 --draws 10": "--train-sizes 10,15 --draws 2",
     "--train-sizes 12,24,60 --draws 5": "--train-sizes 12,24 --draws 2",
-    "--train-sizes 8,16,32 --draws 10": "--train-sizes 8,16 --draws 2",
+    "--train-sizes 8,16,32 --draws 4": "--train-sizes 8,16 --draws 2",
     "--train-sizes 20,50,100,300": "--train-sizes 20,50",
     "GSE101705": "Cheung",
-    "GSE107991": "Montgomery",
 }
 # What a command needs beyond the test extra.
 NEEDS = {"m1pipe contrasts ": "inmoose", "--sampler optuna": "optuna"}
