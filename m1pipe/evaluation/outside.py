@@ -96,7 +96,9 @@ class Rivals:
             return np.asarray(scores @ self.weights + self.intercept)
         eye = np.eye(self.directions.shape[1])
         none = np.zeros(0)
-        fit = LogisticFit(eye, self.weights, self.intercept, self.kind, self.alpha, none, none)
+        fit = LogisticFit(
+            eye, self.weights, self.intercept, self.kind, self.alpha, none, none, none
+        )
         return fit.predict(scores)
 
     def predict_constant(self, n: int) -> np.ndarray:

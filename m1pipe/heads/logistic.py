@@ -17,7 +17,11 @@ from m1pipe.heads.logistic_solver import Fits, LogisticProblem, solve
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
 _INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
-_CLEAR_RISE = 1.02  # of the inner loss over its best: weaker penalties are not tried
+_CLEAR_RISE = 1.02  # of the criterion over its best: weaker penalties are not tried
+MISSED_ROWS = 0.5
+"""So many more rows are taken to be of another class than the one predicted (or a label wrong) when
+a penalty is chosen: where few rows are held out and none is missed, the log loss alone would take
+the weakest penalty, and be sure where it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,10 @@ class LogisticFit:
         The penalty chosen (1 / C of scikit-learn).
     alphas, losses : ndarray, shape (n_tried,)
         Penalties tried and their log losses over the inner folds.
-    row_losses : ndarray, shape (n_held_out,), or None
-        Weighted log loss of every row of the inner folds at that penalty.
+    criterion : ndarray, shape (n_tried,)
+        Those with `MISSED_ROWS` more rows, by whose minimum the penalty is chosen.
+    row_criterion : ndarray, shape (n_held_out,), or None
+        That of every row of the inner folds at the penalty chosen.
     inner : Fits or None
         Coefficients on the basis of every inner fold at that penalty, of the centred scores.
     """
@@ -53,8 +59,9 @@ class LogisticFit:
     alpha: float
     alphas: NDArray[np.float64]
     losses: NDArray[np.float64]
+    criterion: NDArray[np.float64]
     inner: Fits | None = None
-    row_losses: NDArray[np.float64] | None = None
+    row_criterion: NDArray[np.float64] | None = None
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -80,6 +87,8 @@ def fit_logistic(
     seed: int = 0,
 ) -> LogisticFit:
     """Logistic regression, its one penalty chosen by the log loss of inner stratified folds.
+
+    With n rows, `MISSED_ROWS` / (n + 1) of each row's loss is that of the likeliest other class.
 
     Parameters
     ----------
@@ -127,17 +136,15 @@ def fit_logistic(
         softmax=kind == "multiclass",
     )
     dealt = inner_folds(targets, kind, groups, seed) if folds is None else np.asarray(folds)
-    tried, losses, inner, row_losses = _search(problem, dealt, _grid(rotation, alphas))
-    alpha = float(tried[int(np.argmin(losses))])
+    search = _search(problem, dealt, _grid(rotation, alphas))
+    alpha = float(search.alphas[int(np.argmin(search.criterion))])
     everything = np.ones((len(coded), 1), dtype=bool)
     tolerance = _FINAL_TOLERANCE * np.sqrt(len(coded))
-    start = None if inner is None else inner.mean()
+    start = None if search.inner is None else search.inner.mean()
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - rotation.shift @ weights
-    return LogisticFit(
-        rotation.basis, weights, intercept, kind, alpha, tried, losses, inner, row_losses
-    )
+    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, **vars(search))
 
 
 def _grid(rotation: Rotation, alphas: ArrayLike | None) -> NDArray[np.float64]:
@@ -170,42 +177,55 @@ def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 
 
-def _search(
-    problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Fits | None, NDArray[np.float64] | None]:
-    """Penalties tried, their log losses on the rows left out, fits and losses at the best one."""
+@dataclass(frozen=True)
+class _Search:
+    """What inner folds say of penalties; attributes as of `LogisticFit`."""
+
+    alphas: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    criterion: NDArray[np.float64]
+    inner: Fits | None = None
+    row_criterion: NDArray[np.float64] | None = None
+
+
+def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> _Search:
+    """Try penalties, strongest first, on the rows that each inner fold leaves out."""
     names = fold_names(folds)
     if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
-        middle = len(grid) // 2
-        return grid[middle : middle + 1], np.array([np.nan]), None, None
+        middle, unknown = len(grid) // 2, np.array([np.nan])
+        return _Search(grid[middle : middle + 1], unknown, unknown)
     train = folds[:, None] != names
     out = np.flatnonzero(folds >= 0)
     place = np.searchsorted(names, folds[out])[:, None, None]
     tolerance = _INNER_TOLERANCE * np.sqrt(len(folds))
-    losses: list[float] = []
+    losses, criterion = [], []
     fit, best, of_rows = None, None, None
     for alpha in grid:
         fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
         logits = np.take_along_axis(fit.logits(problem)[out], place, axis=1)[:, 0]
-        found = _row_losses(logits, problem, out)
-        losses.append(float(found.mean()))
-        if losses[-1] == min(losses):
+        loss, missed = _row_losses(logits, problem, out)
+        found = loss + MISSED_ROWS / (len(out) + 1) * (missed - loss)
+        losses.append(float(loss.mean()))
+        criterion.append(float(found.mean()))
+        if criterion[-1] == min(criterion):
             best, of_rows = fit, found
-        rises_twice = len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]
-        if rises_twice or losses[-1] > _CLEAR_RISE * min(losses):
+        rises_twice = len(criterion) > 2 and criterion[-1] > criterion[-2] > criterion[-3]
+        if rises_twice or criterion[-1] > _CLEAR_RISE * min(criterion):
             break
-    return grid[: len(losses)], np.array(losses), best, of_rows
+    return _Search(grid[: len(losses)], np.array(losses), np.array(criterion), best, of_rows)
 
 
 def _row_losses(
     logits: np.ndarray, problem: LogisticProblem, rows: np.ndarray
-) -> NDArray[np.float64]:
-    """Weighted log loss of some rows; of several labels the mean over these."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted log loss of some rows, and that of the likeliest other class; mean over labels."""
     coded, weight = problem.targets[rows], problem.weight[rows]
     if problem.softmax:
-        losses = logsumexp(logits, axis=1, keepdims=True)
-        losses -= np.take_along_axis(logits, coded.argmax(axis=1)[:, None], axis=1)
+        total = logsumexp(logits, axis=1, keepdims=True)
+        is_own = coded > 0.5
+        losses = total - logits[is_own][:, None]
+        missed = total - np.where(is_own, -np.inf, logits).max(axis=1, keepdims=True)
     else:
-        losses = np.logaddexp(0, logits) - coded * logits
-    found: NDArray[np.float64] = np.mean(losses * weight, axis=1)
-    return found
+        total = np.logaddexp(0, logits)
+        losses, missed = total - coded * logits, total - (1 - coded) * logits
+    return np.mean(losses * weight, axis=1), np.mean(missed * weight, axis=1)

@@ -237,24 +237,50 @@ def test_balanced_labels_are_one_balanced_model_a_label(rng):
         np.testing.assert_allclose(fit.predict(X)[:, j], oracle.predict_proba(X)[:, 1], atol=3e-5)
 
 
-def test_penalty_is_chosen_by_the_inner_log_loss(rng):
-    """The curve over penalties equals scikit-learn's on the same inner folds."""
+def test_penalty_is_chosen_by_the_inner_log_loss_and_half_a_missed_row(rng):
+    """The curves over penalties equal scikit-learn's on the same inner folds."""
     X, y = classes(rng, 70, 30, 3)
     alphas = [300.0, 30.0, 3.0, 0.3]
     fit = fit_logistic(X, y, kind="multiclass", alphas=alphas, seed=4)
     folds = inner_folds(y, "multiclass", None, 4)
-    expected = []
+    expected, criterion = [], []
     for alpha in fit.alphas:
-        loss = np.empty(70)
+        loss, missed = np.empty(70), np.empty(70)
         for k in range(5):
             test = folds == k
             model = LogisticRegression(C=1 / alpha, tol=1e-8, max_iter=10000).fit(
                 X[~test], y[~test]
             )
-            loss[test] = -np.log(model.predict_proba(X[test])[np.arange(test.sum()), y[test]])
+            p = model.predict_proba(X[test])
+            loss[test] = -np.log(p[np.arange(test.sum()), y[test]])
+            p[np.arange(test.sum()), y[test]] = 0
+            missed[test] = -np.log(p.max(axis=1))
         expected.append(loss.mean())
+        criterion.append((loss + 0.5 / 71 * (missed - loss)).mean())
     np.testing.assert_allclose(fit.losses, expected, atol=2e-3)
-    assert fit.alpha == alphas[int(np.argmin(expected))]
+    np.testing.assert_allclose(fit.criterion, criterion, atol=2e-3)
+    assert fit.alpha == alphas[int(np.argmin(criterion))]
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_a_handful_of_rows_does_not_make_it_sure(kind):
+    """Of 16 rows that no inner fold misses, log loss alone would take ever weaker penalties."""
+    by_loss, ours, sure = [], [], 0
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        y = generator.permutation(np.repeat([0, 1], [508, 508]))
+        X = generator.normal(size=(1016, 60)) + 0.35 * y[:, None]
+        rows, new = np.concatenate([np.flatnonzero(y == c)[:8] for c in (0, 1)]), slice(100, None)
+        given = y[rows] if kind == "binary" else y[rows][:, None]
+        fit = fit_logistic(X[rows], given, kind=kind, seed=seed)
+        weakest = float(fit.alphas[int(np.argmin(fit.losses))])
+        sure += weakest < fit.alpha
+        for losses, alpha in ((by_loss, weakest), (ours, fit.alpha)):
+            one = fit_logistic(X[rows], given, kind=kind, alphas=[alpha])
+            p = one.predict(X[new])[:, -1]
+            losses.append(-np.log(np.where(y[new] == 1, p, 1 - p)).mean())
+    assert sure >= 3  # else there is nothing to see here
+    assert np.mean(ours) < np.mean(by_loss)
 
 
 def test_inner_folds_are_stratified_deterministic_and_keep_donors_together(rng):
