@@ -38,7 +38,7 @@ class Start:
     facts : dict
         What was chosen.
     loss : float
-        What views of the features are compared by: the criterion of `LinearChoice`.
+        On left-out rows, as of `LinearChoice`.
     unit_losses : ndarray, shape (n_units,)
         Of every left-out row, group or fold.
     """
@@ -231,7 +231,7 @@ def _linear_start(
     inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
     facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
     whole = (fit.whole, None)
-    return Start(features, inputs, whole, inner, None, facts, fit.criterion, fit.unit_losses)
+    return Start(features, inputs, whole, inner, None, facts, fit.loss, fit.unit_losses)
 
 
 def _own_start(

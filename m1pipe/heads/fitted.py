@@ -41,8 +41,9 @@ class FittedHead:
         What inner folds chose: `alpha` (penalty of the linear part), `own_penalty`, `epochs` of
         the hidden part (0: it is left out), `hidden`, `lr`, `n_seeds`, `share` of latents beside
         genes, `power` of a covariance; and the losses on held-out
-        rows, `inner_loss` and `inner_loss_linear` (of the linear part alone): log loss, or the
-        squared error as a share of the variance. What does not apply is absent.
+        rows, `inner_loss` and `inner_loss_linear` (of the linear part alone): the squared error as
+        a share of the variance, or the log loss with half a missed row more
+        (`m1pipe.heads.inner_folds.MISSED_ROWS`). What does not apply is absent.
     curve : list of float
         Loss of the held-out rows before the first step and after every epoch.
     seconds : float

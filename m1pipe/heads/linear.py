@@ -47,19 +47,16 @@ class LinearChoice:
     alpha : float
         The penalty.
     loss : float
-        On left-out rows: log loss, or of levels the mean squared error.
-    criterion : float
-        What penalties and views of the features are chosen by: of levels the loss, of classes with
-        `m1pipe.heads.logistic.MISSED_ROWS` more rows.
+        On left-out rows: the mean squared error, or of classes the log loss with
+        `m1pipe.heads.inner_folds.MISSED_ROWS` missed rows more.
     unit_losses : ndarray, shape (n_units,)
-        The criterion of every left-out row or group; empty where nothing is left out.
+        That of every left-out row or group; empty where nothing is left out.
     """
 
     whole: LinearPart
     inner: tuple[LinearPart, ...]
     alpha: float
     loss: float
-    criterion: float
     unit_losses: NDArray[np.float64]
 
 
@@ -100,8 +97,9 @@ def fit_linear(
         ridge = fit_ridge(rotation, targets.values, groups=groups)
         whole = LinearPart(_float32(rotation.lift(ridge.weights).T), _float32(ridge.intercept))
         inner = _inner_ridges(rotation, targets, folds, ridge.alpha) if with_inner else ()
-        loss = float(ridge.losses.min())
-        return LinearChoice(whole, tuple(inner), ridge.alpha, loss, loss, ridge.unit_losses)
+        return LinearChoice(
+            whole, tuple(inner), ridge.alpha, float(ridge.losses.min()), ridge.unit_losses
+        )
     fit = fit_logistic(
         rotation,
         targets.values,
@@ -119,10 +117,7 @@ def fit_linear(
             coef = rotation.lift(weights)
             parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
     of_rows = np.zeros(0) if fit.row_criterion is None else fit.row_criterion
-    best = int(np.argmin(fit.criterion))
-    return LinearChoice(
-        whole, tuple(parts), fit.alpha, float(fit.losses[best]), float(fit.criterion[best]), of_rows
-    )
+    return LinearChoice(whole, tuple(parts), fit.alpha, float(fit.criterion.min()), of_rows)
 
 
 def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.ndarray:
@@ -154,7 +149,7 @@ def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoic
     mean = targets.values.mean(axis=0, dtype=np.float64)
     weight = np.zeros((mean.size, len(rotation.basis)), dtype=np.float32)
     part = LinearPart(weight, _float32(mean))
-    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan, np.nan, np.zeros(0))
+    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan, np.zeros(0))
 
 
 def _inner_ridges(

@@ -12,16 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logsumexp, softmax
 
 from m1pipe.heads.features import Rotation, rotate
-from m1pipe.heads.inner_folds import fold_names, inner_folds
+from m1pipe.heads.inner_folds import fold_names, inner_folds, missed_share
 from m1pipe.heads.logistic_solver import Fits, LogisticProblem, solve
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
 _INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
 _CLEAR_RISE = 1.02  # of the criterion over its best: weaker penalties are not tried
-MISSED_ROWS = 0.5
-"""So many more rows are taken to be of another class than the one predicted (or a label wrong) when
-a penalty is chosen: where few rows are held out and none is missed, the log loss alone would take
-the weakest penalty, and be sure where it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class LogisticFit:
     alphas, losses : ndarray, shape (n_tried,)
         Penalties tried and their log losses over the inner folds.
     criterion : ndarray, shape (n_tried,)
-        Those with `MISSED_ROWS` more rows, by whose minimum the penalty is chosen.
+        Those with `MISSED_ROWS` missed rows more, by whose minimum the penalty is chosen.
     row_criterion : ndarray, shape (n_held_out,), or None
         That of every row of the inner folds at the penalty chosen.
     inner : Fits or None
@@ -204,7 +200,7 @@ def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> _S
         fit = solve(problem, train, float(alpha), tolerance=tolerance, start=fit)
         logits = np.take_along_axis(fit.logits(problem)[out], place, axis=1)[:, 0]
         loss, missed = _row_losses(logits, problem, out)
-        found = loss + MISSED_ROWS / (len(out) + 1) * (missed - loss)
+        found = loss + missed_share(len(out)) * (missed - loss)
         losses.append(float(loss.mean()))
         criterion.append(float(found.mean()))
         if criterion[-1] == min(criterion):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from m1pipe import seeds
 from m1pipe.config import HeadConfig
-from m1pipe.models.heads import Head, StackedHeads, head_loss
+from m1pipe.heads.inner_folds import missed_share
+from m1pipe.models.heads import Head, StackedHeads, head_loss, likeliest_other
 from m1pipe.models.kernels import fused_adamw
 
 BLOCK_BYTES = 2**20  # of a network's predictions on the CPU
@@ -215,7 +216,8 @@ def train_step(stack: NetworkStack, batch: Batch, y: Tensor, step: int) -> Tenso
 def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
     """Loss of every row of a batch, shape (n_heads, n_rows); 0 where it is filled up.
 
-    Of levels the mean over targets of squared errors in the networks' units.
+    Of levels the mean over targets of squared errors in the networks' units. Of classes beside a
+    linear part with `missed_share` of the likeliest other class, as that part's penalty is chosen.
     """
     x = stack.inputs(batch.rows)
     hidden = stack.heads.hidden(x)
@@ -223,7 +225,14 @@ def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
     if stack.kind != "regression":
         output = stack.heads.output(hidden) + _base_logits(stack, x)
         target = y[stack.targets(batch.rows)]
-        return head_loss(stack.kind, output, target, stack.class_weight) * inside
+        loss = head_loss(stack.kind, output, target, stack.class_weight)
+        if stack.config.linear:
+            other = likeliest_other(stack.kind, output, target)
+            missed = head_loss(stack.kind, output, other, stack.class_weight)
+            sizes = [network.rows.size + network.held_out.size for network in stack.networks]
+            share = loss.new_tensor([missed_share(n) for n in sizes])[:, None]
+            loss = loss + share * (missed - loss)
+        return loss * inside
     total = torch.zeros_like(batch.weight)
     for k, _, gap in _gaps(stack, batch.rows, x, hidden, y):
         _add_squares(total[k], gap)

@@ -227,6 +227,21 @@ def head_loss(
     return loss if class_weight is None else loss * class_weight.gather(1, target)
 
 
+def likeliest_other(kind: str, output: Tensor, target: Tensor) -> Tensor:
+    """The class beside the given one that has the largest logit, or every label turned.
+
+    Parameters
+    ----------
+    kind : str
+        "binary", "multiclass" or "multilabel".
+    output, target : Tensor
+        As of `head_loss`; the result is shaped as `target`.
+    """
+    if kind != "multiclass":
+        return 1 - target
+    return output.scatter(2, target[:, :, None], -torch.inf).argmax(2)
+
+
 def head_probabilities(kind: str, output: Tensor) -> Tensor:
     """Predictions in the target's units.
 

@@ -13,11 +13,12 @@ from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.heads import exact, features
 from m1pipe.heads import fit as fitting
-from m1pipe.heads.features import Covariance
+from m1pipe.heads.features import Covariance, rotate
 from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds, stepped_rows
 from m1pipe.heads.job import AddedRows, HeadData, HeadJob
+from m1pipe.heads.logistic import fit_logistic
 from m1pipe.models.heads import Head, mean_head
 
 N, P = 300, 12
@@ -533,3 +534,26 @@ def test_heads_of_the_same_features_share_their_exact_part(
     assert rotated == [70, 60]  # not once for each of the three
     for own, shared in zip(alone, together, strict=True):
         np.testing.assert_allclose(shared.predict(X), own.predict(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_networks_of_classes_are_judged_with_half_a_missed_row(kind: str) -> None:
+    """At its start a network is the linear part: both are judged by one criterion."""
+    X = _inputs(60)
+    targets = _targets(kind, X)
+    job = HeadJob(X, np.arange(60), (QUICK,), 3)
+    with_network = fit_heads([job], HeadData(targets, 0))[0]
+    alone = fit_heads([replace(job, configs=(HeadConfig(hidden=()),))], HeadData(targets, 0))[0]
+    judged = with_network.chosen["inner_loss_linear"]
+    assert judged == pytest.approx(alone.chosen["inner_loss"], rel=1e-4)
+    folds = deal_inner(targets, None, 3, QUICK.validation)
+    fit = fit_logistic(
+        rotate(alone.features.apply(X)),
+        targets.values,
+        kind=kind,
+        n_classes=3,
+        folds=folds,
+        alphas=[alone.chosen["alpha"]],
+    )
+    assert judged > 1.005 * fit.losses[0]
+    assert judged == pytest.approx(fit.criterion[0], rel=1e-3)  # solved from another start
