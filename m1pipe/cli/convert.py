@@ -7,9 +7,7 @@ import click
 
 from m1pipe.cli.options import CONFIG, configured, from_config
 from m1pipe.data.units import NAMES
-from m1pipe.io.conversion.config import (
-    ConvertConfig,
-)
+from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.convert import convert as convert_source
 
 

@@ -37,8 +37,8 @@ from m1pipe.synthesis.config import QualityConfig
 # Lines that are not run, and why. Each has to be there, and its m1pipe command to be understood.
 NOT_RUN = {
     "python benchmarks/synthetic_quality.py --rivals --control --out R.json": "takes an hour",
-    "make demo": "tests/runs/test_runs_demo.py runs what it calls",
-    "m1pipe demo --out demo": "tests/runs/test_runs_demo.py runs what it calls",
+    "make demo": "tests/workflow/test_workflow_demo.py runs what it calls",
+    "m1pipe demo --out demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "make test": "the tests do not run themselves",
     "module load python/3.12": "a cluster's own command",
     "python3 -m venv venv && source venv/bin/activate": "makes an environment",
