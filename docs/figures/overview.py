@@ -1,7 +1,7 @@
 """Draw the figure of README: what the M1 pipeline is, and its ladder on a real set.
 
 Used as `python docs/figures/overview.py CV docs/figures/overview.svg`, where CV is the
-cross-validation of paired_scmixology that docs/results.md begins with.
+cross-validation of docs/results/paired_scmixology.md.
 """
 
 import sys

@@ -105,13 +105,13 @@ SHELL = [block for block in [*BLOCKS, *HELP, *NOTEBOOKS] if block.language == "s
 STARTS = re.compile(r"(?m)^\s*(m1pipe|make|pip|python3?|torchrun|sbatch|bsub|import|from) ")
 KNOWN = dict(commands())
 # Documents whose sections begin anew, and sections that go on with the files of another one.
-APART = ("docs/results.md",)
+APART = "docs/results/"
 AFTER = {
-    "## Synthetic samples among the training rows: tcga_rnaseq_6cancers": "## Cancer type",
-    "### tcga_rnaseq_6cancers, conditional by cancer": "## Cancer type",
+    "## Synthetic samples among the training samples": "## Cancer type",
+    "## Synthetic samples, conditional by cancer": "## Cancer type",
     "### Loss against neurons and against layers": "## Compression: autoencoder",
-    "### sc_pbmc_kang12k, conditional by cell_type": "## Cell types",
-    "## Own genes, and few labels: paired_scmixology": "## Isoform levels",
+    "## Synthetic samples, conditional by cell_type": "## Cell types",
+    "## Own genes, and few labels": "## Isoform levels",
 }
 MAKES_FILES = re.compile(r"m1pipe (-q )?(convert|train|simulate) ")
 
@@ -121,7 +121,7 @@ def scenes() -> dict[str, list[Block]]:
     found: dict[str, list[Block]] = {}
     for block in BLOCKS:
         document = block.where.split(":")[0]
-        if document in APART:
+        if document.startswith(APART):
             name = f"{document} {block.section}"
             found.setdefault(name, files_before(document, block.section)).append(block)
         else:
