@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_defaults_are_those_of_the_configuration(estimator: Any, kinds: Any) -> 
     names = {"input_transform": "transform", "random_state": "seed"}
     defaults = {}
     for kind in kinds:
-        defaults |= vars(kind())
+        defaults |= {field.name: getattr(kind(), field.name) for field in fields(kind)}
     defaults.setdefault("seed", 0)
     found = estimator.get_params()
     left_out = {"memory", "checkpoint_minutes"}  # they do not change a result

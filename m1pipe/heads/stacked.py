@@ -254,8 +254,8 @@ def _dropout(stack: NetworkStack, step: int) -> Callable[[Tensor], Tensor] | Non
     p = stack.config.dropout
     if p == 0:
         return None
-    seeds = [seeds.derived(n.seed, step) for n in stack.networks]
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    drawn_from = [seeds.derived(n.seed, step) for n in stack.networks]
+    generators = [torch.Generator().manual_seed(seed) for seed in drawn_from]
 
     def keep(h: Tensor) -> Tensor:
         width, n_rows = h.shape[1:]
