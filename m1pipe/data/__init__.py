@@ -1,0 +1,1 @@
+"""Samples and genes in memory: names, units, normalisation, transforms, splits, targets."""

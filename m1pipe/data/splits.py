@@ -22,7 +22,7 @@ from m1pipe import seeds
 from m1pipe.console import log
 from m1pipe.data.labels import as_text, is_doubtful, listed_columns, tidy, warn_of_levels
 from m1pipe.data.names import plain
-from m1pipe.data.patterns import LONGEST_TEXT, compile_pattern
+from m1pipe.data.regex import LONGEST_TEXT, compile_pattern
 from m1pipe.errors import InputError, M1Warning
 
 SERIES = "series_id"  # a sample may list several

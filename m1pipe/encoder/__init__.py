@@ -1,4 +1,4 @@
-"""The trained thing in the middle: an encoder with its genes, its transform and its rival."""
+"""Encoders: training, saving, loading, latents, imputation, likelihood, loadings, ONNX."""
 
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.train import train_encoder

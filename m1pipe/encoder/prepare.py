@@ -13,7 +13,7 @@ from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder.conditional import class_means, fit_shift
 from m1pipe.encoder.missing import fill_missing, known_means, known_variances
 from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
-from m1pipe.models.counts import CountInputs
+from m1pipe.models.count_likelihoods import CountInputs
 from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance

@@ -24,7 +24,7 @@ from m1pipe.encoder.conditional import Condition, class_means
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.summary import health
 from m1pipe.io.reader import open_matrix
-from m1pipe.models.counts import CountInputs
+from m1pipe.models.count_likelihoods import CountInputs
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, network_inputs

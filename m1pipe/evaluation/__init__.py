@@ -1,0 +1,1 @@
+"""Cross-validated comparison of models: folds, leakage, metrics, tests between models."""

@@ -1,0 +1,1 @@
+"""Prediction from latents and genes: ridge, logistic regression, networks beside them."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.errors import InputError
-from m1pipe.io.formats import named_kind
+from m1pipe.io.unreadable_formats import named_kind
 
 _STRUCTURE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OSError, RuntimeError)
 

@@ -20,7 +20,6 @@ from m1pipe.data.matrix import Matrix, Stored, in_memory
 from m1pipe.data.unit_guess import inferred_sum, part_units
 from m1pipe.data.units import LN, Units, read_logarithm, read_units
 from m1pipe.errors import InputError
-from m1pipe.io.formats import is_zarr
 from m1pipe.io.hdf5 import (
     as_text,
     check_sizes,
@@ -40,6 +39,7 @@ from m1pipe.io.sources.archs4 import archs4_stored, is_archs4
 from m1pipe.io.sources.dee2 import dee2_stored, is_dee2
 from m1pipe.io.sources.tenx import is_tenx, tenx_stored
 from m1pipe.io.tables import read_aliases
+from m1pipe.io.unreadable_formats import is_zarr
 
 _FOREIGN = {
     frozenset({"matrix", "row_attrs", "col_attrs"}): "a loom file: anndata.read_loom reads it, "

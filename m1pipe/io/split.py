@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
-from m1pipe.data.choose import matching_samples
+from m1pipe.data.choose_samples import matching_samples
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import inner_split, resolve_groups

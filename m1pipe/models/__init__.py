@@ -1,0 +1,1 @@
+"""Networks and their likelihoods in torch: no files, no pandas."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.models.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from m1pipe.models.count_likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
 from m1pipe.models.kernels import under_vmap
 
 SIGMA_BOUNDS = (0.1, 4.0)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.counts import COUNT_LIKELIHOODS, CountInputs, library_size
+from m1pipe.models.count_likelihoods import COUNT_LIKELIHOODS, CountInputs, library_size
 from m1pipe.models.kernels import Linear
 from m1pipe.models.likelihoods import Gaussian, make_likelihood
 from m1pipe.models.mlp import MLP, activation_layer, evaluating

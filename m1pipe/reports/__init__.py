@@ -1,0 +1,1 @@
+"""HTML reports: prose in the templates, numbers from Python."""

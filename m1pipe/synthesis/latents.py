@@ -14,7 +14,7 @@ from m1pipe.atomic import write_bytes
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
-from m1pipe.models.counts import CountInputs
+from m1pipe.models.count_likelihoods import CountInputs
 from m1pipe.synthesis.mixture import Mixture, fit_mixture, standard
 
 FORMAT_VERSION = 1

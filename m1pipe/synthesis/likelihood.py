@@ -27,7 +27,7 @@ from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.likelihood import iwae_bound
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
-from m1pipe.models.counts import COUNT_LIKELIHOODS
+from m1pipe.models.count_likelihoods import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
 from m1pipe.models.mlp import evaluating
 from m1pipe.synthesis.sample import ends_at_zero

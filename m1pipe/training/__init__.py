@@ -1,0 +1,1 @@
+"""The training loop: batches, optimizer, schedule, checkpoints, devices, several processes."""

@@ -1,0 +1,1 @@
+"""Run folders, studies, queue jobs, and the commands that compose evaluation and reports."""

@@ -37,8 +37,8 @@ from m1pipe.evaluation.compression import (
 from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_compression
 from m1pipe.settings import build, to_dict
+from m1pipe.sweep.compression import FoldTrial, Reconstruction
 from m1pipe.sweep.config import SweepConfig
-from m1pipe.sweep.folds import FoldTrial, Reconstruction
 from m1pipe.sweep.trials import SCORE, Split
 from m1pipe.workflow.model_card import CARD_FILE, model_card
 

@@ -24,8 +24,8 @@ from m1pipe.plots.style import panels, save, styled
 from m1pipe.plots.sweep import plot_sweep, plot_trials
 from m1pipe.provenance import describe_input, make_provenance, seen_from
 from m1pipe.settings import to_dict
+from m1pipe.sweep.compression import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
 from m1pipe.sweep.config import SweepConfig
-from m1pipe.sweep.folds import FoldTrial, Reconstruction, planned_folds, run_fold, split_fold
 from m1pipe.sweep.space import Space, planned_settings, suggested
 from m1pipe.sweep.trials import (
     SCORE,

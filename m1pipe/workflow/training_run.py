@@ -11,7 +11,7 @@ from m1pipe.artefacts import reading
 from m1pipe.atomic import write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
-from m1pipe.data.choose import matching_samples
+from m1pipe.data.choose_samples import matching_samples
 from m1pipe.data.depth import Thinning, depths, in_units, plan_thinning, thinned
 from m1pipe.data.duplicates import find_copies
 from m1pipe.data.matrix import Matrix
@@ -223,7 +223,7 @@ def select_rows(matrix: Matrix, query: str) -> np.ndarray:
     ----------
     matrix : Matrix
     query : str
-        As `m1pipe.data.choose.matching_samples` takes it.
+        As `m1pipe.data.choose_samples.matching_samples` takes it.
 
     Returns
     -------

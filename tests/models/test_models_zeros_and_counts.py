@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 from m1pipe.config import ModelConfig
-from m1pipe.models.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from m1pipe.models.count_likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
 from m1pipe.models.likelihoods import (
     ABOUT_ZERO,
     HurdleGaussian,

@@ -1,0 +1,1 @@
+"""Simulated expression with a known truth."""

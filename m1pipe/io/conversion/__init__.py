@@ -1,0 +1,1 @@
+"""`m1pipe convert`: load, normalise, write."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log
-from m1pipe.data.choose import matching_samples, require_column
+from m1pipe.data.choose_samples import matching_samples, require_column
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix, check_units
 from m1pipe.data.names import resolve_aliases
@@ -33,7 +33,6 @@ from m1pipe.io.conversion.loaded import (
     sum_genes,
     sum_samples,
 )
-from m1pipe.io.formats import is_zarr, named_kind
 from m1pipe.io.hdf5 import reading, split_address
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.sources.archs4 import SINGLE_CELL
@@ -54,6 +53,7 @@ from m1pipe.io.sources.quant import Quantifier, quantifier_of
 from m1pipe.io.sources.tenx import load_folder
 from m1pipe.io.tables import read_aliases
 from m1pipe.io.text.lines import open_lines
+from m1pipe.io.unreadable_formats import is_zarr, named_kind
 
 _HDF5_MAGIC = b"\x89HDF"
 _ZIP_MAGIC = b"PK\x03\x04"

@@ -1,0 +1,1 @@
+"""Tables of text: headers, lines, numbers."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from m1pipe.console import progress
 from m1pipe.errors import InputError
-from m1pipe.io.formats import named_kind
+from m1pipe.io.unreadable_formats import named_kind
 from m1pipe.settings import parse_bytes
 
 GzipReader: Callable[..., Any]

@@ -12,8 +12,8 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.errors import InputError
 from m1pipe.evaluation.compression import FoldScores, compare_models
 from m1pipe.io.reader import open_matrix
+from m1pipe.sweep.compression import Reconstruction, fold_pca, planned_folds, run_fold, split_fold
 from m1pipe.sweep.config import SweepConfig
-from m1pipe.sweep.folds import Reconstruction, fold_pca, planned_folds, run_fold, split_fold
 from m1pipe.sweep.trials import Split, run_trial
 
 CONFIG = SweepConfig(neurons=(3,), folds=4)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.labels import listed_columns
-from m1pipe.data.patterns import compile_pattern, texts_with
+from m1pipe.data.regex import compile_pattern, texts_with
 from m1pipe.errors import InputError
 
 LONGEST = 20_000

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.choose import DEEPEST, LONGEST, holds, matching_samples
-from m1pipe.data.patterns import LONGEST_PATTERN, compile_pattern, texts_with
+from m1pipe.data.choose_samples import DEEPEST, LONGEST, holds, matching_samples
+from m1pipe.data.regex import LONGEST_PATTERN, compile_pattern, texts_with
 from m1pipe.errors import InputError
 
 ATTACKS = [
@@ -171,7 +171,7 @@ def test_a_long_pattern_is_refused() -> None:
 
 
 def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m1pipe.data.patterns.SECONDS", 0.2)
+    monkeypatch.setattr("m1pipe.data.regex.SECONDS", 0.2)
     pattern = compile_pattern("^(a|aa)+$", "where")
     with pytest.raises(InputError, match=r"takes more than 0\.2 s"):
         texts_with(pattern, ["a" * 60 + "b"], "where")
