@@ -175,7 +175,8 @@ def _fit_start(part: Part, X: np.ndarray, *, with_inner: bool) -> tuple[View, St
 def _best_view(tried: Sequence[tuple[View, Start]]) -> tuple[View, Start]:
     """The view with the lowest loss on left-out rows; the first unless another is surely lower."""
     first, best = tried[0], min(tried, key=lambda one: one[1].loss)
-    if best is first or is_lower(best[1].unit_losses - first[1].unit_losses):
+    changes = best[1].unit_losses - first[1].unit_losses
+    if best is first or is_lower(changes, len(tried) - 1):
         return best
     return first
 

@@ -133,16 +133,19 @@ def stepped_rows(
     return kept
 
 
-def is_lower(changes: np.ndarray) -> bool:
+def is_lower(changes: np.ndarray, n_tried: int = 1) -> bool:
     """Whether changes of a loss are below zero by a one-sided t-test at `SURE`.
 
     Parameters
     ----------
     changes : ndarray, shape (n_units,)
         Of rows or groups; fewer than two say nothing.
+    n_tried : int
+        Alternatives of which these are the changes of the best: the level is divided by it.
     """
     n = len(changes)
     if n < 2:
         return False
     error = changes.std(ddof=1) / np.sqrt(n)
-    return bool(changes.mean() + stats.t.ppf(SURE, n - 1) * error < 0)
+    sure = 1 - (1 - SURE) / n_tried
+    return bool(changes.mean() + stats.t.ppf(sure, n - 1) * error < 0)

@@ -557,3 +557,9 @@ def test_networks_of_classes_are_judged_with_half_a_missed_row(kind: str) -> Non
     )
     assert judged > 1.005 * fit.losses[0]
     assert judged == pytest.approx(fit.criterion[0], rel=1e-3)  # solved from another start
+
+
+def test_the_best_of_many_has_to_be_surer() -> None:
+    changes = np.tile([-1.5, 0.6], 10)  # t = -1.9
+    assert is_lower(changes) and not is_lower(changes, n_tried=20)
+    assert is_lower(changes - 1, n_tried=20)
