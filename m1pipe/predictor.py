@@ -14,7 +14,7 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe._version import __version__
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
-from m1pipe.atomic import atomic_folder, below, write_bytes, write_json
+from m1pipe.atomic import atomic_folder, below, foreign_file, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
@@ -178,13 +178,14 @@ class Predictor:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write config.json, model.json, head.safetensors and a copy of the encoder.
 
-        The folder appears, or replaces an earlier model, when it is complete.
-
-        Raises
-        ------
-        InputError
-            If the folder holds other files.
+        The folder appears, or replaces an earlier model, when it is complete. In one that holds
+        other files, which stay, and in the current one every file is replaced by itself.
         """
+        folder = Path(folder).absolute()
+        in_place = folder == Path.cwd() or foreign_file(folder, PREDICTOR_FILES) is not None
+        if folder.is_dir() and in_place:
+            self.write_files(folder)
+            return
         with atomic_folder(folder, PREDICTOR_FILES, what="a model", force=True) as temporary:
             self.write_files(temporary)
 

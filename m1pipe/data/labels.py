@@ -140,7 +140,8 @@ def _plain(level: object) -> object:
 
 def listed_columns(frame: pd.DataFrame) -> str:
     """The first columns of annotations, as messages list them."""
-    return ", ".join(map(str, frame.columns[:12])) or "none"
+    more = f", ... ({len(frame.columns)} in all)" if len(frame.columns) > 12 else ""
+    return ", ".join(map(str, frame.columns[:12])) + more or "none"
 
 
 def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | None]:

@@ -191,6 +191,7 @@ def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Net
         scale=part.scale,
         class_weight=part.class_weight,
         seed=seed,
+        n_judged=int((part.folds >= 0).sum()),
     )
 
 

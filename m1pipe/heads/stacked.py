@@ -67,6 +67,8 @@ class Network:
         For `m1pipe.models.heads.head_loss`.
     seed : int
         Of what dropout leaves out.
+    n_judged : int
+        Rows of all inner folds together, by which it is judged.
     """
 
     module: Head
@@ -78,6 +80,7 @@ class Network:
     scale: float
     class_weight: Tensor | None
     seed: int = 0
+    n_judged: int = 0
 
 
 @dataclass(eq=False)
@@ -229,8 +232,8 @@ def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
         if stack.config.linear:
             other = likeliest_other(stack.kind, output, target)
             missed = head_loss(stack.kind, output, other, stack.class_weight)
-            sizes = [network.rows.size + network.held_out.size for network in stack.networks]
-            share = loss.new_tensor([missed_share(n) for n in sizes])[:, None]
+            shares = [missed_share(network.n_judged) for network in stack.networks]
+            share = loss.new_tensor(shares)[:, None]
             loss = loss + share * (missed - loss)
         return loss * inside
     total = torch.zeros_like(batch.weight)

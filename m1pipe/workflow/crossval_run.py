@@ -21,6 +21,7 @@ from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult, ladder_table
 from m1pipe.evaluation.shares import Plan, assemble
+from m1pipe.heads.inner_folds import MISSED_ROWS
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
@@ -297,7 +298,9 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
             for name in ("device", "memory", "checkpoint_minutes"):
                 chosen["training"].pop(name)
     frozen = {row.name: len(row.frozen) for row in problem.encoders}
+    rules = {} if problem.targets.kind == "regression" else {"missed_rows": MISSED_ROWS}
     return {
+        **rules,
         "version": __version__,
         "crossval": settings,
         "label": run.label,

@@ -123,7 +123,7 @@ def _fit_line(out: Path, predictor: Predictor, seconds: float) -> str:
     error = ""
     if "inner_loss" in head.chosen:
         kind = "squared error as a share of the variance"
-        name = kind if head.kind == "regression" else "log loss"
+        name = kind if head.kind == "regression" else "log loss with half a missed sample"
         error = f"{name} on held-out samples {head.chosen['inner_loss']:.3f}, "
     return (
         f"{out}: {len(head.names):,} {what} from {features}, {more}{error}"

@@ -351,7 +351,9 @@ def _head_training(predictor: Predictor, provenance: Mapping[str, Any]) -> Cells
     yield "head", describe_head(head) + own
     if "alpha" in head.chosen:
         yield "penalty of the linear part", number(head.chosen["alpha"])
-    unit = "share of the variance" if head.kind == "regression" else "nats"
+    unit = "nats, with half a missed sample"
+    if head.kind == "regression":
+        unit = "share of the variance"
     for name, label in (("inner_loss", "loss"), ("inner_loss_linear", "loss without a network")):
         if name in head.chosen:
             yield f"{label} on held-out samples", f"{number(head.chosen[name])} ({unit})"
