@@ -227,8 +227,8 @@ def _bootstrap(
     draws = []
     for _ in range(N_BOOTSTRAPS):
         rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
-        seeds = [found[i] for i in rng.integers(0, len(found), len(found))]
-        picked = [_resampled(seed, rows, rng) for seed in seeds]
+        drawn = [found[i] for i in rng.integers(0, len(found), len(found))]
+        picked = [_resampled(seed, rows, rng) for seed in drawn]
         draws.append(_summaries(_mean_accuracies(picked, true[rows])))
     return draws
 
