@@ -67,7 +67,7 @@ def test_a_head_for_levels_on_an_encoder() -> None:
 def test_a_head_for_classes_on_genes() -> None:
     card = _card("classes", "--label", "tissue", "--seed", "7")
     assert "predicts 2 classes from the genes" in card and "| predicted | Brain, Liver |" in card
-    assert "| seed | 7 |" in card and "(nats)" in card
+    assert "| seed | 7 |" in card and "(nats, with half a missed sample)" in card
     assert "units of the predictions" not in card and "features" not in card
     assert "It knows no other classes" in card and "intervals" not in card
 
