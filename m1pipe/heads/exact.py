@@ -102,9 +102,9 @@ def prepare(
     design: HeadData,
     first_added: int,
     device: torch.device,
-    starts: dict[Hashable, tuple[View, Start]] | None = None,
+    starts: dict[Hashable, tuple[View, Start]],
     *,
-    with_inner: bool | None = None,
+    with_inner: bool,
 ) -> Part:
     """Scale the features of a head, and fit its exact part.
 
@@ -115,10 +115,10 @@ def prepare(
     first_added : int
         Where the job's added rows begin among all rows.
     device : torch.device
-    starts : dict, optional
+    starts : dict
         Exact parts by `HeadJob.start_key`: one that is there is taken, one that is fitted added.
-    with_inner : bool, optional
-        Whether solutions of the inner folds are wanted; None: where the head has a network.
+    with_inner : bool
+        Whether solutions of the inner folds are wanted.
 
     Returns
     -------
@@ -150,12 +150,10 @@ def prepare(
         scale=_level_scale(targets) if config.initialize_bias else 1.0,
         class_weight=_class_weight(job, targets, device),
     )
-    known = {} if starts is None else starts
     key = job.start_key()
-    if key not in known:
-        inner = any(c.hidden for c in job.configs) if with_inner is None else with_inner
-        known[key] = _fit_start(part, job.X[rows], with_inner=inner)
-    view, part.start = known[key]
+    if key not in starts:
+        starts[key] = _fit_start(part, job.X[rows], with_inner=with_inner)
+    view, part.start = starts[key]
     part.chosen = part.start.facts | view.facts()
     part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
     return part

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from m1pipe import seeds
@@ -131,10 +131,11 @@ def fit_heads(
     first, parts = design.targets.n, []
     starts: dict[Hashable, tuple[View, Start]] = {}
     with_network = {job.start_key() for job in jobs if any(c.hidden for c in job.configs)}
+    libraries = ThreadpoolController()  # looks for them once: a job may take less than that
     for job in jobs:
         inner = job.start_key() in with_network
         cells = len(job.rows) * max(job.X.shape[1], design.targets.n_outputs)
-        with threadpool_limits(1 if cells < SMALL_CELLS else None, user_api="blas"):
+        with libraries.limit(limits=1 if cells < SMALL_CELLS else None, user_api="blas"):
             parts.append(prepare(job, design, first, device, starts, with_inner=inner))
         first += 0 if job.added is None else job.added.codes.size
     tools = _Tools(y, _order(design, y.shape[0]), design.targets, kept, stop, on_epoch)
