@@ -7,9 +7,9 @@ import dataclasses
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 from m1pipe.errors import InputError
 
@@ -144,6 +144,11 @@ def _parts(kind: type) -> dict[str, type]:
     }
 
 
+def refuse_unknown(name: str, known: Iterable[str], where: str, what: str = "setting") -> NoReturn:
+    """Refuse the name of a setting, or of a table, that nobody reads."""
+    raise InputError(f"{where}: unknown {what} {name!r}; known ones are {', '.join(known)}")
+
+
 def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
     own = {f.name for f in dataclasses.fields(kind)}
     parts = _parts(kind)
@@ -161,9 +166,7 @@ def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: st
                 known = sorted(
                     own.union(*({f.name for f in dataclasses.fields(t)} for t in parts.values()))
                 )
-                raise InputError(
-                    f"{where}: unknown setting {name!r}; known ones are {', '.join(known)}"
-                )
+                refuse_unknown(name, known, where)
             if value is not None:
                 into.setdefault(homes[0], {})[name] = value
 

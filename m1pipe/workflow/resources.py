@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from m1pipe.errors import InputError
-from m1pipe.settings import build, check_at_least, parse_bytes
+from m1pipe.settings import build, check_at_least, parse_bytes, refuse_unknown
 from m1pipe.workflow.study import Study
 
 System = Literal["slurm", "lsf"]
@@ -139,8 +139,7 @@ def _apart(
     known = {f.name for f in fields(Resources)}
     for name, value in table.items():
         if name not in known and name not in sub_tables:
-            names = ", ".join((*sorted(known), *sub_tables))
-            raise InputError(f"{where}: unknown setting {name!r}; known ones are {names}")
+            refuse_unknown(name, (*sorted(known), *sub_tables), where)
         if (name in sub_tables) != isinstance(value, dict):
             kind = "a table" if name in sub_tables else "a value"
             raise InputError(f"{where}: {name}: expected {kind}; found {value!r}")

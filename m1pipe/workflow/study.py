@@ -16,7 +16,7 @@ from m1pipe.config.presets import preset_options
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.split import HELD_OUT, TRAINING, SplitConfig
-from m1pipe.settings import build, read_config_file
+from m1pipe.settings import build, read_config_file, refuse_unknown
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 
 TABLES = ("out", "convert", "data", "encoders", "crossval", "generation", "quality", "jobs")
@@ -380,4 +380,4 @@ def _refuse_control(value: Any, where: str) -> None:
 def _refuse_unknown(tables: Table, known: tuple[str, ...], where: str) -> None:
     for name in tables:
         if name not in known:
-            raise InputError(f"{where}: unknown table {name!r}; known ones are {', '.join(known)}")
+            refuse_unknown(name, known, where, "table")
