@@ -2,8 +2,12 @@
 
 import os
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
 
 KEPT = Path(__file__).parent / "reports" / "pages"
 VOID = {"meta", "link", "img", "wbr"}
@@ -58,3 +62,40 @@ def assert_as_kept(html, name):
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert lines == path.read_text(encoding="utf-8").splitlines()
+
+
+def assert_browser_shows(html, folder, width, question):
+    """A browser of this width shows a page whole and without a complaint.
+
+    Returns its answer to one more question in JavaScript, a value without blanks.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed: the page is not seen as a browser shows it")
+    probe = html.replace(
+        "</body>",
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
+        "[...document.images].every(i => i.complete && i.naturalWidth > 100), "
+        f"{question}].join(' ')</script></body>",
+    )
+    (folder / "probe.html").write_text(probe, encoding="utf-8")
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={width},3000",
+        "--dump-dom",
+        (folder / "probe.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>([^<]*)</title>", done.stdout)
+    assert title is not None
+    page_width, window_width, images, answer = title.group(1).split()
+    assert int(page_width) <= int(window_width)
+    assert images == "true"
+    assert "CONSOLE" not in done.stderr
+    return answer
