@@ -23,11 +23,11 @@ from m1pipe.heads.logistic import fit_logistic
 from m1pipe.models.pca import fit_pca
 
 MISSED = (0.0, 0.25, 0.5, 1.0)
-STUDIES = 8  # of either class at least so many samples
+LEAST_OF_CLASS = 8  # samples of either class in a study
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledSet:
     """Genes on a log scale, class codes, groups that are not cut, sizes to draw."""
 
     name: str
@@ -47,7 +47,7 @@ def main() -> None:
         Path(args.out).write_text(json.dumps({"draws": args.draws, "rows": rows}, indent=1) + "\n")
 
 
-def compare(one: Labelled, args: argparse.Namespace) -> Iterator[dict[str, object]]:
+def compare(one: LabelledSet, args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Mean log loss of every number of labels, input and rule."""
     inputs: tuple[tuple[str, np.ndarray, Scale], ...] = (
         ("genes", one.X, "each"),
@@ -59,11 +59,11 @@ def compare(one: Labelled, args: argparse.Namespace) -> Iterator[dict[str, objec
             losses = np.array(drawn)
             row: dict[str, object] = {"set": one.name, "inputs": name, "labels": n}
             row |= {f"missed {m:g}": float(v) for m, v in zip(MISSED, losses.mean(0), strict=True)}
-            error = (losses[:, 2] - losses[:, 0]).std(ddof=1) / np.sqrt(len(losses))
+            error = (losses[:, MISSED.index(0.5)] - losses[:, 0]).std(ddof=1) / np.sqrt(len(losses))
             yield {**row, "error of 0.5 - 0": float(error), "draws": len(losses)}
 
 
-def _losses(one: Labelled, X: np.ndarray, scale: Scale, n: int, draw: int) -> list[list[float]]:
+def _losses(one: LabelledSet, X: np.ndarray, scale: Scale, n: int, draw: int) -> list[list[float]]:
     """Log loss by each rule of one draw; none where a single class is drawn."""
     rng = np.random.default_rng(draw)
     names = rng.permutation(np.unique(one.groups))
@@ -90,7 +90,7 @@ def _losses(one: Labelled, X: np.ndarray, scale: Scale, n: int, draw: int) -> li
     return [found]
 
 
-def sets(folder: Path) -> Iterator[Labelled]:
+def sets(folder: Path) -> Iterator[LabelledSet]:
     """Studies of tuberculosis, two of arrays, cancers, cells."""
     genes, labels = _read(folder / "tb_blood_rnaseq")
     X = np.log2(1 + 1e6 * genes / genes.sum(1, keepdims=True)).astype(np.float32)
@@ -98,22 +98,22 @@ def sets(folder: Path) -> Iterator[Labelled]:
     sick = (labels["status"] == "tuberculosis").to_numpy()
     for study in labels["study"].unique():
         own = (labels["study"] == study).to_numpy()
-        if min(sick[own].sum(), (~sick[own]).sum()) >= STUDIES:
+        if min(sick[own].sum(), (~sick[own]).sum()) >= LEAST_OF_CLASS:
             groups = labels["patient"][own].astype(str).to_numpy()
             y = sick[own].astype(int)
-            yield Labelled(f"tuberculosis {study}", X[own], y, groups, (16, 32), scores[own])
+            yield LabelledSet(f"tuberculosis {study}", X[own], y, groups, (16, 32), scores[own])
     for name, floor, sizes in (("golub", 20, (16, 30, 57)), ("singh", 10, (20, 40, 81))):
         genes, labels = _read(folder / f"dma_{name}")
         X = np.log2(1 + np.maximum(genes, floor)).astype(np.float32)
         y = pd.Categorical(labels["status"]).codes.astype(int)
-        yield Labelled(name, X, y, np.arange(len(y)), sizes, _pca(X))
+        yield LabelledSet(name, X, y, np.arange(len(y)), sizes, _pca(X))
     genes, labels = _read(folder / "tcga_rnaseq_6cancers")
     X, y = np.log2(1 + genes).astype(np.float32), pd.Categorical(labels["cancer"]).codes.astype(int)
-    yield Labelled("cancers", X, y, labels["patient"].astype(str).to_numpy(), (24, 60), _pca(X))
+    yield LabelledSet("cancers", X, y, labels["patient"].astype(str).to_numpy(), (24, 60), _pca(X))
     genes, labels = _read(folder / "sc_pbmc_kang12k")
     X = np.log2(1 + 1e4 * genes / np.maximum(genes.sum(1, keepdims=True), 1)).astype(np.float32)
     y = pd.Categorical(labels["cell_type"]).codes.astype(int)
-    yield Labelled("cells", X, y, labels["donor"].astype(str).to_numpy(), (60, 300), _pca(X))
+    yield LabelledSet("cells", X, y, labels["donor"].astype(str).to_numpy(), (60, 300), _pca(X))
 
 
 def _read(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
