@@ -91,6 +91,18 @@ def test_planted_changes_are_found(method: str) -> None:
     assert np.array_equal(np.sign(statistic[:45]), np.sign(lfc[:45]))
 
 
+def test_limmas_own_table_is_met() -> None:
+    """Genes tested, changes, moderated t, adjusted p, as R has them (limma.R): in single precision."""
+    table = pd.read_csv(Path(__file__).parent / "limma.csv", comment="#")
+    condition, batch = np.array([name.split("_")[:2] for name in table.columns[:16]], object).T
+    rows = [np.array([i]) for i in range(16)]
+    study = StudyDesign("S", rows, condition, batch.astype(float)[:, None])
+    found = fit_study(table.iloc[:, :16].to_numpy(float).T, study, ContrastsConfig())
+    for part, values in zip(("coefficients", "t", "p.value"), found, strict=True):
+        expected = table[[f"{part}.a", f"{part}.b"]].to_numpy().T
+        np.testing.assert_allclose(values, expected, rtol=2e-6, atol=1e-6)
+
+
 def test_limma_fold_changes_are_differences_of_means() -> None:
     counts = _counts(1, np.zeros(60))
     found = fit_study(counts, _study(counts), ContrastsConfig(unexpressed="zero", min_count=1e4))
