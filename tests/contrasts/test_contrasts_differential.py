@@ -92,7 +92,7 @@ def test_planted_changes_are_found(method: str) -> None:
 
 
 def test_limmas_own_table_is_met() -> None:
-    """Genes tested, changes, moderated t, adjusted p, as R has them (limma.R): in single precision."""
+    """Genes tested, changes, moderated t and adjusted p as R has them (limma.R)."""
     table = pd.read_csv(Path(__file__).parent / "limma.csv", comment="#")
     condition, batch = np.array([name.split("_")[:2] for name in table.columns[:16]], object).T
     rows = [np.array([i]) for i in range(16)]
