@@ -37,7 +37,7 @@ def simulate() -> None:
     help="How much: seconds for tiny, small and medium, 25 GB for paper.  "
     f"[default: {DEFAULT.size}]",
 )
-@from_config(M1Config, "seed n_unlabelled n_labelled n_genes")
+@from_config(M1Config, "seed n_unlabelled n_labelled n_genes text")
 @CONFIG
 @click.option("--force", is_flag=True, help="Replace an earlier simulation.")
 def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
@@ -45,7 +45,8 @@ def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
 
     Writes unlabelled.h5ad, genes.h5ad and isoforms.h5ad in log2(TPM + 1), and what was planted as
     truth.h5. The labelled samples have a tissue and a donor; the unlabelled ones come from
-    studies and are shifted against them.
+    studies and are shifted against them. --text adds counts as a sequencing study has them:
+    genes_unlabeled.tsv.gz, genes.tsv.gz, isoforms.tsv.gz, labels.tsv and tx2gene.tsv.
 
     Example:
       m1pipe simulate m1 --out sim --size small --seed 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from sklearn.linear_model import RidgeCV
@@ -12,6 +13,7 @@ from sklearn.linear_model import RidgeCV
 from m1pipe.cli.main import cli, run
 from m1pipe.data.simulation.m1 import (
     M1_FILES,
+    M1_TABLES,
     SIZES,
     labelled_rows,
     labelled_samples,
@@ -82,6 +84,22 @@ def test_files_are_as_described(small: Path) -> None:
     assert per_donor.nunique().equals(per_donor.size())  # a donor gives a tissue once
     assert per_donor.size().median() >= 5
     assert "seed 3" in (small / "README.txt").read_text()
+
+
+def test_tables_of_text_are_counts_of_the_same_samples(tmp_path: Path) -> None:
+    simulate_m1(tmp_path / "sim", size="tiny", text=True)
+    assert {p.name for p in (tmp_path / "sim").iterdir()} == {*M1_FILES, *M1_TABLES}
+    levels = anndata.read_h5ad(tmp_path / "sim/isoforms.h5ad")
+    counts = pd.read_csv(tmp_path / "sim/isoforms.tsv.gz", sep="\t", index_col="sample")
+    assert counts.index.equals(levels.obs_names) and counts.columns.equals(levels.var_names)
+    tpm = np.exp2(levels.to_df()) - 1
+    expected = tpm.mul(counts.sum(axis=1) / tpm.sum(axis=1), axis=0)
+    excess = (counts - expected) ** 2 / expected.where(expected > 5)  # 1 in the mean if Poisson
+    assert float(np.nanmean(excess)) == pytest.approx(1, abs=0.05)
+    genes = pd.read_csv(tmp_path / "sim/tx2gene.tsv", sep="\t", index_col="transcript")["gene"]
+    assert genes.tolist() == levels.var["gene_id"].tolist()
+    with pytest.raises(InputError, match="text: expected at most 100,000,000 levels"):
+        simulate_m1(tmp_path / "much", size="paper", text=True)
 
 
 def test_the_truth_fits_the_data(small: Path) -> None:

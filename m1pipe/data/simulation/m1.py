@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
 
+from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.console import progress
 from m1pipe.data.simulation.m1_truth import (
@@ -55,7 +57,16 @@ SIZES = {
     ),
 }
 WHAT = "a simulation"
+# Tables of counts, and how deeply their samples are sequenced.
+_TEXT = {
+    "unlabelled": ("genes_unlabeled.tsv.gz", 2e6),
+    "genes": ("genes.tsv.gz", 1e6),
+    "isoforms": ("isoforms.tsv.gz", 1e6),
+}
+_DEPTH_SD = 0.3
+_MOST_TEXT = 10**8
 M1_FILES = ("unlabelled.h5ad", "genes.h5ad", "isoforms.h5ad", "truth.h5", "README.txt")
+M1_TABLES = (*(name for name, _ in _TEXT.values()), "labels.tsv", "tx2gene.tsv")
 _UNITS = Units("log2_tpm1")
 _BLOCK_BYTES = 2**26
 
@@ -72,6 +83,8 @@ class M1Config:
         At least 0; the same seed and size give the same files.
     n_unlabelled, n_labelled, n_genes : int or None
         Replace those of the size.
+    text : bool
+        Write counts as tables of text too.
     """
 
     size: str = "small"
@@ -79,6 +92,7 @@ class M1Config:
     n_unlabelled: int | None = setting(None, "Instead of the size's own.", metavar="N")
     n_labelled: int | None = setting(None, "Instead of the size's own.", metavar="N")
     n_genes: int | None = setting(None, "Instead of the size's own.", metavar="N")
+    text: bool = setting(False, "Also write counts as text: genes.tsv.gz and the like.")
 
     def __post_init__(self) -> None:
         resolve_size(self.size, self.n_unlabelled, self.n_labelled, self.n_genes)
@@ -111,6 +125,7 @@ def simulate_m1(
     n_unlabelled: int | None = None,
     n_labelled: int | None = None,
     n_genes: int | None = None,
+    text: bool = False,
     force: bool = False,
 ) -> M1Size:
     """Write an unlabelled set, a labelled set with genes and isoforms, and the truth.
@@ -130,6 +145,9 @@ def simulate_m1(
         At least 0; the same seed and size give the same files.
     n_unlabelled, n_labelled, n_genes : int, optional
         Replace those of the size.
+    text : bool
+        Write what a sequencing study has too: tables of counts (`M1_TABLES`), samples as rows, of
+        other depths in the two sets, labels, and the gene of every isoform.
     force : bool
         Replace an earlier simulation in `out`.
 
@@ -146,9 +164,10 @@ def simulate_m1(
     """
     resolved = resolve_size(size, n_unlabelled, n_labelled, n_genes)
     _check_seed(seed)
-    out = refuse_folder(out, M1_FILES, what=WHAT, force=force)
-    _check_space(out, resolved)
-    with atomic_folder(out, M1_FILES, what=WHAT, force=force) as folder:
+    files = (*M1_FILES, *M1_TABLES)
+    out = refuse_folder(out, files, what=WHAT, force=force)
+    _check_space(out, resolved, text)
+    with atomic_folder(out, files, what=WHAT, force=force) as folder:
         truth = plant(resolved, seed)
         unlabelled, labelled = unlabelled_samples(resolved, seed), labelled_samples(resolved, seed)
         latents = {
@@ -160,7 +179,9 @@ def simulate_m1(
             for name, samples in (("unlabelled", unlabelled), ("labelled", labelled)):
                 file[f"{name}/latents"] = latents[name]
                 file[f"{name}/tissue"] = samples.tissue
-        (folder / "README.txt").write_text(_readme(resolved, seed), encoding="utf-8")
+        (folder / "README.txt").write_text(_readme(resolved, seed, text), encoding="utf-8")
+        if text:
+            _write_tables(folder, seed)
     return resolved
 
 
@@ -210,6 +231,23 @@ def _write_labelled(folder: Path, truth: M1Truth, samples: M1Samples, seed: int)
     return np.concatenate(latents)
 
 
+def _write_tables(folder: Path, seed: int) -> None:
+    """What was simulated as counts, which are Poisson about the levels."""
+    for number, (name, (table, depth)) in enumerate(_TEXT.items()):
+        rng = seeds.rng(seed, seeds.M1_COUNTS, number)
+        data = anndata.read_h5ad(folder / f"{name}.h5ad")
+        share = np.exp2(np.asarray(data.X, dtype=np.float64)) - 1
+        total = depth * rng.lognormal(0, _DEPTH_SD, (len(share), 1))
+        counts = rng.poisson(share / share.sum(axis=1, keepdims=True) * total)
+        frame = pd.DataFrame(counts, index=data.obs_names, columns=data.var_names)
+        as_gz: Any = {"method": "gzip", "mtime": 0}
+        frame.to_csv(folder / table, sep="\t", index_label="sample", compression=as_gz)
+        if name == "isoforms":
+            data.obs.to_csv(folder / "labels.tsv", sep="\t", index_label="sample")
+            genes = data.var.set_axis(["gene"], axis=1)
+            genes.to_csv(folder / "tx2gene.tsv", sep="\t", index_label="transcript")
+
+
 def _blocks(n_rows: int, n_columns: int, label: str) -> Iterator[tuple[int, int]]:
     """Row ranges of bounded size, under a progress bar."""
     step = max(1, _BLOCK_BYTES // (4 * n_columns))
@@ -238,7 +276,8 @@ def _write_truth(file: h5py.File, truth: M1Truth, size: M1Size, seed: int) -> No
     )
 
 
-def _readme(size: M1Size, seed: int) -> str:
+def _readme(size: M1Size, seed: int, text: bool) -> str:
+    tables = f"{', '.join(M1_TABLES)}: the same as raw counts\n" if text else ""
     return f"""\
 Simulated by m1pipe (m1pipe simulate m1), seed {seed}. Not real data.
 
@@ -246,7 +285,7 @@ unlabelled.h5ad  {size.n_unlabelled} samples x {size.n_genes} genes, from {size.
 genes.h5ad       {size.n_labelled} samples x {size.n_genes} genes; tissue, donor
 isoforms.h5ad    the same samples x {size.n_isoforms} isoforms; var: gene_id
 truth.h5         what was planted: latents of every sample, tissue means, isoform usage, world
-
+{tables}
 Units are log2(TPM + 1). A sample's TPM sum to a million times the share of a genome that is
 simulated; the isoforms of a gene sum to the gene. The unlabelled samples are shifted against the
 labelled ones, as a whole and by study.
@@ -258,9 +297,14 @@ def _check_seed(seed: int) -> None:
         raise InputError(f"seed: expected 0 to 2**63 - 1; found {seed}")
 
 
-def _check_space(out: Path, size: M1Size) -> None:
+def _check_space(out: Path, size: M1Size, text: bool) -> None:
     genes = (size.n_unlabelled + size.n_labelled) * size.n_genes
-    needed = 4 * (genes + size.n_labelled * size.n_isoforms)
+    levels = genes + size.n_labelled * size.n_isoforms
+    if text and levels > _MOST_TEXT:
+        raise InputError(
+            f"text: expected at most {_MOST_TEXT:,} levels; found {levels:,}: choose a smaller size"
+        )
+    needed = 8 * levels if text else 4 * levels
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise InputError(
