@@ -18,6 +18,7 @@ _HOMES = {
     "open_matrix": "m1pipe.io.reader",
     "cross_validate": "m1pipe.evaluation.crossval",
     "compare": "m1pipe.evaluation.compare",
+    "fit_predictor": "m1pipe.evaluation.deploy",
     "load_predictor": "m1pipe.predictor",
     "quality": "m1pipe.synthesis.quality",
 }

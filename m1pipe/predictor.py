@@ -1,4 +1,4 @@
-"""A head on a frozen encoder (or on the genes), for new samples; stored so that it stands alone."""
+"""A fitted model for new samples: a head, and what it takes; stored so that it stands alone."""
 
 import os
 from collections.abc import Iterator
@@ -11,35 +11,30 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from m1pipe import seeds
 from m1pipe._version import __version__
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import atomic_folder, below, foreign_file, write_bytes, write_json
 from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
-from m1pipe.data.splits import inner_split
-from m1pipe.data.targets import Targets
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import CHUNK_ROWS, ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
-from m1pipe.heads.conformal import choose_half_width, half_widths
-from m1pipe.heads.fit import fit_head
+from m1pipe.heads.conformal import choose_half_width
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.job import AddedRows
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter
-from m1pipe.labelled import Labelled, load_labelled, own_genes
 from m1pipe.settings import build, to_dict
-from m1pipe.training.device import choose_threads, threads
+from m1pipe.training.device import choose_threads
 
 FORMAT_VERSION = 1
 PREDICTOR_FILES = (
     *("config.json", "model.json", "head.safetensors"),
     *below("encoder", ENCODER_FILES),
 )
+GENES, LATENTS, PCA_SCORES = "genes", "latents", "pca"
 LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
@@ -62,6 +57,9 @@ class Predictor:
         Half widths of the prediction intervals at `m1pipe.heads.conformal.LEVELS`.
     added : dict of str to int, or None
         Synthetic samples of each class that the head was trained on as well.
+    inputs : tuple of str
+        What the head takes, side by side: `GENES`, `LATENTS` of the encoder, `PCA_SCORES` on its
+        principal components. Empty for a head on own genes alone, or on nothing.
     """
 
     encoder: Encoder | None
@@ -71,13 +69,27 @@ class Predictor:
     own_genes: np.ndarray | None = None
     errors: np.ndarray | None = None
     added: dict[str, int] | None = None
+    inputs: tuple[str, ...] = (GENES,)
 
     def __repr__(self) -> str:
         what = "classes" if self.is_classes else "targets"
         names = ", ".join(map(str, self.head.names[:3])) + ", ..." * (len(self.head.names) > 3)
-        source = f"{len(self.recipe.genes):,} genes" if self.encoder is None else repr(self.encoder)
-        own = "" if self.own_genes is None else "; with each target's own gene"
-        return f"Predictor({len(self.head.names):,} {what} ({names}) from {source}{own})"
+        n_genes = len(self.recipe.genes)
+        model = "" if self.config.model is None else f"{self.config.model}: "
+        found = f"{model}{len(self.head.names):,} {what} ({names}) from {self.features}"
+        return f"Predictor({found}; {n_genes:,} genes)"
+
+    @property
+    def features(self) -> str:
+        """In words, what the head takes."""
+        words = {GENES: "the genes"}
+        if self.inputs == (GENES,) and str(self.config.model).startswith("pca_fold"):
+            words[GENES] = "principal components of the genes"
+        if self.encoder is not None:
+            n = self.encoder.n_latent
+            words |= {LATENTS: f"{n} latents", PCA_SCORES: f"{n} PCA scores"}
+        own = () if self.own_genes is None else ("each target's own gene",)
+        return " and ".join([*(words[kind] for kind in self.inputs), *own]) or "nothing"
 
     @property
     def is_classes(self) -> bool:
@@ -137,8 +149,8 @@ class Predictor:
             If the genes or units do not fit.
         """
         units, var = self.units(linear=linear), self._targets(interval, linear)
-        aligned = self._align(data, min_coverage)
-        blocks = [X for _, X in self._blocks(aligned, linear)]
+        aligned = self.align(data, min_coverage=min_coverage)
+        blocks = [X for _, X in self._blocks(aligned, linear, min_coverage)]
         X = np.concatenate(blocks) if blocks else np.empty((0, len(self.head.names)), np.float32)
         obs = self._annotated(aligned.matrix.obs, X)
         return anndata.AnnData(X=X, obs=obs, var=var, uns=units.to_uns())
@@ -161,8 +173,8 @@ class Predictor:
             As `predict`, or if the file is there and `force` is not given.
         """
         units, var = self.units(linear=linear), self._targets(interval, linear)
-        aligned = self._align(data, min_coverage)
-        blocks = self._blocks(aligned, linear)
+        aligned = self.align(data, min_coverage=min_coverage)
+        blocks = self._blocks(aligned, linear, min_coverage)
         obs = aligned.matrix.obs
         if self.is_classes:
             held = list(blocks)
@@ -194,7 +206,7 @@ class Predictor:
         arrays, head = self.head.to_state()
         if self.encoder is not None:
             self.encoder.save(folder / "encoder")
-        else:
+        if not self._in_genes_of_encoder:
             arrays["recipe.gene_means"] = self.recipe.gene_means
         if self.own_genes is not None:
             arrays["predictor.own_genes"] = self.own_genes
@@ -210,16 +222,26 @@ class Predictor:
                 "config": to_dict(self.config),
                 "head": head,
                 "added": self.added,
-                "recipe": self.recipe.to_dict() if self.encoder is None else None,
+                "inputs": list(self.inputs),
+                "recipe": None if self._in_genes_of_encoder else self.recipe.to_dict(),
             },
         )
 
-    def _align(self, data: Any, min_coverage: float) -> Aligned:
-        """Data in the model's genes, with NaN where levels are missing."""
-        if self.encoder is not None:
+    @property
+    def _in_genes_of_encoder(self) -> bool:
+        return self.encoder is not None and self.recipe is self.encoder.recipe
+
+    def align(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> Aligned:
+        """Data in the model's genes, with NaN where levels are missing.
+
+        Parameters
+        ----------
+        data, min_coverage
+            As for `predict`.
+        """
+        if self.encoder is not None and self._in_genes_of_encoder:
             return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
-        matrix = open_matrix(data)
-        return align(matrix, self.recipe, min_coverage=min_coverage, keep_missing=True)
+        return align(open_matrix(data), self.recipe, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.
@@ -238,15 +260,38 @@ class Predictor:
         """What a half width is before the logarithm."""
         return np.asarray(np.exp(width) if self.head.units.name == LN else np.exp2(width))
 
-    def _blocks(self, aligned: Aligned, linear: bool) -> Iterator[tuple[int, np.ndarray]]:
+    def _blocks(
+        self, aligned: Aligned, linear: bool, min_coverage: float
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
-        codes = None if self.encoder is None else self.encoder.codes(aligned.matrix)
+        seen, codes = aligned, None
+        if self.encoder is not None:
+            codes = self.encoder.codes(aligned.matrix)
+            if not self._in_genes_of_encoder:
+                seen = self.encoder.align(
+                    aligned.matrix, min_coverage=min_coverage, keep_missing=True
+                )
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
-            here = None if codes is None else codes[start:stop]
             filled = fill_missing(X, self.recipe.gene_means)
-            features = filled if self.encoder is None else self.encoder.encode_array(X, here)
             own = None if self.own_genes is None else filled[:, self.own_genes]
+            levels = X if seen is aligned else seen.take(np.arange(start, stop))
+            here = None if codes is None else codes[start:stop]
+            features = self._features(filled, levels, here)
             yield start, self._levels(self.head.predict(features, own), linear)
+
+    def _features(
+        self, filled: np.ndarray, levels: np.ndarray, codes: np.ndarray | None
+    ) -> np.ndarray:
+        """What the head takes, of rows in its own genes and in those of the encoder."""
+        parts = [np.empty((len(filled), 0), dtype=np.float32)]
+        for kind in self.inputs:
+            if self.encoder is None or kind == GENES:
+                parts.append(filled)
+            elif kind == LATENTS:
+                parts.append(self.encoder.encode_array(levels, codes))
+            else:
+                parts.append(self.encoder.pca_array(levels, codes))
+        return parts[1] if len(parts) == 2 else np.concatenate(parts, axis=1)
 
     def _levels(self, predicted: np.ndarray, linear: bool) -> np.ndarray:
         """Predictions on the scale that was asked for, ended at 0 where the scale does."""
@@ -270,103 +315,6 @@ class Predictor:
                 names[X.argmax(axis=1)], categories=list(self.head.names)
             )
         return obs
-
-
-def fit_predictor(
-    x: Any,
-    config: FitConfig,
-    *,
-    y: Any = None,
-    encoder: Encoder | str | os.PathLike[str] | None = None,
-) -> Predictor:
-    """Fit the final head.
-
-    Parameters
-    ----------
-    x : path, AnnData, DataFrame or Matrix
-        Genes of the labelled samples; in its obs the label, where that is predicted.
-    config : FitConfig
-    y : path, AnnData, DataFrame or Matrix, optional
-        Levels to predict, paired with x by sample id.
-    encoder : Encoder or path, optional
-        Frozen; its latents are the features. Without it the genes themselves are.
-
-    Returns
-    -------
-    Predictor
-
-    Raises
-    ------
-    InputError
-        If nothing or both of `y` and the label are given, or the files do not fit together.
-    """
-    return fit_labelled(load_labelled(x, config, y=y, encoder=encoder), config)
-
-
-def fit_labelled(data: Labelled, config: FitConfig, *, added: AddedRows | None = None) -> Predictor:
-    """Fit the final head to what `load_labelled` opened.
-
-    Parameters
-    ----------
-    data : Labelled
-    config : FitConfig
-    added : AddedRows, optional
-        Synthetic samples as the head sees them, where `config.augment` asks for them.
-
-    Raises
-    ------
-    InputError
-        If an own-gene term, intervals or synthetic samples are asked for and cannot be had.
-    """
-    if config.augment is not None and added is None:
-        raise InputError(
-            "augment: expected synthetic samples, which m1pipe.workflow.final_model.run_fit makes; "
-            "found none"
-        )
-    encoder, targets, recipe = data.encoder, data.targets, data.aligned.recipe
-    if encoder is None:
-        features = data.genes()
-    else:
-        features = encoder.transform(data.aligned.matrix, min_coverage=config.min_coverage)
-        features = features[data.rows]
-    used, own = own_genes(data) if config.head.own_gene else (None, None)
-    rows, aside = np.arange(data.rows.size), np.arange(0)
-    if config.conformal:
-        _check_conformal(targets)
-        seed = config.seed + seeds.CONFORMAL_SPLIT
-        rows, aside = inner_split(rows, config.conformal, seed, groups=data.groups)
-    with threads(head_threads(features.shape[1], targets.n_outputs, config)):
-        head = fit_head(
-            features,
-            targets,
-            config.head,
-            rows=rows,
-            seed=config.seed,
-            scale="each" if encoder is None else "one",
-            groups=data.groups,
-            own=own,
-            added=added,
-        )
-    errors = None
-    if aside.size:
-        known = head.predict(features[aside], None if own is None else own.values[aside])
-        errors = half_widths(known, targets.values[aside])
-    return Predictor(encoder, recipe, head, config, used, errors, _n_added(targets, added))
-
-
-def _n_added(targets: Targets, added: AddedRows | None) -> dict[str, int] | None:
-    """Added rows of each class."""
-    if added is None:
-        return None
-    counts = np.bincount(added.codes, minlength=len(targets.names))
-    return dict(zip(targets.names, counts.tolist(), strict=True))
-
-
-def _check_conformal(targets: Targets) -> None:
-    if targets.kind != "regression":
-        raise InputError(
-            f"conformal: expected levels to predict; found {targets.kind}: leave it out"
-        )
 
 
 def head_threads(n_features: int, n_outputs: int, config: FitConfig) -> int:
@@ -394,9 +342,9 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
-    arrays, _ = read_arrays(
-        folder / "head.safetensors", what, remedy=remedy, free=("predictor.errors",)
-    )
+    # A feature that is left out has an infinite scale, a level without an interval NaN.
+    free = ("predictor.errors", "scaler.scale", "own.scale")
+    arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy, free=free)
     with reading(path, what, remedy=remedy):
         return _from_state(folder, stored, arrays)
 
@@ -406,13 +354,22 @@ def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarr
     path = folder / "model.json"
     head = FittedHead.from_state(arrays, stored["head"])
     config = build(FitConfig, stored["config"], where=str(path))
-    extra = (
-        arrays.get("predictor.own_genes"),
-        arrays.get("predictor.errors"),
-        stored.get("added"),
-    )
+    # Models of version 0.1 name no inputs, and have either a recipe or an encoder.
+    inputs = tuple(stored.get("inputs", (LATENTS,) if stored["recipe"] is None else (GENES,)))
+    takes_encoder = stored["recipe"] is None or {LATENTS, PCA_SCORES} & set(inputs)
+    encoder = load_encoder(folder / "encoder") if takes_encoder else None
     if stored["recipe"] is not None:
         recipe = Recipe.from_dict(stored["recipe"], arrays["recipe.gene_means"])
-        return Predictor(None, recipe, head, config, *extra)
-    encoder = load_encoder(folder / "encoder")
-    return Predictor(encoder, encoder.recipe, head, config, *extra)
+    else:
+        assert encoder is not None
+        recipe = encoder.recipe
+    return Predictor(
+        encoder=encoder,
+        recipe=recipe,
+        head=head,
+        config=config,
+        own_genes=arrays.get("predictor.own_genes"),
+        errors=arrays.get("predictor.errors"),
+        added=stored.get("added"),
+        inputs=inputs,
+    )

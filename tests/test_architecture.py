@@ -26,7 +26,7 @@ LAYERS = [
     ["training"],
     ["provenance"],
     ["encoder"],
-    ["labelled", "heads"],
+    ["heads"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts", "clustering"],
     ["figures"],

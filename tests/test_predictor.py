@@ -14,7 +14,8 @@ from sklearn.impute import SimpleImputer
 from m1pipe.config import EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.errors import InputError
-from m1pipe.predictor import Predictor, fit_predictor, load_predictor
+from m1pipe.evaluation.deploy import fit_predictor
+from m1pipe.predictor import Predictor, load_predictor
 from m1pipe.settings import build
 
 Make = Callable[..., anndata.AnnData]
@@ -44,12 +45,12 @@ def encoder(expression: Make) -> Encoder:
 
 @pytest.fixture(scope="module")
 def levels(x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder) -> Predictor:
-    return fit_predictor(x, FitConfig(head=HEAD), y=y, encoder=encoder)
+    return fit_predictor(x, config=FitConfig(head=HEAD), y=y, encoder=encoder)
 
 
 @pytest.fixture(scope="module")
 def classes(x: anndata.AnnData, encoder: Encoder) -> Predictor:
-    return fit_predictor(x, FitConfig(label="tissue", head=HEAD), encoder=encoder)
+    return fit_predictor(x, config=FitConfig(label="tissue", head=HEAD), encoder=encoder)
 
 
 def test_levels_of_new_samples_are_predicted_in_the_units_of_y(
@@ -82,7 +83,7 @@ def test_signed_scales_are_not_clipped(
     centred = y.copy()
     centred.X = (y.X - y.X.mean(0)).astype(np.float32)
     centred.uns = {"units": "log_fold_change"}
-    predictor = fit_predictor(x, FitConfig(head=HEAD), y=centred, encoder=encoder)
+    predictor = fit_predictor(x, config=FitConfig(head=HEAD), y=centred, encoder=encoder)
     assert predictor.predict(x).X.min() < -0.1
     with pytest.raises(InputError, match="expected predictions on a log scale"):
         predictor.predict(x, linear=True)
@@ -117,7 +118,7 @@ def test_the_head_sees_the_latents(levels: Predictor, encoder: Encoder, x: annda
 def test_without_an_encoder_the_genes_are_the_features(
     x: anndata.AnnData, y: anndata.AnnData, tmp_path: Path
 ) -> None:
-    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y)
+    predictor = fit_predictor(x, config=FitConfig(head=HEAD), y=y)
     order = np.random.default_rng(0).permutation(30)
     np.testing.assert_allclose(
         predictor.predict(x[:, order].copy()).X, predictor.predict(x).X, atol=1e-5
@@ -195,14 +196,14 @@ def test_a_column_and_some_targets_may_be_chosen(
     x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
 ) -> None:
     config = FitConfig(targets=("T3", "T1"), stratify="tissue", group="donor", head=HEAD)
-    predictor = fit_predictor(x, config, y=y, encoder=encoder)
+    predictor = fit_predictor(x, config=config, y=y, encoder=encoder)
     assert list(predictor.predict(x).var_names) == ["T3", "T1"]
     with pytest.raises(InputError, match="stratify: expected a column of obs"):
-        fit_predictor(x, FitConfig(stratify="site", head=HEAD), y=y, encoder=encoder)
+        fit_predictor(x, config=FitConfig(stratify="site", head=HEAD), y=y, encoder=encoder)
 
 
 def test_a_numeric_label_is_a_level(x: anndata.AnnData, encoder: Encoder) -> None:
-    predictor = fit_predictor(x, FitConfig(label="factor", head=HEAD), encoder=encoder)
+    predictor = fit_predictor(x, config=FitConfig(label="factor", head=HEAD), encoder=encoder)
     predicted = predictor.predict(x)
     assert predicted.shape == (200, 1)
     assert np.corrcoef(predicted.X[:, 0], x.obs["factor"])[0, 1] > 0.8
@@ -210,7 +211,7 @@ def test_a_numeric_label_is_a_level(x: anndata.AnnData, encoder: Encoder) -> Non
 
 
 def test_few_labels_fit(x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder) -> None:
-    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y[:20].copy(), encoder=encoder)
+    predictor = fit_predictor(x, config=FitConfig(head=HEAD), y=y[:20].copy(), encoder=encoder)
     assert np.isfinite(predictor.predict(x).X).all()
 
 
@@ -249,8 +250,8 @@ def test_a_head_on_genes_has_what_is_missing_at_the_training_means(
     imputer = SimpleImputer().fit(np.asarray(gaps.X)[labelled])
     whole, new_whole = gaps.copy(), new.copy()
     whole.X, new_whole.X = (imputer.transform(a.X).astype(np.float32) for a in (gaps, new))
-    found = fit_predictor(gaps, FitConfig(head=HEAD), y=y)
-    expected = fit_predictor(whole, FitConfig(head=HEAD), y=y).predict(new_whole).X
+    found = fit_predictor(gaps, config=FitConfig(head=HEAD), y=y)
+    expected = fit_predictor(whole, config=FitConfig(head=HEAD), y=y).predict(new_whole).X
     np.testing.assert_allclose(found.predict(new).X, expected, atol=1e-3)
 
 
@@ -258,7 +259,7 @@ def test_a_head_on_latents_sees_what_the_encoder_makes_of_gaps(
     x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder, expression: Make
 ) -> None:
     gaps, new = _with_gaps(x, 2), _with_gaps(expression(50, 30, seed=6), 3)
-    model = fit_predictor(gaps, FitConfig(head=HEAD), y=y, encoder=encoder)
+    model = fit_predictor(gaps, config=FitConfig(head=HEAD), y=y, encoder=encoder)
     expected = np.maximum(model.head.predict(encoder.transform(new)), 0)
     np.testing.assert_allclose(model.predict(new).X, expected, atol=1e-6)
 
@@ -269,18 +270,18 @@ def test_own_genes_that_are_missing_stand_at_the_mean_of_training(
     known = y.copy()
     known.var["gene_id"] = [*x.var_names[:10], *x.var_names[:2]]
     head = HeadConfig(hidden=(16,), epochs=60, lr=0.01, own_gene=True)
-    model = fit_predictor(_with_gaps(x, 2), FitConfig(head=head), y=known, encoder=encoder)
+    model = fit_predictor(_with_gaps(x, 2), config=FitConfig(head=head), y=known, encoder=encoder)
     new = _with_gaps(x, 3)
-    filled = new.copy()
-    filled.X = np.where(np.isnan(new.X), encoder.recipe.gene_means, new.X)
-    np.testing.assert_allclose(model.predict(new).X, model.predict(filled).X, atol=1e-3)
+    filled = np.where(np.isnan(new.X), model.recipe.gene_means, new.X)
+    expected = model.head.predict(encoder.transform(new), filled[:, model.own_genes])
+    np.testing.assert_allclose(model.predict(new).X, np.maximum(expected, 0), atol=1e-5)
 
 
 def test_a_head_on_few_rows_goes_to_a_folder_and_back(
     x: anndata.AnnData, encoder: Encoder, tmp_path: Path
 ) -> None:
     few = x[:30].copy()
-    model = fit_predictor(few, FitConfig(label="tissue", head=HEAD), encoder=encoder)
+    model = fit_predictor(few, config=FitConfig(label="tissue", head=HEAD), encoder=encoder)
     assert model.head.chosen["inner_loss"] > 0
     model.save(tmp_path / "m")
     again = load_predictor(tmp_path / "m")

@@ -13,7 +13,7 @@ from m1pipe.clustering.clusters import Clusters
 from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder
 from m1pipe.encoder.loadings import decoder_loadings
-from m1pipe.predictor import fit_predictor
+from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.settings import build
 from m1pipe.synthesis.config import QualityConfig
 
@@ -104,8 +104,8 @@ def test_cross_validation_takes_every_form(
 def test_predictors_take_every_form(
     form: Form, x: anndata.AnnData, y: anndata.AnnData, encoder: Encoder
 ) -> None:
-    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y, encoder=encoder)
-    again = fit_predictor(form(x), FitConfig(head=HEAD), y=form(y), encoder=encoder)
+    predictor = fit_predictor(x, config=FitConfig(head=HEAD), y=y, encoder=encoder)
+    again = fit_predictor(form(x), config=FitConfig(head=HEAD), y=form(y), encoder=encoder)
     wanted = predictor.predict(x).X
     np.testing.assert_array_equal(predictor.predict(form(x)).X, wanted)
     np.testing.assert_array_equal(again.predict(x).X, wanted)
@@ -131,8 +131,10 @@ def test_objects_say_what_they_are(
         f"held-out R2 {r2:.3f} (PCA "
     )
     assert found.endswith(f"{active} of 3 units active)")
-    predictor = fit_predictor(x, FitConfig(head=HEAD), y=y, encoder=encoder)
-    assert repr(predictor) == f"Predictor(6 targets (T0, T1, T2, ...) from {found})"
+    predictor = fit_predictor(x, config=FitConfig(head=HEAD), y=y, encoder=encoder)
+    assert repr(predictor) == (
+        "Predictor(vae: 6 targets (T0, T1, T2, ...) from 3 latents; 20 genes)"
+    )
     result = m1pipe.cross_validate(x, y, config=CONFIG)
     assert repr(result).startswith("CrossvalResult(90 samples, 3 folds; mse: mean ")
     quality = m1pipe.quality(x[:50], x[50:70], x[70:], config=QUALITY)

@@ -1,4 +1,4 @@
-"""`m1pipe fit`: fit the final head on an encoder."""
+"""`m1pipe fit`: fit a model of the comparison to all labelled samples."""
 
 from typing import Any
 
@@ -12,10 +12,18 @@ from m1pipe.config import FitConfig
 @click.command()
 @click.option("--x", required=True, type=click.Path(), help="Genes of the labelled samples.")
 @click.option("--y", type=click.Path(), help="Levels to predict, paired by sample id.")
-@from_config(FitConfig, "label")
-@click.option("--encoder", type=click.Path(), help="RUN whose latents are the features.")
+@click.option(
+    "--multilabel", metavar="FILE|obsm:KEY", help="Zeros and ones to predict, instead of --y."
+)
+@from_config(FitConfig, "label model")
+@click.option(
+    "--encoder",
+    metavar="[NAME=]RUN",
+    help="Encoder of a model on latents, vae where it has no NAME; or NAME=fold:CONFIG, trained "
+    "on X as crossval does.",
+)
 @click.option("--out", required=True, type=click.Path(), help="Folder of the model.")
-@from_config(FitConfig, "targets stratify group hidden epochs lr")
+@from_config(FitConfig, "targets stratify group recipe hidden epochs lr tune")
 @click.option(
     "--head",
     "own_gene",
@@ -33,6 +41,7 @@ def fit(
     *,
     x: str,
     y: str | None,
+    multilabel: str | None,
     encoder: str | None,
     out: str,
     aliases: str | None,
@@ -40,11 +49,13 @@ def fit(
     force: bool,
     **typed: Any,
 ) -> None:
-    """Fit a feed-forward head on all labelled samples and keep it in a folder that stands alone.
+    """Fit a model of the comparison on all labelled samples and keep it in a folder of its own.
 
-    Without --encoder the features are the genes themselves.
+    --model takes the name that crossval gives it: ridge, ridge_gene, pca, raw, ... and with
+    --encoder NAME=RUN also NAME, NAME_linear, NAME_ridge, ...
 
-    m1pipe fit --x x.h5ad --y y.h5ad --encoder runs/vae1 --out runs/head
+    m1pipe fit --x x.h5ad --y y.h5ad --model ridge --out runs/ridge
+    m1pipe fit --x x.h5ad --y y.h5ad --encoder vae=runs/vae1 --model vae_ridge --out runs/best
     m1pipe fit --x x.h5ad --label tissue --encoder runs/vae1 --out runs/tissue
     """
     from m1pipe.training.device import tune_allocator
@@ -57,5 +68,14 @@ def fit(
         where="fit",
     )
     tune_allocator()
-    _, line = run_fit(x, out, chosen, y=y, encoder=encoder, aliases=aliases, force=force)
+    _, line = run_fit(
+        x,
+        out,
+        chosen,
+        y=y,
+        multilabel=multilabel,
+        encoder=encoder,
+        aliases=aliases,
+        force=force,
+    )
     click.echo(line)

@@ -30,7 +30,7 @@ COMMANDS = {
     "interpolate": "the way between two samples or groups in latent space",
     "crossval": "compare encoders with their rivals by cross-validation",
     "report": "gather a cross-validation, test, write the report",
-    "fit": "fit the final head on an encoder",
+    "fit": "fit a model of the comparison to all labelled samples",
     "evaluate": "a fitted model on an outside labelled set, beside its rivals",
     "predict": "predict targets of new samples",
     "generate": "synthetic samples of a trained model",

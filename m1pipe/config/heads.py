@@ -233,10 +233,13 @@ class CrossvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """A final head and what it is fitted to: `config.json` of a model's folder.
+    """A final model and what it is fitted to: `config.json` of a model's folder.
 
     Attributes
     ----------
+    model : str or None
+        Name of a model of the comparison. None: the network on the encoder's latents, or on the
+        genes where there is no encoder.
     label : str or None
         Column of obs to predict. None: the levels of a second file.
     targets : tuple of str or None
@@ -252,12 +255,20 @@ class FitConfig:
         cross-validation.
     augment_sampler : str
         As there.
+    recipe, tune
+        As for a cross-validation.
     seed : int
         Of the head, the inner split and the generator.
     head : HeadConfig
         Network and training.
     """
 
+    model: str | None = setting(
+        None,
+        "Model of the comparison, by the name that crossval gives it: ridge, pca, vae_ridge, ...",
+        metavar="NAME",
+        shown="the encoder's, or raw",
+    )
     label: str | None = setting(None, "Column of X's obs to predict, instead of --y.")
     targets: tuple[str, ...] | None = setting(None, "Columns of Y to predict, separated by commas.")
     group: str | None = setting(
@@ -279,6 +290,12 @@ class FitConfig:
         metavar="balance|RATIO",
     )
     augment_sampler: Sampler = setting("gmm", "Where their latents come from, as of generate.")
+    recipe: Recipe = setting("best", "Head: the best known, or as published.")
+    tune: bool = setting(
+        False,
+        "Choose settings of the head, and of an encoder fitted here.",
+        option="--tune/--no-tune",
+    )
     seed: int = setting(0, "Of everything drawn.")
     head: HeadConfig = field(default_factory=HeadConfig)
 
@@ -287,4 +304,5 @@ class FitConfig:
         check_range("conformal", self.conformal, 0, 0.5)
         _check_augment(self.augment, self.head)
         check_choice("augment-sampler", self.augment_sampler, Sampler)
+        check_choice("recipe", self.recipe, Recipe)
         check_range("seed", self.seed, 0, 2**63 - 1)

@@ -28,7 +28,7 @@ class Fold:
         Rows to fit on and rows to predict.
     strata, groups : ndarray, shape (n_samples,), or None
         For inner splits.
-    order : ndarray of int, shape (n_samples,)
+    order : ndarray of int, shape (n_samples,), or None
         Fold of every sample, over which the heads' row order is spread.
     seed : int
         The same for every model.
@@ -43,7 +43,7 @@ class Fold:
     test: np.ndarray
     strata: np.ndarray | None
     groups: np.ndarray | None
-    order: np.ndarray
+    order: np.ndarray | None
     seed: int
     order_seed: int
     own: OwnGenes | None = None
@@ -117,6 +117,8 @@ def deal_folds(
     groups: np.ndarray | None,
     config: CrossvalConfig,
     label: str | None,
+    *,
+    whole: bool = False,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Strata of the samples, and their test fold in every repeat, or the left-out strata in turn.
 
@@ -128,11 +130,14 @@ def deal_folds(
     config : CrossvalConfig
     label : str or None
         Column that is predicted.
+    whole : bool
+        No sample is tested.
 
     Returns
     -------
     strata : ndarray of object, shape (n_samples,), or None
     folds : ndarray of int64, shape (n_repeats, n_samples)
+        -1 for a sample that is not tested.
 
     Raises
     ------
@@ -140,6 +145,8 @@ def deal_folds(
         If a column cannot be used, or a number of training rows is more than a fold has.
     """
     strata, is_label = _find_strata(obs, targets, config.stratify, label)
+    if whole:
+        return strata, np.full((1, targets.n), -1)
     if config.leave_out is not None:
         folds = leave_out_folds(_left_out_strata(obs, config.leave_out, label))
     else:

@@ -12,7 +12,7 @@ from m1pipe.console import log
 from m1pipe.data.matrix import Matrix, in_memory
 from m1pipe.data.recipe import match_recipe
 from m1pipe.data.splits import inner_split
-from m1pipe.data.transforms import fit_gene_transform
+from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation.augment import FEW_ROWS, draw_again, make_request, synthesize
 from m1pipe.evaluation.encoders import (
@@ -41,6 +41,7 @@ from m1pipe.training.signals import StopFlag
 
 FOLD_PCA_WIDTH = 32
 Inputs = Mapping[str, Sequence[np.ndarray]]
+FoldPCA = tuple[GeneTransform, PCA]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +103,25 @@ def fold_inputs(
     problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
 ) -> FoldInputs:
     """What every model of one fold is fitted to, after its encoders and its PCA are trained."""
+    return fit_inputs(problem, inputs, split, stop)[0]
+
+
+def fit_inputs(
+    problem: Problem, inputs: Inputs, split: Fold, stop: StopFlag | None = None
+) -> tuple[FoldInputs, dict[str, list[Encoder]], FoldPCA | None]:
+    """`fold_inputs`, and what gives them of new samples.
+
+    Returns
+    -------
+    inputs : FoldInputs
+    encoders : dict of str to list of Encoder
+        By name, one a seed.
+    pca : pair of GeneTransform and PCA, or None
+        Where principal components were fitted to the training rows apart from an encoder.
+    """
     arrays = {**inputs, NOTHING: [np.zeros((problem.targets.n, 0), dtype=np.float32)]}
     encoders = {entry.name: list(entry.frozen) for entry in problem.encoders}
-    facts = {}
+    facts, fitted = {}, None
     for entry in problem.encoders:
         if entry.in_fold:
             X = inputs[GENES][0]
@@ -119,11 +136,11 @@ def fold_inputs(
         arrays[GENES] = [genes]
         lacks_prior = _takes_prior(problem) and covariance is None
         if lacks_prior or (needs_fold_pca(problem) and "pca_fold" not in arrays):
-            pca, fold_scores = _fit_fold_pca(genes, split.train)
-            arrays.setdefault("pca_fold", [fold_scores])
-            covariance = covariance or _covariance(pca, np.arange(len(genes.T)), len(genes.T))
+            fitted = _fit_fold_pca(genes, split.train)
+            arrays.setdefault("pca_fold", [_fold_scores(fitted, genes)])
+            covariance = covariance or _covariance(fitted[1], np.arange(len(genes.T)), len(genes.T))
     added = _added_rows(problem, split, arrays, encoders, inputs.get(GENES))
-    return FoldInputs(arrays, facts, added, covariance)
+    return FoldInputs(arrays, facts, added, covariance), encoders, fitted
 
 
 def _train_row(
@@ -241,12 +258,16 @@ def encoder_rows(problem: Problem, split: Fold) -> np.ndarray:
     return np.sort(np.concatenate([problem.rows[split.train], others]))
 
 
-def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> tuple[PCA, np.ndarray]:
-    """Components of the standardised training rows, and the scores of all samples on them."""
+def _fit_fold_pca(X: np.ndarray, train: np.ndarray) -> FoldPCA:
+    """Components of the standardised training rows."""
     scaler = fit_gene_transform("standardize", [X[train]])
     rows = scaler.apply(X[train])
-    pca = fit_pca(lambda: [rows], FOLD_PCA_WIDTH)
-    return pca, pca.scores(scaler.apply(X))
+    return scaler, fit_pca(lambda: [rows], FOLD_PCA_WIDTH)
+
+
+def _fold_scores(fitted: FoldPCA, X: np.ndarray) -> np.ndarray:
+    scaler, pca = fitted
+    return pca.scores(scaler.apply(X))
 
 
 def tune_encoder(

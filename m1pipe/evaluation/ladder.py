@@ -162,8 +162,10 @@ def ladder(
     own_genes = own_genes and kind == "regression"
     usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes)
     known = (*usual, *_others(kind, names, stored=stored, own_genes=own_genes))
-    chosen = usual if config.models is None else tuple(_renamed(n, pca) for n in config.models)
-    _refuse_unknown(chosen, (*known, *names), stored=stored)
+    chosen = usual
+    if config.models is not None:
+        chosen = tuple(current_name(name, encoders) for name in config.models)
+    _refuse_unknown(chosen, (*known, *names))
     found = (*(name for name in known if name in (*chosen, known[0])), *names)
     if config.augment is not None:
         found = _with_variants(found, names)
@@ -202,10 +204,13 @@ def _others(
     return tuple(found)
 
 
-def _renamed(name: str, pca: str) -> str:
-    """A model's present name; `pca` and its linear model are those of the comparison's PCA."""
+def current_name(name: str, encoders: Sequence[ComparedEncoder]) -> str:
+    """A model's present name; without a frozen encoder `pca` is that of the training fold."""
     name = RENAMED.get(name, name)
-    return f"{pca}_linear" if name == "pca_linear" else name
+    stored = any(entry.frozen for entry in encoders)
+    if stored or parse_model(name, [entry.name for entry in encoders]).source != "pca":
+        return name
+    return name.replace("pca", "pca_fold", 1)
 
 
 def _with_variants(models: Sequence[str], encoders: Sequence[str]) -> tuple[str, ...]:
@@ -217,12 +222,11 @@ def _with_variants(models: Sequence[str], encoders: Sequence[str]) -> tuple[str,
     return (*found, *(name + end for name in encoders for end in ("", *_VARIANT_OF)))
 
 
-def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool) -> None:
+def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
     unknown = [parse_model(name) for name in chosen if name not in known]
     if not unknown:
         return
     needs = {
-        "pca": "pca needs a frozen encoder's run",
         "stratum_mean": "stratum_mean needs --stratify, and levels to predict",
         "ensemble": "_ensemble needs an encoder of several seeds (NAME=RUN1,RUN2)",
         "gene": "gene needs a column gene_id of Y's annotations that names genes of X",
@@ -231,9 +235,7 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str], *, stored: bool
         "gene" if model.own_gene else "ensemble" if model.head == "ensemble" else model.name
         for model in unknown
     ]
-    why = [
-        needs[key] for key in dict.fromkeys(keys) if key in needs and (key != "pca" or not stored)
-    ]
+    why = [needs[key] for key in dict.fromkeys(keys) if key in needs]
     raise InputError(
         f"models: expected some of {', '.join(dict.fromkeys(known))}; found "
         + ", ".join(model.name for model in unknown)

@@ -54,7 +54,7 @@ class Problem:
     all_groups : ndarray, shape (matrix.n_samples,), or None
         What never stands on both sides of a split, of every row of the matrix.
     folds : ndarray of int64, shape (n_repeats, n_samples)
-        The fold that tests each sample.
+        The fold that tests each sample; -1: none does.
     models : tuple of Model
         In the order in which they are run, the encoders last.
     encoders : tuple of ComparedEncoder
@@ -157,7 +157,8 @@ class Problem:
     @property
     def least_train(self) -> int:
         """Training rows of the smallest training fold."""
-        return min(int((row != k).sum()) for row in self.folds for k in np.unique(row))
+        tested = [(row, k) for row in self.folds for k in np.unique(row[row >= 0])]
+        return min((int((row != k).sum()) for row, k in tested), default=self.rows.size)
 
     @property
     def can_tune(self) -> bool:
@@ -180,6 +181,7 @@ def make_problem(
     encoders: Mapping[str, Item | Sequence[Item]] | None = None,
     config: CrossvalConfig,
     generator: Generator | None = None,
+    whole: bool = False,
 ) -> Problem:
     """Open the data, pair them, deal the folds and choose the models.
 
@@ -187,6 +189,8 @@ def make_problem(
     ----------
     x, y, label, multilabel, targets, encoders, config, generator
         As for `m1pipe.evaluation.crossval.cross_validate`.
+    whole : bool
+        No sample is tested: a model is fitted to all of them.
 
     Raises
     ------
@@ -203,7 +207,12 @@ def make_problem(
     opened = _open_encoders(encoders or {}, label, config.stratify)
     groups = resolve_groups(matrix.obs, config.group)
     strata, folds = deal_folds(
-        matrix.obs.iloc[rows], values, None if groups is None else groups[rows], config, label
+        matrix.obs.iloc[rows],
+        values,
+        None if groups is None else groups[rows],
+        config,
+        label,
+        whole=whole,
     )
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
     models = ladder(

@@ -4,6 +4,7 @@ The scores are a rotation onto principal axes, so the Hessian is nearly diagonal
 coordinate by its root makes a few dozen steps enough whatever the penalty.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -200,9 +201,8 @@ def _losses(
 
 def _linear(scores: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
     """Scores times the weights of all fits, (n_samples, n_fits, n_outputs)."""
-    found: NDArray[np.float64] = (scores @ weights.reshape(len(weights), -1)).reshape(
-        len(scores), *weights.shape[1:]
-    )
+    flat = weights.reshape(len(weights), math.prod(weights.shape[1:]))
+    found: NDArray[np.float64] = (scores @ flat).reshape(len(scores), *weights.shape[1:])
     return found
 
 

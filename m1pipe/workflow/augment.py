@@ -9,20 +9,13 @@ import numpy as np
 import pandas as pd
 
 from m1pipe import seeds
-from m1pipe.config import EncoderConfig, FitConfig, ModelConfig, TrainingConfig
+from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
 from m1pipe.encoder import Encoder, train_encoder
 from m1pipe.evaluation.augment import (
     GeneratorRequest,
-    make_request,
-    refuse_conditional,
-    refuse_unfit,
-    synthesize,
 )
-from m1pipe.heads.inner_folds import stepped_rows
-from m1pipe.heads.job import AddedRows
 from m1pipe.io.reader import open_matrix
-from m1pipe.labelled import Labelled
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.sample import calibrated_samples
 
@@ -125,40 +118,3 @@ def _latents(
 
 def _samples(n: int) -> list[str]:
     return [f"s{i + 1}" for i in range(n)]
-
-
-def added_to_fit(data: Labelled, config: FitConfig) -> AddedRows | None:
-    """Synthetic samples for a final head, as its encoder sees them; None without `augment`.
-
-    Parameters
-    ----------
-    data : Labelled
-        What the head is fitted to.
-    config : FitConfig
-
-    Raises
-    ------
-    InputError
-        If there are no classes, too few rows, or the encoder is conditional.
-    """
-    if config.augment is None:
-        return None
-    refuse_unfit(data.targets.kind, data.rows.size)
-    refuse_conditional("the encoder", None if data.encoder is None else data.encoder.config)
-    everything = np.arange(data.rows.size)
-    validation = config.head.validation
-    rows = stepped_rows(data.targets, everything, data.groups, config.seed, validation)
-    recipe = data.aligned.recipe
-    request = make_request(
-        data.genes(),
-        data.targets,
-        rows,
-        config.augment,
-        genes=tuple(recipe.genes),
-        units=recipe.units,
-        seed=config.seed,
-        device=config.head.device,
-        sampler=config.augment_sampler,
-    )
-    X, codes = synthesize(train_generator, request)
-    return AddedRows(X if data.encoder is None else data.encoder.encode_array(X), codes)

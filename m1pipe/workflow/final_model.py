@@ -5,7 +5,6 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from m1pipe.artefacts import read_table
@@ -13,6 +12,10 @@ from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.recipe import MISSING_FILE, missing_table
+from m1pipe.encoder.missing import fill_missing
+from m1pipe.errors import InputError
+from m1pipe.evaluation.deploy import ONE_ENCODER, fit_model, open_fit
+from m1pipe.evaluation.encoders import parse_encoder
 from m1pipe.evaluation.outside import (
     LINEAR,
     MODEL,
@@ -24,12 +27,11 @@ from m1pipe.evaluation.outside import (
 )
 from m1pipe.evaluation.result import to_plain
 from m1pipe.io.reader import open_matrix
-from m1pipe.labelled import Labelled, load_labelled
-from m1pipe.predictor import PREDICTOR_FILES, Predictor, fit_labelled, head_threads, load_predictor
+from m1pipe.predictor import PREDICTOR_FILES, Predictor, head_threads, load_predictor
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.evaluation_report import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
-from m1pipe.workflow.augment import added_to_fit
+from m1pipe.workflow.augment import train_generator
 from m1pipe.workflow.model_card import CARD_FILE, describe_head, head_card
 
 SAMPLES = "samples.csv"
@@ -48,11 +50,12 @@ def run_fit(
     config: FitConfig,
     *,
     y: PathLike | None = None,
-    encoder: PathLike | None = None,
+    multilabel: PathLike | None = None,
+    encoder: str | None = None,
     aliases: PathLike | None = None,
     force: bool = False,
 ) -> tuple[Predictor, str]:
-    """Fit the final head and keep it in a folder that stands alone.
+    """Fit a model of a comparison and keep it in a folder that stands alone.
 
     Parameters
     ----------
@@ -61,8 +64,10 @@ def run_fit(
     out : path
         The model's folder.
     config : FitConfig
-    encoder : path, optional
-        Folder of the run whose encoder gives the features; the genes themselves without it.
+    multilabel : path or "obsm:KEY", optional
+        Zeros and ones to predict, in place of levels.
+    encoder : str, optional
+        RUN, NAME=RUN or NAME=fold:CONFIG: the encoder of a model on latents.
     aliases : path, optional
         Table of other names of genes, by which those of `x` are matched as well.
     force : bool
@@ -81,20 +86,27 @@ def run_fit(
     """
     begun = time.perf_counter()
     out = refuse_folder(out, MODEL_FILES, what=A_MODEL, force=force)
+    named = {} if encoder is None else _named_encoder(encoder)
     with open_matrix(x, aliases=aliases) as matrix:
-        data = load_labelled(matrix, config, y=y, encoder=encoder)
-        predictor = fit_labelled(data, config, added=added_to_fit(data, config))
-        _tell_missing(data)
-        rivals = fit_rivals(data.genes(), data.targets, groups=data.groups, seed=config.seed)
-        samples = matrix.samples[data.rows]
+        problem = open_fit(
+            matrix, config, y=y, multilabel=multilabel, encoder=named, generator=train_generator
+        )
+        predictor = fit_model(problem, config)
+        if problem.n_missing:
+            log.info("%s levels are missing: training means in their place", problem.n_missing)
+        levels = predictor.align(matrix, min_coverage=config.min_coverage).take(problem.rows)
+        genes = fill_missing(levels, predictor.recipe.gene_means)
+        rivals = fit_rivals(genes, problem.targets, groups=problem.groups, seed=config.seed)
         missing = missing_table(
             matrix, {"encoder": predictor.recipe}, min_coverage=config.min_coverage
         )
-    named = {"x": x, "y": y, "aliases": aliases}
-    inputs = {role: path for role, path in named.items() if path is not None}
-    if encoder is not None:
-        inputs["encoder"] = Path(encoder) / "model.safetensors"
-    head = predictor.head
+    files = {"x": x, "y": y, "multilabel": multilabel, "aliases": aliases}
+    inputs = {role: Path(path) for role, path in files.items() if path is not None}
+    inputs = {role: path for role, path in inputs.items() if path.is_file()}
+    for item in named.values():
+        if Path(item).is_dir():
+            inputs["encoder"] = Path(item) / "model.safetensors"
+    samples, head = problem.samples, predictor.head
     n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
     with atomic_folder(out, MODEL_FILES, what=A_MODEL, force=force) as temporary:
@@ -108,25 +120,27 @@ def run_fit(
     return predictor, _fit_line(out, predictor, time.perf_counter() - begun)
 
 
-def _tell_missing(data: Labelled) -> None:
-    """Say how many levels are missing, where some are."""
-    n_missing = int(np.isnan(data.aligned.take(data.rows)).sum())
-    if n_missing:
-        log.info("%s levels are missing: they stand at their training means", f"{n_missing:,}")
+def _named_encoder(text: str) -> dict[str, str]:
+    """Name and item of NAME=RUN, or of RUN alone."""
+    if "=" not in text or Path(text).exists():
+        return {ONE_ENCODER: text}
+    name, items = parse_encoder(text)
+    if len(items) > 1:
+        raise InputError(f"encoder: expected one run; found {', '.join(items)}: fit each by itself")
+    return {name: items[0]}
 
 
 def _fit_line(out: Path, predictor: Predictor, seconds: float) -> str:
     head = predictor.head
     what = "classes" if predictor.is_classes else "targets"
     more = f"{sum(predictor.added.values()):,} synthetic samples added, " if predictor.added else ""
-    features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
     error = ""
     if "inner_loss" in head.chosen:
         kind = "squared error as a share of the variance"
         name = kind if head.kind == "regression" else "log loss with half a missed sample"
         error = f"{name} on held-out samples {head.chosen['inner_loss']:.3f}, "
     return (
-        f"{out}: {len(head.names):,} {what} from {features}, {more}{error}"
+        f"{out}: {len(head.names):,} {what} from {predictor.features}, {more}{error}"
         f"{describe_head(head)}, {seconds:.0f} s"
     )
 

@@ -14,8 +14,10 @@ from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import BY_TOTAL, MILLION, Units
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.trained import Encoder
+from m1pipe.evaluation.ladder import parse_model
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.predictor import Predictor
+from m1pipe.predictor import LATENTS, Predictor
+from m1pipe.reports.terms import model_label
 from m1pipe.settings import to_dict
 
 CARD_FILE = "model.md"
@@ -287,12 +289,11 @@ def head_card(
         Sections Data, Training, Intended use and limits, How to use it.
     """
     what = "classes" if predictor.is_classes else "targets"
-    features = "the genes" if predictor.encoder is None else f"{predictor.encoder.n_latent} latents"
     begun = str(provenance.get("started", ""))[:10]
     quoted = shlex.quote(folder)
     sections = (
         f"# Model card: {as_text(Path(folder).resolve().name)}\n\n"
-        f"A head that predicts {len(predictor.head.names):,} {what} from {features}. "
+        f"A head that predicts {len(predictor.head.names):,} {what} from {predictor.features}. "
         f"Fitted by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n"),
         "## Data\n\n" + as_table(_head_data(predictor, provenance, n_samples)),
@@ -348,6 +349,8 @@ def _head_training(predictor: Predictor, provenance: Mapping[str, Any]) -> Cells
     """What was chosen, how well it does on samples held out of it, from which seed."""
     head, config = predictor.head, predictor.config
     own = "" if predictor.own_genes is None else ", with each target's own gene"
+    if config.model is not None:
+        yield "model", f"{as_code(config.model)}: {_meaning(predictor)}"
     yield "head", describe_head(head) + own
     if "alpha" in head.chosen:
         yield "penalty of the linear part", number(head.chosen["alpha"])
@@ -362,6 +365,15 @@ def _head_training(predictor: Predictor, provenance: Mapping[str, Any]) -> Cells
     yield "seed", str(config.seed)
     if provenance.get("git_commit"):
         yield "commit", f"`{provenance['git_commit']}`"
+
+
+def _meaning(predictor: Predictor) -> str:
+    """What the model's name stands for."""
+    model, encoder = str(predictor.config.model), predictor.encoder
+    if encoder is None or LATENTS not in predictor.inputs:
+        return model_label(model, {})
+    known: dict[str, object] = {"n_latent": encoder.n_latent, "beta": encoder.config.model.beta}
+    return model_label(model, {parse_model(model).source: known})
 
 
 def _head_limits(predictor: Predictor) -> Iterator[str]:

@@ -152,3 +152,31 @@ def test_models_are_kept_and_other_folders_left_alone(
     assert _fit(files, tmp_path / "m", *label, "--force") == 1
     assert "holds encoder/notes.txt, which is no part of a model" in capsys.readouterr().err
     assert (tmp_path / "m" / "encoder" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("ridge", "6 targets from the genes, squared error"),
+        ("mean", "6 targets from nothing"),
+        ("pca_linear", "6 targets from 3 PCA scores"),
+        ("net_ridge", "6 targets from the genes and 3 latents"),
+    ],
+)
+def test_a_model_of_the_comparison_is_fitted_described_and_evaluated(
+    model: str, said: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, x, y = tmp_path / "m", str(files / "x.h5ad"), str(files / "y.h5ad")
+    encoder = ["--encoder", f"net={files / 'vae'}"] if model[:3] in ("net", "pca") else []
+    command = ["fit", "--x", x, "--y", y, "--model", model, *encoder, "--conformal", "0.3"]
+    assert run([*command, "--out", str(out)]) == 0
+    assert said in capsys.readouterr().out
+    assert (out / "encoder").exists() == bool(encoder)
+    card = (out / "model.md").read_text()
+    assert f"| model | `{model}`: " in card and "prediction intervals" in card
+    assert run(["evaluate", str(out), "--x", x, "--y", y, "--out", str(tmp_path / "e")]) == 0
+    found = json.loads((tmp_path / "e" / "summary.json").read_text())["models"]
+    assert found["model"]["mse"] <= found["mean"]["mse"] * (1 if model != "mean" else 1.1)
+    counts = str(files / "counts.h5ad")
+    assert run(["predict", str(out), counts, "--out", str(tmp_path / "p.h5ad")]) == 0
+    assert np.isfinite(anndata.read_h5ad(tmp_path / "p.h5ad").X).all()

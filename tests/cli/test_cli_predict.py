@@ -9,7 +9,7 @@ import pytest
 from m1pipe.cli.main import run
 from m1pipe.config import FitConfig, HeadConfig
 from m1pipe.console import log
-from m1pipe.predictor import fit_predictor
+from m1pipe.evaluation.deploy import fit_predictor
 
 Make = Callable[..., anndata.AnnData]
 
@@ -18,7 +18,7 @@ Make = Callable[..., anndata.AnnData]
 def model(expression: Make, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "tissue"
     config = FitConfig(label="tissue", head=HeadConfig(hidden=(4,), epochs=2))
-    fit_predictor(expression(80, 12), config).save(folder)
+    fit_predictor(expression(80, 12), config=config).save(folder)
     return str(folder)
 
 

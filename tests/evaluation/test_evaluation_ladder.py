@@ -164,9 +164,12 @@ def test_a_linear_model_is_the_linear_part_of_the_head_on_the_same_inputs() -> N
     assert parse_model("vae_ridge").fitted_as(QUICK) == "vae_ridge"
 
 
-def test_pca_needs_a_run() -> None:
-    with pytest.raises(InputError, match="pca needs a frozen encoder's run"):
-        names("regression", [encoder_row("vae", in_fold=True)], ["pca"])
+def test_without_a_frozen_encoder_pca_is_that_of_the_training_fold() -> None:
+    for encoders in ([], [encoder_row("vae", in_fold=True)]):
+        found = names("regression", encoders, ["pca", "pca_linear"])
+        assert found[:3] == ("mean", "pca_fold_linear", "pca_fold")
+    frozen = [encoder_row("vae", in_fold=False)]
+    assert names("regression", frozen, ["pca", "pca_fold"]) == ("mean", "pca", "pca_fold", "vae")
 
 
 def test_the_linear_rival_is_ridge_or_logistic_unless_declared() -> None:

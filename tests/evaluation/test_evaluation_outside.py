@@ -17,10 +17,11 @@ from m1pipe.cli.main import cli
 from m1pipe.config import FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
+from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.evaluation.outside import fit_rivals, load_rivals
 from m1pipe.heads.conformal import LEVELS, half_widths
 from m1pipe.heads.ridge import fit_ridge
-from m1pipe.predictor import fit_predictor, load_predictor
+from m1pipe.predictor import load_predictor
 
 QUICK = HeadConfig(hidden=(16,), epochs=25, lr=0.01)
 Pair = dict[str, anndata.AnnData]
@@ -128,7 +129,7 @@ def test_own_genes_serve_new_samples_in_any_order(model: Path, worlds: dict[str,
     found, expected = predictor.predict(turned).X, predictor.predict(x).X
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     plain = fit_predictor(
-        worlds["train"]["x"], FitConfig(head=QUICK, group="none"), y=worlds["train"]["y"]
+        worlds["train"]["x"], config=FitConfig(head=QUICK, group="none"), y=worlds["train"]["y"]
     )
     error = [((p - worlds["outside"]["y"].X) ** 2).mean() for p in (expected, plain.predict(x).X)]
     assert error[0] < error[1]

@@ -15,8 +15,8 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig, 
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import GeneratorRequest
+from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.io.writer import write_matrix
-from m1pipe.predictor import fit_predictor
 from m1pipe.settings import build
 from m1pipe.workflow.augment import train_generator
 from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval
@@ -139,8 +139,8 @@ def test_fit_refuses_levels_and_a_face_without_a_generator(
     command = ["fit", "--x", x, "--y", x, "--augment", "balance", "--out", str(tmp_path / "m")]
     assert run(command) == 1
     assert "expected classes to predict (--label); found levels" in capsys.readouterr().err
-    with pytest.raises(InputError, match="run_fit"):
-        fit_predictor(x, FitConfig(label="kind", augment="balance"))
+    with pytest.raises(InputError, match="expected a generator"):
+        fit_predictor(x, config=FitConfig(label="kind", augment="balance"))
 
 
 @pytest.mark.parametrize("sampler", ["gmm", "prior", "posterior"])
