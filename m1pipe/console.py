@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -11,7 +12,35 @@ from tqdm import tqdm
 T = TypeVar("T")
 Block = TypeVar("Block", bound=tuple[Any, ...])
 PATIENCE = 2.0  # seconds without a sign of life
+MINUTE = 60.0
 log = logging.getLogger("m1pipe")
+
+
+class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg] # nor this one below 3.11
+    """Log lines, each once, on lines of their own above the bars that are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Clear the bars, write the line, draw the bars again."""
+        text = self.format(record)
+        if text in self._said:
+            return
+        self._said.add(text)
+        with Bar.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+class Bar(tqdm):  # type: ignore[type-arg] # which has no subscript when it runs
+    """A progress bar that is drawn from the first step on: at 0 % it would say nothing."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        """Draw the bar; whether there was anything to draw."""
+        due = self.n > self.initial and time.time() >= (self.start_t or 0.0) + (self.delay or 0.0)
+        shown: Any = super().display
+        return due and shown(msg, pos)
 
 
 def leads() -> bool:
@@ -23,7 +52,7 @@ def set_verbosity(verbose: int, quiet: bool) -> None:
     """Send m1pipe's log to stderr: `verbose` steps below INFO, or warnings only."""
     quiet = quiet or not leads()
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _AboveBars()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
@@ -42,16 +71,36 @@ def progress(
     label: str = "",
     unit: str = "it",
     delay: float = 0.0,
-) -> "tqdm[T]":
-    """Progress bar over `items`, drawn only on a terminal, and only after `delay` seconds.
+    shown: str | None = None,
+) -> Any:
+    """Progress bar, drawn only on a terminal, and only after `delay` seconds.
 
-    Without `items` the bar is moved by its `update`; use it as a context manager then.
+    Over `items` it is iterated; elsewhere than on a terminal the log has a line a minute then.
+    Without `items` the bar is moved by its `update`; use it as a context manager.
     """
-    options: dict[str, Any] = {"unit_scale": total is not None and total > 1e5, "leave": False}
-    options["delay"] = delay
-    if items is None:
-        return tqdm(total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
-    return tqdm(items, total=total, desc=label, unit=unit, disable=not shows_bars(), **options)
+    if items is not None and not shows_bars():
+        return _in_lines(items, total, label)
+    return Bar(
+        items,
+        total=total,
+        desc=label,
+        unit=unit,
+        unit_scale=total is not None and total > 1e5,
+        leave=False,
+        delay=delay,
+        disable=not shows_bars(),
+        bar_format=shown,
+    )
+
+
+def _in_lines(items: Iterable[T], total: float | None, label: str) -> Iterator[T]:
+    """The items, with a line of the log at most once a minute."""
+    said = time.monotonic()
+    for n, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - said >= MINUTE:
+            said = time.monotonic()
+            log.info("%s: %d%s done", label, n, "" if total is None else f" of {total:,.0f}")
 
 
 def over_rows(blocks: Iterable[Block], total: int) -> Iterator[Block]:
@@ -59,8 +108,7 @@ def over_rows(blocks: Iterable[Block], total: int) -> Iterator[Block]:
 
     What takes longer than `PATIENCE` seconds shows a bar of `total` samples.
     """
-    bar: Any = progress(total=total, label="samples", unit=" samples", delay=PATIENCE)
-    with bar:
+    with progress(total=total, label="samples", unit="samples", delay=PATIENCE) as bar:
         for block in blocks:
             bar.update(block[0] - bar.n)
             yield block

@@ -18,9 +18,11 @@ def test_rows_that_take_their_time_show_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "PATIENCE", 0.0)
+    update = console.Bar.update
+    monkeypatch.setattr(console.Bar, "update", lambda bar, n: (update(bar, n), bar.refresh()))
     assert list(console.over_rows(BLOCKS, 100)) == BLOCKS
     drawn = capsys.readouterr().err
-    assert "samples:   0%" in drawn and "0/100" in drawn and "samples/s" in drawn
+    assert "samples:  40%" in drawn and "40/100" in drawn and "samples/s" in drawn
 
 
 @pytest.mark.usefixtures("terminal")
@@ -45,3 +47,32 @@ def test_what_goes_wrong_on_the_way_is_not_swallowed() -> None:
 
     with pytest.raises(OSError, match="gone"):
         list(console.over_rows(broken(), 100))
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_log_line_stands_above_the_bar_and_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.set_verbosity(0, quiet=False)
+    with console.progress(total=4, label="training") as bar:
+        console.log.info("300 samples")
+        bar.update(2)
+        bar.refresh()
+        console.log.info("resumed")
+        console.log.info("300 samples")
+    shown = capsys.readouterr().err
+    assert "0/4" not in shown, "a bar at 0 % says nothing"
+    assert "2/4" in shown
+    assert shown.count("300 samples\n") == 1
+    assert shown.partition("resumed\n")[0].endswith("\r"), "the bar was cleared first"
+
+
+def test_elsewhere_items_that_take_minutes_are_counted_in_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="m1pipe"):
+        assert list(console.progress("abc", total=3, label="trials")) == list("abc")
+        assert caplog.messages == []
+        monkeypatch.setattr(console, "MINUTE", 0.0)
+        list(console.progress("abc", total=3, label="trials"))
+    assert caplog.messages == [f"trials: {n} of 3 done" for n in (1, 2, 3)]

@@ -142,8 +142,8 @@ def _refuse(encoder: Encoder) -> None:
     n_bytes = sum(t.numel() * t.element_size() for part in parts for t in part.parameters())
     if n_bytes > MOST_BYTES:
         raise InputError(
-            f"export: expected less than 2 GiB of weights, as one ONNX file holds; found "
-            f"{n_bytes / 2**30:.1f} GiB: train with a narrower --hidden"
+            f"export: expected less than 2.1 GB of weights, as one ONNX file holds; found "
+            f"{n_bytes / 1e9:.1f} GB: train with a narrower --hidden"
         )
 
 

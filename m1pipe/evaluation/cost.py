@@ -13,7 +13,7 @@ from m1pipe.evaluation.ladder import (
 from m1pipe.evaluation.problem import Problem
 from m1pipe.heads.fit import MANY_ROWS
 
-MEGABYTE = 2**20
+MEGABYTE = 1e6
 
 
 def cost_text(problem: Problem) -> str:

@@ -36,12 +36,10 @@ from m1pipe.evaluation.metrics import HEADLINE, fraction_r2, per_sample_loss, sc
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
-from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.result import CrossvalResult, best_text
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.networks import PassFile
 from m1pipe.training.signals import StopFlag
-
-Said = tuple[float, float]
 
 
 def cross_validate(
@@ -172,16 +170,21 @@ def run_shares(
     ------
     Share
     """
-    n_models = len(wanted) * len(problem.models)
-    with progress(range(n_models), total=n_models, label="crossval", unit="model") as bar:
+    size = "" if problem.train_size is None else f", {problem.train_size} training rows"
+    with progress(total=len(wanted), label=f"crossval{size}", unit="folds") as bar:
         for together in passes(problem, wanted):
+            begun = time.perf_counter()
             opened = [open_share(problem, inputs, r, k, draw=d, stop=stop) for r, k, d in together]
             file = None if kept is None else pass_file(kept, problem, together)
             heads = fit_opened(problem, opened, kept=file, stop=stop)
-            said: dict[str, list[Said]] = {}
+            equal_part, closed = (time.perf_counter() - begun) / len(together), []
             for share, own in zip(opened, heads, strict=True):
-                yield close_share(problem, share, own, said=said, on_model=bar.update, stop=stop)
-            _say_draws(problem, together, said)
+                begun = time.perf_counter()
+                done = close_share(problem, share, own, stop=stop)
+                closed.append((done, equal_part + time.perf_counter() - begun))
+                bar.update()
+                yield done
+            _say_folds(problem, closed)
             if file is not None:
                 file.remove()
 
@@ -219,8 +222,6 @@ def close_share(
     share: OpenShare,
     heads: Mapping[str, Sequence[Fitted]],
     *,
-    said: dict[str, list[Said]] | None = None,
-    on_model: Callable[[], object] = lambda: None,
     stop: StopFlag | None = None,
 ) -> Share:
     """Test every model of a (repeat, fold).
@@ -231,11 +232,6 @@ def close_share(
     share : OpenShare
     heads : mapping of str to sequence of (FittedHead, ndarray)
         From `m1pipe.evaluation.fitting.fit_opened`.
-    said : dict, optional
-        Where draws are many: the loss and the seconds of every model are added to it, and not
-        logged.
-    on_model : callable
-        Called after every model.
     stop : StopFlag, optional
         Checked after every model.
     """
@@ -245,17 +241,9 @@ def close_share(
     tallies = [one for one in (tally, by_label) if one is not None]
     found: dict[str, _Tested] = {}
     for model in problem.models:
-        begun = time.perf_counter()
         own = heads.get(model.fitted_as(problem.config), ())
-        one = _test_model(model, _predict_seeds(model, own, split), split, tested, tallies)
-        found[model.name] = one
-        on_model()
-        seconds = time.perf_counter() - begun
-        seconds += 0 if model.head == "ensemble" else sum(head.seconds for head, _ in own)
-        if said is not None and problem.train_size is not None and problem.config.draws > 1:
-            said.setdefault(model.name, []).append((float(one.losses.mean()), seconds))
-        else:
-            _say_model(problem, share, model, one.losses, seconds)
+        predicted = _predict_seeds(model, own, split)
+        found[model.name] = _test_model(model, predicted, split, tested, tallies)
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {share.repeat} fold {share.fold}; finished folds are kept")
     return _as_share(problem, share, found, tally, by_label)
@@ -361,32 +349,19 @@ def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
     }
 
 
-def _say_model(
-    problem: Problem, share: OpenShare, model: Model, losses: np.ndarray, seconds: float
-) -> None:
-    """One line a model, where no bar shows the progress."""
+def _say_folds(problem: Problem, closed: Sequence[tuple[Share, float]]) -> None:
+    """One line a fold of a pass, with its draws and seconds, where no bar shows the progress."""
     if shows_bars():
         return
-    place = (share.repeat + 1, problem.config.repeats, share.fold + 1, problem.n_folds)
-    size = "" if problem.train_size is None else f", {problem.train_size} training rows"
-    seeds = f" ({len(losses)} seeds)" if len(losses) > 1 else ""
-    line = f"{model.name}{seeds} {HEADLINE[problem.targets.kind]} {losses.mean():.4g}"
-    log.info("repeat %d/%d fold %d/%d%s: %s, %.1f s", *place, size, line, seconds)
-
-
-def _say_draws(
-    problem: Problem, together: Sequence[Place], said: Mapping[str, Sequence[Said]]
-) -> None:
-    """One line a model for all draws of a pass, where no bar shows the progress."""
-    if shows_bars():
-        return
-    folds = sorted({fold + 1 for _, fold, _ in together})
-    what = f"fold {folds[0]}" + (f" to {folds[-1]}" if len(folds) > 1 else "")
-    what += f", {problem.train_size} training rows, {len(together)} draws"
-    for name, found in said.items():
-        loss, seconds = (np.array(values) for values in zip(*found, strict=True))
-        line = f"{name} {HEADLINE[problem.targets.kind]} {loss.mean():.4g}, {seconds.sum():.1f} s"
-        log.info("repeat %d/%d %s: %s", together[0][0] + 1, problem.config.repeats, what, line)
+    metric, config = HEADLINE[problem.targets.kind], problem.config
+    for repeat, fold in dict.fromkeys((share.repeat, share.fold) for share, _ in closed):
+        own = [(share, s) for share, s in closed if (share.repeat, share.fold) == (repeat, fold)]
+        losses = pd.DataFrame([{m: v.mean() for m, v in share.losses.items()} for share, _ in own])
+        draws = f", {len(own)} draws" if len(own) > 1 else ""
+        size = f", {problem.train_size} training rows{draws}" if problem.train_size else ""
+        place = (repeat + 1, config.repeats, fold + 1, problem.n_folds, size)
+        line = (best_text(metric, losses.mean()), sum(seconds for _, seconds in own))
+        log.info("repeat %d/%d fold %d/%d%s: %s, %.1f s", *place, *line)
 
 
 def _n_added(share: OpenShare, classes: Sequence[str]) -> dict[str, int]:

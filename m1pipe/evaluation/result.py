@@ -229,6 +229,20 @@ def ladder_table(result: CrossvalResult) -> pd.DataFrame:
     return table.rename_axis("model").sort_values("loss", kind="stable")
 
 
+def best_text(metric: str, losses: "pd.Series[float]", most: int = 3) -> str:
+    """The models of the lowest losses in a line, beside the yardstick, which is the first.
+
+    >>> best_text("mse", pd.Series({"mean": 1.2, "ridge": 0.24, "raw": 0.256, "vae": 0.23}))
+    'mse vae 0.23, ridge 0.24, raw 0.256 (best of 4 models; mean 1.2)'
+    """
+    best = losses.sort_values(kind="stable")[:most]
+    named = ", ".join(f"{model} {loss:.4g}" for model, loss in best.items())
+    if len(losses) <= most:
+        return f"{metric} {named}"
+    yardstick = "" if losses.index[0] in best else f"; {losses.index[0]} {losses.iloc[0]:.4g}"
+    return f"{metric} {named} (best of {len(losses)} models{yardstick})"
+
+
 def score_intervals(result: CrossvalResult) -> pd.DataFrame:
     """Every score of every model with its interval, and its difference from the linear rival's.
 

@@ -118,8 +118,9 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
 
 
 def summary_line(report: QualityReport) -> str:
-    """The headline scores in a line."""
-    return "; ".join(text for name, text in _headline(report).items() if name in IN_LINE)
+    """The headline scores in a line, without their intervals."""
+    scores = report.scores[SYNTHETIC]
+    return ", ".join(_value(score) for score in scores if score.definition.name in IN_LINE)
 
 
 def verdicts(report: QualityReport) -> list[Verdict]:
@@ -155,11 +156,17 @@ def _kind(score: Score) -> tuple[Kind, str]:
     return ("open", "near") if near else ("worse", "short")
 
 
-def _text(score: Score) -> str:
-    title, digits = score.definition.title, _digits(score)
+def _value(score: Score) -> str:
+    title = score.definition.title
     if not math.isfinite(score.value):
         return f"{title}: {score.error or score.not_applicable}"
-    text = f"{title} {number(score.value, digits)}"
+    return f"{title} {number(score.value, _digits(score))}"
+
+
+def _text(score: Score) -> str:
+    text, digits = _value(score), _digits(score)
+    if not math.isfinite(score.value):
+        return text
     if math.isfinite(score.low):
         text += f" ({interval(score.low, score.high, digits)})"
     beside = {"real": score.ceiling, "worthless": score.floor, "mildly corrupted": score.corrupted}

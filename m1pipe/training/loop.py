@@ -237,8 +237,9 @@ class Loop:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the first group."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate, before the scales of single layers."""
+        group = self.optimizer.param_groups[0]
+        return float(self.config.lr * group["lr"] / group["initial_lr"])
 
     @property
     def resumable_settings(self) -> dict[str, Any]:

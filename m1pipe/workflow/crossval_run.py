@@ -19,7 +19,7 @@ from m1pipe.evaluation.crossval import run_plan
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.result import CrossvalResult, ladder_table
+from m1pipe.evaluation.result import CrossvalResult, best_text, ladder_table
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.heads.inner_folds import MISSED_ROWS
 from m1pipe.heads.networks import PassFile
@@ -319,6 +319,5 @@ def _clear(out: Path) -> None:
 
 def summary_line(out: str | Path, result: CrossvalResult) -> str:
     """The result in one line: the models by the headline loss, and where the report is."""
-    ladder = ladder_table(result)
-    rows = ", ".join(f"{row} {loss:.4g}" for row, loss in ladder["loss"].items())
-    return f"{Path(out) / 'report.html'}: {result.metric} {rows}"
+    losses = ladder_table(result)["loss"].reindex(result.models)
+    return f"{Path(out) / 'report.html'}: {best_text(result.metric, losses)}"

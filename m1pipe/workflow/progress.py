@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from m1pipe.artefacts import reading
 from m1pipe.atomic import atomic_file, writing
-from m1pipe.console import log, progress, shows_bars
+from m1pipe.console import MINUTE, log, progress, shows_bars
 from m1pipe.encoder.plan import TrainingPlan
 from m1pipe.training.history import epoch_line
 from m1pipe.workflow.run_folder import RunFolder
@@ -23,7 +21,8 @@ class Watcher:
     """Told of every step and epoch; a context manager around the loop.
 
     After an epoch history.csv and status.json are written anew, the latter also every few
-    seconds. On a terminal a bar moves; elsewhere an epoch is one line of the log.
+    seconds. On a terminal a bar moves; elsewhere the log has a line an epoch, or, where all of
+    them take less than `MINUTE`, a line for each tenth of them.
 
     Parameters
     ----------
@@ -42,7 +41,8 @@ class Watcher:
         self.rows: list[dict[str, Any]] = []
         self.steps = _StepLog(folder) if log_steps else None
         total = self.n_epochs * plan.n_steps
-        self.bar: tqdm[Any] = progress(total=total, label="training", unit="step")
+        shown = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = progress(total=total, label="training", shown=shown)
         self._begun = self._told = time.monotonic()
         self._done_before = self._done = 0
 
@@ -50,7 +50,7 @@ class Watcher:
         """Take up what a checkpoint's "fit" entry says of the epochs and steps before."""
         self.rows = list(fit["rows"])
         self._done = self._done_before = fit["epoch"] * self.n_steps + fit["step"]
-        self.bar.update(self._done)
+        self.bar.initial = self.bar.n = self._done
         if self.steps is not None:
             self.steps.keep(fit["epoch"], fit["step"])
         log.info("resumed after epoch %d, step %d", fit["epoch"], fit["step"])
@@ -72,8 +72,14 @@ class Watcher:
         self._tell(epoch=row["epoch"], step=self.n_steps, loss=loss)
         if shows_bars():
             self.bar.set_postfix_str(f"epoch {row['epoch']}/{self.n_epochs}, loss {loss:.5g}")
-        else:
+        elif self._is_due(row["epoch"]):
             log.info("%s", epoch_line(row, self.n_epochs))
+
+    def _is_due(self, epoch: int) -> bool:
+        """Whether an epoch has its line of the log."""
+        taken = sum(float(row["seconds"]) for row in self.rows)
+        last_of_tenth = epoch * 10 // self.n_epochs > (epoch - 1) * 10 // self.n_epochs
+        return last_of_tenth or taken / len(self.rows) * self.n_epochs >= MINUTE
 
     def _tell(self, **fields: Any) -> None:
         self._told = time.monotonic()

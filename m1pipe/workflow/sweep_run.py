@@ -14,7 +14,7 @@ import pandas as pd
 
 from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_file, below, clear, locked, make_folder, refuse_folder, write_json
-from m1pipe.console import progress
+from m1pipe.console import log, progress
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.trained import ENCODER_FILES, Encoder
@@ -303,9 +303,10 @@ def _gather(sweep: Sweep, out: Path) -> str:
     result = _known_result(out, best, len(records)) or _test_best(sweep, out, best, records)
     left, linear = result["test"][SCORE], result["test"][f"pca_{SCORE}"]
     named = ", ".join(f"{name} {value}" for name, value in best["settings"].items())
+    log.info("trial %d: %s", best["trial"], named)
     return (
-        f"{out}: trial {best['trial']} of {len(records)} leaves least of the validation rows' "
-        f"variance, {best[SCORE]:.3f} ({named}); of the test rows' {left:.3f}, PCA {linear:.3f}"
+        f"{out}: of {len(records)} trials {best['trial']} is best, {best[SCORE]:.3f} of the "
+        f"validation variance left; of the test variance {left:.3f} (PCA {linear:.3f})"
     )
 
 

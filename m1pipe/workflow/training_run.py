@@ -258,8 +258,8 @@ def dry_run_text(plan: TrainingPlan) -> str:
         (
             plan_line(plan),
             f"parameters  {plan.n_parameters:,} trained, {plan.n_held:,} held at the PCA",
-            f"memory      about {plan.memory_bytes / 2**30:.2f} GiB beside the libraries",
-            f"disk        about {plan.disk_bytes / 2**30:.2f} GiB while training",
+            f"memory      about {plan.memory_bytes / 1e9:.2f} GB beside the libraries",
+            f"disk        about {plan.disk_bytes / 1e9:.2f} GB while training",
             f"steps       {epochs * plan.n_steps:,}",
         )
     )

@@ -284,6 +284,12 @@ def test_groups_keep_their_own_rates_and_frozen_parameters_stay() -> None:
     start = module.weight.detach().clone()
     module.weight.requires_grad_(False)
     rates: list[float] = []
+    biases = [module.bias.detach().clone()]
+
+    def watch(told: dict[str, float]) -> None:
+        rates.append(told["lr"])
+        biases.append(module.bias.detach().clone())
+
     config = TrainingConfig(epochs=2, lr=0.1, schedule="cosine")
     fit(
         module,
@@ -291,9 +297,11 @@ def test_groups_keep_their_own_rates_and_frozen_parameters_stay() -> None:
         _squares,
         config,
         parameters=[{"params": [module.bias], "lr": 0.01}],
-        observer=Observer(on_step=lambda told: rates.append(told["lr"])),
+        observer=Observer(on_step=watch),
     )
-    assert rates[0] == 0.01 and rates[-1] < 0.01
+    assert rates[0] == 0.1 and rates[-1] < 0.1, "as it was set"
+    first = (biases[1] - biases[0]).abs()  # Adam's first step is the rate, whatever the gradient
+    torch.testing.assert_close(first, torch.full_like(first, 0.01), rtol=1e-3, atol=0)
     assert torch.equal(module.weight, start)
 
 

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anndata
 import h5py
@@ -251,8 +250,7 @@ def _write_tables(folder: Path, seed: int) -> None:
 def _blocks(n_rows: int, n_columns: int, label: str) -> Iterator[tuple[int, int]]:
     """Row ranges of bounded size, under a progress bar."""
     step = max(1, _BLOCK_BYTES // (4 * n_columns))
-    bar: Any = progress(total=n_rows, label=label, unit=" samples")
-    with bar:
+    with progress(total=n_rows, label=label, unit="samples") as bar:
         for start in range(0, n_rows, step):
             stop = min(start + step, n_rows)
             yield start, stop

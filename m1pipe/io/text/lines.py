@@ -65,7 +65,7 @@ def open_chunks(path: Path) -> Iterator[Iterator[bytes]]:
         raw = open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: could not be read: {error.strerror}") from None
-    bar: Any = progress(total=path.stat().st_size, label=f"reading {path.name}", unit="B")
+    bar = progress(total=path.stat().st_size, label=f"reading {path.name}", unit="B")
     with raw, bar, _decompressed(raw) as stream:
         chunks = _chunks(stream, path, lambda: bar.update(raw.tell() - bar.n))
         with _ahead(_bounded(chunks, path)) as ahead:
