@@ -64,21 +64,11 @@ def assert_as_kept(html, name):
     assert lines == path.read_text(encoding="utf-8").splitlines()
 
 
-def assert_browser_shows(html, folder, width, question):
-    """A browser of this width shows a page whole and without a complaint.
-
-    Returns its answer to one more question in JavaScript, a value without blanks.
-    """
+def page_in_browser(address, profile, *options):
+    """What a browser makes of a page, as HTML, and what it complains of."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("chromium is not installed: the page is not seen as a browser shows it")
-    probe = html.replace(
-        "</body>",
-        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
-        "[...document.images].every(i => i.complete && i.naturalWidth > 100), "
-        f"{question}].join(' ')</script></body>",
-    )
-    (folder / "probe.html").write_text(probe, encoding="utf-8")
     command = [
         chromium,
         "--headless",
@@ -86,16 +76,34 @@ def assert_browser_shows(html, folder, width, question):
         "--disable-gpu",
         "--disable-background-networking",
         "--enable-logging=stderr",
-        f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={width},3000",
+        f"--user-data-dir={profile}",
+        *options,
         "--dump-dom",
-        (folder / "probe.html").as_uri(),
+        address,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    title = re.search(r"<title>([^<]*)</title>", done.stdout)
+    return done.stdout, done.stderr
+
+
+def assert_browser_shows(html, folder, width, question):
+    """A browser of this width shows a page whole and without a complaint.
+
+    Returns its answer to one more question in JavaScript, a value without blanks.
+    """
+    probe = html.replace(
+        "</body>",
+        "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
+        "[...document.images].every(i => i.complete && i.naturalWidth > 100), "
+        f"{question}].join(' ')</script></body>",
+    )
+    path = folder / "probe.html"
+    path.write_text(probe, encoding="utf-8")
+    size = f"--window-size={width},3000"
+    shown, complaints = page_in_browser(path.as_uri(), folder / "profile", size)
+    title = re.search(r"<title>([^<]*)</title>", shown)
     assert title is not None
     page_width, window_width, images, answer = title.group(1).split()
     assert int(page_width) <= int(window_width)
     assert images == "true"
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in complaints
     return answer

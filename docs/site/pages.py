@@ -23,7 +23,7 @@ PYTHON_HEAD = """# Python
 What the package's own name gives; then every module, but for those of the commands.
 
 """
-WIDE = ".md-grid { max-width: 76rem; }\n"
+STYLE = ".md-grid { max-width: 76rem; } .md-typeset pre > code { white-space: pre-wrap; }\n"
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages
@@ -34,7 +34,9 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/commands.md": command_reference(),
         "reference/python.md": python_reference(),
     }
-    made["site.css"] = WIDE
+    made["site.css"] = STYLE
+    worker = Path(__file__).with_name("iframe-worker.js")
+    made[worker.name] = worker.read_text(encoding="utf-8")
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
     for path in sorted((ROOT / NOTEBOOKS).glob("*.ipynb")):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import ROOT, commands
+from pages import page_in_browser
 
 import m1pipe
 
@@ -52,10 +53,10 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run([*build, "-d", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (ROOT / ".cache").exists()
-    page = (tmp_path / "reference/commands/index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "reference/commands.html").read_text(encoding="utf-8")
     for name, _ in commands():
         assert f"Usage: m1pipe {name} " in page
-    page = (tmp_path / "reference/python/index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "reference/python.html").read_text(encoding="utf-8")
     assert all(name.startswith("_") or f".{name}" in page for name in m1pipe.__all__)
     for path in (ROOT / "m1pipe").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -63,3 +64,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         if not name.startswith("m1pipe.cli.") and re.search(r"(?m)^(def|class) [a-zA-Z]", text):
             assert f'id="{name}"' in page, f"{name}: not in the reference"
     assert "overview.svg" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    where = f"{(tmp_path / 'howto/compare.html').as_uri()}?q=conformal"
+    shown, _ = page_in_browser(where, tmp_path / "profile", "--virtual-time-budget=30000")
+    count = re.search(r'md-search-result__meta">(\d+) matching documents', shown)
+    assert count is not None and int(count[1]) > 1, "not searched as files"
