@@ -14,12 +14,16 @@ VOID = {"meta", "link", "img", "wbr"}
 
 
 class Page(HTMLParser):
-    """Collects what a page shows and refers to, and checks that its tags are closed in order."""
+    """Collects what a page shows and refers to, and checks that its tags are closed in order.
+
+    `seen` and `folded` are its words, those that show at once and those that are to be opened.
+    """
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
         self.open, self.texts, self.references, self.tags = [], [], [], []
-        self.rows, self.absent = [], []
+        self.rows, self.absent, self.ids = [], [], []
+        self.seen, self.folded = [], []
         self.feed(text)
         self.close()
 
@@ -27,6 +31,8 @@ class Page(HTMLParser):
         attributes = dict(attrs)
         self.tags.append(tag)
         self.references += [v for k, v in attrs if k in ("src", "href", "action", "srcset", "data")]
+        if tag == "section" or (tag == "details" and "id" in attributes):
+            self.ids.append(attributes["id"])
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -42,6 +48,12 @@ class Page(HTMLParser):
     def handle_data(self, data):
         data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.texts.append(data)
+        within = set(self.open)
+        if not within & {"title", "style", "pre"}:
+            is_folded = "details" in within and self.open[-1] != "summary"
+            (self.folded if is_folded else self.seen).extend(
+                word for word in data.split() if any(map(str.isalnum, word))
+            )
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data.strip()
 

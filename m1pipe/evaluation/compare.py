@@ -240,17 +240,19 @@ def _pair_tests(
     headline: str,
 ) -> Iterator[tuple[str, TestResult]]:
     """Name and result of every test of one pair."""
-    x, y = a.mean(axis=0), b.mean(axis=0)
-    d = x - y
+    d = a.mean(axis=0) - b.mean(axis=0)
     by_fold = fold_differences(a, b, folds)
+    share = relative_difference(
+        *(fold_differences(loss, np.zeros_like(b), folds) for loss in (a, b))
+    )
     if len(by_fold) == 1:
         pass  # an outside set has no folds
     elif headline == "strata_flip":
         flip = sign_flip_interval(by_fold, seed=seed)
-        yield "strata_flip", replace(flip, effect=relative_difference(x, y))
+        yield "strata_flip", replace(flip, effect=share)
     else:
         corrected = nadeau_bengio(by_fold, n_folds=int(folds.max()) + 1)
-        yield "nadeau_bengio", replace(corrected, effect=relative_difference(x, y))
+        yield "nadeau_bengio", replace(corrected, effect=share)
     yield "paired_t", paired_t(d)
     for r, k, here in _each_fold(folds):
         yield f"paired_t_repeat{r}_fold{k}", paired_t(a[r][here] - b[r][here])

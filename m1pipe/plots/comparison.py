@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
 
 LOWEST_R2 = -0.5
+LONGEST_NAME = 30
 FEWEST_CELLS = 20  # of a bin of probabilities that is drawn
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS_OF_CURVES = "o^s"
@@ -61,41 +62,6 @@ def plot_ladder(
     return ax
 
 
-def plot_fold_pairs(
-    ax: Axes, folds: pd.DataFrame, order: Sequence[str], *, label: str, colour: str = PALETTE[0]
-) -> Axes:
-    """The same folds under every model, joined by lines, and their mean.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    folds : DataFrame, shape (n_models * n_folds, n_columns)
-        Columns model, repeat, fold, loss.
-    order : sequence of str
-        Models from left to right.
-    label : str
-        What the vertical axis shows, with its unit.
-    colour : str
-        Of the mean over folds; the folds themselves are grey.
-
-    Returns
-    -------
-    Axes
-        The same axes.
-    """
-    wide = folds.pivot_table(index=["repeat", "fold"], columns="model", values="loss", sort=False)
-    wide = wide.reindex(columns=list(order))
-    places = np.arange(len(order))
-    for _, losses in wide.iterrows():
-        ax.plot(places, losses, "-o", color=MUTED, alpha=0.4, linewidth=0.8, ms=2.6, mew=0)
-    ax.plot(places, wide.mean(), "-D", color=colour, linewidth=1.8, ms=5.5, mec="white")
-    ax.set_xticks(places, list(order), rotation=30 if len(order) > 6 else 0, ha="center")
-    ax.set_ylabel(label)
-    grid(ax, "y")
-    return ax
-
-
 def plot_differences(
     ax: Axes,
     table: pd.DataFrame,
@@ -139,11 +105,18 @@ def plot_differences(
 
 
 def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Names at the left of rows 0, 1, ... counted from the top."""
-    ax.set_yticks(np.arange(len(names)), list(names))
+    """Names at the left of rows 0, 1, ... counted from the top; long ones lose their middle."""
+    ax.set_yticks(np.arange(len(names)), [_shortened(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_color(FAINT)
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= LONGEST_NAME:
+        return name
+    half = LONGEST_NAME // 2
+    return f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def _spread(n: int) -> np.ndarray:
@@ -218,24 +191,42 @@ def plot_r2_histogram(
     ax : Axes
         Where to draw.
     r2 : mapping of str to ndarray, shape (n_targets,)
-        R2 of every target; NaN is left out, values below `LOWEST_R2` are counted there.
+        R2 of every target; NaN is left out. Values of `LOWEST_R2` or less are one bar at the left
+        with their number on it; it does not set the height of the panel.
     colours : mapping of str to str
         Colour of each model.
 
     Returns
     -------
     Axes
-        The same axes.
+        The same axes; the legend gives each model's median, and the share of targets above 0.
     """
-    edges = np.linspace(LOWEST_R2, 1, 61)
+    edges, width = np.linspace(LOWEST_R2, 1, 61), 0.1 / max(len(r2), 1)
+    tallest, low_counts = 1, {}
     for model, values in r2.items():
-        known = np.clip(values[np.isfinite(values)], LOWEST_R2, 1)
-        counts, _ = np.histogram(known, edges)
-        ax.stairs(counts, edges, color=colours[model], label=model, linewidth=1.5)
+        known = values[np.isfinite(values)]
+        counts, _ = np.histogram(np.minimum(known[known > LOWEST_R2], 1), edges)
+        tallest = max(tallest, int(counts.max()))
+        low_counts[model] = int((known <= LOWEST_R2).sum())
+        middle, above = (np.median(known), (known > 0).mean()) if known.size else (np.nan, np.nan)
+        label = f"{_shortened(model)} (median {middle:.2f}, {above:.0%} above 0)"
+        ax.stairs(counts, edges, color=colours[model], label=label, linewidth=1.5)
+    ax.set_ylim(0, 1.12 * tallest)
+    for place, (model, n) in enumerate(low_counts.items()):
+        at = LOWEST_R2 - 0.14 + (place + 0.5) * width
+        ax.bar(at, n, 0.85 * width, color=colours[model], alpha=0.6)
+        if n:
+            top = min(n, 0.95 * tallest)
+            ax.text(at, top, f" {n:,}", ha="center", va="bottom", fontsize=6.5, rotation=90)
+    ticks = np.array([0, 0.25, 0.5, 0.75, 1])
+    if any(low_counts.values()):
+        ax.axvline(LOWEST_R2 - 0.02, color=FAINT, linewidth=1)
+        ticks = np.array([LOWEST_R2 - 0.09, -0.25, *ticks])
+    ax.set_xticks(ticks, [f"{LOWEST_R2:g} or less" if t < LOWEST_R2 else f"{t:g}" for t in ticks])
     ax.axvline(0, color=MUTED, linewidth=1, zorder=0)
     ax.set_xlabel("R2 of a target")
     ax.set_ylabel("targets")
-    ax.legend(loc="upper right")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     grid(ax, "y")
     return ax
 

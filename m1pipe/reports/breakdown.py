@@ -160,7 +160,7 @@ def _every_label(result: CrossvalResult) -> list[list[str]]:
     ]
 
 
-def by_fold(result: CrossvalResult, order: Sequence[str]) -> dict[str, Any]:
+def by_fold(result: CrossvalResult) -> dict[str, Any]:
     """Mean loss of every model in every fold, and p values within each fold."""
     table, losses = verdicts.family(result), fold_losses(result)
     pairs = [(r["model_a"], r["model_b"]) for r in table.to_dict(orient="records")]
@@ -179,7 +179,6 @@ def by_fold(result: CrossvalResult, order: Sequence[str]) -> dict[str, Any]:
         for (r, k), n, line in zip(wide.index.to_list(), sizes, wide.to_numpy(float), strict=True)
     ]
     return {
-        "figure": figures.fold_pairs(result, order),
         "pairs": [f"{a} {DASH} {b}" for a, b in pairs],
         "rows": rows,
         "means": ["", *(number(value, digits) for value in wide.mean())],

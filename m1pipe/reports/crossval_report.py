@@ -28,6 +28,7 @@ from m1pipe.reports.page import (
     difference_cells,
     number,
     p_cell,
+    pair_name,
     render,
 )
 from m1pipe.reports.terms import (
@@ -46,6 +47,8 @@ from m1pipe.reports.terms import (
 
 _SEVERITIES = ("severe", "warning", "note")
 _NO_P = (HEADLINE_TEST, "strata_flip", "bootstrap")
+_MOST_VERDICTS = 6  # on the first screen
+_MOST_PAIRS = 50
 
 
 def write_report(
@@ -110,11 +113,12 @@ def report_html(
         **_data(result),
         **_models(result, ladder),
         comparisons=_comparisons(result),
+        most_pairs=_MOST_PAIRS,
         curve=breakdown.label_efficiency(result),
         strata=breakdown.by_stratum(result),
         targets=breakdown.by_target(result),
         labels=breakdown.by_label(result),
-        by_fold=breakdown.by_fold(result, list(map(str, ladder.index))),
+        by_fold=breakdown.by_fold(result),
         **_encoders(result),
     )
 
@@ -130,9 +134,12 @@ def _answer(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
         "alarms": alarms,
         "guards": guard_counts(alarm.name for alarm in alarms),
         "looks_for": GUARDS,
+        "found_checks": [f"{a.name.replace('_', ' ')}" for a in alarms],
+        "answer": verdicts.answer(result),
         "winner": verdicts.winner(result, ladder),
-        "runner_up": verdicts.runner_up(result, ladder),
+        "target_note": verdicts.by_target(result),
         "verdicts": verdicts.verdicts(result),
+        "shown_verdicts": _MOST_VERDICTS,
         "seeds": seeds,
         "few_seeds": {m: n for m, n in seeds.items() if 0 < n < verdicts.ENOUGH_SEEDS},
         "confounding": [
@@ -156,6 +163,10 @@ def _models(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
     others = [name for name in means.columns if name != result.metric]
     digits = decimals_for(*ladder["fold_sd"], most=5)
     encoders, seen = result.info.get("encoders", {}), result.info.get("rows", {})
+    by_target = (result.info.get("r2_by_target") or {}).get("models", [])
+    if by_target:
+        means["r2_median"] = pd.Series({line["model"]: line["median"] for line in by_target})
+        others = [*others[: others.index("r2") + 1], "r2_median", *others[others.index("r2") + 1 :]]
     return {
         "order": order,
         "ladder": [
@@ -197,7 +208,7 @@ def _score_cells(
 ) -> list[str]:
     """All other scores; the constant baseline has no correlation, which is no failure."""
     values = {metric: float(means[metric][model]) for metric in metrics}
-    none = {"pearson"} if model == result.models[0] else set()
+    none = {"pearson", "r2_median"} if model == result.models[0] else set()
     return [
         DASH
         if metric in none and not math.isfinite(value)
@@ -223,16 +234,17 @@ def _comparisons(result: CrossvalResult) -> dict[str, Any]:
         for row in table[::-1].to_dict(orient="records")
         if row["metric"] == result.metric
     }
-    rows = []
+    rows, other_tests = [], []
     for row in declared.to_dict(orient="records"):
+        rows.append([*difference_cells(row), p_cell(row["p"]), p_cell(row["p_holm"])])
         same = {test: found.get((row["model_a"], row["model_b"], test)) for test in TESTS}
         effects = [number(e["effect"], 2) for e in (same["clustered_t"], same["paired_t"]) if e]
         tests = [p_cell(t["p"]) if (t := same[test]) else DASH for test in beside]
-        p = [p_cell(row["p"]), p_cell(row["p_holm"])]
-        rows.append([*difference_cells(row), *p, (effects or [DASH])[0], *tests])
+        other_tests.append([pair_name(row), (effects or [DASH])[0], *tests])
     return {
         "figure": figures.differences(result),
         "rows": rows,
+        "other_tests": other_tests,
         "n_folds": int(declared["n_independent"].max()) if rows else 0,
         "beside": [f"{TESTS[t]} (n\N{NO-BREAK SPACE}{_units(table, t)})" for t in beside],
         "others": [[*difference_cells(r), p_cell(r["p"])] for r in others],
@@ -258,6 +270,7 @@ def _encoders(result: CrossvalResult) -> dict[str, Any]:
         "depths": sorted({str(run["depth"]) for _, run in runs if run.get("depth")}),
         "chosen": _chosen(result),
         "active_kl": figures.ACTIVE_KL,
+        "most_curves": figures.MOST_CURVES,
     }
 
 

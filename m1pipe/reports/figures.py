@@ -9,11 +9,12 @@ import pandas as pd
 from m1pipe.evaluation.ladder import parse_model
 from m1pipe.evaluation.result import CrossvalResult, fold_losses
 from m1pipe.plots import comparison, style, training
-from m1pipe.reports.page import WIDTH, picture
+from m1pipe.reports.page import BESIDE, WIDTH, picture
 from m1pipe.reports.terms import loss_label, metric_of
 from m1pipe.reports.verdicts import family
 
 ACTIVE_KL = 0.05
+MOST_CURVES = 6
 _NEAR = 0.9
 _MOST_HISTOGRAMS = 6
 _MOST_LINES = 7
@@ -45,11 +46,12 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
             axes[0, 0],
             folds,
             shown,
-            label=f"{metric_of(result.metric).label} as a share of that of {baseline}, same fold",
+            label=f"{metric_of(result.metric).label} as a share of that of {baseline}",
             colours=model_colours(result),
             reference=1.0 if near else None,
         ),
-        height=0.9 + 0.34 * len(shown),
+        width=BESIDE,
+        height=0.8 + (0.34 if len(shown) < 13 else 0.25) * len(shown),
     )
 
 
@@ -77,18 +79,6 @@ def differences(result: CrossvalResult) -> str | None:
     )
 
 
-def fold_pairs(result: CrossvalResult, order: Sequence[str]) -> str:
-    """Every fold under every model but the baseline, joined: whether the folds agree."""
-    shown = [model for model in order if model != result.models[0]] or list(order)
-    label = loss_label(result.metric, result.info.get("target_units"))
-    return picture(
-        lambda axes: comparison.plot_fold_pairs(
-            axes[0, 0], fold_losses(result), shown[::-1], label=label
-        ),
-        height=3.4,
-    )
-
-
 def curves(result: CrossvalResult) -> str | None:
     """Training curves: one row of panels an encoder, one column a term of the objective."""
     found = {
@@ -96,6 +86,7 @@ def curves(result: CrossvalResult) -> str | None:
         for name, facts in result.info.get("encoders", {}).items()
     }
     found = {name: runs for name, runs in found.items() if runs}
+    found = dict(list(found.items())[:MOST_CURVES])
     if not found:
         return None
     colours = model_colours(result)

@@ -20,6 +20,7 @@ ABSENT = "not computed"
 DASH = "\N{EN DASH}"
 ALPHA = 0.05  # a difference is claimed where p after Holm is below it
 WIDTH = 9.2  # of a figure, in inches
+BESIDE = 5.3  # of one beside the answer
 TAGS = {"better": "better", "worse": "worse", "open": "not shown", "failed": "failed"}
 Kind = Literal["better", "worse", "open", "failed"]
 Row = Mapping[Any, Any]  # one of a table, by the names of its columns

@@ -27,6 +27,7 @@ METRICS = {
     "mse": Metric("mean squared error", "MSE", "lower"),
     "mae": Metric("mean absolute error", "MAE", "lower"),
     "r2": Metric("pooled R2 against the training means", "R2", "higher"),
+    "r2_median": Metric("median R2 of a target", "median R2", "higher"),
     "r2_within": Metric("R2 within strata, against their training means", "R2 within", "higher"),
     "fraction_r2": Metric("R2 of isoform fractions", "R2 of fractions", "higher"),
     "pearson": Metric("median Pearson correlation per target", "Pearson", "higher"),
@@ -56,8 +57,8 @@ TESTS = {
 }
 
 MODELS = {
-    "mean": "mean of every target in the training rows",
-    "prior": "class frequencies in the training rows",
+    "mean": "mean of every target in the training samples",
+    "prior": "class frequencies in the training samples",
     "stratum_mean": "training mean of the test sample's own stratum, which it is told",
     "gene": "linear regression on the isoform's own gene",
     "ridge_gene": "ridge regression on the genes, and the isoform's own gene beside it",
@@ -67,7 +68,7 @@ MODELS = {
     "logistic_prior": "penalised logistic regression on the genes, the covariance of the PCA's "
     "samples as prior",
     "raw": "linear model and network on the genes",
-    "pca": "linear model and network on PCA scores (rows and width of the encoder)",
+    "pca": "linear model and network on PCA scores (samples and width of the encoder)",
     "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
 }
 

@@ -1,12 +1,12 @@
-"""The answer in sentences, for the page and the terminal: what each declared comparison shows.
+"""The answer in sentences, for the page and the terminal: yes or no, by how much, how sure.
 
 A sentence claims a difference only where Holm's adjusted p is below 0.05; otherwise it says that
 no difference is shown, never that models are equal. With fewer than three trained encoders it
-speaks of those encoders, not of the model in general.
+speaks of those encoders, not of the model in general. Percentages are of the other model's loss.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,9 +19,7 @@ from m1pipe.reports.page import (
     ALPHA,
     Kind,
     Verdict,
-    count,
     decimals_for,
-    interval,
     listing,
     number,
     p_value,
@@ -30,6 +28,9 @@ from m1pipe.reports.page import (
 from m1pipe.reports.terms import headline_test, metric_of, spoken
 
 ENOUGH_SEEDS = 3
+MOST_CLAUSES = 3  # encoders that the answer treats one by one
+_MOST_NAMES = 6
+_RELATION = {"better": "better than", "worse": "worse than", "open": "not shown to differ from"}
 
 
 def headline_rows(result: CrossvalResult) -> pd.DataFrame:
@@ -66,47 +67,142 @@ def _encoder_of(result: CrossvalResult, model: str) -> str | None:
 
 
 def verdicts(result: CrossvalResult) -> list[Verdict]:
-    """One sentence for each declared comparison, in the order of the table."""
-    table = family(result)
-    return [_verdict(row, result, len(table)) for row in table.to_dict(orient="records")]
+    """One sentence for each declared comparison, those with the baseline last."""
+    found = [_verdict(row) for row in family(result).to_dict(orient="records")]
+    rival = result.info.get("linear_rival")
+    places = {rival: 0, "raw": 1, result.models[0]: 3}
+    return sorted(found, key=lambda verdict: places.get(verdict.row["model_b"], 2))
 
 
-def _verdict(row: Mapping[Any, Any], result: CrossvalResult, n_family: int) -> Verdict:
-    a, b = str(row["model_a"]), str(row["model_b"])
+def _verdict(row: Mapping[Any, Any]) -> Verdict:
+    a, b = str(row["model_a"]), spoken(str(row["model_b"]))
     if not all(math.isfinite(row[k]) for k in ("difference", "ci_low", "ci_high", "p_holm")):
-        text = f"{a} and {b} could not be compared: the test gave no number (see the warnings)."
+        text = f"{a} and {b} could not be compared: the test gave no number (see the notes)."
         return Verdict("failed", text, row)
-    n = n_seeds(result, a)
-    tail = f"p {p_value(row['p_holm'])} after Holm over {count(n_family, 'comparison')}"
-    tail += f", {count(n, 'encoder seed')}" if n else ""
+    how_much = f"{_lower_or_higher(row)}, p {p_value(row['p_holm'])}"
     if row["p_holm"] >= ALPHA:
-        return Verdict("open", f"{_no_difference(row)}, {tail}.", row)
+        text = f"No difference between {a} and {b} is shown: the loss of {a} is {how_much}."
+        return Verdict("open", text, row)
     kind: Kind = "better" if row["difference"] < 0 else "worse"
-    return Verdict(kind, f"{_subject(result, a)} {kind} than {_by_how_much(row)}, {tail}.", row)
+    return Verdict(kind, f"{a} is {kind} than {b}: its loss is {how_much}.", row)
 
 
-def _by_how_much(row: Mapping[Any, Any]) -> str:
-    """`raw by 0.12 (95 % CI 0.08 to 0.16)`, whichever of the two is better."""
-    sign = -1 if row["difference"] < 0 else 1
-    gap, *ends = (sign * row[k] for k in ("difference", "ci_low", "ci_high"))
-    low, high = sorted(ends)
-    digits = decimals_for((high - low) / 2)
-    rival = spoken(str(row["model_b"]))
-    return f"{rival} by {number(gap, digits)} (95 % CI {interval(low, high, digits)})"
+def _shares(row: Mapping[Any, Any]) -> tuple[float, float, float]:
+    """Difference and ends of its interval as shares of the second model's loss."""
+    gap, low, high = (float(row[k]) for k in ("difference", "ci_low", "ci_high"))
+    loss = gap / row["effect"] if row["effect"] else math.nan
+    return gap / loss, low / loss, high / loss
 
 
-def _no_difference(row: Mapping[Any, Any]) -> str:
-    """`No difference between vae and ridge is shown: ...`, with what the interval leaves open."""
-    a, b = row["model_a"], spoken(str(row["model_b"]))
-    digits = decimals_for((row["ci_high"] - row["ci_low"]) / 2)
-    gap, low, high = (
-        f"{number(abs(row[k]), digits)} {'lower' if row[k] < 0 else 'higher'}"
-        for k in ("difference", "ci_low", "ci_high")
+def _lower_or_higher(row: Mapping[Any, Any]) -> str:
+    """`12 % lower (95 % CI 8 % to 16 % lower)`, in units of the loss where shares are not known."""
+    values, unit = [100 * share for share in _shares(row)], " %"
+    digits = _digits(*values)
+    if not all(map(math.isfinite, values)):
+        values, unit = [float(row[k]) for k in ("difference", "ci_low", "ci_high")], ""
+        digits = decimals_for((values[2] - values[1]) / 2)
+    gap, low, high = (f"{number(abs(value), digits)}{unit}" for value in values)
+    ways = ["lower" if value < 0 else "higher" for value in values]
+    if ways[1] == ways[2]:
+        nearest, farthest = (low, high) if ways[1] == "higher" else (high, low)
+        return f"{gap} {ways[0]} (95 % CI {nearest} to {farthest} {ways[1]})"
+    return f"{gap} {ways[0]} (95 % CI {low} {ways[1]} to {high} {ways[2]})"
+
+
+def _digits(gap: float, low: float, high: float) -> int:
+    """Decimals of a percentage: those that its interval supports, one more where it would be 0."""
+    digits = decimals_for((high - low) / 2, significant=1)
+    return digits + 1 if math.isfinite(gap) and gap and not round(gap, digits) else digits
+
+
+def _signed(row: Mapping[Any, Any]) -> str:
+    """`+51 %`; empty where it is not known."""
+    values = [100 * share for share in _shares(row)]
+    text = number(values[0], _digits(*values))
+    return f"{'+' * (values[0] > 0)}{text} %" if math.isfinite(values[0]) else ""
+
+
+def answer(result: CrossvalResult) -> Verdict:
+    """Whether the encoders predict better than the linear model and the same model on the genes.
+
+    Returns
+    -------
+    Verdict
+        A sentence that begins with Yes, No, In part, Undecided or Unknown; one for each of these
+        where the encoders differ.
+    """
+    by_encoder: dict[str, list[Verdict]] = {}
+    for verdict in verdicts(result):
+        if str(verdict.row["model_a"]) in result.info.get("encoders", {}):
+            by_encoder.setdefault(str(verdict.row["model_a"]), []).append(verdict)
+    groups: dict[str, dict[str, list[Verdict]]] = {}
+    for model, found in by_encoder.items():
+        rivals = [v for v in found if v.row["model_b"] != result.models[0]] or found
+        groups.setdefault(_overall([v.kind for v in rivals]), {})[model] = rivals
+    if not groups:
+        return Verdict("open", "No encoder was compared with another model, so nothing is claimed.")
+    texts = []
+    for word, group in groups.items():
+        names = listing([*list(group)[:_MOST_NAMES], *_more(len(group) - _MOST_NAMES)])
+        what = _one_by_one(result, group) if len(by_encoder) <= MOST_CLAUSES else _ranges(group)
+        told = len(groups) > 1 or len(by_encoder) > MOST_CLAUSES
+        texts.append(f"{word}{f' for {names}' if told else ''}: {what}.")
+    kinds: dict[str, Kind] = {"Yes": "better", "No": "worse", "Unknown": "failed"}
+    kind = kinds.get(next(iter(groups)), "open") if len(groups) == 1 else "open"
+    return Verdict(kind, " ".join(texts))
+
+
+def _overall(kinds: Sequence[Kind]) -> str:
+    """The answer for an encoder, from its comparisons."""
+    if "better" in kinds:
+        return "Yes" if set(kinds) == {"better"} else "In part"
+    if "worse" in kinds:
+        return "No"
+    return "Undecided" if "open" in kinds else "Unknown"
+
+
+def _more(n: int) -> list[str]:
+    return [f"{n} more"] if n > 0 else []
+
+
+def _one_by_one(result: CrossvalResult, group: Mapping[str, Sequence[Verdict]]) -> str:
+    """`vae is worse than ridge (+51 %) and not shown to differ from ...`, an encoder a clause."""
+    return "; ".join(f"{_subject(result, model)} {_against(own)}" for model, own in group.items())
+
+
+def _against(found: Sequence[Verdict]) -> str:
+    """What an encoder is against each of its rivals, those of one kind together."""
+    kinds = dict.fromkeys(verdict.kind for verdict in found)
+    return listing(
+        f"{_RELATION.get(kind, 'without a comparison with')} "
+        + listing(
+            (_rival(verdict) for verdict in found if verdict.kind == kind),
+            "or" if kind == "open" else "and",
+        )
+        for kind in kinds
     )
-    return (
-        f"No difference between {a} and {b} is shown: the loss of {a} is {gap} than that of {b} "
-        f"(95 % CI {low} to {high})"
-    )
+
+
+def _rival(verdict: Verdict) -> str:
+    name = str(verdict.row["model_b"])
+    size = _signed(verdict.row) if verdict.kind != "failed" else ""
+    if name == "raw":
+        return f"the same model on the genes ({', '.join(filter(None, (name, size)))})"
+    return f"{spoken(name)}{f' ({size})' if size else ''}"
+
+
+def _ranges(group: Mapping[str, Sequence[Verdict]]) -> str:
+    """Smallest and largest difference from each rival, for many encoders."""
+    by_rival: dict[str, list[tuple[float, str]]] = {}
+    for verdict in (verdict for own in group.values() for verdict in own):
+        size = (_shares(verdict.row)[0], _signed(verdict.row))
+        by_rival.setdefault(str(verdict.row["model_b"]), []).append(size)
+    texts = []
+    for rival, sizes in by_rival.items():
+        known = sorted(size for size in sizes if size[1])
+        ends = list(dict.fromkeys([known[0][1], known[-1][1]])) if known else ["unknown"]
+        texts.append(f"{' to '.join(ends)} from {spoken(rival)}")
+    return f"their loss differs by {listing(texts)}"
 
 
 def _subject(result: CrossvalResult, model: str) -> str:
@@ -116,10 +212,31 @@ def _subject(result: CrossvalResult, model: str) -> str:
         return f"{model} is"
     if result.info["encoders"][_encoder_of(result, model)].get("mode") == "fold":
         times = "once" if n == 1 else "twice"
-        return f"The {model} encoder trained {times} in each fold is"
+        return f"the {model} encoder trained {times} in each fold is"
     if n == 1:
-        return f"The one trained {model} encoder is"
-    return f"The {n} trained {model} encoders are"
+        return f"the one trained {model} encoder is"
+    return f"the {n} trained {model} encoders are"
+
+
+def by_target(result: CrossvalResult) -> str:
+    """Why fewer or more targets may be better than the mean says; empty where they agree."""
+    differences = {
+        (row["model_a"], row["model_b"]): row["difference"]
+        for row in family(result).to_dict(orient="records")
+        if row["model_b"] != result.models[0]
+    }
+    for pair in result.info.get("per_target") or []:
+        gap = differences.get((pair["model_a"], pair["model_b"]), math.nan)
+        share = pair["improved"]
+        if gap * (share - 0.5) <= 0 or not math.isfinite(gap):
+            continue
+        way = "higher" if gap > 0 else "lower"
+        return (
+            f"{pair['model_a']} predicts {percent(share, 0)} of the {pair['n_targets']:,} targets "
+            f"better than {pair['model_b']}, and yet its mean loss is {way}: targets that vary "
+            "most weigh most in the mean, and each counts once among the targets."
+        )
+    return ""
 
 
 def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:
@@ -141,63 +258,49 @@ def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:
     return f"{text}."
 
 
-def runner_up(result: CrossvalResult, ladder: pd.DataFrame) -> str:
-    """How far the second best model is behind; parameters as of `winner`."""
-    row = next(
-        (
-            row
-            for row in headline_rows(result).to_dict(orient="records")
-            if {row["model_a"], row["model_b"]} == set(ladder.index[:2])
-        ),
-        None,
-    )
-    if row is None or not math.isfinite(row["difference"] + row["ci_low"]):
-        return "How far the runner-up is behind could not be computed."
-    low, gap, high = (row[k] for k in ("ci_low", "difference", "ci_high"))
-    if row["model_a"] == ladder.index[0]:
-        low, gap, high = -high, -gap, -low
-    digits = decimals_for((high - low) / 2)
-    text = (
-        f"The runner-up, {spoken(str(ladder.index[1]))}, is behind by {number(gap, digits)} "
-        f"(95 % CI {interval(low, high, digits)}; p {p_value(row['p'])}, not adjusted)"
-    )
-    if low <= 0 <= high:
-        text += ": these data do not tell the two apart"
-    return f"{text}. The pair was picked after seeing the results, so no claim is made for it."
-
-
 def label_efficiency(result: CrossvalResult) -> list[str]:
-    """From which number of training samples on each encoder beats the linear model, if any."""
+    """At which numbers of training samples each encoder is better or worse than the linear model.
+
+    A difference is claimed where p is below 0.05 after Holm over all encoders and numbers.
+    """
     tests, rival = result.curve_tests, result.info.get("linear_rival")
     if not len(tests) or rival is None:
         return []
     encoders = list(result.info.get("encoders", {}))
     table = tests[tests["model_a"].isin(encoders) & (tests["model_b"] == rival)]
     table = table.assign(p_holm=holm(table["p"].to_numpy(float)))
-    holm_phrase = f"Holm over the {count(len(table), 'comparison')} of this curve"
     return [
-        _from_how_many(
-            result, str(model), spoken(str(rival)), own.sort_values("n_train"), holm_phrase
-        )
+        _by_number(result, str(model), spoken(str(rival)), own.sort_values("n_train"))
         for model, own in table.groupby("model_a", sort=False)
     ]
 
 
-def _from_how_many(
-    result: CrossvalResult, model: str, rival: str, table: pd.DataFrame, holm_phrase: str
-) -> str:
-    shown = (table["difference"] < 0) & (table["p_holm"] < ALPHA)
-    better, others = ([int(n) for n in table["n_train"][mask]] for mask in (shown, ~shown))
+def _by_number(result: CrossvalResult, model: str, rival: str, table: pd.DataFrame) -> str:
     samples = "labelled training samples"
-    if not better:
-        return (
-            f"At none of {listing(others)} {samples} {model} is shown to be better than {rival} "
-            f"({holm_phrase})."
+    shown = table["p_holm"] < ALPHA
+    parts = {
+        "better": table[shown & (table["difference"] < 0)],
+        "worse": table[shown & (table["difference"] > 0)],
+        "open": table[~shown],
+    }
+    sizes = {kind: [int(n) for n in part["n_train"]] for kind, part in parts.items()}
+    if len(parts["open"]) == len(table):
+        return f"At none of {listing(sizes['open'])} {samples} is {model} shown to differ from " + (
+            f"{rival} ({_range(table)})."
         )
-    where = f"at {listing(better)} {samples}, and not shown to be at {listing(others)}"
-    if not others or better[0] > others[-1]:
-        where = f"from {better[0]:,} {samples} on"
-    return (
-        f"{_subject(result, model)} better than {rival} {where} (p below {ALPHA} at each after "
-        f"{holm_phrase})."
-    )
+    texts = []
+    for kind, part in parts.items():
+        others = [n for k, found in sizes.items() for n in found if k != kind]
+        where = f"at {listing(sizes[kind])} {samples}"
+        if others and sizes[kind] and kind != "open" and sizes[kind][0] > max(others):
+            where = f"from {sizes[kind][0]:,} {samples} on"
+        if len(part):
+            texts.append(f"{_RELATION[kind]} {rival} {where} ({_range(part)})")
+    text = f"{_subject(result, model)} {listing(texts)}."
+    return text[0].upper() + text[1:] if text.startswith("the ") else text
+
+
+def _range(table: pd.DataFrame) -> str:
+    """Smallest and largest relative difference: `-3.1 % to -0.4 %`."""
+    rows = sorted(table.to_dict(orient="records"), key=lambda row: float(row["effect"]))
+    return " to ".join(dict.fromkeys(_signed(row) for row in (rows[0], rows[-1])))

@@ -221,8 +221,9 @@ def test_the_report_shows_means_and_intervals_of_all_models(result: Any) -> None
 
 def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> None:
     lines = [
-        {"n_train": n, "model_a": "vae", "model_b": "logistic", "difference": d, "p": p}
-        for n, d, p in ((8, -0.2, 0.001), (20, -0.1, 0.002), (60, -0.1, 0.9))
+        {"n_train": n, "model_a": "vae", "model_b": "logistic", "difference": d, "effect": d / 2}
+        | {"ci_low": d - 0.01, "ci_high": d + 0.01}
+        for n, d in ((8, -0.2), (20, -0.1), (60, -0.1))
     ]
     info = {**result.info, "encoders": {"vae": {}}, "linear_rival": "logistic"}
 
@@ -231,6 +232,16 @@ def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> Non
         (text,) = label_efficiency(replace(result, info=info, curve_tests=table))
         return text
 
-    assert "at 8 and 20 labelled training samples, and not shown to be at 60" in said(0.01, 0.01, 1)
+    assert said(0.01, 0.01, 1) == (
+        "The one trained vae encoder is better than logistic at 8 and 20 labelled training samples "
+        "(-10.0 % to -5.0 %) and not shown to differ from logistic at 60 labelled training samples "
+        "(-5.0 %)."
+    )
     assert "better than logistic from 20 labelled training samples on" in said(0.9, 0.01, 0.01)
-    assert said(0.9, 0.9, 0.04).startswith("At none of 8, 20 and 60 labelled training samples vae")
+    assert said(0.9, 0.9, 0.04) == (
+        "At none of 8, 20 and 60 labelled training samples is vae shown to differ from logistic "
+        "(-10.0 % to -5.0 %)."
+    )
+    for line in lines:
+        line |= {"difference": 0.1, "ci_low": 0.09, "ci_high": 0.11, "effect": 0.05}
+    assert "worse than logistic from 60 labelled training samples on (+5.0 %)" in said(0.9, 0.9, 0)

@@ -34,12 +34,6 @@ def test_ladder_shows_every_fold_and_the_mean_from_the_top():
     assert low > high  # the first model is on top
 
 
-def test_fold_pairs_join_the_same_fold():
-    ax = comparison.plot_fold_pairs(axes(), FOLDS, ["a", "b"], label="loss")
-    lines = [tuple(line.get_ydata()) for line in ax.lines]
-    assert lines == [(1.0, 0.5), (2.0, 1.5), (3.0, 4.0), (2.0, 2.0)]
-
-
 def test_differences_show_interval_zero_and_points():
     table = pd.DataFrame({"name": ["a - b"], "difference": -1.0, "ci_low": -2.0, "ci_high": 0.5})
     points = [np.array([-1.5, -0.5])]
@@ -51,13 +45,15 @@ def test_differences_show_interval_zero_and_points():
     np.testing.assert_array_equal(middle, [-1.0])
 
 
-def test_many_names_are_turned_so_that_they_do_not_meet():
-    names = [f"a_long_name_{i}" for i in range(9)]
-    folds = pd.DataFrame({"model": names, "repeat": 0, "fold": 0, "loss": range(9)})
-    figure, panels = style.panels(width=9, height=3)
-    ax = comparison.plot_fold_pairs(panels[0, 0], folds, names, label="loss")
-    figure.draw_without_rendering()
-    assert {tick.get_rotation() for tick in ax.get_xticklabels()} == {30.0}
+def test_long_names_lose_their_middle_only():
+    names = ["x" * 40 + "_one", "x" * 40 + "_two", "short"]
+    folds = pd.DataFrame({"model": names, "repeat": 0, "fold": 0, "loss": range(3)})
+    colours = dict.fromkeys(names, "grey")
+    ax = comparison.plot_ladder(axes(), folds, names, label="loss", colours=colours)
+    shown = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert max(map(len, shown)) == comparison.LONGEST_NAME
+    assert len(set(shown)) == 3
+    assert shown[0].endswith("_one") and shown[2] == "short"
 
 
 def test_label_efficiency_is_a_share_of_the_yardstick_at_the_same_number():
@@ -91,12 +87,18 @@ def test_models_of_one_colour_differ_by_dashes_and_marks():
 
 
 def test_the_histogram_counts_every_target_once():
-    r2 = {"a": np.array([-3.0, -0.2, 0.5, 0.5, 1.0, np.nan])}
+    r2 = {"a": np.array([*[-3.0] * 300, -0.5, -0.2, 0.5, 0.5, 1.0, np.nan])}
     ax = comparison.plot_r2_histogram(axes(), r2, colours={"a": "red"})
-    counts, edges, _ = ax.patches[0].get_data()
-    assert counts.sum() == 5
-    assert counts[0] == 1  # below the lowest, counted there
+    outline, bar = ax.patches
+    counts, edges, _ = outline.get_data()
+    assert counts.sum() == 4
     assert counts[np.searchsorted(edges, 0.5, side="right") - 1] == 2
+    assert bar.get_height() == 301  # one bar, which does not press down the others
+    assert bar.get_x() + bar.get_width() < comparison.LOWEST_R2
+    assert ax.get_ylim()[1] < 3
+    assert [text.get_text().strip() for text in ax.texts] == ["301"]
+    (label,) = (text.get_text() for text in ax.get_legend().get_texts())
+    assert label == "a (median -3.00, 1% above 0)"
 
 
 def bins(model: str, n: int) -> pd.DataFrame:
