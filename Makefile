@@ -1,4 +1,4 @@
-# make demo       the whole job on simulated data, ending in the path of a report
+# make demo       the whole job on simulated data, ending in a verdict and two reports
 # make test       the tests                     make test-slow   the longer ones
 # make test-elsewhere   the tests of what computes as other processors and the oldest libraries do
 # make lint       ruff and mypy                 make env         the environment alone

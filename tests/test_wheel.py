@@ -102,7 +102,7 @@ def test_demo_runs_from_the_wheel(home: Path) -> None:
     assert str(home / "env") in said and "True" in said
     command = [home / "env" / "bin" / "m1pipe", "demo", "--size", "tiny", "--epochs", "5"]
     said = _run([*command, "--out", "m\u00f6glich"], home, **env)
-    assert (home / "m\u00f6glich" / "runs" / "cv" / "report.html").stat().st_size > 100_000
+    assert (home / "m\u00f6glich" / "runs" / "isoforms" / "report.html").stat().st_size > 100_000
     assert "report.html" in said.strip().splitlines()[-1] and "\x1b[" not in said
 
 

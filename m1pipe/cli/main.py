@@ -17,7 +17,7 @@ from m1pipe.console import log, set_verbosity
 from m1pipe.training.signals import stopped_at_once
 
 COMMANDS = {
-    "demo": "the whole job on simulated data, in minutes",
+    "demo": "the whole job on simulated data, in a minute",
     "simulate": "make data with a known truth",
     "convert": "text and other formats to h5ad, streaming",
     "inspect": "what a file holds; overlap with another",

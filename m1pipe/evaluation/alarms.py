@@ -8,7 +8,6 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from m1pipe.data.depth import APART
-from m1pipe.encoder.drift import Drift
 from m1pipe.errors import Alarm, Severity
 
 LARGEST_DEPTH_R = 0.8
@@ -167,25 +166,6 @@ def depth_apart(encoder: str, trained: float | None, own: float | None) -> list[
     return [Alarm("depth_differs", "warning", text)]
 
 
-def far_from_training(encoder: str, drift: Drift | None) -> list[Alarm]:
-    """Samples unlike those that an encoder was trained on.
-
-    Parameters
-    ----------
-    encoder : str
-    drift : Drift or None
-        Of the samples at hand; None without an encoder.
-    """
-    if drift is None or not drift.is_far:
-        return []
-    text = (
-        f"{encoder}: {drift.beyond_text}: these samples are unlike the data that it was trained "
-        "on, and their latents may lose what matters here. Train it on samples like these, or in "
-        "the same units and depth."
-    )
-    return [Alarm("far_from_training", "warning", text)]
-
-
 def weak_encoder(encoder: str, r2: float | None, pca_r2: float | None) -> list[Alarm]:
     """An encoder that reconstructs clearly worse than a PCA of the same width.
 
@@ -230,19 +210,20 @@ def untested_pairs(comparisons: pd.DataFrame, headline: str = "nadeau_bengio") -
     ]
 
 
-def nearly_paired(n_paired: int, n_lost: int, example: str) -> list[Alarm]:
+def nearly_paired(n_paired: int, n_lost: int, example: tuple[str, str]) -> list[Alarm]:
     """Samples that were left out, since their ids in X and Y are not quite the same.
 
     Parameters
     ----------
     n_paired, n_lost : int
         Samples of X.
-    example : str
-        How an id in X and one in Y differ.
+    example : (str, str)
+        Ids in X and in Y.
     """
     text = (
-        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which may be in Y "
-        f"under other ids ({example}): name the samples alike."
+        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which have ids in "
+        f"Y that differ by blanks, case or marks only (such as {example[0]!r} and "
+        f"{example[1]!r}): name the samples alike."
     )
     return [Alarm("nearly_paired", "warning", text)]
 

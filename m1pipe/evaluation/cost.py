@@ -11,7 +11,7 @@ from m1pipe.evaluation.ladder import (
     parse_model,
 )
 from m1pipe.evaluation.problem import Problem
-from m1pipe.heads.fit import MANY_ROWS
+from m1pipe.heads.inner_folds import MANY_ROWS
 
 MEGABYTE = 1e6
 

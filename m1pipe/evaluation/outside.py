@@ -13,14 +13,14 @@ from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
 from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.recipe import unknown_units
+from m1pipe.data.recipe import align, unknown_units
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.targets import Kind, Targets, left_out, load_targets, say_left_out
+from m1pipe.data.targets import Kind, Targets, load_targets
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import Alarm, InputError
-from m1pipe.evaluation.alarms import far_from_training, units_unknown
+from m1pipe.evaluation.alarms import units_unknown
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
@@ -151,7 +151,7 @@ def evaluate_outside(
     matrix = open_matrix(x)
     rows, targets, columns, dropped = _outside_targets(predictor, matrix, y, label)
     recipe = predictor.recipe
-    aligned = predictor.align(matrix, min_coverage=min_coverage)
+    aligned = align(matrix, recipe, min_coverage=min_coverage, keep_missing=True)
     X = fill_missing(aligned.take(rows), recipe.gene_means)
     constant = "mean" if targets.kind == "regression" else "prior"
     predictions = {
@@ -180,18 +180,11 @@ def evaluate_outside(
         "n_targets": len(targets.names),
         "n_model_targets": len(predictor.head.names),
         "units": str(targets.units),
-        "dropped": {why: len(ids) for why, ids in dropped.items()},
-        "left_out": left_out(dropped),
+        "dropped": dropped,
         "n_groups": None if own_groups is None else len(set(own_groups)),
     }
     table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
-    alarms = [
-        *units_unknown(unknown_units(matrix, recipe.units)),
-        *_seen(samples, trained_on),
-        *far_from_training(
-            "the encoder", predictor.drift(aligned, rows, min_coverage=min_coverage)
-        ),
-    ]
+    alarms = [*units_unknown(unknown_units(matrix, recipe.units)), *_seen(samples, trained_on)]
     return Outside(table, pd.DataFrame(lines), comparisons, alarms, info)
 
 
@@ -225,7 +218,7 @@ def _seen(samples: np.ndarray, trained_on: set[str] | None) -> list[Alarm]:
 
 def _outside_targets(
     predictor: Predictor, matrix: Matrix, y: Any, label: str | None
-) -> tuple[np.ndarray, Targets, np.ndarray | None, dict[str, list[str]]]:
+) -> tuple[np.ndarray, Targets, np.ndarray | None, dict[str, int]]:
     """Rows, targets in the model's own order and units, the model's columns, what was left out."""
     head = predictor.head
     if head.kind in ("regression", "multilabel") and y is not None:
@@ -240,9 +233,7 @@ def _outside_targets(
                 "in Y; found none: give the file that holds them"
             )
         if columns.size < len(head.names):
-            lacking = next(name for name in head.names if name not in known)
-            text = "warning: %d of the model's %d targets are in Y; left out are those such as %r"
-            log.warning(text, columns.size, len(head.names), lacking)
+            log.warning("%d of the model's %d targets are in Y", columns.size, len(head.names))
         names = [head.names[j] for j in columns]
         levels, marks = (opened, None) if head.kind == "regression" else (None, opened)
         rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
@@ -259,16 +250,14 @@ def _outside_targets(
         return rows, targets, None, dropped
     code_of = {name: i for i, name in enumerate(head.names)}
     codes = np.array([code_of.get(targets.names[c], -1) for c in targets.values], dtype=np.int64)
-    if (codes < 0).all():
+    unknown = int((codes < 0).sum())
+    if unknown:
+        dropped = {**dropped, f"samples of a {column} that the model does not know": unknown}
+    if unknown == codes.size:
         raise InputError(
             f"label: expected classes of the model ({', '.join(head.names)}); found "
             f"{', '.join(targets.names)}"
         )
-    if (codes < 0).any():
-        why = f"samples of a {column} that the model does not know"
-        unknown = {why: matrix.samples[rows[codes < 0]].tolist()}
-        say_left_out(unknown, f"{(codes >= 0).sum():,} samples are of classes of the model")
-        dropped = {**dropped, **unknown}
     kept = replace(targets, kind=head.kind, values=codes[codes >= 0], names=head.names)
     return rows[codes >= 0], kept, None, dropped
 

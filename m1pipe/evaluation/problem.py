@@ -47,7 +47,7 @@ class Problem:
         Rows of the matrix that have a target: the samples, in this order everywhere below.
     targets : Targets
         Of the samples.
-    dropped : dict of str to list of str
+    dropped : dict of str to int
         Rows that were left out, and why.
     strata : ndarray, shape (n_samples,), or None
         What the folds are stratified by.
@@ -81,7 +81,7 @@ class Problem:
     matrix: Matrix
     rows: np.ndarray
     targets: Targets
-    dropped: dict[str, list[str]]
+    dropped: dict[str, int]
     strata: np.ndarray | None
     all_groups: np.ndarray | None
     folds: np.ndarray
@@ -129,11 +129,11 @@ class Problem:
         return self.answers.obs.reindex(self.samples)
 
     @property
-    def nearly_paired(self) -> str:
-        """How ids of X and of Y that were left out differ, if they may be the same."""
+    def nearly_paired(self) -> tuple[str, str] | None:
+        """Ids of X and of Y that were left out, and differ by blanks, case or marks only."""
         x, y = self.matrix, self.answers
         if y is None or self.rows.size == x.n_samples:
-            return ""
+            return None
         lost = np.delete(x.samples, self.rows).astype(str).tolist()
         others = np.setdiff1d(y.samples.astype(str), x.samples.astype(str))
         return near_names(lost, others.tolist())

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
-from m1pipe.heads.inner_folds import deal_inner, fold_names, is_lower
+from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds
 from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
@@ -31,8 +32,8 @@ class Start:
     features : FeatureMap
     inputs : ndarray of float32, shape (n_known, n_inputs)
     whole, inner : pair of LinearPart and OwnTerm or None, or a list of them
-        Of all known rows, and without those of each inner fold; None and empty where nothing
-        stands beside the network.
+        Of all known rows, and without those of each fold of `Part.judged`; None and empty where
+        nothing stands beside the network, and empty where there is none.
     own : ndarray of float32, shape (n_known, n_own), or None
         Standardised levels of own genes.
     facts : dict
@@ -66,6 +67,8 @@ class Part:
         Of the known rows.
     folds : ndarray of int, shape (n_known,)
         Their inner folds; -1: always trained on.
+    judged : ndarray of int
+        The folds that are held out to judge a network.
     groups : ndarray, shape (n_known,), or None
     scale : float
         Of levels: what a network puts out is in these units.
@@ -86,6 +89,7 @@ class Part:
     places: Tensor
     targets: Targets
     folds: np.ndarray
+    judged: NDArray[np.intp]
     groups: np.ndarray | None
     scale: float
     class_weight: Tensor | None
@@ -118,7 +122,7 @@ def prepare(
     starts : dict
         Exact parts by `HeadJob.start_key`: one that is there is taken, one that is fitted added.
     with_inner : bool
-        Whether solutions of the inner folds are wanted.
+        Whether a network is judged, beside solutions without the rows of each fold that judges.
 
     Returns
     -------
@@ -146,6 +150,7 @@ def prepare(
         places=torch.from_numpy(places).to(device),
         targets=targets,
         folds=folds,
+        judged=judging_folds(folds, groups, targets.n_outputs),
         groups=groups,
         scale=_level_scale(targets) if config.initialize_bias else 1.0,
         class_weight=_class_weight(job, targets, device),
@@ -197,7 +202,8 @@ def _start(
         return _linear_start(part, features, inputs, rotation, own, with_inner=with_inner)
     if own is not None:
         none = Rotation.empty(len(inputs), inputs.shape[1])
-        return _own_start(part, features, inputs, none, np.inf, own)
+        judged = part.judged if with_inner else part.judged[:0]
+        return _own_start(part, features, inputs, none, np.inf, own, judged)
     if config.initialize_bias:
         whole, inner = _constant(part, inputs.shape[1])
         return Start(features, inputs, whole, inner, None, {})
@@ -214,6 +220,7 @@ def _linear_start(
     with_inner: bool,
 ) -> Start:
     """Ridge or logistic regression, and with own genes their joint fit."""
+    judged = part.judged if with_inner else part.judged[:0]
     weight = None
     if part.targets.kind != "regression" and part.class_weight is not None:
         weight = class_weights(part.targets, part.class_weight.cpu().numpy())
@@ -223,10 +230,10 @@ def _linear_start(
         folds=part.folds,
         groups=part.groups,
         weight=weight,
-        with_inner=with_inner and own is None,
+        judged=judged if own is None else judged[:0],
     )
     if own is not None:
-        return _own_start(part, features, inputs, rotation, fit.alpha, own)
+        return _own_start(part, features, inputs, rotation, fit.alpha, own, judged)
     inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
     facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
     whole = (fit.whole, None)
@@ -240,9 +247,10 @@ def _own_start(
     rotation: Rotation,
     alpha: float,
     own: OwnGenes,
+    judged: NDArray[np.intp],
 ) -> Start:
     """A slope of each level's own gene, and the ridge that is fitted with it."""
-    fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds)
+    fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds, judged=judged)
     return Start(
         features,
         inputs,
@@ -269,7 +277,7 @@ def _constant(
         return LinearPart(none, bias.astype(np.float32)), None
 
     inner: list[tuple[LinearPart, OwnTerm | None]] = []
-    inner += [constant(part.folds != fold) for fold in fold_names(part.folds)]
+    inner += [constant(part.folds != fold) for fold in part.judged]
     return constant(np.ones(targets.n, dtype=bool)), inner
 
 

@@ -21,7 +21,7 @@ from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.heads.exact import Part, Start, prepare
 from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.inner_folds import fold_names, is_lower, judging_folds
+from m1pipe.heads.inner_folds import is_lower
 from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.networks import (
@@ -38,11 +38,6 @@ from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.signals import StopFlag
 
-FEW_ROWS = 8
-"""With fewer training rows there is no hidden part."""
-MANY_ROWS, MANY_LEVELS = 500, 100
-"""From so many training rows on, or a fifth of them with so many levels each, one inner fold is
-held out in place of all in turn."""
 SMALL_CELLS = 2**22
 """Products of matrices of fewer cells get one thread: a second one gains little, and where another
 process holds a core they wait a hundred times longer for each other than they compute."""
@@ -181,7 +176,7 @@ def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Net
     is_out = np.zeros(part.targets.n, bool) if fold is None else part.folds == fold
     pair = part.start.whole
     if fold is not None and part.start.inner:
-        pair = part.start.inner[int(np.flatnonzero(fold_names(part.folds) == fold)[0])]
+        pair = part.start.inner[int(np.flatnonzero(part.judged == fold)[0])]
     return Network(
         module=module.to(part.x.device),
         x=part.x,
@@ -222,13 +217,11 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
     for part in parts:
         if part.job.configs[0].validation == 0:
             continue
-        many = MANY_ROWS // 5 if part.targets.n_outputs >= MANY_LEVELS else MANY_ROWS
-        judged = judging_folds(part.folds, part.groups, many)
-        if part.targets.n < FEW_ROWS or not judged.size:
+        if not part.judged.size:
             part.epochs = {}
             continue
         for i, config in enumerate(part.job.configs):
-            for number, fold in enumerate(judged if config.hidden else ()):
+            for number, fold in enumerate(part.judged if config.hidden else ()):
                 network = _network(part, config, _seed(part, number), int(fold))
                 key = _rates(config)
                 tried.setdefault(key, []).append((part, i, network, config.epochs))

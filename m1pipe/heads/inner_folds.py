@@ -8,6 +8,11 @@ from m1pipe.data.targets import Targets
 
 INNER_FOLDS = 5
 LEAST_GROUPS = 4
+FEW_ROWS = 8
+"""With fewer training rows there is no hidden part."""
+MANY_ROWS, MANY_LEVELS = 500, 100
+"""From so many training rows on, or a fifth of them with so many levels each, one inner fold is
+held out in place of all in turn."""
 MISSED_ROWS = 0.5
 """So many more rows are taken to be of another class than the likeliest one when losses of classes
 are compared: where few rows are held out and none is missed, the log loss alone would always take
@@ -92,7 +97,7 @@ def missed_share(n_rows: int) -> float:
     return MISSED_ROWS / (n_rows + 1)
 
 
-def judging_folds(folds: np.ndarray, groups: np.ndarray | None, many: int) -> np.ndarray:
+def judging_folds(folds: np.ndarray, groups: np.ndarray | None, n_outputs: int) -> NDArray[np.intp]:
     """Folds whose rows are held out to judge a hidden part: all, or the first of many rows.
 
     Parameters
@@ -100,12 +105,14 @@ def judging_folds(folds: np.ndarray, groups: np.ndarray | None, many: int) -> np
     folds : ndarray of int, shape (n,)
         -1: in none.
     groups : ndarray, shape (n,), or None
-    many : int
-        Rows from which on one fold is enough, if it has `LEAST_GROUPS` or there are no groups.
+        One fold is enough where it has `LEAST_GROUPS`, or there are no groups.
+    n_outputs : int
+        Levels or classes.
     """
     names = fold_names(folds)
-    if names.size == 0 or (folds == names[0]).all():
+    if folds.size < FEW_ROWS or names.size == 0 or (folds == names[0]).all():
         return names[:0]
+    many = MANY_ROWS // 5 if n_outputs >= MANY_LEVELS else MANY_ROWS
     few_groups = False
     if groups is not None:
         few_groups = np.unique(groups[folds == names[0]].astype(str)).size < LEAST_GROUPS

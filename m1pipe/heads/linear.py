@@ -43,7 +43,7 @@ class LinearChoice:
     ----------
     whole : LinearPart
     inner : tuple of LinearPart
-        Fitted without the rows of each inner fold.
+        Fitted without the rows of each fold that judges.
     alpha : float
         The penalty.
     loss : float
@@ -67,7 +67,7 @@ def fit_linear(
     folds: NDArray[np.intp],
     groups: np.ndarray | None,
     weight: np.ndarray | None,
-    with_inner: bool,
+    judged: NDArray[np.intp],
 ) -> LinearChoice:
     """Fit the linear part of a head.
 
@@ -83,20 +83,19 @@ def fit_linear(
         Left out together where levels choose the penalty of a ridge.
     weight : ndarray, shape (n_rows, 1 or n_labels), or None
         Of every loss of classes, from `class_weights`.
-    with_inner : bool
-        Whether the solutions of the inner folds are wanted.
+    judged : ndarray of int
+        Inner folds without which a solution is wanted as well.
 
     Returns
     -------
     LinearChoice
     """
-    names = fold_names(folds)
     if targets.kind == "regression":
         if len(targets.values) < 3:
-            return _constant(rotation, targets, len(names))
+            return _constant(rotation, targets, len(judged))
         ridge = fit_ridge(rotation, targets.values, groups=groups)
         whole = LinearPart(_float32(rotation.lift(ridge.weights).T), _float32(ridge.intercept))
-        inner = _inner_ridges(rotation, targets, folds, ridge.alpha) if with_inner else ()
+        inner = _inner_ridges(rotation, targets, folds, judged, ridge.alpha)
         return LinearChoice(
             whole, tuple(inner), ridge.alpha, float(ridge.losses.min()), ridge.unit_losses
         )
@@ -111,8 +110,8 @@ def fit_linear(
     whole = LinearPart(_float32(rotation.lift(fit.weights).T), _float32(fit.intercept))
     shift = rotation.shift
     parts = []
-    if with_inner and fit.inner is not None:
-        for k in range(len(names)):
+    if fit.inner is not None:
+        for k in np.searchsorted(fold_names(folds), judged):
             weights, intercept = fit.inner.weights[:, k], fit.inner.intercept[k]
             coef = rotation.lift(weights)
             parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
@@ -153,20 +152,22 @@ def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoic
 
 
 def _inner_ridges(
-    rotation: Rotation, targets: Targets, folds: np.ndarray, alpha: float
+    rotation: Rotation, targets: Targets, folds: np.ndarray, judged: np.ndarray, alpha: float
 ) -> Sequence[LinearPart]:
-    """Ridges of the same penalty without the rows of each inner fold.
+    """Ridges of the same penalty without the rows of each fold that judges.
 
     In the rotated inputs X'X is diagonal; what the left-out rows add to it, to X'Y and to the means
     is taken off.
     """
+    if not len(judged):
+        return ()
     scores = rotation.scores
     Y = targets.values
     mean = Y.mean(axis=0, dtype=np.float64)
     shift = rotation.shift
     products = scores.T @ (Y - mean)
     parts = []
-    for fold in fold_names(folds):
+    for fold in judged:
         out = folds == fold
         n = int((~out).sum())
         X_out, Y_out = scores[out], Y[out] - mean

@@ -94,7 +94,7 @@ class OwnTerm:
 
 @dataclass(frozen=True, eq=False)
 class OwnChoice:
-    """The joint fit of all rows, and those of the inner folds at the same penalties.
+    """The joint fit of all rows, and those without the folds that judge at the same penalties.
 
     Attributes
     ----------
@@ -121,6 +121,7 @@ def fit_own_genes(
     own: OwnGenes,
     *,
     folds: NDArray[np.intp],
+    judged: NDArray[np.intp] | tuple[()] = (),
 ) -> OwnChoice:
     """Fit a ridge and a slope of the own gene to every target.
 
@@ -135,6 +136,8 @@ def fit_own_genes(
         Of the same rows, in X's units.
     folds : ndarray of int, shape (n_rows,)
         Inner folds, which choose the penalties.
+    judged : ndarray of int
+        Those without which a fit is wanted as well.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def fit_own_genes(
     def fitted(rows: np.ndarray) -> tuple[LinearPart, OwnTerm]:
         return _fit(_Part.of(rotation.scores, genes, Y, rows), at, penalty, term, rotation)
 
-    inner = tuple(fitted(folds != fold) for fold in names)
+    inner = tuple(fitted(folds != fold) for fold in judged)
     facts = {"alpha": at, "own_penalty": penalty}
     loss = float(errors.min()) / Y.size
     sizes = np.array([(folds == fold).sum() for fold in names])

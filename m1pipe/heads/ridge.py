@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg
 
 from m1pipe.heads.features import Rotation, rotate
 
@@ -120,19 +119,23 @@ class _Products:
     zz: NDArray[np.float64]  # Z Z', (rank, rank)
     ez: NDArray[np.float64]  # E Z', (n, rank)
     ee: NDArray[np.float64]  # diagonal of E E', (n,)
-    blocks: list[NDArray[np.intp]]  # rows that are left out together; none: one by one
-    block_ee: list[NDArray[np.float64]]  # E E' of every block
+    blocks: list[NDArray[np.intp]]  # groups of one size: rows left out together, (n_groups, size)
+    block_ee: list[NDArray[np.float64]]  # E E' of every group, (n_groups, size, size)
 
 
 def _blocks(groups: ArrayLike | None) -> list[NDArray[np.intp]]:
-    """Rows of every group; none where there are no groups, or all are of one or of a single row."""
+    """Rows of every group, groups of one size together; none where rows are left out one by one.
+
+    That is where there are no groups, or all samples are of one or each is of its own.
+    """
     if groups is None:
         return []
     _, place = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     counts = np.bincount(place)
     if len(counts) < 2 or counts.max() == 1:
         return []
-    return np.split(np.argsort(place, kind="stable"), np.cumsum(counts)[:-1])
+    order, first = np.argsort(place, kind="stable"), np.cumsum(counts) - counts
+    return [order[first[counts == n][:, None] + np.arange(n)] for n in np.unique(counts)]
 
 
 def _spans_all(U: np.ndarray) -> bool:
@@ -147,7 +150,7 @@ def _project(
     """Z = U'(Y - mean) in Y's precision, and the products; one pass over blocks of targets."""
     n, rank = U.shape
     Z = np.empty((rank, Y.shape[1]), dtype=np.result_type(Y.dtype, np.float32))
-    squares = [np.zeros((len(rows), len(rows))) for rows in blocks]
+    squares = [np.zeros((*rows.shape, rows.shape[1])) for rows in blocks]
     products = _Products(np.zeros((rank, rank)), np.zeros((n, rank)), np.zeros(n), blocks, squares)
     step = max(1, _BLOCK_CELLS // n)
     for start in range(0, Y.shape[1], step):
@@ -160,18 +163,16 @@ def _project(
             products.ez[...] += outside @ z.T
             products.ee[...] += np.einsum("ij,ij->i", outside, outside)
             for rows, square in zip(blocks, squares, strict=True):
-                square += outside[rows] @ outside[rows].T
+                square += outside[rows] @ outside[rows].swapaxes(1, 2)
     return Z, products
 
 
 def _left_out(rotation: Rotation, products: _Products, alphas: np.ndarray) -> NDArray[np.float64]:
     """Sum over targets, mean over samples, of the squared residuals of left-out rows."""
-    sizes = np.array([len(rows) for rows in products.blocks] or [1])
+    sizes = [np.full(len(rows), rows.shape[1]) for rows in products.blocks] or [np.ones(1)]
+    share = np.concatenate(sizes) / len(rotation.left)
     return np.array(
-        [
-            np.sum(_unit_losses(rotation, products, float(alpha)) * sizes) / len(rotation.left)
-            for alpha in alphas
-        ]
+        [np.sum(_unit_losses(rotation, products, float(alpha)) * share) for alpha in alphas]
     )
 
 
@@ -183,10 +184,10 @@ def _unit_losses(rotation: Rotation, products: _Products, alpha: float) -> NDArr
     if not products.blocks:
         return _leave_one_out(U, K, squared, products)
     parts = [
-        _left_out_block(U[rows], K[rows], squared[rows], outside, len(U)) / len(rows)
+        _left_out_groups(U[rows], K[rows], squared[rows], outside, len(U)) / rows.shape[1]
         for rows, outside in zip(products.blocks, products.block_ee, strict=True)
     ]
-    return np.array(parts)
+    return np.concatenate(parts)
 
 
 def _leave_one_out(
@@ -201,16 +202,19 @@ def _leave_one_out(
     return found
 
 
-def _left_out_block(
+def _left_out_groups(
     U: np.ndarray, K: np.ndarray, squared: np.ndarray, outside: np.ndarray, n: int
-) -> float:
-    """Sum over targets and rows of the squared residuals of a group that is left out."""
-    residuals = squared @ K.T + outside  # times their transpose, but for what is antisymmetric
-    own = K @ U.T  # I - H on these rows
-    if U.shape[1] < n - 1:  # not spanned by U and the constant
-        own += np.eye(len(U)) - 1 / n - U @ U.T
-    left = linalg.solve(own, residuals, assume_a="pos")
-    return float(np.trace(linalg.solve(own, left.T, assume_a="pos")))
+) -> NDArray[np.float64]:
+    """Sum over targets and rows of the squared residuals of groups left out, (n_groups,)."""
+    residuals = squared @ K.swapaxes(1, 2) + outside  # times its transpose, but for antisymmetry
+    own = K @ U.swapaxes(1, 2)  # I - H on these rows
+    if U.shape[2] < n - 1:  # not spanned by U and the constant
+        own += np.eye(U.shape[1]) - 1 / n - U @ U.swapaxes(1, 2)
+    left = np.linalg.solve(own, residuals)
+    found: NDArray[np.float64] = np.trace(
+        np.linalg.solve(own, left.swapaxes(1, 2)), axis1=1, axis2=2
+    )
+    return found
 
 
 def _search(

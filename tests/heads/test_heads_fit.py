@@ -272,9 +272,11 @@ def test_groups_are_never_on_both_sides_of_an_inner_fold() -> None:
 
 def test_one_fold_judges_where_rows_are_many_and_none_where_nothing_is_left() -> None:
     folds = np.arange(100) % 5
-    np.testing.assert_array_equal(judging_folds(folds, None, 1000), np.arange(5))
-    np.testing.assert_array_equal(judging_folds(folds, None, 50), [0])
-    np.testing.assert_array_equal(judging_folds(folds, folds, 50), np.arange(5))  # few groups
+    np.testing.assert_array_equal(judging_folds(folds, None, 3), np.arange(5))
+    np.testing.assert_array_equal(judging_folds(folds, None, 100), [0])
+    np.testing.assert_array_equal(judging_folds(np.tile(folds, 5), None, 3), [0])
+    np.testing.assert_array_equal(judging_folds(folds, folds, 100), np.arange(5))  # few groups
+    assert judging_folds(folds[:7], None, 5).size == 0
     assert judging_folds(np.zeros(9, dtype=int), None, 5).size == 0
     assert judging_folds(np.full(9, -1), None, 5).size == 0
 

@@ -67,7 +67,7 @@ def test_ridges_of_inner_folds_are_those_of_the_other_rows(rng, n, p):
     X, Y = levels(rng, n, p, 4)
     folds = np.arange(n) % 3
     targets = Targets("regression", Y.astype(np.float32), ("a", "b", "c", "d"))
-    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, with_inner=True)
+    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, judged=np.arange(3))
     assert len(fit.inner) == 3
     for fold, part in enumerate(fit.inner):
         out = folds == fold
@@ -79,7 +79,7 @@ def test_logistic_fits_of_inner_folds_are_those_of_the_other_rows(rng):
     X, y = classes(rng, 70, 6, 3)
     folds = inner_folds(y, "multiclass", None, 0)
     targets = Targets("multiclass", y, ("a", "b", "c"))
-    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, with_inner=True)
+    fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, judged=np.arange(3))
     for fold, part in enumerate(fit.inner):
         kept = folds != fold
         model = LogisticRegression(C=1 / fit.alpha, tol=1e-8, max_iter=10000)
