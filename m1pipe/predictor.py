@@ -34,7 +34,7 @@ PREDICTOR_FILES = (
     *("config.json", "model.json", "head.safetensors"),
     *below("encoder", ENCODER_FILES),
 )
-GENES, LATENTS, PCA_SCORES = "genes", "latents", "pca"
+GENES, LATENTS, PCA_SCORES, SOURCE_SCORE = "genes", "latents", "pca", "source_score"
 LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
 
@@ -59,7 +59,10 @@ class Predictor:
         Synthetic samples of each class that the head was trained on as well.
     inputs : tuple of str
         What the head takes, side by side: `GENES`, `LATENTS` of the encoder, `PCA_SCORES` on its
-        principal components. Empty for a head on own genes alone, or on nothing.
+        principal components, `SOURCE_SCORE` of other studies' labels. Empty for a head on own genes
+        alone, or on nothing.
+    score : ndarray of float32, shape (n_genes, n_outputs), or None
+        What the recipe's genes are multiplied by to be that score.
     """
 
     encoder: Encoder | None
@@ -70,6 +73,7 @@ class Predictor:
     errors: np.ndarray | None = None
     added: dict[str, int] | None = None
     inputs: tuple[str, ...] = (GENES,)
+    score: np.ndarray | None = None
 
     def __repr__(self) -> str:
         what = "classes" if self.is_classes else "targets"
@@ -82,7 +86,7 @@ class Predictor:
     @property
     def features(self) -> str:
         """In words, what the head takes."""
-        words = {GENES: "the genes"}
+        words = {GENES: "the genes", SOURCE_SCORE: "a score of other studies' labels"}
         if self.inputs == (GENES,) and str(self.config.model).startswith("pca_fold"):
             words[GENES] = "principal components of the genes"
         if self.encoder is not None:
@@ -212,6 +216,8 @@ class Predictor:
             arrays["predictor.own_genes"] = self.own_genes
         if self.errors is not None:
             arrays["predictor.errors"] = self.errors
+        if self.score is not None:
+            arrays["predictor.score"] = self.score
         write_bytes(folder / "head.safetensors", pack_arrays(arrays))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
@@ -285,7 +291,9 @@ class Predictor:
         """What the head takes, of rows in its own genes and in those of the encoder."""
         parts = [np.empty((len(filled), 0), dtype=np.float32)]
         for kind in self.inputs:
-            if self.encoder is None or kind == GENES:
+            if kind == SOURCE_SCORE and self.score is not None:
+                parts.append(filled @ self.score)
+            elif self.encoder is None or kind == GENES:
                 parts.append(filled)
             elif kind == LATENTS:
                 parts.append(self.encoder.encode_array(levels, codes))
@@ -372,4 +380,5 @@ def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarr
         errors=arrays.get("predictor.errors"),
         added=stored.get("added"),
         inputs=inputs,
+        score=arrays.get("predictor.score"),
     )

@@ -27,6 +27,7 @@ LAYERS = [
     ["provenance"],
     ["encoder"],
     ["heads"],
+    ["source_labels"],
     ["predictor"],
     ["evaluation", "synthesis", "sweep", "contrasts", "clustering"],
     ["figures"],

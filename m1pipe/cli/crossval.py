@@ -4,13 +4,16 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, NAMES, from_config, is_own_gene
+from m1pipe.cli.options import ALIASES, NAMES, from_config, is_own_gene, name_sources
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.settings import build, read_config_file
 
-NAMED = ("x", "y", "multilabel", "label", "targets", "aliases")
+NAMED = (
+    *("x", "y", "multilabel", "label", "targets", "aliases"),
+    *("source", "source_label", "source_study"),
+)
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -41,6 +44,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Frozen encoders, one a seed; or NAME=fold:CONFIG, trained inside each training fold by a "
     "file of settings, a run's, a preset or `default`. May be given again.",
 )
+@name_sources
 @from_config(CrossvalConfig, "models stratify group folds repeats leave_out")
 @click.option(
     "--train-sizes",
@@ -86,6 +90,7 @@ def crossval(
 
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
+    m1pipe crossval --x x.h5ad --label status --encoder vae=runs/vae1 --source other.h5ad --out cv
     """
     from m1pipe.evaluation.cost import cost_text
     from m1pipe.training.device import tune_allocator
@@ -113,7 +118,7 @@ def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict
     from m1pipe.workflow.crossval_run import CrossvalRun
 
     named = {name: stored.pop(name, None) for name in NAMED}
-    named |= {name: value for name, value in typed.items() if value is not None}
+    named |= {name: value for name, value in typed.items() if value not in (None, ())}
     rows = stored.pop("encoders", None) or {}
     if encoders:
         rows = {}
@@ -124,4 +129,5 @@ def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict
     if named["x"] is None:
         raise click.UsageError("Missing option '--x'.")
     named["targets"] = None if named["targets"] is None else tuple(named["targets"])
+    named["source"] = tuple(named["source"] or ())
     return CrossvalRun(**named, encoders={name: tuple(items) for name, items in rows.items()})

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from m1pipe import settings
-from m1pipe.cli.options import ALIASES, from_config, is_own_gene
+from m1pipe.cli.options import ALIASES, from_config, is_own_gene, name_sources
 from m1pipe.config import FitConfig
 
 
@@ -22,6 +22,7 @@ from m1pipe.config import FitConfig
     help="Encoder of a model on latents, vae where it has no NAME; or NAME=fold:CONFIG, trained "
     "on X as crossval does.",
 )
+@name_sources
 @click.option("--out", required=True, type=click.Path(), help="Folder of the model.")
 @from_config(FitConfig, "targets stratify group recipe hidden epochs lr tune")
 @click.option(
@@ -43,6 +44,9 @@ def fit(
     y: str | None,
     multilabel: str | None,
     encoder: str | None,
+    source: tuple[str, ...],
+    source_label: str | None,
+    source_study: str | None,
     out: str,
     aliases: str | None,
     file: str | None,
@@ -52,12 +56,13 @@ def fit(
     """Fit a model of the comparison on all labelled samples and keep it in a folder of its own.
 
     --model takes the name that crossval gives it: ridge, ridge_gene, pca, raw, ... and with
-    --encoder NAME=RUN also NAME, NAME_linear, NAME_ridge, ...
+    --encoder NAME=RUN also NAME, NAME_linear, NAME_ridge, ...; with --source also NAME_transfer.
 
     m1pipe fit --x x.h5ad --y y.h5ad --model ridge --out runs/ridge
     m1pipe fit --x x.h5ad --y y.h5ad --encoder vae=runs/vae1 --model vae_ridge --out runs/best
     m1pipe fit --x x.h5ad --label tissue --encoder runs/vae1 --out runs/tissue
     """
+    from m1pipe.source_labels import Sources
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow.final_model import run_fit
 
@@ -68,6 +73,9 @@ def fit(
         where="fit",
     )
     tune_allocator()
+    sources = None
+    if source:
+        sources = Sources(files=source, label=source_label, study=source_study)
     _, line = run_fit(
         x,
         out,
@@ -75,6 +83,7 @@ def fit(
         y=y,
         multilabel=multilabel,
         encoder=encoder,
+        sources=sources,
         aliases=aliases,
         force=force,
     )

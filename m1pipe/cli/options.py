@@ -67,6 +67,22 @@ MIN_COVERAGE = click.option(
     show_default=True,
     help="Smallest share of the encoder's genes that must be found.",
 )
+_SOURCE_OPTIONS = (
+    click.option(
+        "--source",
+        multiple=True,
+        metavar="FILE",
+        help="Other studies whose labels are used as well. May be given again.",
+    ),
+    click.option(
+        "--source-label", metavar="COL", help="Their labels, matched by name.  [default: --label]"
+    ),
+    click.option(
+        "--source-study",
+        metavar="COL",
+        help="The study of each of their samples.  [default: study, dataset, ..., or the file]",
+    ),
+)
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -91,6 +107,13 @@ def from_config(kind: type, names: str) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def name_sources(command: Command) -> Command:
+    """Options that name labelled samples of other studies."""
+    for option in reversed(_SOURCE_OPTIONS):
+        command = option(command)
+    return command
 
 
 def through_model(command: Command) -> Command:

@@ -74,6 +74,11 @@ class Targets:
         return replace(self, values=self.values[indices])
 
 
+def name_classes(targets: Targets) -> np.ndarray:
+    """Name of each sample's class, shape (n_samples,)."""
+    return np.array(targets.names, dtype=object).take(targets.values)
+
+
 def load_targets(
     x: Matrix,
     *,

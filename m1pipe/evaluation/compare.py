@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from m1pipe.errors import InputError
-from m1pipe.evaluation.ladder import Pair, augmented_pairs, parse_model
+from m1pipe.evaluation.ladder import Pair, augmented_pairs, parse_model, transfer_pairs
 from m1pipe.evaluation.significance import (
     TestResult,
     bootstrap_interval,
@@ -60,7 +60,8 @@ def declared_family(
 ) -> list[Pair]:
     """Pairs of the declared family: each encoder against raw, mean (or prior) and linear.
 
-    And each model with synthetic samples against the one without them and its controls.
+    And each model with synthetic samples against the one without them and its controls, and those
+    with a score of other studies' labels (`m1pipe.evaluation.ladder.transfer_pairs`).
 
     Parameters
     ----------
@@ -73,7 +74,9 @@ def declared_family(
     """
     rivals = [r for r in ("raw", "mean", "prior", linear_rival) if r is not None and r in models]
     pairs = [(e, r) for e in encoders for r in dict.fromkeys(rivals) if e != r]
-    return [*pairs, *augmented_pairs([parse_model(name, encoders) for name in models])]
+    parsed = [parse_model(name, encoders) for name in models]
+    linear = linear_rival if linear_rival in models else None
+    return [*pairs, *augmented_pairs(parsed), *transfer_pairs(parsed, linear)]
 
 
 def compare(

@@ -68,7 +68,8 @@ def input_width(problem: Problem, model: Model) -> int:
     widths = {encoder.name: encoder.n_latent for encoder in problem.encoders}
     usual = next(iter(widths.values()), min(32, problem.matrix.n_genes))
     widths[GENES] = problem.matrix.n_genes
-    return sum(widths.get(name, usual) for name in model.inputs)
+    n_score = problem.targets.n_outputs if model.transfer else 0
+    return sum(widths.get(name, usual) for name in model.inputs) + n_score
 
 
 def n_parameters(problem: Problem, model: Model) -> int:

@@ -39,6 +39,7 @@ from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.result import CrossvalResult, best_text
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.networks import PassFile
+from m1pipe.source_labels import Sources
 from m1pipe.training.signals import StopFlag
 
 
@@ -50,6 +51,7 @@ def cross_validate(
     multilabel: Any = None,
     targets: Sequence[str] | None = None,
     encoders: Mapping[str, Item | Sequence[Item]] | None = None,
+    sources: Sources | None = None,
     config: CrossvalConfig | None = None,
     generator: Generator | None = None,
     on_share: Callable[[Share], None] | None = None,
@@ -74,6 +76,8 @@ def cross_validate(
     encoders : mapping, optional
         NAME to one encoder or several (its seeds): see
         `m1pipe.evaluation.encoders.resolve_encoders`.
+    sources : Sources, optional
+        Files of other studies, whose labels are the column `label` or one of their own.
     config : CrossvalConfig, optional
         Folds, models, heads.
     generator : Generator, optional
@@ -100,6 +104,7 @@ def cross_validate(
         multilabel=multilabel,
         targets=targets,
         encoders=encoders,
+        sources=sources,
         config=config or CrossvalConfig(),
         generator=generator,
     )

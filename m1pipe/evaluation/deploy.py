@@ -25,8 +25,9 @@ from m1pipe.heads.conformal import half_widths
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.job import AddedRows, HeadData
-from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, Predictor, head_threads
+from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, SOURCE_SCORE, Predictor, head_threads
 from m1pipe.settings import build
+from m1pipe.source_labels import Sources
 from m1pipe.training.device import threads
 
 ONE_ENCODER = "vae"
@@ -39,6 +40,7 @@ def fit_predictor(
     *,
     multilabel: Any = None,
     encoder: Item | Mapping[str, Item] | None = None,
+    sources: Sources | None = None,
     generator: Generator | None = None,
     config: FitConfig | None = None,
     **settings: Any,
@@ -56,6 +58,8 @@ def fit_predictor(
     encoder : path, Encoder, EncoderConfig or mapping, optional
         Of a model on latents: a trained one, or settings to train one on x by; {NAME: encoder}
         gives it the name that it has in the model's. Without a name it is "vae".
+    sources : Sources, optional
+        Files of other studies whose labels a model NAME_transfer takes as well.
     generator : Generator, optional
         Makes the samples of `augment`; that of the command is
         `m1pipe.workflow.augment.train_generator`.
@@ -73,7 +77,15 @@ def fit_predictor(
         If there is no such model, or the files do not fit together.
     """
     chosen = build(FitConfig, {} if config is None else _plain(config), settings, where="fit")
-    problem = open_fit(x, chosen, y=y, multilabel=multilabel, encoder=encoder, generator=generator)
+    problem = open_fit(
+        x,
+        chosen,
+        y=y,
+        multilabel=multilabel,
+        encoder=encoder,
+        sources=sources,
+        generator=generator,
+    )
     return fit_model(problem, chosen)
 
 
@@ -90,6 +102,7 @@ def open_fit(
     y: Any = None,
     multilabel: Any = None,
     encoder: Item | Mapping[str, Item] | None = None,
+    sources: Sources | None = None,
     generator: Generator | None = None,
 ) -> Problem:
     """The samples, the targets and the one model of a fit; the parameters are `fit_predictor`'s.
@@ -106,7 +119,8 @@ def open_fit(
         raise InputError(
             f"encoder: expected one, of the model that is fitted; found {', '.join(encoders)}"
         )
-    name = config.model or next(iter(encoders), "raw")
+    scored = "" if sources is None else "_transfer"
+    name = config.model or next(iter(encoders), "raw") + scored
     base, variant = _split_variant(name)
     if variant in ("augmented", "bootstrap") and config.augment is None:
         raise InputError(f"model: {name} expects --augment balance or a ratio beside it")
@@ -119,6 +133,7 @@ def open_fit(
         multilabel=multilabel,
         targets=config.targets,
         encoders=encoders,
+        sources=sources,
         config=_as_comparison(config, None if base in encoders else base),
         generator=generator,
         whole=True,
@@ -198,7 +213,7 @@ def fit_model(problem: Problem, config: FitConfig) -> Predictor:
     if not {LATENTS, PCA_SCORES} & set(kinds):
         encoder = None
     recipe = None if encoder is None else encoder.recipe
-    if recipe is None or GENES in kinds or head.own is not None:
+    if recipe is None or {GENES, SOURCE_SCORE} & set(kinds) or head.own is not None:
         recipe = _gene_recipe(problem, split.train)
     return Predictor(
         encoder=encoder,
@@ -209,6 +224,7 @@ def fit_model(problem: Problem, config: FitConfig) -> Predictor:
         errors=errors,
         added=_n_added(split.targets, job.added),
         inputs=kinds,
+        score=problem.source.weight if model.transfer and problem.source is not None else None,
     )
 
 
@@ -242,10 +258,11 @@ def _check_conformal(targets: Targets) -> None:
 def _kinds(model: Model, encoders: Sequence[ComparedEncoder]) -> tuple[str, ...]:
     """Inputs of a model as a predictor names them."""
     names = [entry.name for entry in encoders]
-    return tuple(
+    kinds = tuple(
         GENES if source == GENES else LATENTS if source in names else PCA_SCORES
         for source in model.inputs
     )
+    return (*kinds, SOURCE_SCORE) if model.transfer else kinds
 
 
 def _on_genes(features: FeatureMap, fitted: FoldPCA) -> FeatureMap:

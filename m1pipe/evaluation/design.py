@@ -36,6 +36,7 @@ def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
         *_target_alarms(problem, label),
         *(alarm for entry in problem.encoders for alarm in _frozen_alarms(entry, problem)),
         *_different_widths(problem),
+        *(problem.source.alarms if problem.source is not None else []),
     ]
 
 
@@ -106,6 +107,7 @@ def not_checked(problem: Problem, label: str | None) -> list[str]:
             training_file(source) is not None for entry in frozen for source in entry.sources
         ),
         "conditioned_on_label": not problem.encoders,
+        "source_overlap": problem.source is None,
         "widths_differ": len(problem.encoders) < 2,
         "collapsed_latents": not problem.encoders,
         "latent_follows_depth": not problem.encoders,

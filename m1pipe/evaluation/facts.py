@@ -25,6 +25,7 @@ from m1pipe.evaluation.metrics import HEADLINE
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.shares import Plan
 from m1pipe.provenance import training_paths
+from m1pipe.source_labels import source_text
 
 NAMED_TARGETS = 10
 CONFOUNDED = ("confounded_label", "class_in_few_groups")
@@ -103,6 +104,8 @@ def data_facts(problem: Problem) -> dict[str, Any]:
     if targets.is_classes:
         counts = np.bincount(targets.values, minlength=len(targets.names))
         facts["classes"] = dict(zip(targets.names, counts.tolist(), strict=True))
+    if problem.source is not None:
+        facts["source"] = problem.source.facts
     if targets.kind == "multilabel":
         facts["at_the_top"] = _at_the_top(targets.values)
     return facts
@@ -141,6 +144,28 @@ def design_facts(problem: Problem) -> dict[str, Any]:
 
 def model_facts(problem: Problem, model: Model) -> dict[str, str]:
     """Which samples fitted each part of a model, in words."""
+    return {"sees": _sees(problem, model), **_parts_seen(problem, model)}
+
+
+def _sees(problem: Problem, model: Model) -> str:
+    """What of the samples at hand and of others a model sees at all."""
+    encoders = {entry.name for entry in problem.encoders}
+    stored = model.source == "pca" or model.head == "linear_prior"
+    others = any(entry.frozen for entry in problem.encoders) if stored else False
+    if model.source in encoders:
+        entry = next(e for e in problem.encoders if e.name == model.source)
+        others = not entry.in_fold or problem.unlabelled.size > 0
+    seen = {
+        "target labels": True,
+        "target genes": model.head != "constant",
+        "other samples": others,
+        "other labels": model.transfer,
+    }
+    return ", ".join(name for name, is_seen in seen.items() if is_seen)
+
+
+def _parts_seen(problem: Problem, model: Model) -> dict[str, str]:
+    """Which samples fitted each part of a model."""
     train = "training rows of the fold"
     if model.name == "stratum_mean":
         return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
@@ -187,6 +212,8 @@ def _base_facts(problem: Problem, model: Model) -> dict[str, str]:
         of_encoder = model.source in encoders or facts.get("pca", train) != train
         seen = "the rows that the encoder was trained on" if of_encoder else train
         facts["missing levels"] = f"means of {seen}"
+    if model.transfer and problem.source is not None:
+        facts["score"] = source_text(problem.source.facts)
     head = head_config(model, problem.config)
     facts["scaler"] = train if head.standardize else "none"
     by_groups = "leave-one-group-out" if problem.all_groups is not None else "leave-one-out"

@@ -16,6 +16,7 @@ from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.inputs import FoldInputs
 from m1pipe.evaluation.ladder import (
     GENES,
+    SCORE,
     Model,
     has_own_term,
     tuned_settings,
@@ -67,6 +68,7 @@ def head_jobs(
     genes: np.ndarray | None = None,
     covariance: Covariance | None = None,
     added: Sequence[AddedRows] = (),
+    score: np.ndarray | None = None,
     joined: Joined | None = None,
 ) -> list[HeadJob]:
     """What is to be fitted for a model in one fold, one a seed.
@@ -85,20 +87,21 @@ def head_jobs(
         For a model whose coefficients have it as their prior.
     added : sequence of AddedRows
         What is trained on beside the training rows, one a seed.
+    score : ndarray of float32, shape (n_samples, n_outputs), optional
+        Of other studies' labels, for a model that has a term for it.
     joined : dict, optional
-        Genes with inputs beside them, by their identities: those that are made are added to it, and
+        Inputs beside each other, by their identities: those that are made are added to it, and
         used again while these arrays are in memory.
     """
     own = fold.own if has_own_term(model, config) else None
+    joined = {} if joined is None else joined
     jobs = []
     for i, X in enumerate(arrays):
-        n_beside = 0
+        n_beside = n_score = 0
         if model.adds_genes and genes is not None:
-            n_beside, key = X.shape[1], (id(genes), id(X))
-            known = {} if joined is None else joined
-            if key not in known:
-                known[key] = np.concatenate([genes, X], axis=1)
-            X = known[key]
+            n_beside, X = X.shape[1], _join(genes, X, joined)
+        if model.transfer and score is not None:
+            n_score, X = score.shape[1], _join(X, score, joined)
         jobs.append(
             HeadJob(
                 X=X,
@@ -109,10 +112,19 @@ def head_jobs(
                 own=own,
                 added=added[i] if added else None,
                 n_beside=n_beside,
+                n_score=n_score,
                 covariance=covariance if model.head == "linear_prior" else None,
             )
         )
     return jobs
+
+
+def _join(first: np.ndarray, second: np.ndarray, joined: Joined) -> np.ndarray:
+    """Two blocks of features side by side; the same array whenever it is asked for."""
+    key = (id(first), id(second))
+    if key not in joined:
+        joined[key] = np.concatenate([first, second], axis=1)
+    return joined[key]
 
 
 def predict_constant(model: Model, fold: Fold) -> Prediction:
@@ -342,5 +354,6 @@ def jobs_of(
         genes=inputs.arrays[GENES][0] if GENES in inputs.arrays else None,
         covariance=inputs.covariance,
         added=inputs.added.get(model.name, ()),
+        score=inputs.arrays[SCORE][0] if SCORE in inputs.arrays else None,
         joined=joined,
     )

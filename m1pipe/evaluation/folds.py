@@ -9,7 +9,7 @@ import pandas as pd
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.splits import leave_out_folds, make_folds
-from m1pipe.data.targets import OwnGenes, Targets
+from m1pipe.data.targets import OwnGenes, Targets, name_classes
 from m1pipe.encoder.missing import fill_missing, level_means
 from m1pipe.errors import InputError
 
@@ -227,8 +227,3 @@ def _find_strata(
             f"{len(values)} samples in {column!r}"
         )
     return values, False
-
-
-def name_classes(targets: Targets) -> np.ndarray:
-    """Name of each sample's class, shape (n_samples,)."""
-    return np.array(targets.names, dtype=object).take(targets.values)

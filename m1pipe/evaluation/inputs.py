@@ -27,6 +27,7 @@ from m1pipe.evaluation.folds import Fold, fill_fold
 from m1pipe.evaluation.ladder import (
     GENES,
     NOTHING,
+    SCORE,
     head_config,
     parse_model,
 )
@@ -80,6 +81,9 @@ def whole_inputs(problem: Problem) -> dict[str, Sequence[np.ndarray]]:
     wanted = any(GENES in model.inputs for model in problem.models)
     if in_fold or wanted or problem.config.augment is not None or needs_fold_pca(problem):
         inputs[GENES] = [problem.matrix.take(problem.rows)]
+    if problem.source is not None:
+        genes = inputs[GENES][0] if GENES in inputs else problem.matrix.take(problem.rows)
+        inputs[SCORE] = [np.nan_to_num(genes) @ problem.source.weight]
     return inputs
 
 

@@ -20,15 +20,19 @@ _ON_GENES: dict[str, HeadKind] = {
     "logistic": "linear",
     "ridge_prior": "linear_prior",
     "logistic_prior": "linear_prior",
+    "transfer_ridge": "linear",
+    "transfer_logistic": "linear",
 }
+LINEAR_TRANSFER = ("transfer_ridge", "transfer_logistic")
 _SUFFIXES: dict[str, HeadKind] = {"_linear": "linear", "_ridge": "linear", "_ensemble": "ensemble"}
-_OWN = "_gene"
+_OWN, _TRANSFER = "_gene", "_transfer"
+SCORE = "source_score"
 VARIANTS: tuple[Variant, ...] = ("weighted", "bootstrap", "augmented")
 _VARIANT_OF: dict[str, Variant] = {f"_{variant}": variant for variant in VARIANTS}
 RENAMED = {"pca_ridge": "pca_linear", "pca_logistic": "pca_linear"}
 """Names of version 0.1 that are still understood."""
-RESERVED = (*CONSTANTS, *_ON_GENES, "pca", "pca_fold", *RENAMED, "gene", GENES, NOTHING)
-_RESERVED_ENDS = (_OWN, *_SUFFIXES, "_prior", *_VARIANT_OF)
+RESERVED = (*CONSTANTS, *_ON_GENES, "pca", "pca_fold", *RENAMED, "gene", GENES, NOTHING, SCORE)
+_RESERVED_ENDS = (_OWN, _TRANSFER, *_SUFFIXES, "_prior", *_VARIANT_OF)
 PUBLISHED_GENE_HEAD = (256, 32)
 PUBLISHED_LATENT_HEAD = (32,)
 TUNED_WIDTHS = ((64,), (256,), (1024,))
@@ -51,6 +55,8 @@ class Model:
         "ensemble", the mean prediction of the networks on an encoder's seeds.
     own_gene : bool
         Whether each level's own gene has a term.
+    transfer : bool
+        Whether a score that was fitted to other studies' labels has a term.
     variant : str or None
         Of the training rows: "weighted", drawn again ("bootstrap"), or with synthetic samples
         ("augmented").
@@ -60,6 +66,7 @@ class Model:
     inputs: tuple[str, ...]
     head: HeadKind
     own_gene: bool = False
+    transfer: bool = False
     variant: Variant | None = None
 
     @property
@@ -89,7 +96,7 @@ class Model:
         if config.recipe != "best" or config.tune or config.head.own_gene:
             return self.name
         network = "raw" if self.source == GENES else self.source
-        return network + (_OWN if self.own_gene else "")
+        return network + (_OWN if self.own_gene else "") + (_TRANSFER if self.transfer else "")
 
 
 def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
@@ -98,6 +105,9 @@ def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
     >>> model = parse_model("vae_ridge_gene")
     >>> model.inputs, model.head, model.own_gene
     (('genes', 'vae'), 'linear', True)
+    >>> model = parse_model("transfer_logistic")
+    >>> model.inputs, model.head, model.transfer
+    (('genes',), 'linear', True)
     >>> parse_model("gene").inputs, parse_model("raw_augmented").variant
     ((), 'augmented')
     """
@@ -111,15 +121,15 @@ def parse_model(name: str, encoders: Collection[str] = ()) -> Model:
     for end, kind in _VARIANT_OF.items():
         if name.endswith(end):
             base, variant = name.removesuffix(end), kind
-    own = base.endswith(_OWN)
-    base = base.removesuffix(_OWN)
+    own, transfer = base.endswith(_OWN), base.endswith(_TRANSFER) or base in LINEAR_TRANSFER
+    base = base.removesuffix(_OWN).removesuffix(_TRANSFER)
     if base in _ON_GENES:
-        return Model(name, (GENES,), _ON_GENES[base], own, variant)
+        return Model(name, (GENES,), _ON_GENES[base], own, transfer, variant)
     for end, head in _SUFFIXES.items():
         if base.endswith(end) and base not in encoders:
             beside = (GENES,) if end == "_ridge" else ()
-            return Model(name, (*beside, base.removesuffix(end)), head, own, variant)
-    return Model(name, (base,), "network", own, variant)
+            return Model(name, (*beside, base.removesuffix(end)), head, own, transfer, variant)
+    return Model(name, (base,), "network", own, transfer, variant)
 
 
 def ladder(
@@ -129,6 +139,7 @@ def ladder(
     *,
     strata: bool = False,
     own_genes: bool = False,
+    sources: bool = False,
 ) -> tuple[Model, ...]:
     """The models of a comparison, the constant first and the encoders last.
 
@@ -145,6 +156,9 @@ def ladder(
         Whether the strata of all samples are known: levels may then have a `stratum_mean`.
     own_genes : bool
         Whether targets know a gene that X has: `gene`, and NAME_gene beside others.
+    sources : bool
+        Whether there is a score of other studies' labels: `transfer_ridge` or
+        `transfer_logistic`, and NAME_transfer beside encoders.
 
     Returns
     -------
@@ -160,8 +174,8 @@ def ladder(
     names = tuple(entry.name for entry in encoders)
     pca = "pca" if stored else "pca_fold"
     own_genes = own_genes and kind == "regression"
-    usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes)
-    known = (*usual, *_others(kind, names, stored=stored, own_genes=own_genes))
+    usual = _usual(kind, pca, encoders, strata=strata, own_genes=own_genes, sources=sources)
+    known = (*usual, *_others(kind, names, stored=stored, own_genes=own_genes, sources=sources))
     chosen = usual
     if config.models is not None:
         chosen = tuple(current_name(name, encoders) for name in config.models)
@@ -173,7 +187,13 @@ def ladder(
 
 
 def _usual(
-    kind: str, pca: str, encoders: Sequence[ComparedEncoder], *, strata: bool, own_genes: bool
+    kind: str,
+    pca: str,
+    encoders: Sequence[ComparedEncoder],
+    *,
+    strata: bool,
+    own_genes: bool,
+    sources: bool,
 ) -> tuple[str, ...]:
     """Models that are run where none are named, but the encoders themselves."""
     names = [entry.name for entry in encoders]
@@ -182,15 +202,16 @@ def _usual(
     linear = "ridge" if levels else "logistic"
     beside = ("_linear", "_ridge") if levels else ("_linear",)
     own = ("gene", *(name + _OWN for name in (linear, pca, *names))) if own_genes else ()
+    transfer = (f"transfer_{linear}", *(name + _TRANSFER for name in names)) if sources else ()
     return (
-        *(*constants, linear, f"{pca}_linear", "raw", pca, *own),
+        *(*constants, linear, f"{pca}_linear", "raw", pca, *own, *transfer),
         *(name + end for name in names for end in beside),
         *(f"{entry.name}_ensemble" for entry in encoders if entry.n_seeds > 1),
     )
 
 
 def _others(
-    kind: str, encoders: Sequence[str], *, stored: bool, own_genes: bool
+    kind: str, encoders: Sequence[str], *, stored: bool, own_genes: bool, sources: bool
 ) -> tuple[str, ...]:
     """Models that are run where they are named."""
     levels = kind == "regression"
@@ -198,6 +219,10 @@ def _others(
     found = ["ridge_prior" if levels else "logistic_prior"]
     found += [] if levels else [f"{name}_ridge" for name in encoders]  # five logistic regressions
     found += ["pca_fold_linear", "pca_fold"] if stored else []
+    if sources:
+        both = ["raw", *(f"{name}_linear" for name in encoders)]
+        both += ["pca", "pca_linear"] if stored else []
+        found += [name + _TRANSFER for name in both]
     if own_genes:
         linear = [name + end for name in encoders for end in ("_linear", "_ridge")]
         found += [name + _OWN for name in ("raw", f"{pca}_linear", *linear)]
@@ -228,11 +253,18 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
         return
     needs = {
         "stratum_mean": "stratum_mean needs --stratify, and levels to predict",
+        "transfer": "transfer needs labels of other studies (--source)",
         "ensemble": "_ensemble needs an encoder of several seeds (NAME=RUN1,RUN2)",
         "gene": "gene needs a column gene_id of Y's annotations that names genes of X",
     }
     keys = [
-        "gene" if model.own_gene else "ensemble" if model.head == "ensemble" else model.name
+        "gene"
+        if model.own_gene
+        else "transfer"
+        if model.transfer
+        else "ensemble"
+        if model.head == "ensemble"
+        else model.name
         for model in unknown
     ]
     why = [needs[key] for key in dict.fromkeys(keys) if key in needs]
@@ -290,6 +322,18 @@ def augmented_pairs(models: Sequence[Model]) -> list[Pair]:
             for other in (None, "bootstrap", "weighted")
         ],
     )
+
+
+def transfer_pairs(models: Sequence[Model], rival: str | None) -> list[Pair]:
+    """Each model with a score of other studies' labels against the linear model without it.
+
+    And each encoder's against the linear model with it.
+    """
+    scored = [model for model in models if model.transfer]
+    linear = next((m.name for m in scored if m.name in LINEAR_TRANSFER), None)
+    pairs = [(model.name, rival) for model in scored]
+    pairs += [(model.name, linear) for model in scored if model.head == "network"]
+    return [(a, b) for a, b in pairs if b is not None and a != b]
 
 
 def own_gene_pairs(models: Sequence[Model]) -> list[Pair]:

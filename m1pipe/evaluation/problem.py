@@ -12,8 +12,16 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
 from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import near_names
+from m1pipe.data.recipe import Recipe, name_columns
 from m1pipe.data.splits import draw_subset, resolve_groups
-from m1pipe.data.targets import OwnGenes, Targets, load_targets, own_columns, read_own_genes
+from m1pipe.data.targets import (
+    OwnGenes,
+    Targets,
+    load_targets,
+    name_classes,
+    own_columns,
+    read_own_genes,
+)
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.encoders import ComparedEncoder, Item, resolve_encoders
@@ -21,7 +29,6 @@ from m1pipe.evaluation.folds import (
     Fold,
     deal_folds,
     fill_own,
-    name_classes,
 )
 from m1pipe.evaluation.ladder import (
     Model,
@@ -31,6 +38,7 @@ from m1pipe.evaluation.ladder import (
 )
 from m1pipe.evaluation.leakage import encoder_conditioned
 from m1pipe.io.reader import PREFIX, open_matrix, read_obsm
+from m1pipe.source_labels import Sources, SourceScore, fit_source_score
 
 _BLOCK_ROWS = 1024
 
@@ -76,6 +84,8 @@ class Problem:
         The file of levels, or of zeros and ones, where there is one.
     n_missing : int
         Levels of the samples that X lacks (NaN).
+    source : SourceScore or None
+        Fitted to the labels of other studies.
     """
 
     matrix: Matrix
@@ -95,6 +105,7 @@ class Problem:
     generator: Generator | None = None
     answers: Matrix | None = None
     n_missing: int = 0
+    source: SourceScore | None = None
 
     @property
     def samples(self) -> np.ndarray:
@@ -179,6 +190,7 @@ def make_problem(
     multilabel: Any = None,
     targets: Sequence[str] | None = None,
     encoders: Mapping[str, Item | Sequence[Item]] | None = None,
+    sources: Sources | None = None,
     config: CrossvalConfig,
     generator: Generator | None = None,
     whole: bool = False,
@@ -187,7 +199,7 @@ def make_problem(
 
     Parameters
     ----------
-    x, y, label, multilabel, targets, encoders, config, generator
+    x, y, label, multilabel, targets, encoders, sources, config, generator
         As for `m1pipe.evaluation.crossval.cross_validate`.
     whole : bool
         No sample is tested: a model is fitted to all of them.
@@ -216,7 +228,12 @@ def make_problem(
     )
     columns = None if values.genes is None else _own_columns(values.genes, matrix)
     models = ladder(
-        values.kind, opened, config, strata=strata is not None, own_genes=columns is not None
+        values.kind,
+        opened,
+        config,
+        strata=strata is not None,
+        own_genes=columns is not None,
+        sources=sources is not None,
     )
     problem = Problem(
         matrix=matrix,
@@ -235,6 +252,7 @@ def make_problem(
         generator=generator,
         answers=levels or marks,
         n_missing=count_missing(matrix, rows),
+        source=None if sources is None else _source(sources, matrix, rows, values, label, config),
     )
     _check_augment(problem)
     return problem
@@ -246,6 +264,33 @@ def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | Non
         multilabel = read_obsm(matrix, multilabel.removeprefix(PREFIX))
     levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
     return levels, marks
+
+
+def _source(
+    sources: Sources,
+    matrix: Matrix,
+    rows: np.ndarray,
+    targets: Targets,
+    label: str | None,
+    config: CrossvalConfig,
+) -> SourceScore:
+    """The score of other studies' labels, of genes that every sample at hand has."""
+    if label is None or config.recipe != "best":
+        found = "targets of another file" if label is None else f"--recipe {config.recipe}"
+        raise InputError(f"source: expected --label and --recipe best beside it; found {found}")
+    known = np.isfinite(matrix.take(rows)).all(axis=0)
+    means = np.zeros(matrix.n_genes, dtype=np.float32)
+    recipe = Recipe(tuple(matrix.genes.tolist()), matrix.units, means, name_columns(matrix.var))
+    return fit_source_score(
+        sources,
+        matrix,
+        recipe,
+        targets,
+        label=label,
+        group=config.group,
+        min_coverage=config.min_coverage,
+        known=known,
+    )
 
 
 def _open_encoders(

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
-from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
+from m1pipe.heads.features import FeatureMap, Rotation, Scale, View, fit_features, rotate, views
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds
 from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
+from m1pipe.heads.score import SHARES, add_score, beside_score, mean_share
 from m1pipe.models.heads import balanced_weight, initial_bias
 
 
@@ -168,11 +169,35 @@ def _fit_start(part: Part, X: np.ndarray, *, with_inner: bool) -> tuple[View, St
     """The exact part of a head by its best view of the features."""
     job = part.job
     scale = job.scale if job.configs[0].standardize else "none"
+    if job.n_score:
+        return View(), _scored_start(part, X, scale, with_inner=with_inner)
     tried = []
     for view in views(job.n_beside, job.covariance):
         seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
         tried.append((view, _start(part, *seen, with_inner=with_inner)))
     return _best_view(tried)
+
+
+def _scored_start(part: Part, X: np.ndarray, scale: Scale, *, with_inner: bool) -> Start:
+    """The exact part of a head beside a multiple of a score, which inner folds choose."""
+    X, score = X[:, : -part.job.n_score], X[:, -part.job.n_score :]
+    seen, centre = fit_features(X, scale), score.mean(axis=0)
+    tried = [
+        _start(part, *seen, with_inner=False, offset=share * (score - centre)) for share in SHARES
+    ]
+    n_units = tried[0].unit_losses.size or part.targets.n
+    losses = np.array([start.loss for start in tried])
+    share = mean_share(losses, n_units, squared=part.targets.kind == "regression")
+    start = _start(part, *seen, with_inner=with_inner, offset=share * (score - centre))
+    assert start.whole is not None
+    return replace(
+        start,
+        features=beside_score(start.features, centre),
+        inputs=np.concatenate([start.inputs, score - centre], axis=1),
+        whole=(add_score(start.whole[0], share), None),
+        inner=[(add_score(linear, share), None) for linear, _ in start.inner],
+        facts=start.facts | {"score": share},
+    )
 
 
 def _best_view(tried: Sequence[tuple[View, Start]]) -> tuple[View, Start]:
@@ -191,6 +216,7 @@ def _start(
     rotation: Rotation | None,
     *,
     with_inner: bool,
+    offset: np.ndarray | None = None,
 ) -> Start:
     """The exact part of a head on some features, and those of its inner folds."""
     job, config = part.job, part.job.configs[0]
@@ -199,7 +225,9 @@ def _start(
         rotation = None if rotation is None else rotate(inputs)
     own = None if job.own is None else job.own.take(job.rows)
     if config.linear and rotation is not None:
-        return _linear_start(part, features, inputs, rotation, own, with_inner=with_inner)
+        return _linear_start(
+            part, features, inputs, rotation, own, with_inner=with_inner, offset=offset
+        )
     if own is not None:
         none = Rotation.empty(len(inputs), inputs.shape[1])
         judged = part.judged if with_inner else part.judged[:0]
@@ -218,6 +246,7 @@ def _linear_start(
     own: OwnGenes | None,
     *,
     with_inner: bool,
+    offset: np.ndarray | None,
 ) -> Start:
     """Ridge or logistic regression, and with own genes their joint fit."""
     judged = part.judged if with_inner else part.judged[:0]
@@ -231,6 +260,7 @@ def _linear_start(
         groups=part.groups,
         weight=weight,
         judged=judged if own is None else judged[:0],
+        offset=offset,
     )
     if own is not None:
         return _own_start(part, features, inputs, rotation, fit.alpha, own, judged)

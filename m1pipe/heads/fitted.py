@@ -40,9 +40,9 @@ class FittedHead:
     chosen : dict
         What inner folds chose: `alpha` (penalty of the linear part), `own_penalty`, `epochs` of
         the hidden part (0: it is left out), `hidden`, `lr`, `n_seeds`, `share` of latents beside
-        genes, `power` of a covariance; and the losses on held-out
-        rows, `inner_loss` and `inner_loss_linear` (of the linear part alone): the squared error as
-        a share of the variance, or the log loss with half a missed row more
+        genes, `score` (how much of one of other studies' labels), `power` of a covariance; and the
+        losses on held-out rows, `inner_loss` and `inner_loss_linear` (of the linear part alone):
+        the squared error as a share of the variance, or the log loss with half a missed row more
         (`m1pipe.heads.inner_folds.MISSED_ROWS`). What does not apply is absent.
     curve : list of float
         Loss of the held-out rows before the first step and after every epoch.
@@ -111,7 +111,7 @@ class FittedHead:
             raise ValueError("a head that was trained as a network alone has no linear part")
         module = Head(linear.in_features, linear.out_features, None, linear=True)
         module.linear = linear
-        kept = ("alpha", "own_penalty", "scale")
+        kept = ("alpha", "own_penalty", "scale", "score")
         chosen: dict[str, Any] = {k: v for k, v in self.chosen.items() if k in kept}
         if "inner_loss_linear" in self.chosen:
             chosen["inner_loss"] = self.chosen["inner_loss_linear"]

@@ -51,6 +51,9 @@ class HeadJob:
     n_beside : int
         So many last features are a second block, of one scale: how much it counts is chosen with
         the penalty, nothing and alone allowed.
+    n_score : int
+        So many last features are a score of each output, in its units or logits: a multiple of it
+        is added to the linear map of the others (`m1pipe.heads.score`).
     covariance : Covariance or None
         Of the features elsewhere: to which power it is the prior of the coefficients is chosen
         with the penalty.
@@ -65,6 +68,7 @@ class HeadJob:
     added: AddedRows | None = None
     class_weight: np.ndarray | None = None
     n_beside: int = 0
+    n_score: int = 0
     covariance: Covariance | None = None
 
     def start_key(self) -> Hashable:
@@ -74,8 +78,8 @@ class HeadJob:
         arrays = (self.X, self.own, self.added, self.covariance)
         settings = (config.standardize, config.linear, config.initialize_bias)
         inner = (self.seed, config.validation, config.class_weight, weight)
-        rows = np.asarray(self.rows).tobytes()
-        return (*map(id, arrays), rows, self.scale, self.n_beside, *settings, *inner)
+        rows, beside = np.asarray(self.rows).tobytes(), (self.n_beside, self.n_score)
+        return (*map(id, arrays), rows, self.scale, *beside, *settings, *inner)
 
 
 @dataclass(frozen=True, eq=False)

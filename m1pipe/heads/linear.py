@@ -5,7 +5,7 @@ it is judged whether a hidden part adds anything.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ def fit_linear(
     groups: np.ndarray | None,
     weight: np.ndarray | None,
     judged: NDArray[np.intp],
+    offset: np.ndarray | None = None,
 ) -> LinearChoice:
     """Fit the linear part of a head.
 
@@ -85,12 +86,16 @@ def fit_linear(
         Of every loss of classes, from `class_weights`.
     judged : ndarray of int
         Inner folds without which a solution is wanted as well.
+    offset : ndarray, shape (n_rows, n_outputs), optional
+        Added to levels or logits beside what is fitted here.
 
     Returns
     -------
     LinearChoice
     """
     if targets.kind == "regression":
+        if offset is not None:
+            targets = replace(targets, values=targets.values - offset)
         if len(targets.values) < 3:
             return _constant(rotation, targets, len(judged))
         ridge = fit_ridge(rotation, targets.values, groups=groups)
@@ -106,6 +111,7 @@ def fit_linear(
         n_classes=len(targets.names),
         folds=folds,
         weight=weight,
+        offset=offset,
     )
     whole = LinearPart(_float32(rotation.lift(fit.weights).T), _float32(fit.intercept))
     shift = rotation.shift

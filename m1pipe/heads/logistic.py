@@ -80,6 +80,7 @@ def fit_logistic(
     folds: ArrayLike | None = None,
     weight: ArrayLike | None = None,
     alphas: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
     seed: int = 0,
 ) -> LogisticFit:
     """Logistic regression, its one penalty chosen by the log loss of inner stratified folds.
@@ -107,6 +108,8 @@ def fit_logistic(
     alphas : array_like, optional
         Penalties to try, strongest first, until the loss has clearly risen; a single one is
         taken as it is. None: half decades about the mean eigenvalue of X'X.
+    offset : array_like, shape (n_samples, n_outputs), optional
+        Added to every linear prediction, here and in the inner folds; `predict` leaves it out.
     seed : int
         Of the inner folds.
 
@@ -130,6 +133,7 @@ def fit_logistic(
         coded,
         of_row / of_row.mean(axis=0),
         softmax=kind == "multiclass",
+        offset=None if offset is None else np.asarray(offset, dtype=np.float64),
     )
     dealt = inner_folds(targets, kind, groups, seed) if folds is None else np.asarray(folds)
     search = _search(problem, dealt, _grid(rotation, alphas))

@@ -33,12 +33,23 @@ class LogisticProblem:
     weight : ndarray, shape (n_samples, n_outputs) or (n_samples, 1)
         Of each loss; with `softmax` one column.
     softmax : bool
+    offset : ndarray, shape (n_samples, n_outputs), or None
+        Added to every linear prediction.
     """
 
     scores: NDArray[np.float64]
     targets: NDArray[np.float64]
     weight: NDArray[np.float64]
     softmax: bool
+    offset: NDArray[np.float64] | None = None
+
+    def logits(
+        self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Linear predictions of every row by every fit, (n_samples, n_fits, n_outputs)."""
+        found = self.scores @ weights.reshape(len(weights), math.prod(weights.shape[1:]))
+        found = found.reshape(len(self.scores), *weights.shape[1:]) + intercept
+        return found if self.offset is None else found + self.offset[:, None, :]
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class Fits:
 
     def logits(self, problem: LogisticProblem) -> NDArray[np.float64]:
         """Linear predictions of every row by every fit, (n_samples, n_fits, n_outputs)."""
-        return _linear(problem.scores, self.weights) + self.intercept
+        return problem.logits(self.weights, self.intercept)
 
     def mean(self) -> "Fits":
         """One fit with the mean coefficients: near the fit of all rows, a start for it."""
@@ -129,7 +140,7 @@ def solve(
     solution = theta.reshape(scale.shape) * scale
     intercept = np.where(active, solution[-1], 0.0)
     if not active.all():
-        logits = _linear(problem.scores, solution[:-1]) + solution[-1]
+        logits = problem.logits(solution[:-1], solution[-1])
         intercept = np.where(active, intercept, _half_a_row(logits, problem, train, active, share))
     return Fits(solution[:-1], intercept)
 
@@ -168,7 +179,7 @@ def _objective(
     """Penalised total log loss of all fits and its gradient, in scaled coordinates."""
     solution = theta.reshape(scale.shape) * scale
     weights = solution[:-1]
-    logits = _linear(problem.scores, weights) + solution[-1]
+    logits = problem.logits(weights, solution[-1])
     loss, residual = _losses(logits, problem, active)
     weight = train[:, :, None] * problem.weight[:, None, :]
     residual *= weight
@@ -199,13 +210,6 @@ def _losses(
     return loss, (expit(logits) - targets) * active
 
 
-def _linear(scores: np.ndarray, weights: np.ndarray) -> NDArray[np.float64]:
-    """Scores times the weights of all fits, (n_samples, n_fits, n_outputs)."""
-    flat = weights.reshape(len(weights), math.prod(weights.shape[1:]))
-    found: NDArray[np.float64] = (scores @ flat).reshape(len(scores), *weights.shape[1:])
-    return found
-
-
 def _preconditioner(
     problem: LogisticProblem,
     train: np.ndarray,
@@ -214,7 +218,7 @@ def _preconditioner(
     solution: np.ndarray,
 ) -> NDArray[np.float64]:
     """Inverse root of the Hessian's diagonal at a solution, (rank + 1, n_fits, n_outputs)."""
-    logits = _linear(problem.scores, solution[:-1]) + solution[-1]
+    logits = problem.logits(solution[:-1], solution[-1])
     _, residual = _losses(logits, problem, active)
     p = residual + problem.targets[:, None, :] * active
     weight = train[:, :, None] * problem.weight[:, None, :]
@@ -222,7 +226,8 @@ def _preconditioner(
     hessian = np.full(solution.shape, alpha)
     for start in range(0, len(p), _ROWS_A_BLOCK):
         rows = slice(start, start + _ROWS_A_BLOCK)
-        hessian[:-1] += _linear(problem.scores[rows].T ** 2, spread[rows].reshape(-1, *p.shape[1:]))
+        squares = problem.scores[rows].T ** 2
+        hessian[:-1] += (squares @ spread[rows]).reshape(hessian[:-1].shape)
     hessian[-1] = spread.sum(axis=0).reshape(p.shape[1:])
     found: NDArray[np.float64] = 1 / np.sqrt(np.maximum(hessian, 1e-8))
     return found

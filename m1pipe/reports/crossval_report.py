@@ -140,6 +140,7 @@ def _answer(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
         "target_note": verdicts.by_target(result),
         "verdicts": verdicts.verdicts(result),
         "shown_verdicts": _MOST_VERDICTS,
+        "other_studies": verdicts.other_studies(result),
         "seeds": seeds,
         "few_seeds": {m: n for m, n in seeds.items() if 0 < n < verdicts.ENOUGH_SEEDS},
         "confounding": [
@@ -308,6 +309,7 @@ def _chosen_cells(model: str, lines: Sequence[Row]) -> list[str]:
         "latent": [line.get("n_latent") for line in lines],
         "beta": [line.get("beta") for line in lines],
         "share of latents": [head.get("share") for head in heads],
+        "share of the score": [head.get("score") for head in heads],
         "power": [head.get("power") for head in heads],
         "own-gene penalty": [head.get("own_penalty") for head in heads],
         "hidden": hidden,

@@ -67,6 +67,9 @@ MODELS = {
     "ridge_prior": "ridge regression on the genes, the covariance of the PCA's samples as prior",
     "logistic_prior": "penalised logistic regression on the genes, the covariance of the PCA's "
     "samples as prior",
+    "transfer_ridge": "ridge regression on the genes, beside a score of other studies' labels",
+    "transfer_logistic": "penalised logistic regression on the genes, beside a score of other "
+    "studies' labels",
     "raw": "linear model and network on the genes",
     "pca": "linear model and network on PCA scores (samples and width of the encoder)",
     "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
@@ -87,6 +90,7 @@ GUARDS = {  # what each check looks for
     "copies_on_both_sides": "near-identical samples on both sides of a split",
     "seen_by_encoder": "labelled samples among those that an encoder was trained or stopped on",
     "copies_seen_by_encoder": "near-identical copies of labelled samples in the data of an encoder",
+    "source_overlap": "labelled samples of other studies that are samples of X too",
     "conditioned_on_label": "an encoder conditioned on what is predicted",
     "widths_differ": "seeds of one encoder with different numbers of latents",
     "confounded_label": "a label confounded with another column of the samples",
@@ -165,6 +169,7 @@ def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     else:
         text = f"penalised linear model on {'the genes and ' if model.adds_genes else ''}{inputs}"
     text += ", and the isoform's own gene beside it" if model.own_gene else ""
+    text += ", beside a score of other studies' labels" if model.transfer else ""
     return text if model.variant is None else f"{text}, {_VARIANTS[model.variant]}"
 
 

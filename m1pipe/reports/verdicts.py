@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
-from m1pipe.evaluation.ladder import parse_model
+from m1pipe.evaluation.ladder import LINEAR_TRANSFER, parse_model
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.significance import holm
 from m1pipe.reports.page import (
@@ -256,6 +256,41 @@ def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:
     if math.isfinite(best["share"]) and ladder.index[0] != result.models[0]:
         text += f", {percent(best['share'], 1)} of that of {spoken(result.models[0])}"
     return f"{text}."
+
+
+def other_studies(result: CrossvalResult) -> list[str]:
+    """Whether other studies are worth it, by their samples or their labels; one line a size.
+
+    Of all training samples first, then of every smaller number of them; empty without sources.
+    """
+    rival, info = result.info.get("linear_rival"), result.info
+    if rival is None or not info.get("source"):
+        return []
+    encoder = next(iter(info.get("encoders", {})), None)
+    names = {
+        "their labels": next((m for m in result.models if m in LINEAR_TRANSFER), None),
+        "their samples": encoder,
+        "both together": None if encoder is None else f"{encoder}_transfer",
+    }
+    wanted = {what: name for what, name in names.items() if name in result.models}
+    tables = [("With all training samples,", headline_rows(result))]
+    for n_train, table in result.curve_tests.groupby("n_train") if len(result.curve_tests) else ():
+        tables.append((f"With {n_train:,} of them,", table))
+    lines = []
+    for when, table in tables:
+        pairs = table[table["model_b"] == rival].set_index("model_a")
+        rows = {what: pairs.loc[name] for what, name in wanted.items() if name in pairs.index}
+        if rows:
+            lines.append(_worth(when, rows, str(rival)))
+    return lines
+
+
+def _worth(when: str, rows: Mapping[str, Any], rival: str) -> str:
+    """Which part of other studies lowers the loss of the linear model, and by how much."""
+    shown = [what for what, row in rows.items() if row["ci_high"] < 0]
+    answer = f"{listing(shown)} lower" if shown else "no part of them is shown to lower"
+    parts = [f"{what} {_lower_or_higher(row)}" for what, row in rows.items()]
+    return f"{when} {answer} the loss of {rival}: {'; '.join(parts)}; not adjusted."
 
 
 def label_efficiency(result: CrossvalResult) -> list[str]:

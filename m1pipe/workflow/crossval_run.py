@@ -28,6 +28,7 @@ from m1pipe.provenance import make_provenance
 from m1pipe.reports.crossval_report import write_report
 from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
 from m1pipe.settings import to_dict
+from m1pipe.source_labels import Sources
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.signals import StopFlag
 from m1pipe.workflow.augment import train_generator
@@ -73,6 +74,10 @@ class CrossvalRun:
         Table of other names of genes, by which those of x are matched as well.
     encoders : dict of str to tuple of str
         NAME to runs or `fold:CONFIG` items.
+    source : tuple of str
+        Files of other studies, whose labels are used.
+    source_label, source_study : str or None
+        Their columns of the label and of the study.
     """
 
     x: str
@@ -82,9 +87,13 @@ class CrossvalRun:
     targets: tuple[str, ...] | None = None
     aliases: str | None = None
     encoders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    source: tuple[str, ...] = ()
+    source_label: str | None = None
+    source_study: str | None = None
 
     def problem(self, config: CrossvalConfig) -> Problem:
         """Open everything that is named here."""
+        sources = Sources(files=self.source, label=self.source_label, study=self.source_study)
         return make_problem(
             open_matrix(self.x, aliases=self.aliases),
             self.y,
@@ -92,6 +101,7 @@ class CrossvalRun:
             label=self.label,
             targets=self.targets,
             encoders=self.encoders,
+            sources=sources if self.source else None,
             config=config,
             generator=train_generator,
         )
@@ -281,6 +291,7 @@ def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
     inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel, "aliases": run.aliases}
     if run.multilabel is not None and run.multilabel.startswith(PREFIX):
         inputs["multilabel"] = None  # part of x
+    inputs |= {f"source {i}": file for i, file in enumerate(run.source, start=1)}
     for row in problem.encoders:
         for i, source in enumerate(row.sources if row.frozen else (), start=1):
             inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
@@ -306,6 +317,7 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
         "label": run.label,
         "multilabel": run.multilabel if "multilabel" not in _inputs(run, problem) else None,
         "targets": run.targets,
+        **({"source": [run.source_label, run.source_study]} if run.source else {}),
         "in_fold": in_fold,
         "frozen": frozen,
     }

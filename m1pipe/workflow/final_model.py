@@ -31,6 +31,7 @@ from m1pipe.predictor import PREDICTOR_FILES, Predictor, head_threads, load_pred
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.evaluation_report import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
+from m1pipe.source_labels import Sources
 from m1pipe.workflow.augment import train_generator
 from m1pipe.workflow.model_card import CARD_FILE, describe_head, head_card
 
@@ -52,6 +53,7 @@ def run_fit(
     y: PathLike | None = None,
     multilabel: PathLike | None = None,
     encoder: str | None = None,
+    sources: Sources | None = None,
     aliases: PathLike | None = None,
     force: bool = False,
 ) -> tuple[Predictor, str]:
@@ -68,6 +70,8 @@ def run_fit(
         Zeros and ones to predict, in place of levels.
     encoder : str, optional
         RUN, NAME=RUN or NAME=fold:CONFIG: the encoder of a model on latents.
+    sources : Sources, optional
+        Files of other studies whose labels a model NAME_transfer takes as well.
     aliases : path, optional
         Table of other names of genes, by which those of `x` are matched as well.
     force : bool
@@ -89,7 +93,13 @@ def run_fit(
     named = {} if encoder is None else _named_encoder(encoder)
     with open_matrix(x, aliases=aliases) as matrix:
         problem = open_fit(
-            matrix, config, y=y, multilabel=multilabel, encoder=named, generator=train_generator
+            matrix,
+            config,
+            y=y,
+            multilabel=multilabel,
+            encoder=named,
+            sources=sources,
+            generator=train_generator,
         )
         predictor = fit_model(problem, config)
         if problem.n_missing:
@@ -103,6 +113,8 @@ def run_fit(
     files = {"x": x, "y": y, "multilabel": multilabel, "aliases": aliases}
     inputs = {role: Path(path) for role, path in files.items() if path is not None}
     inputs = {role: path for role, path in inputs.items() if path.is_file()}
+    files_of_others = () if sources is None else sources.files
+    inputs |= {f"source {i}": Path(file) for i, file in enumerate(files_of_others, start=1)}
     for item in named.values():
         if Path(item).is_dir():
             inputs["encoder"] = Path(item) / "model.safetensors"

@@ -44,6 +44,29 @@ LABEL = ["crossval", "--x", "x.h5ad", "--label", "status", "--folds", "2", "--ou
 QUICK = ["--head-hidden", "4", "--head-epochs", "2"]
 
 
+def test_labels_of_other_studies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    X = (rng.normal(size=(60, 6)) + 4).astype(np.float32)
+    obs = pd.DataFrame({"state": np.where(X[:, 0] > 4, "ill", "well")})
+    obs.index = pd.Index([f"o{i}" for i in range(60)])
+    var = pd.DataFrame(index=[f"g{j}" for j in range(6)])
+    write_matrix(folder / "other.h5ad", X, obs=obs, var=var, units=Units("log2_tpm1"))
+    sources = ["--source", "other.h5ad", "--source-label", "state"]
+    assert run([*LABEL, *QUICK, "--encoder", "vae=vae", *sources, "--models", "logistic"]) == 0
+    assert "classes matched by name: ill " in capsys.readouterr().err
+    models = ["--models", "logistic,transfer_logistic,vae_transfer"]
+    assert run([*LABEL, *QUICK, "--encoder", "vae=vae", *sources, *models, "--force"]) == 0
+    page = (folder / "cv" / "report.html").read_text()
+    assert "by their samples or their labels?" in page
+    assert "their labels" in page and "both together" in page
+    assert "target labels, target genes, other samples, other labels" in page
+    assert run(["crossval", "--config", "cv/config.json", "--out", "again"]) == 0
+    summaries = [json.loads((folder / f / "summary.json").read_text()) for f in ("cv", "again")]
+    assert summaries[0]["models"] == summaries[1]["models"]
+    assert run([*LABEL, *sources[:3], "status", "--force"]) == 1
+    assert "label: expected a column of obs (state); found 'status'" in capsys.readouterr().err
+
+
 def test_levels_with_a_frozen_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*LEVELS, *QUICK, "--encoder", "vae=vae"]) == 0
     shown = capsys.readouterr()
