@@ -55,8 +55,10 @@ class ModelConfig:
         they hold the probabilistic-PCA solution of the training rows and are not trained.
     likelihood : str
         Likelihood of a gene given the latents.
-    transform : str
-        Per-gene transform fitted on the training rows.
+    transform : str or None
+        Per-gene transform fitted on the training rows. None: what the likelihood needs, which is
+        "minmax" for "bernoulli", "none" for those of counts and "log_normal", "standardize" for
+        the others.
     beta : float
         Weight of the KL divergence; 0 is the plain autoencoder.
     free_bits : float
@@ -90,7 +92,11 @@ class ModelConfig:
     dropout: float = 0.0
     linear_skip: bool = True
     likelihood: Likelihood = setting("gaussian", "Likelihood of a gene's level.")
-    transform: Transform = setting("standardize", "Scaling of each gene.")
+    transform: Transform | None = setting(
+        None,
+        "Scaling of each gene.",
+        shown="as the likelihood needs: standardize; minmax, or none for counts",
+    )
     beta: float = setting(1.0, "Weight of the KL divergence; 0 is the plain autoencoder.")
     free_bits: float = 0.0
     condition: str | None = setting(
@@ -112,7 +118,8 @@ class ModelConfig:
             check_choice(name, getattr(self, name), Activation)
         check_range("dropout", self.dropout, 0, 0.99)
         check_choice("likelihood", self.likelihood, Likelihood)
-        check_choice("transform", self.transform, Transform)
+        if self.transform is not None:
+            check_choice("transform", self.transform, Transform)
         check_range("beta", self.beta, 0)
         check_range("free-bits", self.free_bits, 0)
         if self.min_variance is not None:

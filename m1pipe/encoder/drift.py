@@ -124,8 +124,7 @@ def encode_with_drift(
         if not some.any():
             continue
         X, here = X[some], None if here is None else here[some]
-        library = np.maximum(X.sum(axis=1), 1) if encoder.module.of_counts else None
-        fitted = encoder.inputs(encoder.decode(Z[start:stop][some], here, library), here)
+        fitted = encoder.expected_inputs(Z[start:stop][some], X, here)
         transformed, known = encoder.inputs(X, here), ~np.isnan(X)
         squares = np.where(known, ((transformed - fitted) / scale) ** 2, 0)[:, present]
         errors.append(squares.mean(axis=1) / known[:, present].mean(axis=1))

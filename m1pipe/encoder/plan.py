@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from m1pipe.config import EncoderConfig
+from m1pipe.config import EncoderConfig, Transform
 from m1pipe.console import log
 from m1pipe.data.depth import Thinning
 from m1pipe.data.labels import as_text, tidy
@@ -25,11 +25,11 @@ from m1pipe.training.optimizer import default_weight_decay
 from m1pipe.training.schedule import WARMUP, resolve_epochs
 
 BLOCK_BYTES = 2**25
-AFFINE = ("standardize", "center", "minmax", "none")
+AFFINE: tuple[Transform, ...] = ("standardize", "center", "minmax", "none")
 OF_COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
 OF_ZEROS = ("hurdle_gaussian", "zero_inflated_log_normal")
 WHOLE = (*OF_COUNTS, *OF_ZEROS)
-TRANSFORMS = {
+TRANSFORMS: dict[str, tuple[Transform, ...]] = {
     "bernoulli": ("minmax", "none"),
     "log_normal": ("none",),
     **dict.fromkeys(OF_COUNTS, ("none",)),
@@ -212,10 +212,12 @@ def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
     """
     model, training = config.model, config.training
     fitting = TRANSFORMS.get(model.likelihood)
-    if fitting and model.transform not in fitting:
+    if model.transform is None:
+        model = replace(model, transform=(fitting or AFFINE)[0])
+    elif fitting and model.transform not in fitting:
         raise InputError(
             f"likelihood: {model.likelihood} expects levels as --transform {fitting[0]} gives "
-            f"them; found --transform {model.transform}"
+            f"them; found --transform {model.transform}: leave it out"
         )
     if model.likelihood in WHOLE and model.output_activation != "identity":
         raise InputError(

@@ -13,7 +13,7 @@ from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder.conditional import class_means, fit_shift
 from m1pipe.encoder.missing import fill_missing, known_means, known_variances
 from m1pipe.encoder.plan import TrainingPlan, block_rows, raw_blocks
-from m1pipe.models.count_likelihoods import CountInputs
+from m1pipe.models.count_likelihoods import COUNT_LIKELIHOODS, CountInputs
 from m1pipe.models.likelihoods import HurdleGaussian
 from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.models.pca_start import initialize_from_pca, noise_variance
@@ -27,6 +27,9 @@ from m1pipe.training.distributed import (
 )
 
 VALIDATION_MEMORY = 0.25
+LEAST_COUNT = 0.1  # of 10,000
+MOST_THETA = 1000.0
+"""Counts of less dispersion start as those of this one: training can tell them no more apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ def prepare(plan: TrainingPlan, workers: Workers = ALONE) -> Prepared:
     """
     begun = time.perf_counter()
     gaps, kind = plan.missing is not None, plan.config.model.transform
+    assert kind is not None
     scaler = fit_gene_transform(kind, raw_blocks(plan.source, plan.rows), keep_missing=gaps)
     device = resolve_device(plan.config.training.device)
     batches, validation = _feeds(plan, scaler, device, workers)
@@ -165,7 +169,9 @@ def _fresh(
             torch.from_numpy(scaler.location), torch.from_numpy(scaler.scale)
         )
     if isinstance(module.inputs, CountInputs):
-        fit_count_inputs(module.inputs, blocks)
+        assert isinstance(module.likelihood, COUNT_LIKELIHOODS)
+        codes = None if plan.codes is None else plan.codes[plan.rows]
+        module.likelihood.set_theta(fit_count_inputs(module.inputs, blocks, codes))
     return module
 
 
@@ -174,6 +180,7 @@ def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
     mean = torch.from_numpy(pca.mean)
     if not plan.config.model.starts_at_pca:
         if isinstance(module.inputs, CountInputs):
+            _start_at_classes(module, plan, mean)
             mean = module.inputs.mean_counts
         initialize_output_bias(module, mean)
         return
@@ -191,6 +198,19 @@ def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
         mean=mean,
         class_shift=None if plan.condition is None else torch.from_numpy(plan.condition.shift),
     )
+
+
+@torch.no_grad()
+def _start_at_classes(module: VAEModule, plan: TrainingPlan, mean: torch.Tensor) -> None:
+    """Start the decoder's linear path from classes at the counts of each class."""
+    if plan.condition is None or module.skip_decoder is None:
+        return
+    assert isinstance(module.inputs, CountInputs)
+    seen = mean + torch.from_numpy(np.vstack([np.zeros_like(mean), plan.condition.shift]))
+    counts = torch.expm1(seen * module.inputs.scale + module.inputs.location)
+    logs = counts.clamp_min(LEAST_COUNT).log()
+    from_classes = module.skip_decoder.weight[: module.n_genes, module.config.n_latent :]
+    from_classes.copy_((logs[1:] - logs[0]).T)
 
 
 def scaled_blocks(
@@ -229,7 +249,11 @@ def scaled_blocks(
 
 
 @torch.no_grad()
-def fit_count_inputs(inputs: CountInputs, blocks: Callable[[], Iterator[np.ndarray]]) -> None:
+def fit_count_inputs(
+    inputs: CountInputs,
+    blocks: Callable[[], Iterator[np.ndarray]],
+    codes: np.ndarray | None = None,
+) -> torch.Tensor:
     """Fit the inputs of an encoder of counts to the training rows.
 
     Parameters
@@ -238,16 +262,50 @@ def fit_count_inputs(inputs: CountInputs, blocks: Callable[[], Iterator[np.ndarr
         As it is made; changed in place.
     blocks : callable
         Every call gives the training rows anew, arrays of counts of shape (n_rows, n_genes).
+    codes : ndarray of int64, shape (n_rows,), optional
+        Classes of these rows.
+
+    Returns
+    -------
+    Tensor of float32, shape (n_genes,)
+        Inverse dispersion of each gene by moments, about its share of the totals of its class.
     """
     logs = (inputs(torch.from_numpy(X)).numpy() for X in blocks())
     scaler = fit_gene_transform("standardize", logs)
-    means, depths, n = np.zeros(inputs.location.numel()), [], 0
-    for X in blocks():
-        means += X.sum(axis=0, dtype=np.float64)
-        depths.append(np.log(np.maximum(X.sum(axis=1, dtype=np.float64), 1)))
-        n += len(X)
-    depth = np.concatenate(depths)
+    totals, means, theta = _count_moments(blocks(), codes)
+    depth = np.log(np.maximum(totals, 1))
     inputs.location.copy_(torch.from_numpy(scaler.location))
     inputs.scale.copy_(torch.from_numpy(scaler.scale))
-    inputs.mean_counts.copy_(torch.from_numpy(means / n))
+    inputs.mean_counts.copy_(torch.from_numpy(means))
     inputs.log_library.copy_(torch.tensor([depth.mean(), depth.std()]))
+    return torch.from_numpy(theta.astype(np.float32))
+
+
+def _count_moments(
+    blocks: Iterator[np.ndarray], codes: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Totals of rows; mean and inverse dispersion of genes.
+
+    The latter is the squared mean divided by what the variance is more than a Poisson's.
+    """
+    n_classes = 1 if codes is None else int(codes.max()) + 1
+    totals: list[np.ndarray] = []
+    found: list[np.ndarray] = []  # of counts, their squares, their products with totals
+    depths: list[np.ndarray] = []
+    n = 0
+    for block in blocks:
+        X = block.astype(np.float64)
+        here = np.zeros(len(X), int) if codes is None else codes[n : n + len(X)]
+        of_class, total = np.eye(n_classes)[here].T, X.sum(axis=1)
+        found.append(np.stack([of_class @ part for part in (X, X**2, total[:, None] * X)]))
+        depths.append(np.stack([of_class @ total, of_class @ total**2])[..., None])
+        totals.append(total)
+        n += len(X)
+    sums, squares, crossed = np.sum(found, axis=0)
+    depth, depth_squared = np.sum(depths, axis=0)
+    share = sums / np.maximum(depth, 1)
+    expected = share**2 * depth_squared
+    excess = (squares - 2 * share * crossed + expected - sums).sum(axis=0)
+    least = np.maximum(expected.sum(axis=0), np.finfo(np.float64).tiny) / MOST_THETA
+    theta = np.maximum(expected.sum(axis=0) / np.maximum(excess, least), 1 / MOST_THETA)
+    return np.concatenate(totals), sums.sum(axis=0) / n, np.where(sums.any(axis=0), theta, 1.0)

@@ -34,7 +34,7 @@ from m1pipe.training.distributed import (
 )
 from m1pipe.training.history import Explain, History, Observer, explain_rows
 from m1pipe.training.loop import fit
-from m1pipe.training.optimizer import pca_start_groups
+from m1pipe.training.optimizer import vae_groups
 from m1pipe.training.signals import StopFlag
 
 PSEUDO_ROWS = 100
@@ -121,7 +121,7 @@ def train_planned(
             plan.config.training,
             beta=plan.config.model.beta,
             validation=one.validation,
-            parameters=pca_start_groups(one.module, plan.config.training),
+            parameters=vae_groups(one.module, plan.config.training),
             checkpoint=checkpoint,
             resume=resume,
             stop=stop,

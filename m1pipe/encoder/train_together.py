@@ -27,7 +27,7 @@ from m1pipe.training.device import resolve_device, resolve_precision, seeded
 from m1pipe.training.distributed import Losses, sum_terms
 from m1pipe.training.history import History
 from m1pipe.training.loop import Loop, close, close_epoch, start, take_step
-from m1pipe.training.optimizer import pca_start_groups
+from m1pipe.training.optimizer import vae_groups
 
 # What trials of one pass may differ in.
 FREE = ("lr", "weight_decay", "schedule", "plateau_factor", "plateau_patience", "clip", "ema",
@@ -95,7 +95,7 @@ def train_together(plans: Sequence[TrainingPlan]) -> list[Encoder | InputError]:
             config=one.plan.config.training,
             beta=one.plan.config.model.beta,
             validation=one.validation,
-            groups=pca_start_groups(one.module, one.plan.config.training),
+            groups=vae_groups(one.module, one.plan.config.training),
             explain=explain_plan(one.plan),
             start_counts=one.plan.config.model.starts_at_pca,
         )

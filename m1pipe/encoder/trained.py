@@ -325,6 +325,31 @@ class Encoder:
             parts.append(self.scaler.invert(levels.numpy()))
         return _joined(parts, len(self.genes))
 
+    def expected_inputs(
+        self, Z: np.ndarray, X: np.ndarray, codes: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What the decoder expects of `inputs`, given latents of the same rows.
+
+        Parameters
+        ----------
+        Z : ndarray, shape (n_samples, n_latent)
+        X : ndarray, shape (n_samples, n_genes)
+            Levels, whose totals are taken where they are counts.
+        codes : ndarray of int64, shape (n_samples,), optional
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_genes)
+        """
+        if not self.module.of_counts:
+            return self.inputs(self.decode(Z, codes), codes)
+        z, counts = torch.from_numpy(self.unit_latents(Z)), torch.from_numpy(X)
+        with evaluating(self.module), torch.no_grad():
+            library = self.module.library(counts)
+            eta = self.module.decode(z, _as_tensor(codes), library)
+            found: np.ndarray = self.module.expected_inputs(eta, library).numpy()
+        return found
+
     def reconstruct_array(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Expected levels of rows that are aligned already, from their latent means.
 

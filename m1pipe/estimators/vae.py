@@ -83,7 +83,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         dropout: float = MODEL.dropout,
         linear_skip: bool = MODEL.linear_skip,
         likelihood: str = MODEL.likelihood,
-        input_transform: str = MODEL.transform,
+        input_transform: str | None = MODEL.transform,
         beta: float = MODEL.beta,
         free_bits: float = MODEL.free_bits,
         latent_scale: str = MODEL.latent_scale,

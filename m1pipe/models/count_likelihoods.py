@@ -7,13 +7,17 @@ zero-inflated, then the log-odds of a count that was lost, shape (n_samples, 2 n
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Gamma
 from torch.distributions import NegativeBinomial as TorchNegativeBinomial
 
 DEPTH = 1e4
 LOG_THETA_BOUNDS = (-6.0, 10.0)
+LOG_TIMES = np.arange(-20.0, 4.0)
+"""Nodes of the trapezoidal rule in `NegativeBinomial.mean_log1p`."""
 
 
 class NegativeBinomial(nn.Module):
@@ -52,6 +56,57 @@ class NegativeBinomial(nn.Module):
         with _seeded(generator, eta.device):
             drawn: Tensor = self._distribution(eta).sample()
             return drawn
+
+    def sample_given_total(
+        self, eta: Tensor, total: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """One draw of the counts of samples whose totals are known, shape (n_samples, n_genes).
+
+        The rates of a negative binomial are gamma variates; Poisson counts given their total are
+        multinomial.
+
+        Parameters
+        ----------
+        eta : Tensor, shape (n_samples, n_genes)
+        total : Tensor, shape (n_samples, 1)
+        generator : torch.Generator, optional
+        """
+        return _multinomial(self.rates(eta, generator), total, generator)
+
+    def rates(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of the rate of each count, float64, shape (n_samples, n_genes)."""
+        theta = self.theta.double().expand_as(eta)
+        with _seeded(generator, eta.device):
+            drawn: Tensor = Gamma(theta, theta * torch.exp(-eta.double())).sample()
+            return drawn
+
+    def mean_log1p(self, eta: Tensor, factor: Tensor) -> Tensor:
+        """Expectation of log(1 + factor * count), shape (n_samples, n_genes).
+
+        By Frullani's integral it is that of exp(-t) / t * (1 - E[exp(-factor * t * count)]) over
+        positive t, in which the generating function of the counts is known.
+
+        Parameters
+        ----------
+        eta : Tensor, shape (n_samples, n_genes)
+        factor : Tensor, shape (n_samples, 1)
+        """
+        theta, found = self.theta, torch.zeros_like(eta)
+        ratio = torch.exp(eta) / theta
+        for time in np.exp(LOG_TIMES):
+            lacking = -torch.expm1(-factor * time)
+            found -= np.exp(-time) * torch.expm1(-theta * torch.log1p(ratio * lacking))
+        return found
+
+    @property
+    def theta(self) -> Tensor:
+        """Inverse dispersion of each gene, shape (n_genes,)."""
+        return self.log_theta.clamp(*LOG_THETA_BOUNDS).exp()
+
+    def set_theta(self, theta: Tensor) -> None:
+        """Start the inverse dispersions at `theta`, shape (n_genes,), kept in bounds."""
+        with torch.no_grad():
+            self.log_theta.copy_(theta.log().clamp(*LOG_THETA_BOUNDS))
 
     def _distribution(self, eta: Tensor) -> TorchNegativeBinomial:
         log_theta = self.log_theta.clamp(*LOG_THETA_BOUNDS)
@@ -101,6 +156,25 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(drawn), drawn)
 
+    def sample_given_total(
+        self, eta: Tensor, total: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """As of `NegativeBinomial`, of `eta` (n_samples, 2 * n_genes); lost counts stay 0."""
+        log_mean, lost = eta.chunk(2, 1)
+        uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        rates = self.counts.rates(log_mean, generator)
+        kept = torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(rates), rates)
+        return _multinomial(kept, total, generator)
+
+    def mean_log1p(self, eta: Tensor, factor: Tensor) -> Tensor:
+        """As of `NegativeBinomial`, of `eta` (n_samples, 2 * n_genes)."""
+        log_mean, lost = eta.chunk(2, 1)
+        return torch.sigmoid(-lost) * self.counts.mean_log1p(log_mean, factor)
+
+    def set_theta(self, theta: Tensor) -> None:
+        """As of `NegativeBinomial`."""
+        self.counts.set_theta(theta)
+
 
 COUNT_LIKELIHOODS = (NegativeBinomial, ZeroInflatedNegativeBinomial)
 
@@ -134,10 +208,39 @@ class CountInputs(nn.Module):
         """Standardised log-normalised counts, shape (n_samples, n_genes)."""
         return (torch.log1p(DEPTH * x / library_size(x)) - self.location) / self.scale
 
+    def expected(self, likelihood: nn.Module, eta: Tensor, library: Tensor) -> Tensor:
+        """What is expected of the inputs given `eta`, shape (n_samples, n_genes).
+
+        The expectation of the logarithms, and not the logarithm of expected counts, which is
+        higher: R2 compares the former with what PCA makes of the logarithms.
+
+        Parameters
+        ----------
+        likelihood : NegativeBinomial or ZeroInflatedNegativeBinomial
+        eta : Tensor, shape (n_samples, n_genes) or twice as wide
+        library : Tensor, shape (n_samples, 1)
+        """
+        logs: Tensor = likelihood.mean_log1p(eta, DEPTH / library)  # type: ignore[operator]
+        return (logs - self.location) / self.scale
+
 
 def library_size(x: Tensor) -> Tensor:
     """Total count of each sample, at least 1, shape (n_samples, 1)."""
     return x.sum(1, keepdim=True).clamp_min(1)
+
+
+def _multinomial(rates: Tensor, total: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Counts of these totals, shape (n_samples, 1), in proportion to rates, of the shape of both.
+
+    Where all rates of a sample are 0, so are its counts.
+    """
+    device = None if generator is None else generator.device
+    seed = torch.randint(2**62, (1,), generator=generator, device=device)
+    sums = rates.sum(1, keepdim=True)
+    shares = (rates / sums.clamp_min(torch.finfo(rates.dtype).tiny)).cpu().numpy()
+    wanted = torch.where(sums > 0, total.round(), 0)[:, 0].long().cpu().numpy()
+    drawn = np.random.default_rng(int(seed)).multinomial(wanted, shares)
+    return torch.from_numpy(drawn).to(total)
 
 
 @contextmanager

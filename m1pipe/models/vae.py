@@ -157,6 +157,21 @@ class VAEModule(nn.Module):
         """Total count of each sample, shape (n_samples, 1); None but for counts."""
         return library_size(x) if self.of_counts else None
 
+    def expected_inputs(self, eta: Tensor, library: Tensor | None) -> Tensor:
+        """What the likelihood expects of the first layer's inputs, shape (n_samples, n_genes).
+
+        Parameters
+        ----------
+        eta : Tensor
+            From `decode`.
+        library : Tensor, shape (n_samples, 1), or None
+            For counts.
+        """
+        if isinstance(self.inputs, CountInputs) and library is not None:
+            return self.inputs.expected(self.likelihood, eta, library)
+        mean: Tensor = self.likelihood.mean(eta)
+        return mean
+
     def _with_depth(self, eta: Tensor, library: Tensor | None) -> Tensor:
         """Log expected counts: each gene's share of the library, times its size."""
         assert isinstance(self.inputs, CountInputs)

@@ -16,6 +16,7 @@ from m1pipe.data.normal_scores import fit_levels
 from m1pipe.data.units import Units, to_linear
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
+from m1pipe.models.count_likelihoods import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian
 from m1pipe.models.mlp import evaluating
 from m1pipe.predictor import ENDS_AT_ZERO
@@ -167,7 +168,10 @@ def draw_scaled(
             library = torch.exp(torch.from_numpy(Z[here, encoder.n_latent :]))
         with evaluating(module), torch.no_grad():
             eta = module.decode(z, told, library)
-            values = likelihood.sample(eta, generator) if noise else likelihood.mean(eta)
+            if noise and library is not None and isinstance(likelihood, COUNT_LIKELIHOODS):
+                values = likelihood.sample_given_total(eta, library, generator)
+            else:
+                values = likelihood.sample(eta, generator) if noise else likelihood.mean(eta)
             drawn = values.numpy()
             if noise and factor is not None:
                 mean = likelihood.mean(eta).numpy()

@@ -22,6 +22,7 @@ from m1pipe.models.vae import VAEModule
 
 NETWORK_RATE = 10.0  # the linear maps start close to their goal, networks far from it
 BIAS_RATE = 10.0
+DISPERSION_RATE = 10.0
 DECAY_ROWS = 15.0
 DECAY_BOUNDS = (1e-4, 0.1)  # of a step
 HALF_LIFE_STEPS = 10
@@ -50,8 +51,8 @@ def default_weight_decay(model: ModelConfig, training: TrainingConfig, n_samples
     return min(max(DECAY_ROWS / n_samples, low), high) / training.lr
 
 
-def pca_start_groups(module: VAEModule, training: TrainingConfig) -> list[dict[str, Any]] | None:
-    """Groups for the optimiser; None, for the ordinary ones, where the model has no PCA start.
+def vae_groups(module: VAEModule, training: TrainingConfig) -> list[dict[str, Any]]:
+    """Groups for the optimiser: by scale where the model starts at its PCA; counts' dispersions.
 
     Parameters
     ----------
@@ -62,13 +63,21 @@ def pca_start_groups(module: VAEModule, training: TrainingConfig) -> list[dict[s
 
     Returns
     -------
-    list of dict or None
-        A group a matrix, with rate lr * scale and decay weight_decay / scale, then one of
-        everything else, without decay.
+    list of dict
+        With a PCA start a group a matrix, with rate lr * scale and decay weight_decay / scale, then
+        one of everything else, without decay. Otherwise those of `decay_groups`, and one of the
+        dispersions of counts, that move on a log scale and have far to go.
     """
     if not module.config.starts_at_pca:
-        return None
-    groups: list[dict[str, Any]] = []
+        groups = decay_groups(module, training.weight_decay or 0.0)
+        if not module.of_counts:
+            return groups
+        theirs = list(module.likelihood.parameters())
+        own = {id(p) for p in theirs}
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        return [*groups, {"params": theirs, "lr": training.lr * DISPERSION_RATE}]
+    groups = []
     for weight, scale in _scales(module):
         rate, decay = training.lr * scale, (training.weight_decay or 0.0) / scale
         groups.append({"params": [weight], "lr": rate, "weight_decay": decay})

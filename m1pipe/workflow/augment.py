@@ -41,7 +41,7 @@ def generator_config(
     n_latent = max(1, min(MOST_LATENT, n_genes // 4, n_rows // 8))
     model = ModelConfig(n_latent=n_latent, transform="normal_score", condition=COLUMN)
     if counts:
-        model = replace(model, transform="none", likelihood="negative_binomial")
+        model = replace(model, transform=None, likelihood="negative_binomial")
     return EncoderConfig(
         model=model, training=TrainingConfig(epochs=EPOCHS, seed=seed, device=device)
     )

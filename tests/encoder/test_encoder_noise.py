@@ -9,7 +9,7 @@ from m1pipe.data.batches import MemoryBatches
 from m1pipe.encoder.train import recalibrate_noise
 from m1pipe.models.vae import VAEModule, decode_mean, encode_mean
 from m1pipe.training.batches import ResidentFeed
-from m1pipe.training.optimizer import default_weight_decay, pca_start_groups
+from m1pipe.training.optimizer import default_weight_decay, vae_groups
 
 P, K = 12, 2
 
@@ -58,8 +58,7 @@ def test_a_law_without_noise_of_its_own_is_left_alone() -> None:
 def test_every_trained_parameter_is_in_one_group_and_only_matrices_decay() -> None:
     module = _module(hidden=(5,))
     training = TrainingConfig(lr=0.01, weight_decay=2.0)
-    groups = pca_start_groups(module, training)
-    assert groups is not None
+    groups = vae_groups(module, training)
     stepped = [id(p) for group in groups for p in group["params"]]
     assert sorted(stepped) == sorted(id(p) for p in module.parameters() if p.requires_grad)
     for group in groups:
@@ -71,15 +70,17 @@ def test_a_linear_encoder_is_stepped_at_the_scale_of_its_start() -> None:
     module = _module()
     with torch.no_grad():
         module.skip_encoder.weight.fill_(0.03)
-    groups = pca_start_groups(module, TrainingConfig(lr=0.01, weight_decay=0.0))
-    rates = {id(g["params"][0]): g["lr"] for g in groups or []}
+    groups = vae_groups(module, TrainingConfig(lr=0.01, weight_decay=0.0))
+    rates = {id(g["params"][0]): g["lr"] for g in groups}
     assert rates[id(module.mu_head.weight)] == pytest.approx(3e-4)
     assert rates[id(module.output.weight)] == pytest.approx(0.1 / np.sqrt(8))
 
 
 def test_models_without_a_pca_start_have_the_ordinary_groups_and_no_decay() -> None:
     plain = ModelConfig(linear_skip=False)
-    assert pca_start_groups(_module(linear_skip=False), TrainingConfig()) is None
+    groups = vae_groups(_module(linear_skip=False), TrainingConfig())
+    assert [group.get("lr") for group in groups] == [None, None]
+    assert [group.get("weight_decay") for group in groups] == [0.0, None]
     assert default_weight_decay(plain, TrainingConfig(), 100) == 0.0
 
 

@@ -98,6 +98,22 @@ def test_likelihood_and_transform_must_go_together(likelihood: str, transform: s
         complete_config(config, 100)
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "transform"),
+    [
+        ("gaussian", "standardize"),
+        ("hurdle_gaussian", "standardize"),
+        ("bernoulli", "minmax"),
+        ("log_normal", "none"),
+        ("negative_binomial", "none"),
+        ("zero_inflated_negative_binomial", "none"),
+    ],
+)
+def test_each_likelihood_chooses_its_transform(likelihood: str, transform: str) -> None:
+    found = complete_config(build(EncoderConfig, {"likelihood": likelihood}), 100)
+    assert found.model.transform == transform
+
+
 def test_counts_are_refused_under_a_gaussian_only(expression: Make) -> None:
     counts = expression(30, counts=True)
     with pytest.raises(InputError, match=r"found counts.*--log2p1"):

@@ -142,6 +142,39 @@ def test_samples_have_the_probabilities_of_the_law(name: str) -> None:
         torch.testing.assert_close(share, expected.detach(), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_given_their_total_have_it_and_the_means(name: str) -> None:
+    """Without noise beyond Poisson's they are multinomial, with its variance."""
+    likelihood, eta = _likelihood(name), _eta(name, 20_000)
+    counts = getattr(likelihood, "counts", likelihood)
+    counts.set_theta(torch.full((P,), 1e9).double())
+    eta = torch.cat([eta[:, :P], torch.full_like(eta[:, P:], -40.0)], 1)
+    total = torch.full((len(eta), 1), 50.0).double()
+    drawn = likelihood.sample_given_total(eta, total, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn.sum(1, keepdim=True), total) and torch.equal(drawn, drawn.round())
+    share = torch.softmax(eta[0, :P], 0)
+    torch.testing.assert_close(drawn.mean(0), 50 * share, atol=0.15, rtol=0)
+    torch.testing.assert_close(drawn.var(0), 50 * share * (1 - share), atol=0, rtol=0.06)
+    again = likelihood.sample_given_total(eta, total, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, again)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("factor", [0.01, 3.0, 1000.0])
+def test_expected_logarithms_are_the_sums_over_all_counts(name: str, factor: float) -> None:
+    likelihood, eta = _likelihood(name), _eta(name).clone()
+    eta[:, :P] += torch.tensor([-2.0, 1.0, 3.0])
+    x = torch.arange(3000).double()
+    summed = [
+        (likelihood.log_prob(x[:, None].expand(-1, P), eta)[:, j].exp() * torch.log1p(factor * x))
+        .sum()
+        .item()
+        for j in range(P)
+    ]
+    found = likelihood.mean_log1p(eta, torch.tensor([[factor]]).double())
+    np.testing.assert_allclose(found[0].detach(), summed, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ZEROS + COUNTS)
 def test_samples_repeat_with_their_generator_and_leave_the_global_one_alone(name: str) -> None:
     likelihood, eta, before = _likelihood(name), _eta(name, 20), torch.get_rng_state()
