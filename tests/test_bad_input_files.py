@@ -112,7 +112,7 @@ GENES = [f"ENSG{i:011d}.3" for i in range(3)]
     ("rows", "columns", "options", "reason"),
     [
         (GENES, ["s1", "s2"], [], "found 3 of 3 named like genes ('ENSG00000000000.3'): the table"),
-        (["s1", "s2"], GENES, ["--genes-as-rows"], "the table is transposed: give or leave out"),
+        (["s1", "s2"], GENES, ["--genes-as-rows"], "the table is transposed: "),
         (
             ["s1", GENES[0]],
             GENES[1:],
@@ -193,7 +193,7 @@ def test_negative_before_the_logarithm(refused: Callable[..., str]) -> None:
 def test_source_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, expected in [
         ("none.tsv", "expected a text file; found none of that name"),
-        (".", "expected a folder of 10x with matrix.mtx (.gz); found none"),
+        (".", "expected a folder of 10x with matrix.mtx (.gz), or one of salmon"),
     ]:
         assert run(["convert", str(tmp_path / name), str(tmp_path / "x.h5ad"), *COUNTS]) == 1
         assert expected in capsys.readouterr().err

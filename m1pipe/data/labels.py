@@ -23,6 +23,7 @@ _MARKS = frozenset({"-", "--", "?", "??", ".", "..", "_"})
 _BLANKS = " \t\r\n\v\f\u00a0\u200b\u202f\u2007\ufeff"
 _MOST_LEVELS = 1000  # that are compared with each other
 _MANY_VALUES = 20
+_FEW_ODD = 0.25
 _INTEGER = re.compile(r"[+-]?\d+")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -72,6 +73,30 @@ def label_column(fields: Sequence[str]) -> np.ndarray:
     if known and any(not _INTEGER.fullmatch(text) for text in known) and _come_back(known):
         return np.array([np.nan if is_missing(text) else float(text) for text in texts])
     return np.array([np.nan if is_missing(text) else text for text in texts], dtype=object)
+
+
+def doubtful_numbers(values: np.ndarray) -> str:
+    """Why a column of text may have been meant as numbers; empty where it was not.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        As of `label_column`.
+    """
+    if values.dtype != object:
+        return ""
+    texts = [text for text in values if isinstance(text, str)]
+    commas = [text for text in texts if re.fullmatch(r"[+-]?\d+,\d+", text)]
+    if commas and all(text in commas or _INTEGER.fullmatch(text) for text in texts):
+        return (
+            f"decimal commas ({commas[0]!r}) are taken as text: --decimal , reads them as numbers"
+        )
+    odd = [text for text in dict.fromkeys(texts) if one_number(text) is None]
+    numbers = [text for text in texts if one_number(text) is not None]
+    fractions = not all(map(_INTEGER.fullmatch, numbers))
+    if fractions and 0 < len(odd) <= _FEW_ODD * len(texts):
+        return f"taken as text, not numbers, because of {odd[0]!r}: leave it empty if it is missing"
+    return ""
 
 
 def _come_back(texts: set[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any
 
@@ -411,8 +412,15 @@ def check_finite(
     gene = matrix.genes[column if columns is None else columns[column]]
     raise InputError(
         f"{matrix.path or 'matrix'}: expected finite numbers; found {X[row, column]} in sample "
-        f"{sample!r}, gene {gene!r}: impute it (m1pipe impute) or leave the sample or gene out"
+        f"{sample!r}, gene {gene!r}: {_without(X[row, column])}"
     )
+
+
+def _without(value: float) -> str:
+    """What to do about a value that is not finite."""
+    if np.isinf(value):
+        return "correct the value, or leave the sample or gene out"
+    return "impute it (m1pipe impute), convert with --missing keep, or leave the sample or gene out"
 
 
 def check_units(matrix: Matrix) -> None:
@@ -437,14 +445,19 @@ def check_units(matrix: Matrix) -> None:
         fault = unit_fault(matrix.units, survey_rows(X), X)
     if fault:
         where = str(matrix.path or "data")
-        raise InputError(f"{where}: {fault}: {_way_out(matrix)}")
+        raise InputError(f"{where}: {fault}: {_way_out(matrix, fault)}")
 
 
-def _way_out(matrix: Matrix) -> str:
-    units = LN if matrix.logarithm == "natural" else "U"
+def _way_out(matrix: Matrix, fault: str) -> str:
+    """What mends units that values belie."""
+    if matrix.logarithm not in ("", "natural", "2"):
+        return f"take the logarithm back, X = {matrix.logarithm} ** X - 1, and say the units"
+    natural = matrix.logarithm == "natural" or "natural" in fault
     if matrix.path is None:
         return f"correct uns['units'] ({LN!r} for ln(1 + x))"
-    return f"say what the values are, m1pipe convert {matrix.path} NEW.h5ad --units {units}"
+    units = LN if natural else "UNITS (zscore, counts, tpm, ...)"
+    command = f"m1pipe convert {quote(str(matrix.path))} NEW.h5ad --units {units}"
+    return f"say what the values are, {command}"
 
 
 def in_memory(

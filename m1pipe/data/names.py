@@ -208,31 +208,48 @@ def pair_samples(
             f"samples: expected X's as the rows of Y; found them as its columns "
             f"({', '.join(y_columns[:3])}...): convert Y with --genes-as-rows"
         )
+    near = near_names(x_samples, y_samples)
     if not pairs:
         raise InputError(
             "samples: expected ids that X and Y share; found none: X has "
             f"{', '.join(x_samples[:3])}, ...; Y has {', '.join(y_samples[:3])}, ...: "
-            "name the samples alike in both"
+            f"{near and near + '; '}name the samples alike in both"
         )
     ix, iy = np.array(pairs, dtype=np.int64).T
     return ix, iy
 
 
-def near_names(names: Sequence[str], others: Sequence[str]) -> tuple[str, str] | None:
-    """A name of each side that differ by blanks, case or punctuation only; None without.
+def near_names(names: Sequence[str], others: Sequence[str]) -> str:
+    """How names of two sides differ that may be the same; empty where none are near.
 
     Examples
     --------
     >>> near_names(["s1", "s2"], ["S2 ", "s3"])
-    ('s2', 'S2 ')
+    "'s2' and 'S2 ' differ by blanks, case or marks only"
+    >>> near_names(["TCGA-A1-A0SB-01A"], ["TCGA-A1-A0SB"])
+    "'TCGA-A1-A0SB' is the beginning of 'TCGA-A1-A0SB-01A'"
     """
-    known = set(others)
-    by_letters = {re.sub(r"[\W_]+", "", name.casefold()): name for name in others}
-    for name in names:
-        near = by_letters.get(re.sub(r"[\W_]+", "", name.casefold()))
-        if near is not None and name not in known:
-            return name, near
-    return None
+    known, by_letters = set(others), {_letters(name): name for name in others}
+    unmatched = [name for name in names if name not in known]
+    for name in unmatched:
+        near = by_letters.get(_letters(name))
+        if near is not None:
+            return f"{name!r} and {near!r} differ by blanks, case or marks only"
+    own = set(names)
+    pairs = [(unmatched, [name for name in others if name not in own])]
+    for longer, shorter in (*pairs, *(pair[::-1] for pair in pairs)):
+        heads = {name for name in shorter if name}
+        for name in longer:
+            cuts = [found.start() for found in re.finditer(r"[\W_]", name)]
+            head = next((name[:cut] for cut in reversed(cuts) if name[:cut] in heads), None)
+            if head is not None:
+                return f"{head!r} is the beginning of {name!r}"
+    return ""
+
+
+def _letters(name: str) -> str:
+    """A name by its letters and digits, without the X that R puts before a number."""
+    return re.sub(r"[\W_]+|^x(?=\d)", "", name.casefold())
 
 
 def refuse_duplicates(names: Sequence[str], what: str) -> None:

@@ -22,7 +22,7 @@ from m1pipe.data.names import (
     refuse_duplicates,
     require_coverage,
 )
-from m1pipe.data.unit_guess import looks_raw
+from m1pipe.data.unit_guess import looks_other
 from m1pipe.data.units import BY_TOTAL, Units, convert_units, to_linear
 from m1pipe.errors import InputError, M1Warning
 
@@ -549,7 +549,7 @@ def _try_conversion(matrix: Matrix, want: Units) -> None:
     """
     have = matrix.units
     if have.name == "unknown" and want.is_log and matrix.n_samples and matrix.n_genes:
-        raw = looks_raw(matrix.some_rows())
+        raw = looks_other(matrix.some_rows(), want)
         if raw:
             raise InputError(
                 f"expected {want}; found values of unknown units that look like {raw}: say what "

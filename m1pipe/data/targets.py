@@ -4,7 +4,7 @@ A target that is an isoform names its own gene, whose level X may hold.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -86,7 +86,7 @@ def load_targets(
     label: str | None = None,
     multilabel: Matrix | None = None,
     targets: Sequence[str] | None = None,
-) -> tuple[np.ndarray, Targets, dict[str, int]]:
+) -> tuple[np.ndarray, Targets, dict[str, list[str]]]:
     """Targets of the samples of X that have any.
 
     Exactly one of `y`, `label` and `multilabel` is given.
@@ -113,8 +113,8 @@ def load_targets(
         Rows of x that have targets, ascending.
     targets : Targets
         Of those rows.
-    dropped : dict of str to int
-        Why samples were left out, and how many; only reasons that occurred.
+    dropped : dict of str to list of str
+        Why samples were left out, and their ids; only reasons that occurred. They are said.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def load_targets(
 
 def _from_matrix(
     x: Matrix, y: Matrix, targets: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, int]]:
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], dict[str, list[str]]]:
     rows, rows_in_y = pair_samples(
         x.samples.tolist(), y.samples.tolist(), y_columns=y.genes.tolist()
     )
@@ -153,30 +153,47 @@ def _from_matrix(
         check_finite(block, y, part, columns=columns)
         values[start : start + step] = block
     dropped = {
-        "samples of X without Y": np.delete(x.samples, rows),
-        "samples of Y without X": np.delete(y.samples, rows_in_y),
+        "samples of X without Y": np.delete(x.samples, rows).tolist(),
+        "samples of Y without X": np.delete(y.samples, rows_in_y).tolist(),
     }
-    _say_left_out(dropped, rows.size)
-    return rows, values, tuple(names.tolist()), {k: v.size for k, v in dropped.items() if v.size}
+    dropped = {why: ids for why, ids in dropped.items() if ids}
+    if dropped:
+        lost = np.setdiff1d(x.samples.astype(str), y.samples.astype(str))
+        others = np.setdiff1d(y.samples.astype(str), x.samples.astype(str))
+        near = near_names(lost.tolist(), others.tolist())
+        ways = f": {near}: name the samples alike" if near else ""
+        say_left_out(dropped, f"{rows.size:,} samples are paired", ways)
+    return rows, values, tuple(names.tolist()), dropped
 
 
-def _say_left_out(dropped: dict[str, np.ndarray], n_paired: int) -> None:
-    """Name what was left out by pairing; ids that are nearly paired are warned of."""
-    said = [f"{ids.size:,} {why} (such as {ids[0]!r})" for why, ids in dropped.items() if ids.size]
-    if not said:
-        return
-    x_only, y_only = (list(map(str, ids)) for ids in dropped.values())
-    near = near_names(x_only, y_only)
-    text = f"{n_paired:,} samples are paired; left out: {', '.join(said)}"
-    if near is None:
+def left_out(dropped: Mapping[str, Sequence[str]]) -> str:
+    """What was left out, in words, with an example each.
+
+    Examples
+    --------
+    >>> left_out({"samples without status": ["s3", "s4"]})
+    '2 samples without status (such as s3)'
+    """
+    return ", ".join(f"{len(ids):,} {why} (such as {ids[0]})" for why, ids in dropped.items())
+
+
+def say_left_out(dropped: Mapping[str, Sequence[str]], kept: str, ways: str = "") -> None:
+    """Say which samples are left out; a warning where something may be done about it.
+
+    Parameters
+    ----------
+    dropped : mapping of str to sequence of str
+        Why, and their ids.
+    kept : str
+        How many are not.
+    ways : str
+        What may be done.
+    """
+    text = f"{kept}; left out: {left_out(dropped)}{ways}"
+    if ways:
+        warnings.warn(text, M1Warning, stacklevel=4)
+    else:
         log.warning("warning: %s", text)
-        return
-    warnings.warn(
-        f"{text}: {near[0]!r} and {near[1]!r} differ by blanks, case or marks only: name the "
-        "samples alike",
-        M1Warning,
-        stacklevel=4,
-    )
 
 
 def _genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -213,21 +230,18 @@ def _check_zeros_and_ones(values: np.ndarray, names: tuple[str, ...]) -> None:
         )
 
 
-def _from_label(x: Matrix, label: str) -> tuple[np.ndarray, Targets, dict[str, int]]:
+def _from_label(x: Matrix, label: str) -> tuple[np.ndarray, Targets, dict[str, list[str]]]:
     name, kind = find_column(x.obs, label, "label")
     column = read_column(x.obs, name, "label")
     rows = np.flatnonzero(column.notna().to_numpy())
-    dropped = {f"samples without {name}": len(column) - rows.size}
     if rows.size == 0:
         raise InputError(f"label: expected a value of {label!r} for some samples; found none")
+    dropped = {}
     if rows.size < len(column):
-        lacking = x.samples[column.isna().to_numpy()][0]
-        n_lacking = len(column) - rows.size
-        log.warning(
-            "warning: %d samples without %s left out (such as %r)", n_lacking, name, lacking
-        )
+        dropped[f"samples without {name}"] = x.samples[column.isna().to_numpy()].tolist()
+        say_left_out(dropped, f"{rows.size:,} samples have an entry")
     targets = _label_targets(column.iloc[rows], name, kind)
-    return rows, targets, {k: v for k, v in dropped.items() if v}
+    return rows, targets, dropped
 
 
 def _label_targets(column: pd.Series, label: str, kind: str | None) -> Targets:

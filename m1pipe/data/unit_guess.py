@@ -174,7 +174,7 @@ _LARGEST_LOG = 40.0
 _LARGEST_LN = 25.0
 _LOOKS_LOG = 25.0
 _RAW_LOOKING = 100.0
-_MANY_GENES = 100
+MANY_GENES = 100
 _EQUAL_SUMS = 1e-3
 _NEAR_TARGET = 0.01
 MIN_COUNT_LIKE = 100
@@ -232,7 +232,7 @@ def unit_fault(units: Units, found: Survey, X: np.ndarray) -> str:
     linear = units.name in LOG_OF and units.name != "intensity"
     if linear and looks_like == "signed":
         return f"units say {units}; values such as {found.minimum:.6g} are negative"
-    if linear and looks_like == "log" and len(found.ones) >= _MANY_GENES:
+    if linear and looks_like == "log" and len(found.ones) >= MANY_GENES:
         return f"units say {units}; no value is above {found.maximum:.6g}: they look like logs"
     return ""
 
@@ -241,18 +241,23 @@ def _other_base(units: Units, X: np.ndarray) -> str:
     """The logarithm that brings rows to their target sum, where it is not that of the units."""
     if units.name not in BY_TOTAL or not units.is_log or units.target_sum is None:
         return ""
-    if np.isnan(X).any() or X.max(initial=0.0) > _LARGEST_LN:
-        return ""
-    by_base = {"natural": np.expm1(X, dtype=np.float64), "2": np.exp2(X.astype(np.float64)) - 1}
     own = "natural" if units.name == LN else "2"
-    sums = {base: equal_sums(linear) for base, linear in by_base.items()}
+    sums = _sums_by_base(X)
     other = "2" if own == "natural" else "natural"
-    found = sums[other]
-    if sums[own] is None and found is not None:
+    found = sums.get(other)
+    if sums.get(own) is None and found is not None:
         off = abs(found / units.target_sum - 1)
         words = "natural logarithms" if other == "natural" else "logarithms to 2"
         return words if off < _NEAR_TARGET else ""
     return ""
+
+
+def _sums_by_base(X: np.ndarray) -> dict[str, float | None]:
+    """What rows sum to before the logarithm, if it was natural or to 2; empty where it is none."""
+    if np.isnan(X).any() or X.max(initial=0.0) > _LARGEST_LN or X.min(initial=0.0) < 0:
+        return {}
+    levels = X.astype(np.float64)
+    return {"natural": equal_sums(np.expm1(levels)), "2": equal_sums(np.exp2(levels) - 1)}
 
 
 def _no_counts(found: Survey, looks_like: str, X: np.ndarray) -> str:
@@ -308,13 +313,19 @@ def guess_scale(found: Survey) -> str:
     return "log" if found.maximum < _LOOKS_LOG else "linear"
 
 
-def looks_raw(X: np.ndarray) -> str:
-    """What values of unknown units look like if they were never logged; empty if they may be."""
+def looks_other(X: np.ndarray, want: Units) -> str:
+    """What values of unknown units look like, if not like the logarithms wanted; or nothing."""
     found = survey_rows(X)
     looks_like = guess_scale(found)
     large = _RAW_LOOKING if looks_like == "counts" else _LARGEST_LOG
     if looks_like in ("counts", "linear") and found.maximum > large:
         return "counts" if looks_like == "counts" else "levels before the logarithm"
+    if looks_like == "signed" and want.name in BY_TOTAL and _standardised(found, X):
+        return "z-scores"
+    if looks_like == "log" and want.name in BY_TOTAL and want.target_sum is not None:
+        sums = _sums_by_base(X)
+        natural = sums.get("natural") is not None and sums.get("2") is None
+        return f"natural logarithms ({LN})" if natural and want.name != LN else ""
     return ""
 
 
@@ -335,7 +346,7 @@ def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> Non
     InputError
         Naming what brings counts to logarithms.
     """
-    advice = "convert the file with --units counts --normalize total --log2p1"
+    advice = "m1pipe convert --units counts --normalize total --log2p1"
     if units.is_counts:
         raise InputError(f"{where}: expected logarithms for a Gaussian; found counts: {advice}")
     if units.is_linear:
@@ -349,7 +360,7 @@ def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> Non
         raise InputError(
             f"{where}: expected logarithms for a Gaussian; found whole numbers only, some above "
             f"{MIN_COUNT_LIKE}, in units unknown: if they are counts, {advice}; "
-            "if they are not, say what they are with --units"
+            "if they are not, say what they are with m1pipe convert --units"
         )
 
 

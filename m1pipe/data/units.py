@@ -132,18 +132,26 @@ def read_units(uns: Mapping[str, Any], where: str = "data") -> Units:
     InputError
         If the target sum does not go with the units.
     """
-    name = uns.get("units", "unknown")
+    name = _single(uns.get("units", "unknown"))
+    if isinstance(name, str) and name.strip().lower() in NAMES:
+        name = name.strip().lower()
     if name == "unknown":
         name = {"natural": LN, "2": "log2_normalized1"}.get(read_logarithm(uns), name)
     if not isinstance(name, str) or name not in NAMES:
         text = f"{where}: units {name!r} are not known: taken as unknown"
         warnings.warn(text, M1Warning, stacklevel=2)
         return Units()
-    target_sum = uns.get("target_sum")
+    target_sum = _single(uns.get("target_sum"))
     try:
         return Units(name, None if target_sum is None else float(target_sum))
     except InputError as error:
         raise InputError(f"{where}: {error}: correct uns, or convert the file again") from None
+
+
+def _single(value: Any) -> Any:
+    """A value that may stand alone in an array, as R writes it, or be bytes."""
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def read_logarithm(uns: Mapping[str, Any]) -> str:
@@ -160,7 +168,7 @@ def read_logarithm(uns: Mapping[str, Any]) -> str:
     entry = uns.get("log1p")
     if not isinstance(entry, Mapping):
         return ""
-    base = entry.get("base")
+    base = _single(entry.get("base"))
     if base is None or abs(float(base) - np.e) < 1e-6:
         return "natural"
     return f"{float(base):g}"
@@ -271,6 +279,11 @@ def convert_units(
         factor = np.log(2.0) if want.name == LN else 1 / np.log(2.0)
         return np.asarray(np.asarray(X, dtype=np.float64) * factor, dtype=np.float32)
     if have.name == LN:
+        if logged.target_sum is None:
+            raise InputError(
+                f"units: expected {want}; found {have} of no known target sum, as where genes were "
+                "left out after scaling: give the counts (FILE#layers/counts), or all genes"
+            )
         X, have = to_linear(np.asarray(X, dtype=np.float64), have), logged
     if have != linear:
         X = scale_rows(X, *_scaling(X, have, linear, want, totals=totals))

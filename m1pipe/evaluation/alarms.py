@@ -210,20 +210,19 @@ def untested_pairs(comparisons: pd.DataFrame, headline: str = "nadeau_bengio") -
     ]
 
 
-def nearly_paired(n_paired: int, n_lost: int, example: tuple[str, str]) -> list[Alarm]:
+def nearly_paired(n_paired: int, n_lost: int, example: str) -> list[Alarm]:
     """Samples that were left out, since their ids in X and Y are not quite the same.
 
     Parameters
     ----------
     n_paired, n_lost : int
         Samples of X.
-    example : (str, str)
-        Ids in X and in Y.
+    example : str
+        How an id in X and one in Y differ.
     """
     text = (
-        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which have ids in "
-        f"Y that differ by blanks, case or marks only (such as {example[0]!r} and "
-        f"{example[1]!r}): name the samples alike."
+        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which may be in Y "
+        f"under other ids ({example}): name the samples alike."
     )
     return [Alarm("nearly_paired", "warning", text)]
 

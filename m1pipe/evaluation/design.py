@@ -51,7 +51,7 @@ def _sample_alarms(problem: Problem, label: str | None) -> Iterator[Alarm]:
     known = {donor, label, config.group, config.stratify, config.leave_out}
     for name in recurring_columns(obs, {str(name) for name in known}):
         yield from leakage.group_not_checked(name)
-    if problem.nearly_paired is not None:
+    if problem.nearly_paired:
         n_lost = problem.matrix.n_samples - len(samples)
         yield from alarms.nearly_paired(len(samples), n_lost, problem.nearly_paired)
     if problem.groups is not None:

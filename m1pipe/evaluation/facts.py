@@ -8,6 +8,7 @@ import numpy as np
 
 from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.splits import group_column
+from m1pipe.data.targets import left_out
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT
 from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
@@ -93,8 +94,8 @@ def data_facts(problem: Problem) -> dict[str, Any]:
         "target_names": list(named),
         "units": str(problem.matrix.units),
         "target_units": str(targets.units) if targets.kind == "regression" else None,
-        "dropped": problem.dropped,
-        "left_out_example": next(iter(problem.matrix.samples[problem.unlabelled]), None),
+        "dropped": {why: len(ids) for why, ids in problem.dropped.items()},
+        "left_out": left_out(problem.dropped),
         "n_missing": problem.n_missing,
         "n_x": problem.matrix.n_samples,
         "n_y": problem.n_y,

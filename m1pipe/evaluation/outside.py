@@ -15,7 +15,7 @@ from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import align, unknown_units
 from m1pipe.data.splits import resolve_groups
-from m1pipe.data.targets import Kind, Targets, load_targets
+from m1pipe.data.targets import Kind, Targets, left_out, load_targets, say_left_out
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
@@ -180,7 +180,8 @@ def evaluate_outside(
         "n_targets": len(targets.names),
         "n_model_targets": len(predictor.head.names),
         "units": str(targets.units),
-        "dropped": dropped,
+        "dropped": {why: len(ids) for why, ids in dropped.items()},
+        "left_out": left_out(dropped),
         "n_groups": None if own_groups is None else len(set(own_groups)),
     }
     table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
@@ -218,7 +219,7 @@ def _seen(samples: np.ndarray, trained_on: set[str] | None) -> list[Alarm]:
 
 def _outside_targets(
     predictor: Predictor, matrix: Matrix, y: Any, label: str | None
-) -> tuple[np.ndarray, Targets, np.ndarray | None, dict[str, int]]:
+) -> tuple[np.ndarray, Targets, np.ndarray | None, dict[str, list[str]]]:
     """Rows, targets in the model's own order and units, the model's columns, what was left out."""
     head = predictor.head
     if head.kind in ("regression", "multilabel") and y is not None:
@@ -233,7 +234,9 @@ def _outside_targets(
                 "in Y; found none: give the file that holds them"
             )
         if columns.size < len(head.names):
-            log.warning("%d of the model's %d targets are in Y", columns.size, len(head.names))
+            lacking = next(name for name in head.names if name not in known)
+            text = "warning: %d of the model's %d targets are in Y; left out are those such as %r"
+            log.warning(text, columns.size, len(head.names), lacking)
         names = [head.names[j] for j in columns]
         levels, marks = (opened, None) if head.kind == "regression" else (None, opened)
         rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
@@ -250,14 +253,16 @@ def _outside_targets(
         return rows, targets, None, dropped
     code_of = {name: i for i, name in enumerate(head.names)}
     codes = np.array([code_of.get(targets.names[c], -1) for c in targets.values], dtype=np.int64)
-    unknown = int((codes < 0).sum())
-    if unknown:
-        dropped = {**dropped, f"samples of a {column} that the model does not know": unknown}
-    if unknown == codes.size:
+    if (codes < 0).all():
         raise InputError(
             f"label: expected classes of the model ({', '.join(head.names)}); found "
             f"{', '.join(targets.names)}"
         )
+    if (codes < 0).any():
+        why = f"samples of a {column} that the model does not know"
+        unknown = {why: matrix.samples[rows[codes < 0]].tolist()}
+        say_left_out(unknown, f"{(codes >= 0).sum():,} samples are of classes of the model")
+        dropped = {**dropped, **unknown}
     kept = replace(targets, kind=head.kind, values=codes[codes >= 0], names=head.names)
     return rows[codes >= 0], kept, None, dropped
 

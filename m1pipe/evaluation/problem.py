@@ -55,7 +55,7 @@ class Problem:
         Rows of the matrix that have a target: the samples, in this order everywhere below.
     targets : Targets
         Of the samples.
-    dropped : dict of str to int
+    dropped : dict of str to list of str
         Rows that were left out, and why.
     strata : ndarray, shape (n_samples,), or None
         What the folds are stratified by.
@@ -91,7 +91,7 @@ class Problem:
     matrix: Matrix
     rows: np.ndarray
     targets: Targets
-    dropped: dict[str, int]
+    dropped: dict[str, list[str]]
     strata: np.ndarray | None
     all_groups: np.ndarray | None
     folds: np.ndarray
@@ -140,11 +140,11 @@ class Problem:
         return self.answers.obs.reindex(self.samples)
 
     @property
-    def nearly_paired(self) -> tuple[str, str] | None:
-        """Ids of X and of Y that were left out, and differ by blanks, case or marks only."""
+    def nearly_paired(self) -> str:
+        """How ids of X and of Y that were left out differ, if they may be the same."""
         x, y = self.matrix, self.answers
         if y is None or self.rows.size == x.n_samples:
-            return None
+            return ""
         lost = np.delete(x.samples, self.rows).astype(str).tolist()
         others = np.setdiff1d(y.samples.astype(str), x.samples.astype(str))
         return near_names(lost, others.tolist())

@@ -72,7 +72,10 @@ def open_hdf5(path: Path) -> h5py.File:
     if not path.exists():
         raise InputError(f"{path}: expected a file; there is none of that name")
     if path.is_dir():
-        raise InputError(f"{path}: expected a file; found a folder")
+        raise InputError(
+            f"{path}: expected a file; found a folder: m1pipe convert reads those of 10x, DEE2, "
+            "salmon, kallisto and RSEM"
+        )
     if path.stat().st_size == 0:
         raise InputError(f"{path}: expected an HDF5 file; found an empty file")
     try:

@@ -13,7 +13,8 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.unit_guess import Survey, binary_genes, guess_scale, log_fault, survey, unit_fault
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
-from m1pipe.io.text.header import no_genes
+from m1pipe.io.conversion.steps import doubtful_names
+from m1pipe.io.text.header import named_like_annotations, no_genes
 
 WIDTH = 80
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -225,6 +226,7 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
     odd = matrix.genes[no_genes([str(gene) for gene in matrix.genes])]
     if len(odd):
         doubts.append(f"{len(odd):,} names are of no genes, such as {odd[0]!r}: leave them out")
+    doubts += doubtful_names(matrix.var.index)
     if found.n_missing:
         doubts.append(
             f"{found.n_missing:,} values are missing: train, crossval and fit take that, but not "
@@ -240,11 +242,15 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
             f"{len(shallow):,} samples have less than {_SHALLOW:.0%} of the median depth, such as "
             f"{shallow[0]!r}"
         )
-    suspects = matrix.genes[binary_genes(found)]
-    if len(suspects):
-        doubts.append(
-            f"{len(suspects):,} genes hold 0 and 1 only, such as {suspects[0]!r}: are they labels?"
-        )
+    names = [str(gene) for gene in matrix.genes]
+    ways = {
+        "hold 0 and 1 only": binary_genes(found),
+        "are named like labels": np.flatnonzero(named_like_annotations(names)),
+    }
+    for way, suspects in ways.items():
+        if len(suspects):
+            some = f"{len(suspects):,} genes {way}, such as {matrix.genes[suspects[0]]!r}"
+            doubts.append(f"{some}: are they labels?")
     return doubts
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.labels import label_column, warn_of_levels
+from m1pipe.data.labels import doubtful_numbers, label_column, warn_of_levels
 from m1pipe.data.names import canonical_gene, match_genes, near_names, refuse_duplicates
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.io.text.header import names_a_gene
+from m1pipe.io.text.header import is_index, names_a_gene
+from m1pipe.io.text.numbers import PLAIN, Notation
 from m1pipe.io.text.table import TextTable, open_table
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, notation: Notation = PLAIN) -> pd.DataFrame:
     """Delimited table of labels whose first column names the rows.
 
     Returns
@@ -27,15 +28,17 @@ def read_table(path: Path) -> pd.DataFrame:
     InputError
         If the file cannot be read, a row is ragged, or a row's name comes twice.
     """
-    with open_table(path) as table:
+    with open_table(path, notation=notation) as table:
         _refuse_gene_above(table)
         rows = [fields for _, fields in table.rows()]
     names = [row[0] for row in rows]
-    refuse_duplicates(names, f"{path}: first column")
-    columns = {
-        name: label_column([row[position + 1] for row in rows])
-        for position, name in enumerate(table.columns)
-    }
+    texts = {name: [row[i + 1] for row in rows] for i, name in enumerate(table.columns)}
+    _refuse_repeated(names, texts, path)
+    columns = {name: label_column(notation.plain(fields)) for name, fields in texts.items()}
+    for name, values in columns.items():
+        doubt = doubtful_numbers(values)
+        if doubt:
+            warnings.warn(f"{path}: {name}: {doubt}", M1Warning, stacklevel=2)
     return pd.DataFrame(columns, index=pd.Index(names, dtype=object, name=table.corner or None))
 
 
@@ -84,7 +87,7 @@ def join_labels(
         place = labels.index.get_indexer(frame.index)
     n_matched = int((place >= 0).sum())
     near = near_names(names, known)
-    hint = f"; {near[0]!r} and {near[1]!r} differ by blanks, case or marks only" if near else ""
+    hint = f"; {near}: name them alike" if near else ""
     if n_matched == 0:
         raise InputError(
             f"{what}: expected names of the matrix such as {_some(frame.index)}; found "
@@ -152,6 +155,16 @@ def read_aliases(path: Path) -> dict[str, str]:
         rows = [fields for _, fields in table.rows()]
     refuse_duplicates([fields[0] for fields in rows], f"{path}: aliases")
     return {fields[0]: fields[1] for fields in rows}
+
+
+def _refuse_repeated(names: list[str], others: dict[str, list[str]], path: Path) -> None:
+    """Refuse names of rows that come twice, and say which column has each once."""
+    try:
+        refuse_duplicates(names, f"{path}: first column")
+    except InputError as error:
+        once = [c for c, texts in others.items() if is_index(c) and len({*texts}) == len(texts)]
+        way = f"; or put the column {once[0]!r} first, which names each row once" if once else ""
+        raise InputError(f"{error}{way}") from None
 
 
 def _refuse_gene_above(table: TextTable) -> None:

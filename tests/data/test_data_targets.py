@@ -30,7 +30,7 @@ def test_levels_pair_by_sample_id_in_the_order_of_x() -> None:
     assert targets.names == ("t0", "t1", "t2")
     assert (targets.n, targets.n_outputs, targets.is_classes) == (3, 3, False)
     assert targets.units == Units("log2_tpm1")
-    assert dropped == {"samples of X without Y": 1, "samples of Y without X": 1}
+    assert dropped == {"samples of X without Y": ["b"], "samples of Y without X": ["z"]}
 
 
 def test_levels_from_a_file_and_a_choice_of_them(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_samples_without_a_label_are_dropped_and_counted() -> None:
     rows, targets, dropped = load_targets(x, label="status")
     assert rows.tolist() == [0, 2]
     assert targets.values.tolist() == [0, 1]
-    assert dropped == {"samples without status": 3}
+    assert dropped == {"samples without status": ["b", "d", "e"]}
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_labels_among_the_genes_are_taken_out(tmp_path: Path, genes_as_rows: boo
 
 def test_text_among_the_genes_is_named(tmp_path: Path) -> None:
     source = _write(COUNTS.assign(tissue=LABELS["tissue"]), tmp_path / "m.tsv")
-    reason = r"line 2: .* found 'liver' in column 'tissue': name label columns with --obs-columns"
+    reason = r"line 2: .* found 'liver' in column 'tissue': the column holds no numbers: name it"
     with pytest.raises(InputError, match=reason):
         _convert(source, units="counts")
     with pytest.raises(InputError, match="expected the column 'tissues'"):
@@ -409,8 +409,9 @@ def test_samples_without_counts_are_kept_at_zero(with_empty_cell: Path) -> None:
     assert adata.uns["target_sum"] == np.median(totals)
 
 
-def test_without_normalisation_an_empty_sample_is_no_matter(with_empty_cell: Path) -> None:
-    adata, _ = _convert(with_empty_cell, units="counts")
+def test_without_normalisation_an_empty_sample_is_kept_and_named(with_empty_cell: Path) -> None:
+    with pytest.warns(M1Warning, match=r"1 of 40 samples have a total of 0 \('s5'\): kept at 0"):
+        adata, _ = _convert(with_empty_cell, units="counts")
     assert adata.n_obs == 40
 
 
@@ -456,9 +457,9 @@ def test_h5ad_and_flat_sources(tmp_path: Path) -> None:
 def test_missing_values_of_an_h5ad_are_refused_or_kept(tmp_path: Path) -> None:
     values = LEVELS.to_numpy(dtype=np.float32)
     values[3, 4] = np.nan
-    source = anndata.AnnData(values, obs=LABELS[[]], uns={"units": "tpm"})
+    source = anndata.AnnData(values, obs=LABELS[[]], var=LEVELS.T[[]], uns={"units": "tpm"})
     source.write_h5ad(tmp_path / "in.h5ad")
-    with pytest.raises(InputError, match="found nan in sample 's3', gene '4'"):
+    with pytest.raises(InputError, match=f"found nan in sample 's3', gene '{LEVELS.columns[4]}'"):
         _convert(tmp_path / "in.h5ad")
     adata, _ = _convert(tmp_path / "in.h5ad", missing="keep")
     assert np.array_equal(adata.X, values, equal_nan=True)
@@ -496,7 +497,7 @@ def test_memory_does_not_grow_with_the_length(
         monkeypatch.setattr(module, name, 2**17)
     monkeypatch.setattr("m1pipe.io.text.lines._READ_BYTES", 2**17)
     config = ConvertConfig(units="counts", normalize="total", log2p1=True)
-    wide = pd.concat([COUNTS] * 30, axis=1).set_axis(range(900), axis=1)
+    wide = pd.concat([COUNTS] * 30, axis=1).set_axis([f"g{i}" for i in range(900)], axis=1)
     peaks, sizes = [], []
     for repeats in (10, 60):
         frame = pd.concat([wide] * repeats, ignore_index=True)

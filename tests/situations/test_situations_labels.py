@@ -64,7 +64,7 @@ def test_missing_words_are_missing_everywhere(word: str, kind: str) -> None:
     )
     data = ad.AnnData(np.ones((6, 3), "f4"), obs)
     rows, targets, dropped = load_targets(open_matrix(data), label="status")
-    assert rows.tolist() == [0, 1, 2, 4, 5] and dropped == {"samples without status": 1}
+    assert rows.tolist() == [0, 1, 2, 4, 5] and dropped == {"samples without status": ["s3"]}
     assert targets.names == ("case", "control") and targets.values.tolist() == [0, 1, 0, 1, 0]
     assert tidy(obs["status"]).isna().tolist() == [False] * 3 + [True] + [False] * 2
     assert label_column(values)[[0, 1, 2, 4]].tolist() == ["case", "control", "case", "control"]
@@ -134,14 +134,14 @@ def test_a_cross_validation_of_such_labels(m1pipe: Run, tmp_path: Path) -> None:
     ladder = ["--models", "prior,logistic", "--folds", "2"]
     said = m1pipe("crossval", "--x", x, "--label", "status", "--out", out, *ladder)
     assert said.code == 0, said.err
-    assert "9 samples without status left out (such as 's0')" in said.err
+    assert "left out: 9 samples without status (such as s0)" in said.err
     assert "not checked: mother recurs" in said.err
     summary = json.loads((out / "summary.json").read_text())
     assert summary["info"]["classes"] == {"case": 26, "control": 25}
     assert "group_on_both_sides" in summary["info"]["not_checked"]
     assert "not checked: mother recurs" in str(summary["warnings"])
     page = (out / "report.html").read_text()
-    assert ">not checked<" in page and "samples without status (9) (such as s0)" in page
+    assert ">not checked<" in page and "9 samples without status (such as s0)" in page
 
 
 def test_nearly_lost_pairs_stand_in_the_report(m1pipe: Run, tmp_path: Path) -> None:
@@ -203,3 +203,36 @@ def test_pairs_that_are_nearly_lost_are_warned_of(names: list[str], example: str
     with pytest.warns(M1Warning, match="20 samples are paired; left out: 20 samples of X") as said:
         load_targets(x, y=open_matrix(table(names)))
     assert example in str(said[0].message)
+
+
+def test_a_column_of_decimal_commas_is_doubted_or_read(m1pipe: Run, text: Text) -> None:
+    x = text("s\tg1\tg2\ns0\t1\t2\ns1\t3\t4\n", "x.tsv")
+    labels = text("s;rin\ns0;7,1\ns1;8\n", "labels.csv")
+    dest = x.with_name("x.h5ad")
+    said = m1pipe("convert", x, dest, "--units", "counts", "--labels", labels)
+    assert said.code == 0 and "rin: decimal commas ('7,1') are taken as text" in said.err
+    options = ("--decimal", ",", "--force")
+    said = m1pipe("convert", x, dest, "--units", "counts", "--labels", labels, *options)
+    assert said.code == 0 and said.err == ""
+    assert ad.read_h5ad(dest).obs["rin"].tolist() == [7.1, 8]
+
+
+@pytest.mark.parametrize(
+    ("ids", "how"),
+    [
+        (["TCGA-A1-A0SB", "TCGA-A1-A0SD"], "'TCGA-A1-A0SB' is the beginning of"),
+        (["tcga.a1.a0sb.01A", "x"], "differ by blanks, case or marks only"),
+    ],
+)
+def test_ids_in_another_form_are_told(m1pipe: Run, text: Text, ids: list[str], how: str) -> None:
+    x = text("s\tg1\nTCGA-A1-A0SB-01A\t1\nTCGA-A1-A0SD-01A\t2\n", "x.tsv")
+    labels = text("id\tsex\n" + "".join(f"{name}\tF\n" for name in ids), "labels.tsv")
+    said = m1pipe("convert", x, x.with_name("x.h5ad"), "--labels", labels)
+    assert said.code == 1 and how in said.err and "name them alike" in said.err
+
+
+def test_a_table_of_another_index_says_which_column_names_its_rows(m1pipe: Run, text: Text) -> None:
+    x = text("s\tg1\ns0\t1\ns1\t2\n", "x.tsv")
+    labels = text("patient\tsample\tsex\nP\ts0\tF\nP\ts1\tF\n", "labels.tsv")
+    said = m1pipe("convert", x, x.with_name("x.h5ad"), "--labels", labels)
+    assert said.code == 1 and "put the column 'sample' first" in said.err

@@ -149,3 +149,50 @@ def test_zarr_is_read_as_h5ad_is(m1pipe: Run, tmp_path: Path, part: str) -> None
     np.testing.assert_array_equal(found.X, X + {"": 0, "#layers/counts": 1, "#raw": 2}[part])
     assert found.obs["tissue"].astype(object).tolist()[0] == "a"
     assert found.obs["tissue"].isna().tolist() == [False, True]
+
+
+def test_sample_folders_behind_links_are_followed(m1pipe: Run, tmp_path: Path) -> None:
+    quants, linked = _folder(tmp_path, "salmon"), tmp_path / "linked"
+    linked.mkdir()
+    for sample in ("A", "B"):
+        (linked / sample).symlink_to(quants / sample)
+    (linked / "self").symlink_to(linked)
+    (linked / "D").mkdir()
+    said = m1pipe("convert", linked, tmp_path / "x.h5ad")
+    assert said.code == 0 and "2 folders without quant.sf are left out (such as 'D')" in said.err
+    assert list(ad.read_h5ad(tmp_path / "x.h5ad").obs_names) == ["A", "B"]
+    (linked / "D" / "quant.sf").symlink_to(tmp_path / "nowhere")
+    said = m1pipe("convert", linked, tmp_path / "x.h5ad", "--force")
+    assert said.code == 1 and "D/quant.sf" in said.err
+
+
+def test_transcripts_without_a_gene_are_named_and_left_out_of_sums(
+    m1pipe: Run, tmp_path: Path
+) -> None:
+    quants = _folder(tmp_path, "kallisto")
+    tx2gene = tmp_path / "tx2gene.tsv"
+    said = m1pipe("convert", quants, tmp_path / "x.h5ad", "--tx2gene", tx2gene)
+    assert "1 of 5 transcripts have no gene" in said.err and TRANSCRIPTS[4] in said.err
+
+
+def test_genes_of_gencode_are_read_from_the_names(m1pipe: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "S"
+    folder.mkdir()
+    names = [f"{t}|{g}.2|-|-|N|S|9|x|" for t, g in zip(TRANSCRIPTS[:4], GENES[:4], strict=True)]
+    rows = [f"{name}\t9\t8\t{j}\t1" for j, name in enumerate(names)]
+    head = "\t".join(HEADS["salmon"].split())
+    (folder / "quant.sf").write_text("\n".join([head, *rows]) + "\n")
+    assert m1pipe("convert", tmp_path, tmp_path / "x.h5ad").code == 0
+    genes = ad.read_h5ad(tmp_path / "x.genes.h5ad")
+    assert list(genes.var_names) == [f"{g}.2" for g in dict.fromkeys(GENES[:4])]
+    assert genes.X[0].tolist() == [0 + 1, 2, 3]
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_folders_that_only_convert_reads_are_said_so(
+    m1pipe: Run, tmp_path: Path, command: str
+) -> None:
+    quants = _folder(tmp_path, "salmon")
+    out = ("--out", tmp_path / "run") if command == "train" else ()
+    said = m1pipe(command, quants, *out)
+    assert said.code == 1 and "found a folder: m1pipe convert reads" in said.err

@@ -27,6 +27,7 @@ DESCRIBED = {
     "g1\tchr1;chr1\t1;9\t5;12\t+;+\t9\t3\t4\ng2\tchr2\t1\t5\t-\t5\t5\t6\n",
     "gene_name": "gene_id\tgene_name\tS1\tS2\ng1\tA\t3\t4\ng2\tB\t5\t6\n",
     "entrez": "Hugo_Symbol\tEntrez_Gene_Id\tS1\tS2\ng1\t7157\t3\t4\ng2\t672\t5\t6\n",
+    "statistics": "gene\tbaseMean\tpadj\tS1\tS2\ng1\t3.5\t0.1\t3\t4\ng2\t5.5\t1\t5\t6\n",
     "at the end": "gene\tS1\tS2\tdescription\tbiotype\ng1\t3\t4\tone, two\tx\ng2\t5\t6\tthree\ty\n",
     "transcripts": "gene_id,transcript_id(s),length,effective_length,S1,S2\n"
     'g1,"t1,t2",10,5.5,3,4\ng2,t3,20,7.5,5,6\n',
@@ -131,7 +132,7 @@ def test_labels_among_genes_are_warned_of(
 
 def test_genes_that_became_dates_are_warned_of(m1pipe: Run, text: Text) -> None:
     _, said = _converted(m1pipe, text("gene\tA\n2-Sep\t1\n1-Mar\t2\nTP53\t3\n"), GENES, *COUNTS)
-    assert "2 genes are named as dates (2-Sep, 1-Mar)" in said.err
+    assert "2 gene names are dates or numbers (2-Sep, 1-Mar)" in said.err
 
 
 def test_a_column_of_fractions_among_counts_is_warned_of(m1pipe: Run, text: Text) -> None:
@@ -164,7 +165,7 @@ def test_what_stands_behind_the_last_delimiter_later_is_refused(m1pipe: Run, tex
     rows = "".join(f"S{i},1,2,\n" for i in range(40))
     source = text(f"id,g1,g2\n{rows}S40,1,2,3\n")
     said = m1pipe("convert", source, source.with_name("x.h5ad"), *COUNTS)
-    assert said.code == 1 and "line 42: expected nothing behind the last ','" in said.err
+    assert said.code == 1 and "line 42: expected nothing behind the last name" in said.err
 
 
 SHORT = {
@@ -295,3 +296,84 @@ def test_gct_of_every_kind(m1pipe: Run, text: Text, name: str) -> None:
     assert list(found.var_names) == ["E1", "E2"] and list(found.obs_names) == ["A", "B"]
     assert found.var["symbol"].tolist() == ["x", "y"]
     np.testing.assert_array_equal(found.X, [[1.5, 3], [2, 4]])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\nid;g1;g2\nS1;1;2\nS2;3;4\n",
+        "id,g1,g2,,\nS1,1,2,,\nS2,3,4,,\n",
+        "id,g1,g2\nS1,1,2\nS2,3,4\n,,\n,,\n",
+    ],
+)
+def test_what_spreadsheets_leave_around_a_table(m1pipe: Run, text: Text, content: str) -> None:
+    a, said = _converted(m1pipe, text(content, "t.csv"), *COUNTS, "--missing", "keep")
+    assert said.err == "" and a.X.tolist() == [[1, 2], [3, 4]]
+    assert list(a.var_names) == ["g1", "g2"]
+
+
+@pytest.mark.parametrize(
+    ("header", "others"),
+    [
+        ("gene_id\tunstranded\tstranded_first\ttpm_unstranded", "stranded_first,tpm_unstranded"),
+        ("Name\tTPM\tNumReads\tIsoPct", "NumReads,IsoPct"),
+        ("id\tS1_counts\tS1_abundance\tS2_counts", "S1_abundance"),
+    ],
+)
+def test_quantities_of_one_sample_are_no_samples(
+    m1pipe: Run, text: Text, header: str, others: str
+) -> None:
+    source = text(f"{header}\ng1\t1\t2\t3\ng2\t4\t5\t6\n")
+    said = m1pipe("convert", source, source.with_name("x.h5ad"), GENES, *COUNTS)
+    assert said.code == 1 and "several quantities of one" in said.err
+    a, _ = _converted(m1pipe, source, GENES, *COUNTS, "--var-columns", others)
+    assert a.X[0].tolist() == [1, 4] and set(others.split(",")) <= set(a.var)
+
+
+@pytest.mark.parametrize("content", ['"S1","S2"\n1,2\n3,4\n', "x1,x2\n0.5,2\n1.5,4\n"])
+def test_a_first_column_of_numbers_names_no_rows(m1pipe: Run, text: Text, content: str) -> None:
+    source = text(content, "t.csv")
+    said = m1pipe("convert", source, source.with_name("x.h5ad"), GENES, *COUNTS)
+    assert said.code == 1 and "expected names of the rows in the first column" in said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "way"),
+    [
+        ("gene\tS1\tS2\nkind\tcase\tcontrol\ng1\t1\t2\n", (GENES,), "--obs-columns kind"),
+        ("s\tg1\ttissue\nS1\t1\tliver\nS2\t2\tlung\n", (), "--obs-columns tissue"),
+        ("gene\tS1\tlot\ng1\t1\ta\ng2\t2\tb\n", (GENES,), "--var-columns lot"),
+    ],
+)
+def test_the_way_out_of_text_among_numbers_works(
+    m1pipe: Run, text: Text, content: str, options: tuple[str, ...], way: str
+) -> None:
+    source = text(content)
+    said = m1pipe("convert", source, source.with_name("x.h5ad"), *COUNTS, *options)
+    assert said.code == 1 and way.split()[0] in said.err
+    _, said = _converted(m1pipe, source, *COUNTS, *options, *way.split())
+    assert said.code == 0
+
+
+def test_one_text_in_a_column_of_numbers_is_no_column_of_labels(m1pipe: Run, text: Text) -> None:
+    source = text("s\tg1\tg2\nS1\t1\t<0.1\nS2\t2\t3\n")
+    said = m1pipe("convert", source, source.with_name("x.h5ad"), *COUNTS)
+    assert said.code == 1 and "found '<0.1' in column 'g2': correct it" in said.err
+
+
+@pytest.mark.parametrize("name", ["2021-03-01", "02. Sep", "1-Mrz", "2.31E+13", "01.03.2021"])
+def test_names_that_spreadsheets_change(m1pipe: Run, text: Text, name: str) -> None:
+    dest = text(f"gene\tS1\n{name}\t1\nTP53\t2\n")
+    _, said = _converted(m1pipe, dest, GENES, *COUNTS)
+    assert f"1 gene names are dates or numbers ({name})" in said.err
+    said = m1pipe("inspect", dest.with_name("x.h5ad"))
+    assert name in " ".join(said.out.split())
+    source = text(f"gene\tS1\n{name}\t1\n{name}\t2\n", "twice.tsv")
+    said = m1pipe("convert", source, source.with_name("y.h5ad"), GENES, *COUNTS)
+    assert said.code == 1 and "Excel made dates of genes" in said.err
+
+
+def test_row_numbers_before_numbers_that_name_genes(m1pipe: Run, text: Text) -> None:
+    source = text('"","GeneID","S1","S2"\n"1","653635",3,4\n"2","100287102",5,6\n', "t.csv")
+    a, _ = _converted(m1pipe, source, GENES, *COUNTS)
+    assert list(a.var_names) == ["653635", "100287102"] and a.X.tolist() == [[3, 5], [4, 6]]

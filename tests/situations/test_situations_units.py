@@ -11,11 +11,14 @@ from said import Said
 
 from m1pipe import VAE, load_encoder
 from m1pipe.data.matrix import check_units
+from m1pipe.data.unit_guess import looks_other
+from m1pipe.data.units import LN, Units, read_units
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 
 Run = Callable[..., Said]
 N, P = 60, 30
+RNG = np.random.default_rng(7)
 
 
 def _counts(n_genes: int = P) -> ad.AnnData:
@@ -204,3 +207,33 @@ def test_frames_of_unknown_units_warn_once() -> None:
     frame.attrs["units"] = "bananas"
     with pytest.warns(M1Warning, match="units 'bananas' are not known"):
         check_units(open_matrix(frame))
+
+
+@pytest.mark.parametrize(("units", "steps"), [("counts", "--normalize=total"), ("tpm", "--log2p1")])
+def test_logarithms_are_not_logged_again(
+    m1pipe: Run, tmp_path: Path, units: str, steps: str
+) -> None:
+    levels = np.log2(1 + RNG.poisson(50, (6, 120)))
+    frame = pd.DataFrame(levels, [f"s{i}" for i in range(6)], [f"g{j}" for j in range(120)])
+    frame.to_csv(tmp_path / "x.tsv", sep="\t")
+    dest = tmp_path / "x.h5ad"
+    said = m1pipe("convert", tmp_path / "x.tsv", dest, "--units", units, steps)
+    assert said.code == 1 and "look like log" in said.err and not dest.exists()
+    said = m1pipe("convert", tmp_path / "x.tsv", dest, "--units", units)
+    assert said.code == 0 and "look like log" in said.err
+
+
+@pytest.mark.parametrize("entry", [np.array(["log2_cpm1"], dtype=object), "LOG2_CPM1 "])
+def test_units_as_other_programs_write_them(entry: object) -> None:
+    assert read_units({"units": entry}) == Units("log2_cpm1")
+    assert read_units({"units": "normalized", "target_sum": np.array([1e4])}).target_sum == 1e4
+
+
+def test_unknown_values_that_are_natural_logarithms_by_their_sums_are_refused() -> None:
+    counts = RNG.poisson(20, (30, 40)) + 1.0
+    natural = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    scaled = (natural - natural.mean(axis=0)) / natural.std(axis=0)
+    want, natural_want = Units("log2_normalized1", 1e4), Units(LN, 1e4)
+    assert looks_other(natural, want).startswith("natural logarithms")
+    assert looks_other(scaled, want) == "z-scores"
+    assert looks_other(natural / np.log(2), want) == looks_other(natural, natural_want) == ""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.atomic import refuse_existing
+from m1pipe.data.matrix import LOOKED_AT
 from m1pipe.data.unit_guess import Block, survey
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -95,7 +96,9 @@ def convert(
 def _read_tables(config: ConvertConfig) -> Tables:
     """Tables of labels, of annotations and of runs, read before the source, which may be long."""
     paths = (config.labels, config.var, config.runs)
-    labels, var, runs = (None if path is None else read_table(Path(path)) for path in paths)
+    labels, var, runs = (
+        None if path is None else read_table(Path(path), config.notation) for path in paths
+    )
     return labels, var, runs
 
 
@@ -158,7 +161,8 @@ def _convert_loaded(
     steps = _plan(units, config, data.var.index)
     found = survey(_screened(data, steps, source), *data.shape)
     mixed = find_format(source, config) == "text"
-    check_values(found, steps, data.var.index, where=str(source), may_hold_labels=mixed)
+    some = next(_screened(data, steps, source))[2][:LOOKED_AT]
+    check_values(found, steps, data.var.index, some, where=str(source), may_hold_labels=mixed)
     steps = replace(steps, target_sum=target_sum(found, steps))
     kept = kept_samples(found, steps, data.obs.index, config.zero_total, where=str(source))
     obs = with_totals(data.obs, found, steps).loc[kept]

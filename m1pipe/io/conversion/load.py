@@ -85,6 +85,11 @@ def find_format(source: Path, config: ConvertConfig) -> str:
         return "hdf5" if magic == _HDF5_MAGIC else "dee2_study"
     with open_lines(source) as lines:
         first = next(lines, b"")
+    if first.startswith(b"%%MatrixMarket"):
+        raise InputError(
+            f"{source}: expected names beside the values; found matrix.mtx alone: give its folder, "
+            "with features.tsv and barcodes.tsv"
+        )
     if looks_like_gct(first):
         return "gct"
     return "dee2_long" if looks_long(first) else "text"

@@ -4,6 +4,7 @@ On the way samples and genes are chosen, genes that share a name and runs of one
 """
 
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,14 @@ from m1pipe.data.unit_guess import Block
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.rows import read_at
-from m1pipe.io.text.header import describing_columns, doubtful_samples, is_measure
+from m1pipe.io.text.header import (
+    describing_columns,
+    doubtful_samples,
+    is_measure,
+    names_left_out,
+    several_of_a_sample,
+    turned_to_dates,
+)
 from m1pipe.io.text.numbers import PLAIN, Notation
 from m1pipe.io.text.table import TextBlock, TextTable, open_table
 
@@ -100,17 +108,26 @@ def load_text(
     """
     of_rows, of_columns = (label_names, describing) if genes_as_rows else (describing, label_names)
     with open_table(path, repeats=repeats and not genes_as_rows, notation=notation) as table:
+        options = ("--obs-columns", "--var-columns")
+        table.options = options[::-1] if genes_as_rows else options
         if genes_as_rows:
-            table.advice = "name columns that describe genes with --var-columns"
             known = describing_columns(table.columns, table.first_rows)
             of_columns = list(dict.fromkeys([*known, *describing]))
             _say_known([name for name in known if name not in describing], path)
         columns = _number_columns(table, of_columns)
         if genes_as_rows:
             _doubt_samples(columns, path)
+        corner = table.corner
         blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
         names, text = store_rows(blocks, raw, path, repeats=repeats and genes_as_rows)
-    _check_orientation(*((columns, names) if genes_as_rows else (names, columns)), path)
+    no_names = names_left_out(corner, columns, names)
+    if no_names:
+        raise InputError(
+            f"{path}: expected names of the rows in the first column; {no_names}: write the names "
+            "into a first column, as R does with row.names = TRUE"
+        )
+    sides = (columns, names) if genes_as_rows else (names, columns)
+    _check_orientation(*sides, path, "leave out" if genes_as_rows else "give")
     beside = {name: [row[i] for row in text] for i, name in enumerate(of_columns)}
     above = _row_labels(table, of_rows)
     if not genes_as_rows:
@@ -126,6 +143,14 @@ def _say_known(names: Sequence[str], path: Path) -> None:
 
 
 def _doubt_samples(columns: Sequence[str], path: Path) -> None:
+    several = several_of_a_sample(columns)
+    if several:
+        others = ",".join(name for names in several for name in names[1:])
+        raise InputError(
+            f"{path}: expected one column a sample; found several quantities of one "
+            f"({', '.join(several[0])}): keep one of them, --var-columns {shlex.quote(others)} "
+            "sets the others aside"
+        )
     odd = doubtful_samples(columns)
     if odd:
         text = f"{path}: taken as samples: {', '.join(odd[:6])}: if they describe genes name them"
@@ -258,13 +283,22 @@ def _note_names(
     """Remember row names; one that comes twice is refused, naming both lines."""
     for name, line in zip(names, lines, strict=True):
         if not name.strip():
-            raise InputError(f"{path}: line {line}: expected a name in the first field; found none")
+            raise InputError(
+                f"{path}: line {line}: expected a name in the first field; found none: name it, or "
+                "take the line out"
+            )
         if name in line_of and not repeats:
             raise InputError(
                 f"{path}: line {line}: expected each name once; found {name!r} again, first on "
-                f"line {line_of[name]}"
+                f"line {line_of[name]}: {_why_twice(name)}"
             )
         line_of[name] = line
+
+
+def _why_twice(name: str) -> str:
+    if turned_to_dates([name]):
+        return "Excel made dates of genes, such as MARCH1 and MARC1: take the table from its source"
+    return "rename or drop one; --duplicates sum adds up genes that share a name"
 
 
 def _row_labels(table: TextTable, names: Sequence[str]) -> dict[str, list[str]]:
@@ -280,7 +314,7 @@ def named_frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFr
     return pd.DataFrame(columns, index=pd.Index(list(names), dtype="object"))
 
 
-def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path) -> None:
+def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path, way: str) -> None:
     """Refuse a table whose Ensembl ids stand where samples should."""
     n_astray, n_genes = (
         sum(bool(_ENSEMBL.match(name)) for name in names) for names in (samples, genes)
@@ -291,9 +325,7 @@ def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path)
     found = f"{path}: expected samples; found {n_astray:,} of {len(samples):,} named like genes"
     if n_genes:
         raise InputError(f"{found} ({first!r}), and genes on the other side too: is it one table?")
-    raise InputError(
-        f"{found} ({first!r}): the table is transposed: give or leave out --genes-as-rows"
-    )
+    raise InputError(f"{found} ({first!r}): the table is transposed: {way} --genes-as-rows")
 
 
 def row_blocks(raw: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.unit_guess import Survey, binary_genes
+from m1pipe.data.unit_guess import MANY_GENES, Survey, binary_genes, guess_scale, unit_fault
 from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.conversion.loaded import Loaded, choose, choose_genes
 from m1pipe.io.tables import join_labels
 from m1pipe.io.text.header import (
+    counts_rows,
     describing_columns,
     named_like_annotations,
     no_genes,
@@ -184,9 +185,15 @@ ZeroTotal = Literal["error", "drop", "keep"]
 
 
 def check_values(
-    found: Survey, steps: Steps, genes: pd.Index, *, where: str, may_hold_labels: bool
+    found: Survey,
+    steps: Steps,
+    genes: pd.Index,
+    X: np.ndarray,
+    *,
+    where: str,
+    may_hold_labels: bool,
 ) -> None:
-    """Refuse infinities; warn of labels among the genes and of units that do not fit.
+    """Refuse infinities and logarithms that would be logged again; warn of what does not fit.
 
     Parameters
     ----------
@@ -194,6 +201,8 @@ def check_values(
         Of the values before the steps, but for the floor.
     steps : Steps
     genes : Index, length n_genes
+    X : ndarray, shape (n, n_genes)
+        Some of the values.
     where : str
         The source, for messages.
     may_hold_labels : bool
@@ -202,25 +211,46 @@ def check_values(
     Raises
     ------
     InputError
-        If a value is infinite.
+        If a value is infinite, or linear values of many genes that are to be scaled or logged look
+        like logarithms.
     """
     if found.n_infinite:
         raise InputError(f"{where}: expected finite values; found {found.n_infinite:,} infinite")
-    doubts = []
-    dates = turned_to_dates([str(gene) for gene in genes])
-    if dates:
-        doubts.append(
-            f"{len(dates)} genes are named as dates ({', '.join(dates[:3])}): Excel turned their "
-            "names, such as SEPT2 and MARCH1; take the table from its source"
-        )
+    few_logs = guess_scale(found) == "log" and len(genes) < MANY_GENES
+    fault = "" if few_logs else unit_fault(steps.units, found, X)
+    changed = steps.log or steps.normalize is not None
+    if fault and changed and guess_scale(found) == "log":
+        raise InputError(f"{where}: {fault}: say what they are by --units")
+    doubts = doubtful_names(genes)
     if may_hold_labels:
         doubts += _label_doubts(found, genes)
-    if steps.units.is_counts and not found.whole:
+    if fault:
+        doubts.append(fault)
+    elif steps.units.is_counts and not found.whole:
         doubts.append("units are counts, but not all values are whole numbers")
+    elif steps.units.name in ("cpm", "tpm") and found.whole and len(genes) >= MANY_GENES:
+        doubts.append(f"units are {steps.units}, but all values are whole numbers, as counts are")
     if steps.result.name == "unknown":
         doubts.append("the units are not known: say them by --units")
     for doubt in doubts:
         warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=2)
+
+
+def doubtful_names(genes: pd.Index) -> list[str]:
+    """What names of genes are taken for, where they are none: dates, numbers of rows."""
+    names, doubts = [str(gene) for gene in genes], []
+    dates = turned_to_dates(names)
+    if dates:
+        doubts.append(
+            f"{len(dates)} gene names are dates or numbers ({', '.join(dates[:3])}): Excel turned "
+            "names such as SEPT2 and MARCH1 into them; take the table from its source"
+        )
+    if len(names) > 1 and counts_rows(names):
+        doubts.append(
+            f"the genes are named {names[0]}, {names[1]}, ...: are these numbers of rows? "
+            "--gene-names COLUMN names them by an annotation"
+        )
+    return doubts
 
 
 def _described(data: Loaded, where: str) -> Loaded:
@@ -291,17 +321,16 @@ def kept_samples(
     InputError
         If a sample to be normalised has a total of 0 and that is an error, or all have.
     """
-    zero = found.totals <= 0
+    zero = found.totals == 0
     everyone = np.ones(len(zero), dtype=bool)
+    untold = zero_total is None and steps.normalize is None
+    if not zero.any() or (untold and steps.units.name not in NON_NEGATIVE):
+        return everyone
     if zero_total is None:
         zero_total = "keep" if steps.normalize is None else "error"
-        if steps.normalize is None:
-            return everyone
-    if not zero.any():
-        return everyone
     names = ", ".join(map(repr, samples[zero][:3]))
     what = f"{where}: {zero.sum():,} of {len(zero):,} samples have a total of 0 ({names})"
-    if zero_total == "error" or zero.all():
+    if zero_total == "error" or (zero.all() and not untold):
         raise InputError(
             f"{what}{' and cannot be normalised' if steps.normalize else ''}: --zero-total drop "
             "leaves them out, keep leaves them at 0"

@@ -1,7 +1,10 @@
 """Folders of salmon, kallisto and RSEM: a table of transcripts a sample, and sums by gene."""
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.names import match_genes, refuse_duplicates
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.tables import read_table
+from m1pipe.io.text.header import names_a_gene
 from m1pipe.io.text.table import open_table
 
 Quantifier = Literal["salmon", "kallisto", "rsem"]
@@ -54,8 +58,28 @@ def quantifier_of(folder: Path) -> Quantifier | None:
 
 
 def _files(folder: Path, kind: Quantifier) -> list[Path]:
-    pattern = _FILES[kind]
-    return sorted([*folder.rglob(pattern), *folder.rglob(f"{pattern}.gz")])
+    patterns = (_FILES[kind], f"{_FILES[kind]}.gz")
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        inode = os.stat(place)
+        if (inode.st_dev, inode.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((inode.st_dev, inode.st_ino))
+        found += [Path(place, n) for n in names if any(fnmatch(n, p) for p in patterns)]
+    return sorted(found)
+
+
+def _warn_of_others(folder: Path, files: list[Path], kind: Quantifier) -> None:
+    """Warn of folders beside those of the samples that hold no sample of this kind."""
+    tops = {path.relative_to(folder).parts[0] for path in files}
+    if kind == "rsem" or len(tops) < len(files):
+        return
+    others = [place.name for place in sorted(folder.iterdir()) if place.is_dir()]
+    lacking = [name for name in others if name not in tops and not name.startswith(".")]
+    if lacking:
+        text = f"{folder}: {len(lacking):,} folders without {_FILES[kind]} are left out"
+        warnings.warn(f"{text} (such as {lacking[0]!r})", M1Warning, stacklevel=3)
 
 
 def read_quants(folder: Path, kind: Quantifier, tx2gene: str | None = None) -> Quantified:
@@ -84,6 +108,7 @@ def read_quants(folder: Path, kind: Quantifier, tx2gene: str | None = None) -> Q
         hint = ": abundance.h5 alone is not read: kallisto h5dump makes the text"
         more = hint if kind == "kallisto" and list(folder.rglob("abundance.h5")) else ""
         raise InputError(f"{folder}: expected {_FILES[kind]} of each sample; found none{more}")
+    _warn_of_others(folder, files, kind)
     samples = _sample_names(folder, files, kind)
     refuse_duplicates(samples, f"{folder}: samples")
     first = _read_one(files[0], kind)
@@ -104,6 +129,9 @@ def read_quants(folder: Path, kind: Quantifier, tx2gene: str | None = None) -> Q
     var = pd.DataFrame({"length": first[_COLUMNS[kind][3]]}, first.index)
     if "gene_id" in first:
         var["gene_id"] = first["gene_id"]
+    described = [name.split("|") for name in first.index]
+    if all(len(parts) > 2 and names_a_gene(parts[1]) for parts in described):  # by GENCODE
+        var["gene_id"] = [parts[1] for parts in described]
     if tx2gene is not None:
         var["gene_id"] = _genes_of(list(first.index), tx2gene)
     return Quantified(samples, var, tpm, counts, effective)
@@ -208,4 +236,14 @@ def _genes_of(transcripts: list[str], tx2gene: str) -> np.ndarray:
         )
     genes: Mapping[int, object] = dict(enumerate(table[column].astype(object)))
     found = [genes[place] if place >= 0 else np.nan for place in match.columns.tolist()]
+    lacking = [
+        name for name, gene in zip(transcripts, found, strict=True) if not isinstance(gene, str)
+    ]
+    if lacking:
+        warnings.warn(
+            f"{tx2gene}: {len(lacking):,} of {len(transcripts):,} transcripts have no gene "
+            f"(such as {lacking[0]!r}): left out of the sums by gene",
+            M1Warning,
+            stacklevel=4,
+        )
     return np.array(found, dtype=object)

@@ -188,9 +188,10 @@ def _find(folder: Path, *names: str) -> Path:
             if path.is_file():
                 return path
     inside = sorted(p.name for p in folder.iterdir())[:6] if folder.is_dir() else []
+    others = ", or one of salmon, kallisto, RSEM (their files) or DEE2"
     raise InputError(
-        f"{folder}: expected a folder of 10x with {' or '.join(names)} (.gz); found "
-        f"{', '.join(inside) or 'none'}"
+        f"{folder}: expected a folder of 10x with {' or '.join(names)} (.gz)"
+        f"{others if names == ('matrix.mtx',) else ''}; found {', '.join(inside) or 'none'}"
     )
 
 

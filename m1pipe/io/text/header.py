@@ -45,18 +45,30 @@ _DESCRIBING = frozenset(
     geneids ensemblid ensemblgeneid ensembl ensg biotype genebiotype genetype transcriptbiotype
     hugosymbol hgncid hgnc uniprot uniprotid refseq refseqid gccontent percentgc
     percentagegccontent cytoband locus nearestrefid classcode tssid trackingid featuretype
-    genomiclocation probeid""".split()
+    genomiclocation probeid basemean log2foldchange lfcse pvalue pval padj adjpval fdr qvalue qval
+    logfc logcpm foldchange aveexpr mean median variance""".split()
 )
 _BESIDE_OTHERS = frozenset(
     """start end stop width txstart txend genestart geneend startposition endposition gc band
-    numexons exons exoncount""".split()
+    numexons exons exoncount coverage stat sd stdev cv""".split()
+)
+# ... and what a program says of a gene in one sample, in several units side by side.
+_QUANTITIES = frozenset(
+    """unstranded strandedfirst strandedsecond tpmunstranded fpkmunstranded fpkmuqunstranded tpm
+    fpkm fpkmuq rpkm cpm coverage numreads estcounts expectedcount expectedcounts rawcount rawcounts
+    counts count readcount normalizedcount scaledestimate abundance isopct conflo confhi fpkmconflo
+    fpkmconfhi length efflength effectivelength""".split()
 )
 _AS_TEXT = frozenset(
     """type class source name gene id alias aliases synonym synonyms annotation product feature
-    category title comment note notes ontology go kegg pathway family accession locustag targetid
-    isoform transcript idref""".split()
+    category title comment note notes reference ontology go kegg pathway family accession
+    locustag targetid isoform transcript idref""".split()
 )
-_DATE = re.compile(r"\d{1,2}-(Mar|Sep|Sept|Dec|Oct|Apr|Feb|Nov)|(Mar|Sep|Sept|Dec)-\d{1,2}")
+_MONTH = r"(Mar|M\u00e4r|Mrz|Sep|Sept|Dec|Dez|Oct|Okt|Apr|Feb|Nov)"
+_TO_DATE = re.compile(
+    rf"(?i:\d{{1,2}}\.?[- ]{_MONTH}[a-z]*\.?)([- ]\d+)?|{_MONTH}-\d+|\d{{4}}-\d\d-\d\d( 00:00:00)?"
+    r"|\d{1,2}(?P<mark>[./])\d{1,2}(?P=mark)\d\d(\d\d)?|\d([.,]\d+)?E\+\d+"
+)
 _NO_GENES = re.compile(
     r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)|Unassigned_\w+"
     r"|no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique"
@@ -89,8 +101,8 @@ class Header:
         Field that names the rows.
     n_fields : int
         That every row has.
-    trailing : bool
-        Every row ends in a delimiter, behind which there is nothing.
+    trailing : int
+        Fields at the end of every row that have no name and hold nothing.
     """
 
     delimiter: str
@@ -99,7 +111,7 @@ class Header:
     places: list[int]
     name_field: int
     n_fields: int
-    trailing: bool
+    trailing: int
 
     @property
     def extra(self) -> list[int]:
@@ -121,6 +133,8 @@ def skip_comments(reader: TextReader, first_line: int) -> tuple[bytes, int]:
     """
     number, held = first_line, b""
     line = (reader.line() or b"").removeprefix(BOM)
+    if re.fullmatch(rb"sep=.", line.strip(b'"')):  # that Excel writes and reads
+        line, number = reader.line() or b"", number + 1
     while line.startswith(b"#") or (not line.strip() and held):
         held, following = line, reader.line()
         if following is None:
@@ -174,19 +188,19 @@ def read_header(
     table = [
         [field.strip() for field in split(row, delimiter, place)]
         for row, place in zip(rows, below, strict=True)
-        if row.strip()
+        if not is_blank(row, delimiter)
     ]
-    widths = {len(fields) for fields in table}
+    if not table:
+        raise InputError(f"{where}: expected rows below the header; found empty ones")
     n_fields = len(table[0])
-    ended = len(widths) == 1 and all(fields[-1] == "" for fields in table)
-    if len(cells) == n_fields and cells[-1] == "" and ended and n_fields > 2:
-        cells, trailing, short = cells[:-1], True, False
-    elif len(cells) == n_fields + 1 and cells[-1] == "":
-        cells, trailing, short = cells[:-1], False, False
-    elif len(cells) == n_fields - 1:
-        trailing, short = _one_short(cells, table, ended, where)
-    else:
-        trailing, short = False, False
+    equal = all(len(fields) == n_fields for fields in table)
+    ended = min(map(_empty_at_end, table)) if equal else 0
+    trailing = min(_empty_at_end(cells), ended, n_fields - 2) if len(cells) == n_fields else 0
+    short = False
+    if len(cells) == n_fields - 1:
+        trailing, short = _one_short(cells, table, ended > 0, where)
+    elif trailing > 0 or (len(cells) == n_fields + 1 and cells[-1] == ""):
+        cells = cells[: -max(trailing, 1)]
     named = ["", *cells] if short else cells
     first = 1 if _is_numbered(named, table, {*_NUMBERING, *numbering}) else 0
     _refuse_numbers(named, table, short, where)
@@ -202,20 +216,30 @@ def read_header(
     )
 
 
+def is_blank(line: bytes, delimiter: str) -> bool:
+    """Whether a line holds nothing, or delimiters alone."""
+    return not line.strip().strip(delimiter.encode() + b" ")
+
+
+def _empty_at_end(fields: Sequence[str]) -> int:
+    """Fields at the end that hold nothing."""
+    return next((n for n, field in enumerate(reversed(fields)) if field), len(fields))
+
+
 def _one_short(
     cells: list[str], table: list[list[str]], ended: bool, where: str
-) -> tuple[bool, bool]:
+) -> tuple[int, bool]:
     """Whether a header with one name too few lacks a trailing delimiter, or the first name."""
     is_index = plain(cells[0]) in _INDEX_WORDS
     if ended:
         if is_index or cells[0] == "":
-            return True, False
+            return 1, False
         raise InputError(
             f"{where}: expected a name for every column; found {len(cells)} names for "
             f"{len(table[0])} fields, of which the last is always empty: take the delimiter off "
             "the ends of the lines, or name the first column too"
         )
-    if is_index and not _counts_rows([fields[0] for fields in table]):
+    if is_index and not counts_rows([fields[0] for fields in table]):
         raise InputError(
             f"{where}: expected a name for every column; found {len(cells)} names for "
             f"{len(table[0])} fields, the first of them {cells[0]!r}, which names the rows: one "
@@ -227,7 +251,7 @@ def _one_short(
             f"that {cells[0]!r} names the first column behind the rows' names: are these two names?"
         )
         warnings.warn(text, M1Warning, stacklevel=5)
-    return False, True
+    return 0, True
 
 
 def _run_together(cells: list[str]) -> bool:
@@ -239,7 +263,7 @@ def _run_together(cells: list[str]) -> bool:
     return any(_shape(rest) == others[0] for rest in behind if rest)
 
 
-def _counts_rows(names: Sequence[str]) -> bool:
+def counts_rows(names: Sequence[str]) -> bool:
     """Whether names are 0, 1, 2, ... or 1, 2, 3, ..."""
     if not all(name.isdigit() and name.isascii() and len(name) < 10 for name in names):
         return False
@@ -251,9 +275,10 @@ def _is_numbered(named: list[str], table: list[list[str]], numbering: set[str]) 
     """Whether the first column only counts the rows, and the second names them."""
     if len(named) < 3 or plain(named[0]) not in numbering or plain(named[1]) not in _INDEX_WORDS:
         return False
-    return _counts_rows([fields[0] for fields in table]) and not any(
-        _is_number(fields[1]) for fields in table if len(fields) > 1
-    )
+    second = [fields[1] for fields in table if len(fields) > 1]
+    ids = all(name.isdigit() for name in second) and len(set(second)) == len(second)
+    named_by = ids or not any(map(_is_number, second))
+    return counts_rows([fields[0] for fields in table]) and named_by
 
 
 def _refuse_numbers(named: list[str], table: list[list[str]], short: bool, where: str) -> None:
@@ -339,6 +364,56 @@ def decode(text: bytes, where: str) -> str:
         ) from None
 
 
+def names_left_out(corner: str, columns: Sequence[str], names: Sequence[str]) -> str:
+    """Why what is taken for names of rows is none; empty where it may be.
+
+    Parameters
+    ----------
+    corner : str
+        What stands above them.
+    columns : sequence of str
+        Names of the other columns.
+    names : sequence of str
+    """
+    if not corner or plain(corner) in _INDEX_WORDS or not all(map(_is_number, names)):
+        return ""
+    alike = _shape(corner) == _shape(columns[0])
+    if alike or not all(name.isdigit() for name in names):
+        return f"the column {corner!r} holds numbers ({', '.join(names[:3])})"
+    return ""
+
+
+def several_of_a_sample(columns: Sequence[str]) -> list[list[str]]:
+    """Columns that are several quantities of the same sample, such as TPM beside FPKM.
+
+    Parameters
+    ----------
+    columns : sequence of str
+
+    Returns
+    -------
+    list of list of str
+        Those of every sample that has more than one.
+
+    Examples
+    --------
+    >>> several_of_a_sample(["S1_TPM", "S1_FPKM", "S2_TPM", "counts.S3"])
+    [['S1_TPM', 'S1_FPKM']]
+    """
+    of_sample: dict[str, list[str]] = {}
+    for name in columns:
+        parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
+        for n in range(min(len(parts), 4), 0, -1):
+            for words, sample in ((parts[-n:], parts[:-n]), (parts[:n], parts[n:])):
+                if "".join(words) in _QUANTITIES:
+                    of_sample.setdefault(".".join(sample), []).append(name)
+                    break
+            else:
+                continue
+            break
+    return [names for names in of_sample.values() if len(names) > 1]
+
+
 def _describes(word: str) -> bool:
     """Whether a plain name is sure to describe genes: a known one, or a length in some unit."""
     return word in _DESCRIBING or re.fullmatch(r"\w*length(bp|kb|nt|bases)?", word) is not None
@@ -415,8 +490,8 @@ def named_like_annotations(names: Sequence[str]) -> np.ndarray:
 
 
 def turned_to_dates(names: Sequence[str]) -> list[str]:
-    """Names that Excel made of genes such as SEPT2 and MARCH1: 2-Sep, 1-Mar."""
-    return [name for name in names if _DATE.fullmatch(name)]
+    """Names that Excel made of genes such as SEPT2, MARCH1 and 2310009E13Rik: 2-Sep, 2.31E+13."""
+    return [name for name in names if _TO_DATE.fullmatch(name)]
 
 
 def unlike_others(names: Sequence[str]) -> np.ndarray:
@@ -424,6 +499,11 @@ def unlike_others(names: Sequence[str]) -> np.ndarray:
     known = np.array([ENSEMBL_ID.match(name) is not None for name in names], dtype=bool)
     few = 0 < (~known).sum() <= min(_FEW_NAMES, known.sum() / 9)
     return ~known if few else np.zeros(len(names), dtype=bool)
+
+
+def is_index(name: str) -> bool:
+    """Whether a name is a word for the names of rows."""
+    return plain(name) in _INDEX_WORDS
 
 
 def names_a_gene(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Numbers out of text: how they are written, one at a time, and whole pieces by compiled code."""
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,6 +41,13 @@ class Notation:
             field = field.replace(self.decimal, ".")
         return one_number(field)
 
+    def plain(self, fields: Sequence[str]) -> list[str]:
+        """Fields of a column of labels, with points before fractions where all are numbers."""
+        if self == PLAIN or any(self.number(field) is None for field in fields):
+            return list(fields)
+        bare = [field.replace(self.thousands, "") if self.thousands else field for field in fields]
+        return [field.replace(self.decimal, ".") for field in bare]
+
     def fault(self, field: str, delimiter: str) -> str:
         """What is likely the matter with text that is no number; empty where nobody knows."""
         field = field.strip()
@@ -52,7 +60,8 @@ class Notation:
             return "decimal commas: --decimal , reads them"
         if re.fullmatch(r"[+-]?\d{1,3}([.,' \u00a0\u202f]\d{3})+([.,]\d+)?", field):
             mark = next(c for c in field if not c.isdigit() and c not in "+-")
-            return f"thousands: --thousands '{mark}' reads them (and --decimal , where it is one)"
+            quoted = shlex.quote(mark)
+            return f"thousands: --thousands {quoted} reads them (and --decimal , where it is one)"
         return ""
 
 
@@ -138,5 +147,7 @@ def parse_piece(
             for place in places
         )
     except UnicodeDecodeError:
+        return None
+    if not all(map(str.strip, names)):
         return None
     return Piece(names, values, [list(row) for row in zip(*labels, strict=True)])

@@ -12,8 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from m1pipe.data.labels import one_number
 from m1pipe.errors import InputError
-from m1pipe.io.text.header import ROWS_AHEAD, decode, read_header, skip_comments, split
+from m1pipe.io.text.header import (
+    ROWS_AHEAD,
+    decode,
+    is_blank,
+    read_header,
+    skip_comments,
+    split,
+)
 from m1pipe.io.text.lines import TextReader, open_chunks
 from m1pipe.io.text.numbers import PLAIN, Notation, Piece, compiled_scan, parse_piece
 
@@ -84,8 +92,8 @@ class TextTable:
         Fields of these columns in the first rows.
     labels : dict of str to list of str
         Rows of labels that `blocks` has met.
-    advice : str
-        What is said of text among the numbers.
+    options : tuple of str
+        What names columns and rows that hold no numbers; empty where nothing does.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class TextTable:
     ) -> None:
         self.path = path
         self.labels: dict[str, list[str]] = {}
-        self.advice = "name label columns with --obs-columns"
+        self.options: tuple[str, ...] = ()
         self._reader, self._notation = reader, notation
         self._blank = 0
         line, header_line = skip_comments(reader, header_line)
@@ -113,7 +121,9 @@ class TextTable:
         below = [f"{path}: line {self._first_line + i}" for i in range(len(rows))]
         self._header = header = read_header(line, rows, where, below, numbering=numbering)
         self.delimiter, self.corner, self.columns = header.delimiter, header.corner, header.columns
-        table = [split(row, self.delimiter, where) for row in rows if row.strip()]
+        table = [
+            split(row, self.delimiter, where) for row in rows if not is_blank(row, self.delimiter)
+        ]
         self.first_rows = [
             [fields[place].strip() for place in header.places]
             for fields in table
@@ -137,7 +147,7 @@ class TextTable:
         for number, line in self.lines():
             fields = split(line, self.delimiter, f"{self.path}: line {number}")
             self._check_width(fields, number)
-            self._check_end(fields[-1], number)
+            self._check_end(fields, number)
             places = (self._header.name_field, *self._header.places)
             yield number, [fields[place].strip() for place in places]
 
@@ -185,18 +195,19 @@ class TextTable:
         names, extra, text = block.names, self._header.extra, block.text
         if extra:
             for line, fields in zip(block.lines, text, strict=True):
-                self._check_end(fields[-1], line)
+                self._check_end(fields, line)
             if self._header.name_field:
                 names = [fields[n_labels] for fields in text]
             text = [fields[:n_labels] for fields in text]
         return TextBlock([name.strip() for name in names], block.lines, block.values, text)
 
-    def _check_end(self, field: str, number: int) -> None:
-        """Refuse what stands behind the last delimiter of lines that all end in one."""
-        if self._header.trailing and field.strip():
+    def _check_end(self, fields: list[str], number: int) -> None:
+        """Refuse what stands behind the last name of lines that all end in empty fields."""
+        behind = "".join(fields[len(fields) - self._header.trailing :]).strip()
+        if behind:
             raise InputError(
-                f"{self.path}: line {number}: expected nothing behind the last "
-                f"{self.delimiter!r}, as in the lines before; found {field!r}"
+                f"{self.path}: line {number}: expected nothing behind the last name, as in the "
+                f"lines before; found {behind!r}"
             )
 
     def _parsed(
@@ -253,7 +264,7 @@ class TextTable:
         """Lines of a piece with their numbers; an empty one before a row is refused."""
         for offset, line in enumerate(piece.removesuffix(b"\n").split(b"\n")):
             line = line.removesuffix(b"\r")
-            if not line:
+            if is_blank(line, self.delimiter):
                 self._blank = self._blank or number + offset
                 continue
             if self._blank:
@@ -301,7 +312,9 @@ class TextTable:
         values = [self._notation.number(field) for field in fields]
         for column, (field, value) in enumerate(zip(fields, values, strict=True)):
             if value is None:
-                fault = self._notation.fault(field, self.delimiter) or self.advice
+                fault = self._notation.fault(field, self.delimiter) or self._why(
+                    row, values, columns[column]
+                )
                 raise InputError(
                     f"{where}: expected a number; found {field.strip()!r} in column "
                     f"{columns[column]!r}: {fault}"
@@ -312,6 +325,17 @@ class TextTable:
                     f"column {columns[column]!r}: impute it, or let it through with --missing keep"
                 )
         return np.array(values, dtype=np.float32)
+
+    def _why(self, row: _Row, values: list[float | None], column: str) -> str:
+        """What to do about text among the numbers: of a whole row, of a column, of one value."""
+        fields = row.numbers.split(self.delimiter)
+        words = [f for f in fields if one_number(f) is None and not f.strip()[:1].isdigit()]
+        if self.options and len(values) > 1 and len(words) == len(fields):
+            return f"if the row holds labels name it, {self.options[1]} {row.name.strip()}"
+        place = self.columns.index(column)
+        if self.options and not any(one_number(row[place]) is not None for row in self.first_rows):
+            return f"the column holds no numbers: name it with {self.options[0]}"
+        return "correct it, or leave it empty and let it through with --missing keep"
 
     def _check_width(self, fields: list[str], number: int) -> None:
         n_fields = self._header.n_fields
@@ -352,7 +376,10 @@ def _check_names(names: list[str], where: str, *, repeats: bool) -> None:
     seen: set[str] = set()
     for position, name in enumerate(names):
         if not name.strip():
-            raise InputError(f"{where}: column {position + 2} has no name")
+            raise InputError(
+                f"{where}: column {position + 2} has no name: name it, or take out what stands "
+                "above the header"
+            )
         if name in seen and not repeats:
             raise InputError(
                 f"{where}: expected each column name once; found {name!r} again in column "
