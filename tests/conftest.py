@@ -166,3 +166,9 @@ def expression() -> "Callable[..., anndata.AnnData]":
         return anndata.AnnData(X=X.astype(np.float32), obs=obs, var=var, uns=uns)
 
     return make
+
+
+@pytest.fixture
+def figures_undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without the drawing of their figures, which is most of what a small report takes."""
+    monkeypatch.setattr("m1pipe.plots.style.svg_bytes", lambda figure: b"<svg/>")

@@ -20,6 +20,8 @@ from m1pipe.provenance import (
 )
 from m1pipe.reports.page import shown_path
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 GENERATE = ["generate", "runs/vae", "-n", "5", "--out", "s.h5ad"]
 
 

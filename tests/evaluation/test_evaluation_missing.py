@@ -25,6 +25,8 @@ from m1pipe.evaluation.result import summary_dict
 from m1pipe.reports.crossval_report import report_html
 from m1pipe.workflow.augment import train_generator
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 N, P = 90, 12
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=3, hidden=(8,)),

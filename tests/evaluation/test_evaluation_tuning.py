@@ -18,6 +18,8 @@ from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.reports.crossval_report import report_html
 from m1pipe.settings import to_dict
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 NARROW = EncoderConfig(
     model=ModelConfig(n_latent=1, hidden=(), decoder_hidden=()),
     training=TrainingConfig(epochs=4, kl_warmup=0.0),

@@ -7,6 +7,8 @@ import pytest
 from m1pipe.errors import Alarm, InputError
 from m1pipe.reports.files import RESULT_FILES, read_result, write_tables
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 LEVELS = {"mean": 1.0, "ridge": 0.7, "vae": 0.5}
 COMPARISON_COLUMNS = (
     "model_a model_b metric test difference ci_low ci_high statistic p p_holm effect n_independent"

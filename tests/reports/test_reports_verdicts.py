@@ -11,6 +11,8 @@ from m1pipe.evaluation.result import ladder_table
 from m1pipe.reports import verdicts
 from m1pipe.reports.crossval_report import report_html
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 CLEAR = {"mean": 1.0, "ridge": 0.7, "raw": 0.8, "vae": 0.5}
 
 

@@ -21,6 +21,8 @@ from m1pipe.settings import build
 from m1pipe.workflow.augment import train_generator
 from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 SIZES = (60, 44, 36)
 P = 12
 QUICK = CrossvalConfig(

@@ -25,6 +25,8 @@ from m1pipe.reports.files import read_result
 from m1pipe.workflow import crossval_run as runs
 from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 TINY = EncoderConfig(
     model=ModelConfig(n_latent=2, hidden=(4,)), training=TrainingConfig(epochs=2, kl_warmup=0.0)
 )

@@ -14,6 +14,8 @@ from m1pipe.workflow.pipeline import choose_tasks, plan_lines, run_study
 from m1pipe.workflow.status import run_lines
 from m1pipe.workflow.study import read_study
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 NAMES = [
     "convert-u", "split-u", "convert-x", "convert-y", "train-vae1", "train-vae2", "crossval",
     "gather",

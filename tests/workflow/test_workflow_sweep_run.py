@@ -16,6 +16,8 @@ from m1pipe.data.simulation.expression import ExpressionConfig, simulate_express
 from m1pipe.figures.model import history as curves
 from m1pipe.workflow.sweep_folder import keep_if_best, read_records
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

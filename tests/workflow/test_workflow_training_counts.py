@@ -16,6 +16,8 @@ from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.latents import aggregated_posterior
 
+pytestmark = pytest.mark.usefixtures("figures_undrawn")
+
 Make = Callable[..., anndata.AnnData]
 QUICK = ["--latent", "3", "--hidden", "8", "--epochs", "2"]
 
