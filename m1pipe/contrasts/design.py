@@ -85,11 +85,13 @@ def plan_studies(
         condition.
     """
     table = _table(matrix, design, config)
+    named = set(table["study"])
     if usable is not None:
         table = table[usable[table["row"].to_numpy()]]
+    empty = sorted(named - set(table["study"]))
     if half is not None:
         table = table[deal_halves(table, config.seed) == half]
-    studies, skipped = [], []
+    studies, skipped = [], [Skipped(name, "no sample has counts") for name in empty]
     for name, samples in table.groupby("study", sort=True):
         study, reasons = _study(str(name), samples, config)
         skipped += reasons

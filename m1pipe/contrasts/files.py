@@ -80,19 +80,21 @@ def run_contrasts(
     halves = "" if held_out is None else ", from disjoint halves of the samples"
     return (
         f"{' and '.join(map(str, outs))}: {len(found.obs):,} contrasts of {n_studies:,} studies x "
-        f"{len(var):,} genes by {config.method}{halves}, {len(found.skipped):,} skipped (-v names "
-        "them)"
+        f"{len(var):,} genes by {config.method}{halves}, {len(found.skipped):,} skipped"
     )
 
 
 def _write_contrasts(
     path: PathLike, found: Contrasts, var: pd.DataFrame, record: dict[str, Any], *, force: bool
 ) -> None:
-    for one in found.skipped:
-        log.info("skipped %s: %s", one.name, one.reason)
-    if found.silent:
-        text = f"{path}: left out, having no counts: {', '.join(found.silent[:6])}"
-        warnings.warn(text, M1Warning, stacklevel=3)
+    lost = {
+        f"{len(found.skipped):,} comparisons": [f"{s.name}: {s.reason}" for s in found.skipped],
+        f"{len(found.silent):,} samples without counts": list(found.silent),
+    }
+    for what, names in lost.items():
+        if names:
+            more = "; ..." if len(names) > 3 else ""
+            log.warning("warning: %s: %s left out: %s%s", path, what, "; ".join(names[:3]), more)
     record["without_counts"] = _texts(list(found.silent))
     record["skipped"] = _texts([f"{one.name}: {one.reason}" for one in found.skipped])
     layers = {"statistic": found.statistic, "padj": found.padj}

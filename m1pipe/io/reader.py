@@ -117,7 +117,7 @@ def _open_path(address: Path) -> Matrix:
 
 def _settled(matrix: Matrix, part: str = "") -> Matrix:
     """The matrix with units that only its values tell: of a layer, or a target sum."""
-    if part and matrix.n_samples and matrix.n_genes:
+    if part not in ("", "X") and matrix.n_samples and matrix.n_genes:
         matrix.units = part_units(part, matrix.some_rows(), matrix.logarithm)
         matrix.logarithm = "natural" if matrix.units.name == LN else ""
     if matrix.units.name == LN and matrix.units.target_sum is None and matrix.n_samples:

@@ -222,3 +222,11 @@ def test_a_packed_file_needs_no_name(m1pipe: Run, tmp_path: Path) -> None:
         said = m1pipe("convert", tmp_path / name, tmp_path / "y.h5ad", "--force")
         assert said.code == 0
         np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "y.h5ad").X, [[1, 2], [3, 4]])
+
+
+def test_x_said_by_name_has_the_units_of_the_file(tmp_path: Path) -> None:
+    data = ad.AnnData(np.ones((2, 2), "f4"))
+    data.uns["units"] = "log2_tpm1"
+    data.write_h5ad(tmp_path / "x.h5ad")
+    with open_matrix(f"{tmp_path / 'x.h5ad'}#X") as matrix:
+        assert matrix.units.name == "log2_tpm1"

@@ -138,13 +138,21 @@ def test_a_study_that_cannot_be_fitted_is_skipped(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_a_study_without_any_count_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differential, "_check_library", lambda config: None)
+    monkeypatch.setattr(differential, "_by_limma", _plain_fit)
+    found = compute_contrasts(open_matrix(_counts(range(12))), None, ContrastsConfig())
+    assert list(found.obs["study"]) == ["two"]
+    assert [(s.name, s.reason) for s in found.skipped] == [("one", "no sample has counts")]
+
+
 def test_a_control_without_counts_for_deseq2(m1pipe: Run, tmp_path: Path) -> None:
     pytest.importorskip("pydeseq2")
     _counts((4,)).write_h5ad(tmp_path / "x.h5ad")
     said = m1pipe(
         "contrasts", tmp_path / "x.h5ad", "--method", "deseq2", "--out", tmp_path / "l.h5ad"
     )
-    assert said.code == 0 and "left out, having no counts: s4" in said.err
+    assert said.code == 0 and "1 samples without counts left out: s4" in said.err
     assert "s4" not in ad.read_h5ad(tmp_path / "l.h5ad").obs["samples"].iloc[0].split(";")
 
 
