@@ -1,6 +1,7 @@
 """A fitted model for new samples: a head, and what it takes; stored so that it stands alone."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +19,11 @@ from m1pipe.config import FitConfig
 from m1pipe.data.labels import CLASS
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align, missing_uns, unknown_units
 from m1pipe.data.units import LN, LOG_OF, Units, to_linear
+from m1pipe.encoder.drift import Drift, sampled_drift
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import CHUNK_ROWS, ENCODER_FILES, Encoder
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.heads.conformal import choose_half_width
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.io.reader import open_matrix
@@ -184,6 +186,10 @@ class Predictor:
             held = list(blocks)
             obs = self._annotated(obs, np.concatenate([X for _, X in held]))
             blocks = iter(held)
+        drift = self.drift(aligned, min_coverage=min_coverage)
+        if drift is not None and drift.is_far:
+            text = f"{aligned.matrix.path or 'data'}: {drift.beyond_text}: predictions may be off"
+            warnings.warn(text, M1Warning, stacklevel=2)
         caution = unknown_units(aligned.matrix, self.recipe.units)
         uns = missing_uns(aligned.match.missing, caution)
         with MatrixWriter(path, obs=obs, var=var, units=units, force=force, uns=uns) as writer:
@@ -248,6 +254,34 @@ class Predictor:
         if self.encoder is not None and self._in_genes_of_encoder:
             return self.encoder.align(data, min_coverage=min_coverage, keep_missing=True)
         return align(open_matrix(data), self.recipe, min_coverage=min_coverage, keep_missing=True)
+
+    def drift(
+        self,
+        aligned: Aligned,
+        rows: np.ndarray | None = None,
+        *,
+        min_coverage: float = MIN_COVERAGE,
+    ) -> Drift | None:
+        """How far samples lie from those that the encoder was trained on; None without an encoder.
+
+        Parameters
+        ----------
+        aligned : Aligned
+            From `align`.
+        rows : ndarray of int, optional
+            Of its samples; all where left out.
+        min_coverage : float
+            As for `predict`.
+        """
+        if self.encoder is None:
+            return None
+        if not self._in_genes_of_encoder:
+            aligned = self.encoder.align(
+                aligned.matrix, min_coverage=min_coverage, keep_missing=True
+            )
+        return sampled_drift(
+            self.encoder, aligned, np.arange(aligned.shape[0]) if rows is None else rows
+        )
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.

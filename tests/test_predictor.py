@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sklearn.impute import SimpleImputer
 
 from m1pipe.config import EncoderConfig, FitConfig, HeadConfig
 from m1pipe.encoder import Encoder, train_encoder
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.predictor import Predictor, load_predictor
 from m1pipe.settings import build
@@ -190,6 +191,18 @@ def test_what_is_written_is_what_is_predicted(
     assert written.uns["units"] == expected.uns["units"]
     with pytest.raises(InputError, match="--force"):
         predictor.write(x, tmp_path / "p.h5ad")
+
+
+def test_samples_unlike_those_of_the_encoder_are_named_where_they_are_predicted(
+    levels: Predictor, expression: Make, tmp_path: Path
+) -> None:
+    new = expression(100, 30, seed=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        levels.write(new, tmp_path / "near.h5ad")
+    new.X[:, :10] += 4 * new.X[:, :10].std(axis=0)
+    with pytest.warns(M1Warning, match=r"data: (9.|100).\d% of samples are reconstructed worse"):
+        levels.write(new, tmp_path / "far.h5ad")
 
 
 def test_a_column_and_some_targets_may_be_chosen(

@@ -10,6 +10,8 @@ from m1pipe.encoder.summary import gene_scale, measured_rows
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
 
 GAP_SAMPLES = 512
+MOST_SAMPLED = 2_000
+FAR = 0.1  # share of samples beyond the training data from which on they are said to lie far off
 FIRST_NAMES = 3
 
 
@@ -33,9 +35,9 @@ class Drift:
     genes_shifted : float
         Share of genes whose mean lies more than one standard deviation off.
     beyond : float
-        Share of samples beyond the 99 % quantile of the training rows' reconstruction error.
+        Share of samples beyond the 99 % quantile of the training samples' reconstruction error.
     beyond_held_out : float or None
-        The same share of the encoder's own validation rows: what is to be expected.
+        The same share of the encoder's own validation samples: what is to be expected.
     n_missing : int
         Levels that are NaN; they are imputed by their training mean and count for nothing here.
     gap_shift : ndarray, shape (n_latent,), or None
@@ -70,18 +72,28 @@ class Drift:
                 f"({named}{more}): on training-like samples that moves the latents by "
                 f"{np.median(self.gap_shift):.2f} sd (median), {self.gap_shift.max():.2f} sd (most)"
             )
-        expected = ""
-        if self.beyond_held_out is not None:
-            expected = f" (of held-out training data: {self.beyond_held_out:.1%})"
         lines.append(
             f"gene means lie {self.gene_shift:.2f} training sd off (median), "
             f"{self.genes_shifted:.1%} of genes more than one"
         )
-        lines.append(
-            f"{self.beyond:.1%} of samples are reconstructed worse than 99 % of the training rows"
-            + expected
-        )
+        lines.append(self.beyond_text)
         return lines
+
+    @property
+    def beyond_text(self) -> str:
+        """How many samples are unlike the training data, beside what is to be expected."""
+        expected = ""
+        if self.beyond_held_out is not None:
+            expected = f" (of held-out training samples: {self.beyond_held_out:.1%})"
+        return (
+            f"{self.beyond:.1%} of samples are reconstructed worse than 99 % of the training "
+            f"samples{expected}"
+        )
+
+    @property
+    def is_far(self) -> bool:
+        """Whether clearly more samples than expected are unlike the training data."""
+        return self.beyond >= max(FAR, 3 * (self.beyond_held_out or 0))
 
 
 def encode_with_drift(
@@ -109,7 +121,7 @@ def encode_with_drift(
         As `Encoder.align`.
     """
     aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True)
-    present, scale = aligned.present, gene_scale(encoder.scaler, encoder.pca)
+    present = aligned.present
     Z = np.empty((aligned.shape[0], encoder.n_latent), dtype=np.float32)
     judged = np.zeros(aligned.shape[0], dtype=bool)
     judged[measured_rows(aligned.shape[0], seed=0)] = True
@@ -121,18 +133,46 @@ def encode_with_drift(
         Z[start:stop] = encoder.encode_array(X, here)
         n_missing += int(np.isnan(X).sum())
         some = judged[start:stop]
-        if not some.any():
-            continue
-        X, here = X[some], None if here is None else here[some]
-        fitted = encoder.expected_inputs(Z[start:stop][some], X, here)
-        transformed, known = encoder.inputs(X, here), ~np.isnan(X)
-        squares = np.where(known, ((transformed - fitted) / scale) ** 2, 0)[:, present]
-        errors.append(squares.mean(axis=1) / known[:, present].mean(axis=1))
-        total += np.where(known, transformed, 0).sum(axis=0, dtype=np.float64)
-        n_known += known.sum(axis=0)
-    mean = total / np.maximum(n_known, 1)
-    shift = np.abs((mean - encoder.pca.mean) / scale)[present & (n_known > 0)]
-    return Z, _drift(encoder, aligned, shift, np.concatenate([*errors, np.empty(0)]), n_missing)
+        if some.any():
+            here = None if here is None else here[some]
+            found, levels, known = _residuals(encoder, X[some], Z[start:stop][some], here, present)
+            errors.append(found)
+            total += levels
+            n_known += known
+    return Z, _drift(encoder, aligned, total, n_known, np.concatenate([*errors, []]), n_missing)
+
+
+def sampled_drift(encoder: Encoder, aligned: Aligned, rows: np.ndarray) -> Drift:
+    """How far some samples of a file lie from the training data.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    aligned : Aligned
+        From `Encoder.align`, with missing levels kept.
+    rows : ndarray of int, shape (n_samples,)
+        Rows of the file; of more than `MOST_SAMPLED`, so many are drawn.
+    """
+    if rows.size > MOST_SAMPLED:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST_SAMPLED, replace=False))
+    codes = encoder.codes(aligned.matrix)
+    X, here = aligned.take(rows), None if codes is None else codes[rows]
+    Z = encoder.encode_array(X, here)
+    errors, total, n_known = _residuals(encoder, X, Z, here, aligned.present)
+    return _drift(encoder, aligned, total, n_known, errors, int(np.isnan(X).sum()), rows.size)
+
+
+def _residuals(
+    encoder: Encoder, X: np.ndarray, Z: np.ndarray, codes: np.ndarray | None, present: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Error of every sample, and the sum and number of the known levels of every gene."""
+    scale = gene_scale(encoder.scaler, encoder.pca)
+    fitted = encoder.expected_inputs(Z, X, codes)
+    transformed, known = encoder.inputs(X, codes), ~np.isnan(X)
+    squares = np.where(known, ((transformed - fitted) / scale) ** 2, 0)[:, present]
+    errors = squares.mean(axis=1) / known[:, present].mean(axis=1)
+    total = np.where(known, transformed, 0).sum(axis=0, dtype=np.float64)
+    return errors, total, known.sum(axis=0)
 
 
 def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
@@ -172,13 +212,21 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
 
 
 def _drift(
-    encoder: Encoder, aligned: Aligned, shift: np.ndarray, errors: np.ndarray, n_missing: int
+    encoder: Encoder,
+    aligned: Aligned,
+    total: np.ndarray,
+    n_known: np.ndarray,
+    errors: np.ndarray,
+    n_missing: int,
+    n_samples: int | None = None,
 ) -> Drift:
     q99 = encoder.summary["error_q99"]
     missing = tuple(aligned.match.missing)
-    of_counts = encoder.module.of_counts
+    of_counts, scale = encoder.module.of_counts, gene_scale(encoder.scaler, encoder.pca)
+    mean = total / np.maximum(n_known, 1)
+    shift = np.abs((mean - encoder.pca.mean) / scale)[aligned.present & (n_known > 0)]
     return Drift(
-        n_samples=aligned.shape[0],
+        n_samples=aligned.shape[0] if n_samples is None else n_samples,
         n_genes=aligned.shape[1],
         missing=missing,
         units=(str(aligned.matrix.units), str(encoder.units)),

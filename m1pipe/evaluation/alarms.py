@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from m1pipe.data.depth import APART
+from m1pipe.encoder.drift import Drift
 from m1pipe.errors import Alarm, Severity
 
 LARGEST_DEPTH_R = 0.8
@@ -164,6 +165,25 @@ def depth_apart(encoder: str, trained: float | None, own: float | None) -> list[
     else:
         text += "its latents were fitted to noisier levels than these."
     return [Alarm("depth_differs", "warning", text)]
+
+
+def far_from_training(encoder: str, drift: Drift | None) -> list[Alarm]:
+    """Samples unlike those that an encoder was trained on.
+
+    Parameters
+    ----------
+    encoder : str
+    drift : Drift or None
+        Of the samples at hand; None without an encoder.
+    """
+    if drift is None or not drift.is_far:
+        return []
+    text = (
+        f"{encoder}: {drift.beyond_text}: these samples are unlike the data that it was trained "
+        "on, and their latents may lose what matters here. Train it on samples like these, or in "
+        "the same units and depth."
+    )
+    return [Alarm("far_from_training", "warning", text)]
 
 
 def weak_encoder(encoder: str, r2: float | None, pca_r2: float | None) -> list[Alarm]:

@@ -9,6 +9,7 @@ from m1pipe.data.duplicates import file_signatures, find_copies, row_digests
 from m1pipe.data.labels import tidy
 from m1pipe.data.recipe import match_recipe, unknown_units
 from m1pipe.data.splits import group_column, recurring_columns
+from m1pipe.encoder.drift import sampled_drift
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
 from m1pipe.evaluation import alarms, leakage
@@ -91,6 +92,11 @@ def _frozen_alarms(entry: ComparedEncoder, problem: Problem) -> Iterator[Alarm]:
         yield from leakage.samples_seen_by_encoder(
             name, problem.samples, encoder.samples, encoder.validation_samples
         )
+        aligned = encoder.align(
+            problem.matrix, min_coverage=problem.config.min_coverage, keep_missing=True
+        )
+        drift = sampled_drift(encoder, aligned, problem.rows)
+        yield from alarms.far_from_training(name, drift)
         yield from _copied_rows(name, source, problem)
         yield from _other_depth(name, encoder, problem)
 
@@ -103,6 +109,7 @@ def not_checked(problem: Problem, label: str | None) -> list[str]:
         "group_on_both_sides": group_column(problem.matrix.obs) is None and problem.groups is None,
         "few_groups": problem.groups is None,
         "seen_by_encoder": not frozen,
+        "far_from_training": not frozen,
         "copies_seen_by_encoder": not any(
             training_file(source) is not None for entry in frozen for source in entry.sources
         ),

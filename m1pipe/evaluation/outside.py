@@ -13,14 +13,14 @@ from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
 from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.recipe import align, unknown_units
+from m1pipe.data.recipe import unknown_units
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Kind, Targets, left_out, load_targets, say_left_out
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import Alarm, InputError
-from m1pipe.evaluation.alarms import units_unknown
+from m1pipe.evaluation.alarms import far_from_training, units_unknown
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
 from m1pipe.heads.logistic import LogisticFit, fit_logistic
@@ -151,7 +151,7 @@ def evaluate_outside(
     matrix = open_matrix(x)
     rows, targets, columns, dropped = _outside_targets(predictor, matrix, y, label)
     recipe = predictor.recipe
-    aligned = align(matrix, recipe, min_coverage=min_coverage, keep_missing=True)
+    aligned = predictor.align(matrix, min_coverage=min_coverage)
     X = fill_missing(aligned.take(rows), recipe.gene_means)
     constant = "mean" if targets.kind == "regression" else "prior"
     predictions = {
@@ -185,7 +185,13 @@ def evaluate_outside(
         "n_groups": None if own_groups is None else len(set(own_groups)),
     }
     table = pd.DataFrame(losses, index=pd.Index(samples, name="sample"))
-    alarms = [*units_unknown(unknown_units(matrix, recipe.units)), *_seen(samples, trained_on)]
+    alarms = [
+        *units_unknown(unknown_units(matrix, recipe.units)),
+        *_seen(samples, trained_on),
+        *far_from_training(
+            "the encoder", predictor.drift(aligned, rows, min_coverage=min_coverage)
+        ),
+    ]
     return Outside(table, pd.DataFrame(lines), comparisons, alarms, info)
 
 

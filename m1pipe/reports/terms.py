@@ -106,6 +106,7 @@ GUARDS = {  # what each check looks for
     "collapsed_latents": "latents that carry no information",
     "latent_follows_depth": "a latent correlated with sequencing depth",
     "depth_differs": "samples sequenced far deeper or less deep than an encoder's training samples",
+    "far_from_training": "samples unlike those that an encoder was trained on",
     "weak_encoder": "an encoder that reconstructs less than principal components",
     "labels_of_same_samples": "labels derived from the samples that predict them",
     "labels_not_learned": "labels that no model learned",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from m1pipe.encoder import Encoder
-from m1pipe.encoder.drift import encode_with_drift, gap_shift
+from m1pipe.encoder.drift import encode_with_drift, gap_shift, sampled_drift
 
 Make = Callable[..., anndata.AnnData]
 
@@ -61,3 +61,13 @@ def test_missing_genes_are_listed_with_their_effect(
     text = " ".join(drift.lines())
     assert "5 missing genes" in text
     assert data.var_names[0] in text
+
+
+def test_some_rows_are_judged_as_a_file_of_them_alone(encoder: Encoder, expression: Make) -> None:
+    data = expression(400, seed=2)
+    data.X[200:, :10] += 3 * encoder.scaler.scale[:10]
+    aligned = encoder.align(data, keep_missing=True)
+    near, far = (sampled_drift(encoder, aligned, rows) for rows in (np.r_[:200], np.r_[200:400]))
+    alone = encode_with_drift(encoder, data[200:].copy())[1]
+    assert (far.beyond, far.gene_shift, far.n_samples) == (alone.beyond, alone.gene_shift, 200)
+    assert far.is_far and not near.is_far

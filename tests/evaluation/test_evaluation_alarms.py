@@ -1,11 +1,14 @@
 """Every alarm is raised by a planted fault and stays silent without it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats.contingency import association
 
 from m1pipe.data.duplicates import row_signatures
+from m1pipe.encoder.drift import Drift
 from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.confounding import confounded_label, cramers_v
@@ -82,6 +85,19 @@ def test_samples_of_another_depth():
     assert "--thin-to" not in text
     assert alarms.depth_apart("vae", 1_000.0, 1_900.0) == []
     assert alarms.depth_apart("vae", None, 1.0) == alarms.depth_apart("vae", 1.0, None) == []
+
+
+@pytest.mark.parametrize(("beyond", "held_out"), [(0.75, 0.046), (0.1, None)])
+def test_samples_unlike_the_training_data(beyond, held_out):
+    facts = {"missing": (), "units": ("tpm", "tpm"), "n_missing": 0, "gap_shift": None}
+    facts |= {"n_samples": 990, "n_genes": 968, "gene_shift": 1.6, "genes_shifted": 0.8}
+    drift = Drift(beyond=beyond, beyond_held_out=held_out, **facts)
+    text = only(alarms.far_from_training("vae", drift), "far_from_training", "warning")
+    assert text.startswith(f"vae: {beyond:.1%} of samples are reconstructed worse than 99 % of the")
+    assert ("(of held-out training samples: 4.6%)" in text) == (held_out is not None)
+    assert alarms.far_from_training("vae", replace(drift, beyond=0.09)) == []
+    assert alarms.far_from_training("vae", replace(drift, beyond_held_out=0.4)) == []
+    assert alarms.far_from_training("vae", None) == []
 
 
 def test_an_encoder_worse_than_its_pca():

@@ -10,18 +10,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pages import Page
 from scipy import stats
 from sklearn.impute import SimpleImputer
 
 from m1pipe.cli.main import cli
-from m1pipe.config import FitConfig, HeadConfig
+from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
+from m1pipe.encoder import train_encoder
+from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.errors import InputError
 from m1pipe.evaluation.deploy import fit_predictor
-from m1pipe.evaluation.outside import fit_rivals, load_rivals
+from m1pipe.evaluation.design import design_alarms
+from m1pipe.evaluation.outside import evaluate_outside, fit_rivals, load_rivals
+from m1pipe.evaluation.problem import make_problem
 from m1pipe.heads.conformal import LEVELS, half_widths
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.predictor import load_predictor
+from m1pipe.reports.evaluation_report import evaluation_html
+from m1pipe.settings import build
 
 QUICK = HeadConfig(hidden=(16,), epochs=25, lr=0.01)
 Pair = dict[str, anndata.AnnData]
@@ -80,6 +87,33 @@ def test_evaluate_scores_model_mean_and_linear(model: Path, worlds: dict[str, Pa
     for part in ("The model is better than the training mean", "Checks", "none found", "SHA-256"):
         assert part in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
+
+
+def test_an_encoder_far_from_the_samples_raises_an_alarm(
+    worlds: dict[str, Pair], expression: Callable[..., anndata.AnnData]
+) -> None:
+    """Of `evaluate` and of `crossval`, in the same words as `encode`."""
+    config = build(EncoderConfig, {"n_latent": 5, "hidden": [16], "epochs": 10})
+    encoder = train_encoder(expression(300, 40), config)
+    train, new = worlds["train"], worlds["outside"]
+    head = FitConfig(head=HeadConfig(hidden=(), epochs=1))
+    predictor = fit_predictor(train["x"], config=head, y=train["y"], encoder=encoder)
+    levels = Targets("regression", np.asarray(train["y"].X), tuple(train["y"].var_names))
+    rivals = fit_rivals(np.asarray(train["x"].X), levels)
+    folds = CrossvalConfig(folds=2, models=("mean",))
+    for shift in (0, 6):
+        x = new["x"].copy()
+        x.X[:, :10] += shift * x.X[:, :10].std(axis=0)
+        result = evaluate_outside(predictor, rivals, x, y=new["y"], min_coverage=0.8)
+        problem = make_problem(x, new["y"], encoders={"vae": encoder}, config=folds)
+        found = [a.text for a in result.alarms if a.name == "far_from_training"]
+        compared = [a.text for a in design_alarms(problem) if a.name == "far_from_training"]
+        assert len(found) == len(compared) == (shift > 0)
+    _, drift = encode_with_drift(encoder, x)
+    assert drift.beyond > 0.8
+    assert found[0].startswith(f"the encoder: {drift.beyond:.1%} of samples are reconstructed")
+    assert compared[0].startswith(f"vae: {drift.beyond:.1%} of samples are reconstructed")
+    assert found[0] in Page(evaluation_html(result, provenance={}, config={})).text
 
 
 def test_samples_that_were_fitted_on_raise_an_alarm(model: Path) -> None:
