@@ -29,8 +29,8 @@ QUICK: dict[str, Any] = {"n_latent": 2, "hidden": (8,), "epochs": 3, "kl_warmup"
 @parametrize_with_checks(
     [
         VAE(n_latent=3, hidden=(8,), epochs=2),
-        FeedForwardRegressor(hidden=(64,), epochs=60),
-        FeedForwardClassifier(hidden=(64,), epochs=60),
+        FeedForwardRegressor(hidden=(8,), epochs=10),
+        FeedForwardClassifier(hidden=(8,), epochs=10),
     ]
 )
 def test_scikit_learn_accepts_them(estimator: Any, check: Any) -> None:
