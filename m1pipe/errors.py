@@ -1,5 +1,6 @@
 """Errors, by whose fault they are, each with an exit code; and alarms beside a result."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -55,3 +56,14 @@ class Alarm:
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.text}"
+
+
+def all_but(sample: object) -> str:
+    """The condition of --where and --rows that leaves a sample out, as a shell takes it.
+
+    Examples
+    --------
+    >>> print(all_but("s1"))
+    'index != "s1"'
+    """
+    return shlex.quote(f'index != "{sample}"')

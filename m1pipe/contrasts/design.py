@@ -128,7 +128,8 @@ def _check_columns(known: pd.DataFrame, columns: Sequence[str], where: str) -> N
         if column not in known.columns:
             raise InputError(
                 f"{where}: expected a column {column!r}; found "
-                f"{listed_columns(known)}: name it by an option"
+                f"{listed_columns(known)}: say by --study, "
+                "--condition, --experiment, --subject or --covariates which it is"
             )
         warn_of_levels(tidy(known[column]), f"{where}: {column}")
 

@@ -355,7 +355,9 @@ def _counts(matrix: Matrix, study: StudyDesign) -> np.ndarray:
     values[order] = matrix.take(rows[order])
     check_finite(values, matrix, rows)
     if (values < 0).any():
-        raise InputError(f"{matrix.path or 'counts'}: expected counts; found negative values")
+        raise InputError(
+            f"{matrix.path or 'counts'}: expected counts; found negative values: give raw counts"
+        )
     starts = np.cumsum([0, *(part.size for part in study.rows[:-1])])
     return np.add.reduceat(values, starts, axis=0)
 

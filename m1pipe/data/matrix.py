@@ -387,6 +387,7 @@ def check_finite(
     start: int | np.ndarray = 0,
     *,
     columns: np.ndarray | None = None,
+    way: str = "impute it (m1pipe impute)",
 ) -> None:
     """Refuse NaN and infinity among rows that were read from a matrix.
 
@@ -399,6 +400,8 @@ def check_finite(
         Index of X's first row in the matrix, or of every row.
     columns : ndarray of int, shape (n_columns,), optional
         As it was read.
+    way : str
+        What may be done about NaN.
 
     Raises
     ------
@@ -410,17 +413,11 @@ def check_finite(
     row, column = np.argwhere(~np.isfinite(X))[0]
     sample = matrix.samples[start + row if isinstance(start, int) else start[row]]
     gene = matrix.genes[column if columns is None else columns[column]]
+    way = "correct it" if np.isinf(X[row, column]) else way
     raise InputError(
         f"{matrix.path or 'matrix'}: expected finite numbers; found {X[row, column]} in sample "
-        f"{sample!r}, gene {gene!r}: {_without(X[row, column])}"
+        f"{sample!r}, gene {gene!r}: {way}, or leave the sample or gene out"
     )
-
-
-def _without(value: float) -> str:
-    """What to do about a value that is not finite."""
-    if np.isinf(value):
-        return "correct the value, or leave the sample or gene out"
-    return "impute it (m1pipe impute), convert with --missing keep, or leave the sample or gene out"
 
 
 def check_units(matrix: Matrix) -> None:

@@ -24,7 +24,7 @@ from m1pipe.data.names import (
 )
 from m1pipe.data.unit_guess import looks_other
 from m1pipe.data.units import BY_TOTAL, Units, convert_units, to_linear
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, all_but
 
 MIN_COVERAGE = 0.8
 SUMMED_ROWS = 256  # that show whether samples sum to the target sum
@@ -306,10 +306,11 @@ class Aligned:
         check_finite(np.where(missing, 0, X), self.matrix, indices, columns=self._columns)
         empty = np.flatnonzero(missing.all(axis=1))
         if empty.size:
+            sample = self.matrix.samples[indices[empty[0]]]
             raise InputError(
                 f"{_where(self.matrix)}: expected a level of at least one of the model's genes in "
-                f"every sample; found none in {self.matrix.samples[indices[empty[0]]]!r} "
-                f"({empty.size} such samples): leave them out"
+                f"every sample; found none in {sample!r} ({empty.size} such samples): leave them "
+                f"out, m1pipe convert --where {all_but(sample)}"
             )
 
     def totals(self, indices: np.ndarray, X: np.ndarray | None = None) -> np.ndarray | None:
@@ -351,7 +352,7 @@ class Aligned:
             raise InputError(
                 f"{_where(self.matrix)}: expected counts to normalise; found none in sample "
                 f"{sample!r} ({empty.size} such samples) over the genes of the training totals: "
-                "leave them out"
+                f"leave them out, m1pipe convert --where {all_but(sample)}"
             )
         return totals
 

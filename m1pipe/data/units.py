@@ -314,7 +314,10 @@ def _scaling(
 ) -> tuple[np.ndarray, float]:
     """Totals and target sum that bring `have` to `linear`; InputError where nothing does."""
     if linear.name not in BY_TOTAL or linear.target_sum is None:
-        raise InputError(f"units: expected {want}; found {have}, and there is no way between them")
+        raise InputError(
+            f"units: expected {want}; found {have}, and there is no way between them: convert the "
+            "source again"
+        )
     if have.is_counts:
         totals = X.sum(axis=1, dtype=np.float64) if totals is None else np.asarray(totals)
         empty = np.flatnonzero(~(totals > 0))
@@ -326,4 +329,7 @@ def _scaling(
         return totals, linear.target_sum
     if have.name in ("cpm", "normalized") and have.target_sum is not None:
         return np.full(len(X), have.target_sum), linear.target_sum
-    raise InputError(f"units: expected {want}; found {have}, and there is no way between them")
+    raise InputError(
+        f"units: expected {want}; found {have}, and there is no way between them: convert the "
+        "source again"
+    )

@@ -1,5 +1,6 @@
 """Conditional encoders: the class of each sample, by a column of obs, and the means of classes."""
 
+import shlex
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -154,7 +155,8 @@ def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
     if lacking.size:
         raise InputError(
             f"{where}: expected a class in column {column!r} for every sample; found none for "
-            f"{lacking.size} of {len(values)}, {obs.index[lacking[0]]!r} first: leave them out"
+            f"{lacking.size} of {len(values)}, {obs.index[lacking[0]]!r} first: leave them out, "
+            f"m1pipe convert DATA NEW.h5ad --where {shlex.quote(f'`{column}`.notna()')}"
         )
     return as_text(values)
 

@@ -164,7 +164,7 @@ def plan_training(
     if train_rows.size < 2:
         raise InputError(
             f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
-            "choose more with --rows"
+            "give more samples, or choose more by --rows"
         )
     kept = None
     if config.model.min_variance is not None:

@@ -265,7 +265,8 @@ def _outside_targets(
             f"{', '.join(targets.names)}"
         )
     if (codes < 0).any():
-        why = f"samples of a {column} that the model does not know"
+        of = "class" if column is None else find_column(matrix.obs, column, "label")[0]
+        why = f"samples of a {of} that the model does not know"
         unknown = {why: matrix.samples[rows[codes < 0]].tolist()}
         say_left_out(unknown, f"{(codes >= 0).sum():,} samples are of classes of the model")
         dropped = {**dropped, **unknown}

@@ -22,7 +22,7 @@ from m1pipe.data.targets import (
     own_columns,
     read_own_genes,
 )
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, all_but
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.encoders import ComparedEncoder, Item, resolve_encoders
 from m1pipe.evaluation.folds import (
@@ -390,7 +390,8 @@ def count_missing(matrix: Matrix, rows: np.ndarray) -> int:
         if empty.size:
             raise InputError(
                 f"{matrix.path or 'data'}: expected a level of at least one gene in every sample; "
-                f"found none in {matrix.samples[empty[0]]!r}: leave it out"
+                f"found none in {matrix.samples[empty[0]]!r}: leave it out, m1pipe convert --where "
+                f"{all_but(matrix.samples[empty[0]])}"
             )
         n_missing += int(missing.sum())
     return n_missing

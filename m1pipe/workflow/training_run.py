@@ -23,7 +23,7 @@ from m1pipe.encoder.plan import OF_COUNTS, TrainingPlan, plan_training
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, all_but
 from m1pipe.io.conversion.steps import Steps
 from m1pipe.io.reader import open_matrix
 from m1pipe.settings import to_dict
@@ -346,7 +346,8 @@ def _normalized(matrix: Matrix, selection: SelectionConfig) -> Units:
     """Units that counts are brought to."""
     if not matrix.units.is_counts:
         raise InputError(
-            f"{matrix.path or 'data'}: normalize: expected counts; found {matrix.units}"
+            f"{matrix.path or 'data'}: normalize: expected counts; found {matrix.units}: give raw "
+            "counts, or leave --normalize out"
         )
     target, log2p1 = selection.target_sum or MILLION, selection.log2p1
     return Steps(matrix.units, normalize="total", target_sum=target, log=log2p1).result
@@ -357,5 +358,6 @@ def _refuse_empty(matrix: Matrix, rows: np.ndarray, totals: np.ndarray) -> None:
     if empty.size:
         raise InputError(
             f"{matrix.path or 'data'}: expected counts to normalise; found none in sample "
-            f"{matrix.samples[empty[0]]!r} ({empty.size} such samples): leave them out with --rows"
+            f"{matrix.samples[empty[0]]!r} ({empty.size} such samples): leave them out, --rows "
+            f"{all_but(matrix.samples[empty[0]])}"
         )

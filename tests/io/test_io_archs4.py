@@ -185,7 +185,7 @@ def test_the_command_chooses(path: Path, tmp_path: Path, capsys: Any) -> None:
         (["--where", "singlecellprobability + 1"], "found arithmetic at character 1"),
         (["--series", "GSE2,GSE77"], "series: expected samples of GSE77; found none"),
         (["--single-cell-below", "0"], "no sample is below 0"),
-        (["--series", "GSE5", "--single-cell-below", "0.1"], "meets all that is asked of them"),
+        (["--series", "GSE5", "--single-cell-below", "0.1"], "meets all conditions together"),
         (["--from", "dee2"], "human_gene.h5: expected dee2; found archs4"),
         (["--genes-as-rows"], "--obs-columns and --var-columns are for text; found HDF5"),
     ],
@@ -212,7 +212,7 @@ def _change(path: Path, key: str, value: Any) -> None:
         ("meta/samples/geo_accession", ACCESSIONS[1:], "expected 37 genes x 52 samples by its"),
         ("data/expression", COUNTS.T, "expected 37 genes x 53 samples by its names; found 53 x"),
         ("data/expression", [["a"]], "expected a two-dimensional array of numbers"),
-        ("meta/samples/geo_accession", ["GSM1"] * N_SAMPLES, "expected each once; found 'GSM1'"),
+        ("meta/samples/geo_accession", ["GSM1"] * N_SAMPLES, "expected unique names; found 'GSM1'"),
     ],
 )
 def test_broken_files(

@@ -141,7 +141,7 @@ def test_a_study_that_cannot_be_fitted_is_skipped(monkeypatch: pytest.MonkeyPatc
 def test_a_study_without_any_count_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differential, "_check_library", lambda config: None)
     monkeypatch.setattr(differential, "_by_limma", _plain_fit)
-    found = compute_contrasts(open_matrix(_counts(range(12))), None, ContrastsConfig())
+    found = compute_contrasts(open_matrix(_counts(tuple(range(12)))), None, ContrastsConfig())
     assert list(found.obs["study"]) == ["two"]
     assert [(s.name, s.reason) for s in found.skipped] == [("one", "no sample has counts")]
 
@@ -169,3 +169,26 @@ def test_zero_total_acts_whenever_it_is_given(
     assert said.code == 1 and "'s2'" in said.err and "--zero-total drop" in said.err
     said = m1pipe(*base, "--force")
     assert said.code == (1 if steps else 0)
+
+
+def test_a_sample_that_cannot_be_used_is_left_out_as_the_message_says(
+    m1pipe: Run, tmp_path: Path
+) -> None:
+    data = _counts((4,))[:12].copy()
+    data.write_h5ad(tmp_path / "x.h5ad")
+    train = ["train", tmp_path / "x.h5ad", "--normalize", "total", "--log2p1", "--out"]
+    small = [tmp_path / "run", "--latent", "1", "--hidden", "2", "--epochs", "1"]
+    said = m1pipe(*train, *small)
+    assert said.code == 1 and """leave them out, --rows 'index != "s4"'""" in said.err
+    assert m1pipe(*train, *small, "--rows", 'index != "s4"').code == 0
+    encode = ["encode", tmp_path / "run", tmp_path / "x.h5ad", "--out", tmp_path / "z.h5ad"]
+    said = m1pipe(*encode)
+    assert said.code == 1 and """m1pipe convert --where 'index != "s4"'""" in said.err
+
+
+def test_samples_of_one_id_are_named_by_their_source(m1pipe: Run, tmp_path: Path) -> None:
+    data = _counts()[:2].copy()
+    data.obs.index = pd.Index(["x", "x"])
+    data.write_h5ad(tmp_path / "twice.h5ad")
+    said = m1pipe("convert", tmp_path / "twice.h5ad", tmp_path / "y.h5ad")
+    assert said.code == 1 and "twice.h5ad: samples: expected unique names; found 'x'" in said.err

@@ -12,6 +12,7 @@ import pandas as pd
 
 from m1pipe.atomic import refuse_existing
 from m1pipe.data.matrix import LOOKED_AT
+from m1pipe.data.names import refuse_duplicates
 from m1pipe.data.unit_guess import Block, survey
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
@@ -156,6 +157,7 @@ def _convert_loaded(
     obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
     data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
     data = _chosen(data, units, config, runs, str(source))
+    refuse_duplicates(list(data.obs.index), f"{source}: samples")
     var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes", genes=True)
     data = name_genes(replace(data, var=var), units, config, str(source))
     steps = _plan(units, config, data.var.index)

@@ -222,7 +222,9 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
     if config.where is not None:
         wanted &= matching_samples(data.obs, config.where)
     if not wanted.any():
-        raise InputError(f"samples: none of {len(wanted):,} meets all that is asked of them")
+        raise InputError(
+            f"samples: none of {len(wanted):,} meets all conditions together: loosen one"
+        )
     return choose(data, wanted)
 
 

@@ -172,7 +172,7 @@ def load_matrix(matrix: Matrix, *, keep_missing: bool = False) -> Loaded:
 
     def checked(rows: np.ndarray, X: np.ndarray) -> np.ndarray:
         if not keep_missing:
-            check_finite(X, matrix, rows)
+            check_finite(X, matrix, rows, way="let it through with --missing keep")
         return X
 
     def blocks() -> Iterator[Block]:
