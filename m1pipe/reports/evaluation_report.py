@@ -4,7 +4,9 @@ Captions and notes stand in `templates/evaluate.html`; here are the numbers and 
 """
 
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,8 @@ from m1pipe.evaluation.outside import LINEAR, MODEL, Outside
 from m1pipe.evaluation.result import to_plain
 from m1pipe.plots import comparison
 from m1pipe.reports.page import (
-    ALPHA,
+    BESIDE,
     DASH,
-    Kind,
     Verdict,
     decimals_for,
     interval,
@@ -27,6 +28,7 @@ from m1pipe.reports.page import (
     render,
 )
 from m1pipe.reports.terms import TESTS, loss_label, metric_of, spoken
+from m1pipe.reports.verdicts import against, sentence
 
 EVALUATION_FILES = ("losses.csv", "scores.csv", "comparisons.csv", "summary.json")
 
@@ -45,12 +47,13 @@ def evaluation_html(
         Settings of the model.
     """
     metrics = list(dict.fromkeys(result.scores["metric"]))
-    losses = result.losses.mean()
+    losses, verdicts = result.losses.mean(), outside_verdicts(result)
     return render(
         "evaluate.html",
         info=result.info,
         alarms=result.alarms,
-        verdicts=outside_verdicts(result),
+        headline=f"The model is {against(verdicts)}.",
+        verdicts=verdicts,
         loss=loss_label(result.info["metric"], result.info["units"]),
         losses={_named(str(model)): float(loss) for model, loss in losses.items()},
         metrics=[metric_of(name) for name in metrics],
@@ -69,25 +72,16 @@ def evaluation_html(
 
 
 def outside_verdicts(result: Outside) -> list[Verdict]:
-    """One sentence for each declared pair."""
-    return [_verdict(row) for row in _declared(result).to_dict(orient="records")]
-
-
-def _verdict(row: Mapping[Any, Any]) -> Verdict:
-    rival = _named(str(row["model_b"]))
-    if not pd.notna([row["difference"], row["p_holm"]]).all():
-        return Verdict("failed", f"The {row['model_a']} and {rival} could not be compared.", row)
-    digits = decimals_for((row["ci_high"] - row["ci_low"]) / 2)
-    numbers = (
-        f"difference in loss {number(row['difference'], digits)} "
-        f"(95 % CI {interval(row['ci_low'], row['ci_high'], digits)}), "
-        f"p {p_cell(row['p_holm'])} after Holm"
-    )
-    if row["p_holm"] >= ALPHA:
-        text = f"No difference between the model and {rival} is shown: {numbers}."
-        return Verdict("open", text, row)
-    kind: Kind = "better" if row["difference"] < 0 else "worse"
-    return Verdict(kind, f"The model is {kind} than {rival}: {numbers}.", row)
+    """One sentence for each declared pair, the linear model first."""
+    losses = result.losses.mean()
+    rows = _declared(result).to_dict(orient="records")
+    found = []
+    for row in sorted(rows, key=lambda row: row["model_b"] != LINEAR):
+        rival = _named(str(row["model_b"]))
+        share = row["difference"] / losses[row["model_b"]] if losses[row["model_b"]] else math.nan
+        one = sentence({**row, "model_b": rival, "effect": share}, "the model", rival)
+        found.append(replace(one, text=one.text[0].upper() + one.text[1:]))
+    return found
 
 
 def _declared(result: Outside) -> pd.DataFrame:
@@ -121,6 +115,7 @@ def _differences(result: Outside) -> str:
     label = f"difference in {metric_of(result.info['metric']).label}; left: model is better"
     return picture(
         lambda axes: comparison.plot_differences(axes[0, 0], table.assign(name=names), label=label),
+        width=BESIDE,
         height=0.9 + 0.4 * len(table),
     )
 

@@ -21,11 +21,14 @@ from m1pipe.plots import style
 from m1pipe.plots import synthetic as plots
 from m1pipe.reports.page import (
     ABSENT,
+    BESIDE,
     DASH,
     Kind,
     Verdict,
+    count,
     decimals_for,
     interval,
+    listing,
     number,
     picture,
     render,
@@ -44,9 +47,17 @@ HEADLINE = (
     "c2st_forest",
     "recall",
     "tstr_over_trtr",
-    "closer_to_train",
 )
+PRIVACY_SCORE = "closer_to_train"
+WIDEST_OF_NO_LEAK = 0.6  # an interval that reaches higher has not looked closely enough
 IN_LINE = ("ks_mean", "variance_ratio", "gamma", "c2st_forest", "closer_to_train")
+_IN_SHORT = {
+    "near": "near them in",
+    "unlike real": "unlike them in",
+    "falls short": "falls short in",
+    "overshoots": "overshoots in",
+    "failed": "not computed:",
+}
 _ARROWS = {
     "higher": "\N{UPWARDS ARROW}",
     "lower": "\N{DOWNWARDS ARROW}",
@@ -101,7 +112,8 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
         info=report.info,
         alarms=report.alarms,
         verdicts=found,
-        behind=[v.text.split(" (")[0] for v in found if v.kind in ("worse", "failed")],
+        headline=_in_short(found, [s.definition.title for s in _headline(report)]),
+        privacy=privacy(report),
         calibrated=_calibrated(report),
         scores={
             family: _family([s for s in scores if s.definition.family == family])
@@ -124,36 +136,63 @@ def summary_line(report: QualityReport) -> str:
 
 
 def verdicts(report: QualityReport) -> list[Verdict]:
-    """One a headline score, failed ones included."""
+    """One a headline score of fidelity, failed ones included, with what the score says."""
     found = []
-    for name, text in _headline(report).items():
-        kind, word = _kind(report.score(name))
-        found.append(Verdict(kind, text, word=word))
+    for score in _headline(report):
+        kind, word = _kind(score)
+        says = score.definition.meaning
+        found.append(Verdict(kind, f"{_text(score)}. {says[0].upper()}{says[1:]}.", word=word))
     return found
 
 
-def _headline(report: QualityReport) -> dict[str, str]:
-    """Each headline score with its value, interval and references, by name."""
+def _headline(report: QualityReport) -> list[Score]:
     by_name = {score.definition.name: score for score in report.scores[SYNTHETIC]}
-    return {name: _text(by_name[name]) for name in HEADLINE if name in by_name}
+    return [by_name[name] for name in HEADLINE if name in by_name]
+
+
+def privacy(report: QualityReport) -> Verdict | None:
+    """Whether a leak was found; to find none is no good mark, since none may be seen."""
+    found = [s for s in report.scores[SYNTHETIC] if s.definition.name == PRIVACY_SCORE]
+    if not found:
+        return None
+    score = found[0]
+    if not math.isfinite(score.value):
+        return Verdict("failed", _text(score), word="failed")
+    if score.low > 0.5:
+        return Verdict("worse", f"{_text(score)}: training samples can be told.", word="leak")
+    if not score.high <= WIDEST_OF_NO_LEAK:
+        text = f"{_text(score)}: too few samples, a leak is neither shown nor excluded."
+        return Verdict("open", text, word="unsure")
+    return Verdict(
+        "open", f"{_text(score)}: no leak was found, which proves none.", word="not shown"
+    )
+
+
+def _in_short(found: Sequence[Verdict], titles: Sequence[str]) -> str:
+    """How many scores are as those of real samples, and which are not."""
+    others: dict[str, list[str]] = {}
+    for verdict, title in zip(found, titles, strict=True):
+        others.setdefault(verdict.tag, []).append(title)
+    n = len(others.pop("like real", []))
+    texts = [f"Like real samples in {n} of {count(len(found), 'score')}"]
+    texts += [f"{_IN_SHORT[tag]} {listing(names)}" for tag, names in others.items()]
+    return "; ".join(texts) + "."
 
 
 def _kind(score: Score) -> tuple[Kind, str]:
-    """Style and word of a score's tag."""
+    """Style and word of the tag of a fidelity score."""
     if not math.isfinite(score.value):
         return "failed", "failed"
-    ideal = score.definition.ideal
-    if score.definition.name == "closer_to_train":
-        return ("worse", "leak") if score.low > 0.5 else ("better", "no leak seen")
-    if ideal == "one":
-        reached, near = score.low <= 1 <= score.high, score.abs_log_ratio < -math.log(NEAR)
-    else:
-        higher = ideal == "higher"
-        reached = score.high >= score.ceiling if higher else score.low <= score.ceiling
-        near = score.calibrated >= NEAR
-    if reached:
+    if score.definition.ideal == "one":
+        if score.low <= 1 <= score.high:
+            return "better", "like real"
+        if score.abs_log_ratio < -math.log(NEAR):
+            return "open", "near"
+        return "worse", "overshoots" if score.value > 1 else "falls short"
+    higher = score.definition.ideal == "higher"
+    if score.high >= score.ceiling if higher else score.low <= score.ceiling:
         return "better", "like real"
-    return ("open", "near") if near else ("worse", "short")
+    return ("open", "near") if score.calibrated >= NEAR else ("worse", "unlike real")
 
 
 def _value(score: Score) -> str:
@@ -169,7 +208,11 @@ def _text(score: Score) -> str:
         return text
     if math.isfinite(score.low):
         text += f" ({interval(score.low, score.high, digits)})"
-    beside = {"real": score.ceiling, "worthless": score.floor, "mildly corrupted": score.corrupted}
+    beside = {
+        "real samples": score.ceiling,
+        "worthless ones": score.floor,
+        "mildly corrupted ones": score.corrupted,
+    }
     known = [f"{name} {number(v, digits)}" for name, v in beside.items() if math.isfinite(v)]
     return f"{text}; {', '.join(known)}" if known else text
 
@@ -245,7 +288,7 @@ def _calibrated(report: QualityReport) -> str | None:
         if len(models) > 1:
             ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models))
 
-    return picture(draw, height=1.1 + 0.27 * table["title"].nunique())
+    return picture(draw, width=BESIDE, height=1.0 + 0.21 * table["title"].nunique())
 
 
 def _genes(report: QualityReport) -> str:

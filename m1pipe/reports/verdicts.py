@@ -68,14 +68,25 @@ def _encoder_of(result: CrossvalResult, model: str) -> str | None:
 
 def verdicts(result: CrossvalResult) -> list[Verdict]:
     """One sentence for each declared comparison, those with the baseline last."""
-    found = [_verdict(row) for row in family(result).to_dict(orient="records")]
+    found = [
+        sentence(row, str(row["model_a"]), spoken(str(row["model_b"])))
+        for row in family(result).to_dict(orient="records")
+    ]
     rival = result.info.get("linear_rival")
     places = {rival: 0, "raw": 1, result.models[0]: 3}
     return sorted(found, key=lambda verdict: places.get(verdict.row["model_b"], 2))
 
 
-def _verdict(row: Mapping[Any, Any]) -> Verdict:
-    a, b = str(row["model_a"]), spoken(str(row["model_b"]))
+def sentence(row: Mapping[Any, Any], a: str, b: str) -> Verdict:
+    """What one comparison shows, its p adjusted by Holm; an interval is given with either answer.
+
+    Parameters
+    ----------
+    row : mapping
+        By the names of the columns of `comparisons.csv`, `effect` as a share of b's loss.
+    a, b : str
+        What the models are called.
+    """
     if not all(math.isfinite(row[k]) for k in ("difference", "ci_low", "ci_high", "p_holm")):
         text = f"{a} and {b} could not be compared: the test gave no number (see the notes)."
         return Verdict("failed", text, row)
@@ -91,7 +102,7 @@ def _shares(row: Mapping[Any, Any]) -> tuple[float, float, float]:
     """Difference and ends of its interval as shares of the second model's loss."""
     gap, low, high = (float(row[k]) for k in ("difference", "ci_low", "ci_high"))
     loss = gap / row["effect"] if row["effect"] else math.nan
-    return gap / loss, low / loss, high / loss
+    return float(gap / loss), float(low / loss), float(high / loss)
 
 
 def _lower_or_higher(row: Mapping[Any, Any]) -> str:
@@ -118,8 +129,9 @@ def _digits(gap: float, low: float, high: float) -> int:
 def _signed(row: Mapping[Any, Any]) -> str:
     """`+51 %`; empty where it is not known."""
     values = [100 * share for share in _shares(row)]
-    text = number(values[0], _digits(*values))
-    return f"{'+' * (values[0] > 0)}{text} %" if math.isfinite(values[0]) else ""
+    sign = "+" if values[0] > 0 else ""
+    text = f"{sign}{number(values[0], _digits(*values))} %"
+    return text if math.isfinite(values[0]) else ""
 
 
 def answer(result: CrossvalResult) -> Verdict:
@@ -167,11 +179,11 @@ def _more(n: int) -> list[str]:
 
 def _one_by_one(result: CrossvalResult, group: Mapping[str, Sequence[Verdict]]) -> str:
     """`vae is worse than ridge (+51 %) and not shown to differ from ...`, an encoder a clause."""
-    return "; ".join(f"{_subject(result, model)} {_against(own)}" for model, own in group.items())
+    return "; ".join(f"{_subject(result, model)} {against(own)}" for model, own in group.items())
 
 
-def _against(found: Sequence[Verdict]) -> str:
-    """What an encoder is against each of its rivals, those of one kind together."""
+def against(found: Sequence[Verdict]) -> str:
+    """`better than ridge (-3 %) and not shown to differ from ...`, one kind after another."""
     kinds = dict.fromkeys(verdict.kind for verdict in found)
     return listing(
         f"{_RELATION.get(kind, 'without a comparison with')} "

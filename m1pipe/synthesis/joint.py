@@ -30,15 +30,25 @@ MMD_P = (
 )
 PRDC = (
     _definition(
-        "precision", "precision", "higher", "share of samples that lie among real ones", SHARE
+        "precision",
+        "precision",
+        "higher",
+        "share of synthetic samples that lie among real ones",
+        SHARE,
     ),
     _definition(
-        "recall", "recall", "higher", "share of real ones that lie among the samples", SHARE
+        "recall",
+        "recall",
+        "higher",
+        "share of real samples that lie among the synthetic ones",
+        SHARE,
     ),
     _definition(
-        "density", "density", "higher", "how thick the real ones are about a sample", POSITIVE
+        "density", "density", "higher", "how many real samples lie about a synthetic one", POSITIVE
     ),
-    _definition("coverage", "coverage", "higher", "share of real ones with a sample nearby", SHARE),
+    _definition(
+        "coverage", "coverage", "higher", "share of real samples with a synthetic one nearby", SHARE
+    ),
 )
 
 

@@ -19,7 +19,11 @@ _NO_RAW = "the values are no logarithms of levels"
 _definition = partial(Definition, "marginal")
 MARGINAL = (
     _definition(
-        "ks_mean", "mean KS", "lower", "largest gap of the two distributions of a gene", SHARE
+        "ks_mean",
+        "mean KS",
+        "lower",
+        "largest gap between the two distributions of a gene, mean over genes",
+        SHARE,
     ),
     _definition("ks_median", "median KS", "lower", "the same, of the middle gene", SHARE),
     _definition(
@@ -66,7 +70,7 @@ MARGINAL = (
         "variance_ratio",
         "geometric variance ratio",
         "one",
-        "typical variance of a gene over the real one; below 1: collapse",
+        "typical variance of a gene over the real one; below 1: too little, above 1: too much",
         POSITIVE,
     ),
     _definition(

@@ -67,7 +67,8 @@ class Score:
     ceiling : float
         The same score of real samples in the place of the synthetic ones.
     floor : float
-        The same score of real samples made worthless (METRICS: mean only, or shuffled genes).
+        The same score of real samples made worthless (their means alone, or shuffled genes); NaN
+        where the score cannot see that: it is not worse than that of real samples.
     corrupted : float
         The same score of real samples with a known, mild corruption.
     n_independent : int
@@ -93,16 +94,24 @@ class Score:
         for end in ("low", "high"):
             within = float(np.clip(getattr(self, end), *self.definition.within))
             object.__setattr__(self, end, within)
+        if self._is_one_sided and not self._gap > 0:
+            object.__setattr__(self, "floor", math.nan)
+
+    @property
+    def _is_one_sided(self) -> bool:
+        return self.definition.ideal in ("higher", "lower") and self.definition.family != "privacy"
+
+    @property
+    def _gap(self) -> float:
+        """How much worse the floor is than the ceiling, of a one-sided score."""
+        gap = self.ceiling - self.floor
+        gap = -gap if self.definition.ideal == "lower" else gap
+        return gap if gap > _WIDE_ENOUGH * max(abs(self.ceiling), abs(self.floor)) else math.nan
 
     @property
     def calibrated(self) -> float:
         """(value - floor) / (ceiling - floor) of a one-sided score; NaN for all others."""
-        if self.definition.ideal not in ("higher", "lower") or self.definition.family == "privacy":
-            return math.nan
-        gap = self.ceiling - self.floor
-        if self.definition.ideal == "lower":
-            gap = -gap
-        if not gap > _WIDE_ENOUGH * max(abs(self.ceiling), abs(self.floor)):
+        if not self._is_one_sided:
             return math.nan
         return (self.value - self.floor) / (self.ceiling - self.floor)
 

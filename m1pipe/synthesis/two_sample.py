@@ -30,7 +30,7 @@ C2ST = (
         "c2st_forest",
         "forest C2ST AUC",
         "lower",
-        "the same by a random forest, which sees more than means",
+        "how well a random forest tells the samples from real ones; 0.5: not at all",
         SHARE,
     ),
 )

@@ -84,8 +84,17 @@ def test_evaluate_scores_model_mean_and_linear(model: Path, worlds: dict[str, Pa
     assert not table["test"].isin(["nadeau_bengio"]).any()
     page = (model / "e" / "evaluate.html").read_text(encoding="utf-8")
     assert f"{losses['model'].mean():.3g}"[:4] in page
-    for part in ("The model is better than the training mean", "Checks", "none found", "SHA-256"):
+    for part in ("Checks", "none found", "SHA-256"):
         assert part in page
+    shown = Page(page).text
+    beside = {"linear": "the linear model on the genes", "mean": "the training mean"}
+    for rival, spoken in beside.items():
+        of_pair = (table["test"] == "clustered_t") & (table["model_a"] == "model")
+        row = table[of_pair & (table["model_b"] == rival)].iloc[0]
+        gap = 100 * row["difference"] / losses[rival].mean()
+        text = re.search(rf"{spoken} \(\+?(\S+) %\)", shown)[1]
+        assert text == f"{gap:.{len(text.partition('.')[2])}f}"
+    assert shown.index("The model is") < shown.index("Figure 1.") < shown.index("Table 1.")
     assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
 
 

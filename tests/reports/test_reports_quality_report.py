@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pages import assert_as_kept, assert_browser_shows
+from pages import Page, assert_as_kept, assert_browser_shows
 
 from m1pipe.errors import Alarm
-from m1pipe.reports.quality_report import quality_html, summary_line, verdicts, write_quality
+from m1pipe.reports.quality_report import (
+    HEADLINE,
+    privacy,
+    quality_html,
+    summary_line,
+    verdicts,
+    write_quality,
+)
 from m1pipe.synthesis.dependence import DEPENDENCE
 from m1pipe.synthesis.joint import PRDC
 from m1pipe.synthesis.marginal import MARGINAL
@@ -86,16 +93,76 @@ def test_every_sentence_and_number_is_as_kept(report: QualityReport) -> None:
 
 def test_verdicts_follow_interval_and_ceiling(report: QualityReport) -> None:
     kinds = {v.text.split(" 0.")[0].split(":")[0]: v.tag for v in verdicts(report)}
-    assert kinds["gamma"] == "failed"
-    assert kinds["mean KS"] == "like real"  # lower is better: 0.6 against 0.8
-    assert kinds["recall"] == "short"
-    assert kinds["geometric variance ratio"] == "short"
-    assert kinds["closer to training"] == "leak"
+    assert kinds == {
+        "gamma": "failed",
+        "mean KS": "like real",  # lower is better: 0.6 against 0.8
+        "correlation RMSE": "like real",
+        "forest C2ST AUC": "like real",
+        "recall": "unlike real",
+        "geometric variance ratio": "falls short",
+    }
     near = [_score(d, 0.76) for d in PRDC if d.name == "recall"]
     like = [_score(d, 0.79) for d in PRDC if d.name == "recall"]
     for scores, tag in ((near, "near"), (like, "like real")):
-        changed = QualityReport({"synthetic": scores}, [], report.info, report.pictures)
-        assert [v.tag for v in verdicts(changed)] == [tag]
+        assert [v.tag for v in verdicts(_with(report, scores))] == [tag]
+
+
+@pytest.mark.parametrize(
+    ("value", "tag"),
+    [(1.3, "overshoots"), (1.05, "near"), (1.01, "like real"), (0.7, "falls short")],
+)
+def test_a_ratio_above_one_overshoots(report: QualityReport, value: float, tag: str) -> None:
+    ratio = [_score(d, value) for d in MARGINAL if d.name == "variance_ratio"]
+    assert [v.tag for v in verdicts(_with(report, ratio))] == [tag]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tag", "kind"),
+    [
+        (0.55, 0.65, "leak", "worse"),
+        (0.10, 0.96, "unsure", "open"),
+        (0.45, 0.55, "not shown", "open"),
+        (math.nan, math.nan, "unsure", "open"),
+    ],
+)
+def test_privacy_is_no_score_of_fidelity_and_never_green(
+    report: QualityReport, low: float, high: float, tag: str, kind: str
+) -> None:
+    closer = [_score(d, 0.5, low=low, high=high) for d in PRIVACY if d.name == "closer_to_train"]
+    found = privacy(_with(report, closer))
+    assert (found.tag, found.kind) == (tag, kind)
+    assert verdicts(_with(report, closer)) == []
+    ks = [score for score in report.scores["synthetic"] if score.definition.name == "ks_mean"]
+    page = quality_html(_with(report, ks + closer), provenance={})
+    assert page.index("no score of fidelity") < page.index(f'tag {kind}">{tag}<')
+    assert page.count('tag better">') == 1  # of the mean KS
+
+
+def test_the_first_screen_says_what_each_score_is_in_few_words(report: QualityReport) -> None:
+    page = Page(quality_html(report, provenance={}))
+    start = page.text[: page.text.index("Marginal fidelity")]
+    for name in HEADLINE[:-1]:
+        says = report.score(name).definition.meaning
+        assert f"{says[0].upper()}{says[1:]}." in start
+    assert "Like real samples in 3 of 6 scores; falls short in geometric variance ratio;" in start
+    assert "Figure 1." in start
+    assert len(page.seen) < 2500
+
+
+def test_a_floor_that_a_score_cannot_see_is_none() -> None:
+    recall, ks = PRDC[1], MARGINAL[0]
+    assert _score(recall, 0.5, ceiling=0.8, floor=0.1).calibrated == pytest.approx(4 / 7)
+    for unseen in (
+        _score(recall, 0.5, ceiling=0.8, floor=0.8),
+        _score(recall, 0.5, ceiling=0.8, floor=0.9),
+        _score(ks, 0.5, ceiling=0.2, floor=0.1),
+    ):
+        assert math.isnan(unseen.floor) and math.isnan(unseen.calibrated)
+
+
+def _with(report: QualityReport, scores: list[Score]) -> QualityReport:
+    """A report of these scores alone."""
+    return QualityReport({"synthetic": scores}, [], report.info, report.pictures)
 
 
 def test_intervals_stay_within_what_can_be() -> None:
