@@ -134,8 +134,8 @@ def _latents(
         seed = encoder.config.training.seed
         mixtures = latents.fit_mixtures(posterior, n_classes, seed=seed)
         _keep(mixtures, run / MIXTURE_FILE, encoder.digest())
-    components = ", ".join(f"{m.n_components} {m.kind}" for m in mixtures)
-    return partial(latents.draw_mixtures, mixtures, rng=rng), f"mixture ({components})"
+    n_normals = sum(mixture.n_components for mixture in mixtures)
+    return partial(latents.draw_mixtures, mixtures, rng=rng), f"mixture of {n_normals} normals"
 
 
 def _training_posterior(
@@ -181,9 +181,10 @@ def _classes_text(encoder: Encoder, codes: np.ndarray) -> str:
     """How many samples of each class, for a conditional model."""
     if encoder.condition is None:
         return ""
-    counts = np.bincount(codes, minlength=encoder.condition.n_classes)
-    named = zip(encoder.condition.classes, counts, strict=True)
-    return f"; {encoder.condition.column} " + ", ".join(f"{c} {n:,}" for c, n in named if n)
+    classes, counts = np.unique(np.asarray(encoder.condition.classes)[codes], return_counts=True)
+    named = [f"{name} {n:,}" for name, n in zip(classes, counts, strict=True)]
+    more = f" and {len(named) - 3} more" if len(named) > 4 else ""
+    return f"; {encoder.condition.column} {', '.join(named[:3] if more else named)}{more}"
 
 
 def _totals_text(found: dict[str, float]) -> str:

@@ -39,7 +39,7 @@ def test_samples_carry_what_made_them(
     out = tmp_path / "s.h5ad"
     assert run(["generate", str(folder / "run"), "-n", "50", "--seed", "7", "--out", str(out)]) == 0
     line = capsys.readouterr().out
-    assert line.startswith(f"{out}: 50 synthetic samples x 30 genes, mixture (")
+    assert line.startswith(f"{out}: 50 synthetic samples x 30 genes, mixture of ")
     assert "of 10,000" in line
     made = anndata.read_h5ad(out)
     assert made.shape == (50, 30)
