@@ -1,7 +1,9 @@
 """Errors, by whose fault they are, each with an exit code; and alarms beside a result."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, get_args
 
 Severity = Literal["note", "warning", "severe"]
@@ -20,6 +22,10 @@ class InputError(ValueError):
     """
 
 
+class SettingError(InputError):
+    """An option or setting cannot be what it is said to be: a usage error."""
+
+
 class StoppedBySignalError(Exception):
     """A signal asked the run to stop; its state is saved and the run can be resumed."""
 
@@ -30,6 +36,17 @@ class PeerLostError(Exception):
 
 class M1Warning(UserWarning):
     """Something was skipped, repaired or doubtful; the result stands but should be read with it."""
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """What ends a message on an unknown name: the nearest that is known, where one is near.
+
+    >>> did_you_mean("Latnt", ["n_latent", "beta"]), did_you_mean("x", ["beta"])
+    (': did you mean n_latent?', '')
+    """
+    names = {str(one).lower(): str(one) for one in known}
+    near = get_close_matches(str(name).strip().lower(), names, n=1)
+    return f": did you mean {names[near[0]]}?" if near else ""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast, get_args
 
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 
 Config = TypeVar("Config")
 MOST_RATIO = 100
+FEW_NAMES = 12
 
 
 def setting(
@@ -24,6 +25,7 @@ def setting(
     option: str | None = None,
     metavar: str | None = None,
     shown: str | None = None,
+    section: str = "",
 ) -> Any:
     """A field of a configuration that is an option of a command as well.
 
@@ -33,14 +35,19 @@ def setting(
     text : str
         Help of the option.
     option : str, optional
-        Its name, where it is not that of the field; "--a/--no-a" for a switch.
+        Its name, where it is not that of the field, or several with spaces between them;
+        "--a/--no-a" for a switch.
     metavar : str, optional
         What stands for its value in the help.
     shown : str, optional
         What the help says of a default that the data decide.
+    section : str
+        Heading in the help of a long command; rare settings have none.
     """
-    known = {"text": text, "option": option, "metavar": metavar, "shown": shown}
-    return dataclasses.field(default=default, metadata=known)
+    about_value = {"text": text, "metavar": metavar, "shown": shown}
+    return dataclasses.field(
+        default=default, metadata={**about_value, "option": option, "section": section}
+    )
 
 
 def parse_bytes(text: str) -> int:
@@ -144,9 +151,19 @@ def _parts(kind: type) -> dict[str, type]:
     }
 
 
-def refuse_unknown(name: str, known: Iterable[str], where: str, what: str = "setting") -> NoReturn:
+def refuse_unknown(
+    name: str,
+    known: Iterable[str],
+    where: str,
+    what: str = "setting",
+    place: str = "config.json of a finished run",
+) -> NoReturn:
     """Refuse the name of a setting, or of a table, that nobody reads."""
-    raise InputError(f"{where}: unknown {what} {name!r}; known ones are {', '.join(known)}")
+    names = list(known)
+    listed = f"known ones are {', '.join(names)}"
+    if len(names) > FEW_NAMES:
+        listed = f"all {len(names)} are in {place}"
+    raise InputError(f"{where}: unknown {what} {name!r}; {listed}{did_you_mean(name, names)}")
 
 
 def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
@@ -224,16 +241,17 @@ def _is_one(value: Any, word: str) -> bool:
     return isinstance(value, plain[word]) and (word == "bool") == isinstance(value, bool)
 
 
-def check_choice(name: str, value: str, kind: Any) -> None:
-    """Refuse a value that is not among those of a Literal.
+def check_choice(name: str, value: object, kind: Any) -> None:
+    """Refuse a value that is not among those of a Literal, or of a sequence.
 
     Raises
     ------
     InputError
     """
-    if value not in get_args(kind):
-        known = ", ".join(get_args(kind))
-        raise InputError(f"{name}: expected one of {known}; found {value!r}")
+    known = get_args(kind) or kind
+    if value not in known:
+        near = did_you_mean(value, known)
+        raise InputError(f"{name}: expected one of {', '.join(known)}; found {value!r}{near}")
 
 
 def check_range(

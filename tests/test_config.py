@@ -46,7 +46,7 @@ def test_presets_have_nothing_that_their_originals_had_not(name: str) -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ({"betta": 1}, "unknown setting 'betta'; known ones are .*beta"),
+        ({"betta": 1}, "unknown setting 'betta'; .*: did you mean beta"),
         ({"beta": -1.0}, "beta: expected a number in"),
         ({"likelihood": "poisson"}, "likelihood: expected one of gaussian"),
         ({"batch_norm": 1}, "batch_norm: expected"),

@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, CONFIG, FORCE, MIN_COVERAGE, OUT, configured, from_config
+from m1pipe.cli.options import (
+    ALIASES,
+    CONFIG,
+    FORCE,
+    MIN_COVERAGE,
+    OUT,
+    configured,
+    from_config,
+    option,
+)
 from m1pipe.clustering.config import ClusterConfig
 
 
@@ -13,7 +22,7 @@ from m1pipe.clustering.config import ClusterConfig
 @click.argument("data", type=click.Path(), required=False)
 @OUT
 @from_config(ClusterConfig, "method distance k max_k resolution neighbors seed")
-@click.option("--label", metavar="COL", help="Column of obs to compare the clusters with.")
+@option("--label", metavar="COL", help="Column of obs to compare the clusters with.")
 @MIN_COVERAGE
 @ALIASES
 @CONFIG

@@ -4,19 +4,19 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config
+from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option
 from m1pipe.contrasts.config import ContrastsConfig
 
 
 @click.command()
 @click.argument("counts", type=click.Path())
 @OUT
-@click.option(
+@option(
     "--design",
     type=click.Path(),
     help="Table of the samples; without it the columns are looked for in COUNTS.",
 )
-@click.option(
+@option(
     "--held-out",
     metavar="FILE",
     help="Split each study's samples into halves: --out has the contrasts of one, FILE the same "

@@ -5,25 +5,35 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, configured, from_config
+from m1pipe.cli.options import CONFIG, OneOf, Sections, configured, from_config, option
 from m1pipe.data.units import NAMES
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.convert import convert as convert_source
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("dest", type=click.Path(path_type=Path))
 @from_config(ConvertConfig, "format genes_as_rows")
-@click.option("--units", type=click.Choice(NAMES), metavar="U", help=f"One of {', '.join(NAMES)}.")
+@option(
+    "--units",
+    type=OneOf(NAMES),
+    metavar="U",
+    help=f"What the values are. One of {', '.join(NAMES)}.",
+    section="Source",
+)
 @from_config(
     ConvertConfig,
-    "floor normalize target_sum lengths log2p1 labels var obs_columns var_columns decimal "
-    "thousands zero_total missing where series single_cell_below runs sum_runs qc quality "
-    "isoforms gene_names tx2gene aliases duplicates",
+    "normalize target_sum lengths log2p1 missing zero_total labels where var gene_names "
+    "duplicates tx2gene",
 )
 @CONFIG
-@click.option("--force", is_flag=True, help="Replace DEST.")
+@option("--force", is_flag=True, help="Replace DEST.", section="Output")
+@from_config(
+    ConvertConfig,
+    "floor obs_columns var_columns decimal thousands series single_cell_below runs sum_runs qc "
+    "quality isoforms aliases",
+)
 def convert(source: Path, dest: Path, config_file: str | None, force: bool, **options: Any) -> None:
     r"""Turn text, GCT, ARCHS4, DEE2, 10x, zarr, quantifiers' folders or h5ad into h5ad.
 

@@ -4,11 +4,21 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, NAMES, from_config, is_own_gene, name_sources
+from m1pipe.cli.options import (
+    ALIASES,
+    NAMES,
+    OneOf,
+    Sections,
+    from_config,
+    is_own_gene,
+    name_sources,
+    option,
+    usage_checked,
+)
 from m1pipe.config import CrossvalConfig, HeadConfig
 from m1pipe.console import log
-from m1pipe.errors import InputError
-from m1pipe.settings import build, read_config_file
+from m1pipe.errors import SettingError
+from m1pipe.settings import read_config_file
 
 NAMED = (
     *("x", "y", "multilabel", "label", "targets", "aliases"),
@@ -26,53 +36,64 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         raise click.BadParameter(f"expected sizes such as 20,50,100; found {value!r}") from None
 
 
-@click.command()
-@click.option("--x", metavar="FILE", help="Genes of the labelled samples.")
-@click.option("--y", metavar="FILE", help="Levels to predict, paired with X by sample id.")
-@click.option("--label", metavar="COL", help="Column of X's obs to predict.")
-@click.option(
+@click.command(cls=Sections)
+@option("--x", metavar="FILE", help="Genes of the labelled samples.", section="What")
+@option(
+    "--y", metavar="FILE", help="Levels to predict, paired with X by sample id.", section="What"
+)
+@option("--label", metavar="COL", help="Column of X's obs to predict.", section="What")
+@option(
     "--multilabel",
     metavar="FILE|obsm:KEY",
     help="Zeros and ones to predict, paired as --y; or an array of X's obsm.",
+    section="What",
 )
-@click.option("--targets", type=NAMES, metavar="A,B", show_default="all", help="Columns of Y.")
-@click.option(
+@option("--targets", type=NAMES, metavar="A,B", shown="all", help="Columns of Y.", section="What")
+@option(
     "--encoder",
     "encoders",
     multiple=True,
     metavar="NAME=RUN[,RUN2...]",
     help="Frozen encoders, one a seed; or NAME=fold:CONFIG, trained inside each training fold by a "
     "file of settings, a run's, a preset or `default`. May be given again.",
+    section="Models",
 )
-@name_sources
-@from_config(CrossvalConfig, "models stratify group folds repeats leave_out")
-@click.option(
+@from_config(CrossvalConfig, "models folds repeats group stratify")
+@option(
     "--train-sizes",
     callback=_sizes,
     metavar="20,50,100",
     help="Run every fold with so many of its training rows as well: a label-efficiency curve.",
+    section="Folds",
 )
-@from_config(CrossvalConfig, "draws")
-@click.option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
-@click.option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
-@from_config(CrossvalConfig, "recipe hidden epochs lr tune")
-@click.option(
+@from_config(CrossvalConfig, "recipe tune class_weight")
+@option("--out", required=True, metavar="CV", help="Folder of the result.", section="Output")
+@option(
+    "--config",
+    "file",
+    metavar="FILE",
+    help="JSON or TOML; CV/config.json repeats.",
+    section="Output",
+)
+@option("--dry-run", is_flag=True, help="Say what it would take, and stop.", section="Output")
+@option("--force", is_flag=True, help="Overwrite a result.", section="Output")
+@from_config(CrossvalConfig, "seed leave_out draws")
+@name_sources
+@option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
+@option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
+@from_config(CrossvalConfig, "hidden epochs lr")
+@option(
     "--head",
     "own_gene",
-    type=click.Choice(["plain", "own_gene"]),
+    type=OneOf(["plain", "own_gene"]),
     callback=is_own_gene,
-    show_default="plain",
+    shown="plain",
     help="Heads alone, or with a multiple of each isoform's own gene beside them.",
 )
-@from_config(CrossvalConfig, "augment augment_sampler class_weight linear_rival min_coverage")
+@from_config(CrossvalConfig, "augment augment_sampler linear_rival min_coverage")
 @ALIASES
 @from_config(CrossvalConfig, "memory")
-@click.option("--device", show_default=HeadConfig.device, help="Of the heads.")
-@from_config(CrossvalConfig, "seed")
-@click.option("--out", required=True, metavar="CV", help="Folder of the result.")
-@click.option("--config", "file", metavar="FILE", help="JSON or TOML; CV/config.json repeats.")
-@click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
-@click.option("--force", is_flag=True, help="Overwrite a result.")
+@option("--device", shown=HeadConfig.device, help="Of the heads.")
 def crossval(
     out: str,
     encoders: tuple[str, ...],
@@ -84,9 +105,21 @@ def crossval(
     force: bool,
     **typed: Any,
 ) -> None:
-    """Compare encoders with the genes, their mean, PCA and linear models on the same folds.
+    r"""Compare encoders with the genes, their mean, PCA and linear models on the same folds.
 
-    Run the same command again to resume after an interruption, fold by fold.
+    Run the same command again to resume after an interruption, fold by fold. The report is written
+    at the end; m1pipe report is for folds that ran as a job array.
+
+    \b
+    mean, prior        constants: the training mean, or class frequencies
+    ridge, logistic    linear models on the genes
+    raw                a network on the genes
+    pca                a network on PCA of the encoder's training data
+    pca_fold           a network on PCA of the training fold alone
+    NAME               a network on the latents of the encoder NAME
+    NAME_linear        a linear model on them; pca_linear alike
+    NAME_ridge         a linear model on the genes and them
+    NAME_gene          NAME and a multiple of each isoform's own gene
 
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
@@ -100,7 +133,9 @@ def crossval(
         raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
     stored = read_config_file(file) if file else {}
     run = _named_inputs(stored, encoders, {name: typed.pop(name) for name in NAMED})
-    config = build(CrossvalConfig, stored.pop("crossval", {}), stored, typed, where="crossval")
+    config = usage_checked(
+        CrossvalConfig, stored.pop("crossval", {}), stored, typed, where="crossval"
+    )
     if dry_run:
         click.echo(cost_text(run.problem(config)))
         return
@@ -124,7 +159,7 @@ def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict
         rows = {}
         for name, items in map(parse_encoder, encoders):
             if name in rows:
-                raise InputError(f"encoder: {name} is named twice: give its runs after one NAME=")
+                raise SettingError(f"encoder: {name} is named twice: give its runs after one NAME=")
             rows[name] = items
     if named["x"] is None:
         raise click.UsageError("Missing option '--x'.")

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import click
 
+from m1pipe.cli.options import OneOf, option
+
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
-@click.option(
+@option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
+@option(
     "--size",
-    type=click.Choice(["tiny", "small", "medium"]),
+    type=OneOf(["tiny", "small", "medium"]),
     default="small",
     show_default=True,
     help="Of the simulated data.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), help="Of each encoder.  [default: 20]")
-@click.option("--force", is_flag=True, help="Replace an earlier demo.")
+@option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@option("--epochs", type=click.IntRange(min=1), help="Of each encoder.", shown="20")
+@option("--force", is_flag=True, help="Replace an earlier demo.")
 def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> None:
     """Run the whole job on simulated data, in a minute: where it pays, and where it does not.
 

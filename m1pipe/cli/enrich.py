@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config
+from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option
 from m1pipe.contrasts.config import EnrichConfig
 
 
 @click.command()
 @click.argument("lfc", type=click.Path())
-@click.option("--gene-sets", required=True, type=click.Path(), help="A GMT file.")
+@option("--gene-sets", required=True, type=click.Path(), help="A GMT file.")
 @OUT
 @from_config(
     EnrichConfig,

@@ -2,25 +2,25 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE, option
 from m1pipe.console import log
 
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("--x", required=True, type=click.Path(), help="Genes of the outside samples.")
-@click.option("--y", type=click.Path(), help="Their levels, paired by sample id.")
-@click.option("--label", show_default="the model's own", help="Column of X's obs, instead of --y.")
-@click.option(
+@option("--x", required=True, type=click.Path(), help="Genes of the outside samples.")
+@option("--y", type=click.Path(), help="Their levels, paired by sample id.")
+@option("--label", shown="the model's own", help="Column of X's obs, instead of --y.")
+@option(
     "--group",
     metavar="COL|REGEX",
-    show_default="donor, patient, ..., if there",
+    shown="donor, patient, ..., if there",
     help="Samples of one group are one unit of the tests; none for none.",
 )
-@click.option("--out", required=True, type=click.Path(), help="Folder to make.")
+@option("--out", required=True, type=click.Path(), help="Folder to make.")
 @MIN_COVERAGE
 @ALIASES
-@click.option("--force", is_flag=True, help="Overwrite an evaluation.")
+@option("--force", is_flag=True, help="Overwrite an evaluation.")
 def evaluate(
     *,
     model: str,

@@ -2,12 +2,12 @@
 
 import click
 
-from m1pipe.cli.options import FORCE
+from m1pipe.cli.options import FORCE, option
 
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--onnx", required=True, type=click.Path(), help="The ONNX file to write.")
+@option("--onnx", required=True, type=click.Path(), help="The ONNX file to write.")
 @FORCE
 def export(*, run: str, onnx: str, force: bool) -> None:
     """Write the encoder in RUN as ONNX: levels in the units of training in, latent means out.

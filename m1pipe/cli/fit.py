@@ -4,40 +4,46 @@ from typing import Any
 
 import click
 
-from m1pipe import settings
-from m1pipe.cli.options import ALIASES, from_config, is_own_gene, name_sources
+from m1pipe.cli.options import (
+    ALIASES,
+    OneOf,
+    from_config,
+    is_own_gene,
+    name_sources,
+    option,
+    usage_checked,
+)
 from m1pipe.config import FitConfig
+from m1pipe.settings import read_config_file
 
 
 @click.command()
-@click.option("--x", required=True, type=click.Path(), help="Genes of the labelled samples.")
-@click.option("--y", type=click.Path(), help="Levels to predict, paired by sample id.")
-@click.option(
-    "--multilabel", metavar="FILE|obsm:KEY", help="Zeros and ones to predict, instead of --y."
-)
+@option("--x", required=True, type=click.Path(), help="Genes of the labelled samples.")
+@option("--y", type=click.Path(), help="Levels to predict, paired by sample id.")
+@option("--multilabel", metavar="FILE|obsm:KEY", help="Zeros and ones to predict, instead of --y.")
 @from_config(FitConfig, "label model")
-@click.option(
+@option(
     "--encoder",
     metavar="[NAME=]RUN",
     help="Encoder of a model on latents, vae where it has no NAME; or NAME=fold:CONFIG, trained "
     "on X as crossval does.",
 )
 @name_sources
-@click.option("--out", required=True, type=click.Path(), help="Folder of the model.")
+@option("--out", required=True, type=click.Path(), help="Folder of the model.")
 @from_config(FitConfig, "targets stratify group recipe hidden epochs lr tune")
-@click.option(
+@option(
     "--head",
     "own_gene",
-    type=click.Choice(["plain", "own_gene"]),
+    type=OneOf(["plain", "own_gene"]),
     callback=is_own_gene,
-    show_default="plain",
+    shown="plain",
     help="With own_gene a multiple of each isoform's own gene stands beside the network.",
 )
 @from_config(FitConfig, "conformal augment augment_sampler class_weight min_coverage")
 @ALIASES
 @from_config(FitConfig, "seed")
-@click.option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
-@click.option("--force", is_flag=True, help="Overwrite a model.")
+@option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
+@option("--force", is_flag=True, help="Overwrite a model.")
 def fit(
     *,
     x: str,
@@ -66,9 +72,9 @@ def fit(
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow.final_model import run_fit
 
-    chosen = settings.build(
+    chosen = usage_checked(
         FitConfig,
-        settings.read_config_file(file) if file else {},
+        read_config_file(file) if file else {},
         typed,
         where="fit",
     )

@@ -4,24 +4,24 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import FORCE, OUT, from_config
-from m1pipe.errors import InputError
-from m1pipe.settings import build
+from m1pipe.cli.options import FORCE, OUT, from_config, option, usage_checked
+from m1pipe.errors import SettingError
 from m1pipe.synthesis.config import GenerateConfig
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @from_config(GenerateConfig, "n sampler")
-@click.option(
+@option(
     "--condition",
     "conditions",
     metavar="COL=VALUE:N",
     multiple=True,
-    help="N samples of a class; may be given again.  [default: shares of the training rows]",
+    help="N samples of a class; may be given again.",
+    shown="shares of the training rows",
 )
-@click.option("--mean", is_flag=True, help="The expected level, without observation noise.")
-@click.option("--data", type=click.Path(), help="The training data, if they were moved.")
+@option("--mean", is_flag=True, help="The expected level, without observation noise.")
+@option("--data", type=click.Path(), help="The training data, if they were moved.")
 @from_config(GenerateConfig, "seed")
 @OUT
 @FORCE
@@ -46,7 +46,7 @@ def generate(
     from m1pipe.synthesis.generate import run_generate
 
     named = {"condition": tuple(map(parse_condition, conditions)), "noise": not mean}
-    config = build(GenerateConfig, {**typed, **named}, where="generate")
+    config = usage_checked(GenerateConfig, {**typed, **named}, where="generate")
     click.echo(run_generate(run, out, config, data=data, force=force))
 
 
@@ -58,13 +58,13 @@ def parse_condition(text: str) -> tuple[str, str, int]:
 
     Raises
     ------
-    InputError
+    SettingError
         If it is not of that form.
     """
     rest, _, number = text.rpartition(":")
     column, _, value = rest.partition("=")
     if not (column and value and number.isdecimal()):
-        raise InputError(
+        raise SettingError(
             f"condition: expected COL=VALUE:N, such as tissue=Liver:50; found {text!r}"
         )
     return column, value, int(number)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from m1pipe.cli.options import ALIASES
+from m1pipe.cli.options import ALIASES, option
 from m1pipe.io.inspect import inspect_matrix, overlap
 from m1pipe.io.reader import open_matrix
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--against",
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -2,18 +2,16 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, OUT
+from m1pipe.cli.options import ALIASES, FORCE, OUT, option
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.argument("data", type=click.Path())
-@click.option("--from", "start", required=True, metavar="ID|COL=VALUE", help="Where it begins.")
-@click.option("--to", "stop", required=True, metavar="ID|COL=VALUE", help="Where it ends.")
-@click.option(
-    "--steps", type=click.IntRange(2), default=11, show_default=True, help="Ends included."
-)
-@click.option(
+@option("--from", "start", required=True, metavar="ID|COL=VALUE", help="Where it begins.")
+@option("--to", "stop", required=True, metavar="ID|COL=VALUE", help="Where it ends.")
+@option("--steps", type=click.IntRange(2), default=11, show_default=True, help="Ends included.")
+@option(
     "--add",
     nargs=2,
     metavar="A B",

@@ -2,13 +2,13 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @OUT
-@click.option(
+@option(
     "--data",
     type=click.Path(),
     metavar="FILE",

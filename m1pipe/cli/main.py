@@ -12,44 +12,55 @@ import click
 
 from m1pipe import errors
 from m1pipe._version import __version__
-from m1pipe.cli.options import keep_examples
+from m1pipe.cli.options import Commands, keep_examples
 from m1pipe.console import log, set_verbosity
 from m1pipe.training.signals import stopped_at_once
 
-COMMANDS = {
-    "demo": "the whole job on simulated data, in a minute",
-    "simulate": "make data with a known truth",
-    "convert": "text and other formats to h5ad, streaming",
-    "inspect": "what a file holds; overlap with another",
-    "split": "a file into training and held-out samples",
-    "train": "train an encoder (VAE, or autoencoder at beta 0)",
-    "encode": "latent means of a file's samples",
-    "reconstruct": "samples as a model sees them, denoised",
-    "impute": "missing levels from the others of a sample",
-    "score": "how probable a model finds samples",
-    "interpolate": "the way between two samples or groups in latent space",
-    "crossval": "compare encoders with their rivals by cross-validation",
-    "report": "gather a cross-validation, test, write the report",
-    "fit": "fit a model of the comparison to all labelled samples",
-    "evaluate": "a fitted model on an outside labelled set, beside its rivals",
-    "predict": "predict targets of new samples",
-    "generate": "synthetic samples of a trained model",
-    "quality": "score synthetic samples against held-out real ones",
-    "sweep": "many configurations of an encoder, one table",
-    "contrasts": "log fold changes of many studies from raw counts",
-    "enrich": "gene sets enriched among log fold changes",
-    "export": "an encoder as ONNX, for programs without torch",
-    "cluster": "clusters of samples in latent space, beside labels and across seeds",
-    "map": "samples in two dimensions; new samples on an old map",
-    "loadings": "what each latent unit says of the genes",
-    "plot": "figures of runs and of synthetic samples",
-    "run": "all stages of a study, skipping what is up to date",
-    "jobs": "scripts for Slurm and LSF from a study; or submit them",
-    "status": "what is queued, running, done, failed and why",
+GROUPS = {
+    "Data": {
+        "demo": "the whole job on simulated data, in a minute",
+        "simulate": "make data with a known truth",
+        "convert": "text and other formats to h5ad, streaming",
+        "inspect": "what a file holds; overlap with another",
+        "split": "a file into training and held-out samples",
+        "contrasts": "log fold changes of many studies from raw counts",
+        "enrich": "gene sets enriched among log fold changes",
+    },
+    "Encoder": {
+        "train": "train an encoder (VAE, or autoencoder at beta 0)",
+        "sweep": "many configurations of an encoder, one table",
+        "encode": "latent means of a file's samples",
+        "reconstruct": "samples as a model sees them, denoised",
+        "impute": "missing levels from the others of a sample",
+        "score": "log-likelihood of samples: which are unlike the training data",
+        "loadings": "what each latent unit says of the genes",
+        "interpolate": "the way between two samples or groups in latent space",
+        "cluster": "clusters of samples in latent space, beside labels",
+        "map": "samples in two dimensions; new samples on an old map",
+        "export": "an encoder as ONNX, for programs without torch",
+    },
+    "Compare and predict": {
+        "crossval": "compare models by cross-validation, with a report",
+        "report": "that report from the folds of a job array, or anew",
+        "fit": "fit one of these models to all labelled samples",
+        "evaluate": "test a fitted model on other labelled samples",
+        "predict": "predict targets of new samples",
+        "plot": "figures of runs and of synthetic samples",
+    },
+    "Synthetic samples": {
+        "generate": "synthetic samples of a trained model",
+        "quality": "are they like held-out real samples: a report",
+    },
+    "Studies and queues": {
+        "run": "all stages of a study, skipping what is up to date",
+        "jobs": "scripts for Slurm and LSF from a study; or submit them",
+        "status": "what is queued, running, done, failed and why",
+    },
 }
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Commands):
     """A group whose commands are imported only when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,8 +78,10 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        width = max(map(len, COMMANDS))
+        for group, commands in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in commands.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,7 +128,8 @@ def run(arguments: list[str] | None = None) -> int:
         return errors.EXIT_OURS
     except errors.InputError as error:
         click.echo(f"m1pipe: error: {' '.join(str(error).split())}", err=True)
-        return errors.EXIT_INPUT
+        usage = isinstance(error, errors.SettingError)
+        return errors.EXIT_USAGE if usage else errors.EXIT_INPUT
     except MemoryError as error:
         reason = " ".join(str(error).split()) or "no more memory"
         click.echo(f"m1pipe: error: {reason}: lower --memory, or take a larger machine", err=True)

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
 from m1pipe.cli.plot import method_option
 from m1pipe.clustering.config import MapConfig
 
@@ -14,18 +14,18 @@ _DEFAULTS = MapConfig()
 @click.argument("data", type=click.Path(), required=False)
 @OUT
 @method_option(_DEFAULTS.method)
-@click.option(
+@option(
     "--onto", metavar="OLD.h5ad", type=click.Path(), help="Place the samples on this file's map."
 )
-@click.option("--key", help="Which array of OLD's obsm, where there are several.")
-@click.option(
+@option("--key", help="Which array of OLD's obsm, where there are several.")
+@option(
     "--neighbors",
     type=click.IntRange(1),
     default=_DEFAULTS.neighbors,
     show_default=True,
     help="Old samples that a new one is placed by.",
 )
-@click.option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True)
+@option("--seed", type=click.IntRange(0), default=_DEFAULTS.seed, show_default=True)
 @MIN_COVERAGE
 @ALIASES
 @FORCE

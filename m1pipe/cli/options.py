@@ -5,12 +5,67 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
 from m1pipe.config import CrossvalConfig
+from m1pipe.errors import InputError, SettingError, did_you_mean
 from m1pipe.settings import Config, build, read_config_file
+
+MORE = "More"
+LONGEST_CHOICE = 40  # characters; longer lists stand in the text
+
+
+class Option(click.Option):
+    """An option that knows its section of the help, and what stands for its default there."""
+
+    def __init__(self, *args: Any, section: str = "", shown: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+        if shown:
+            self.help = f"{self.help or ''}  [default: {shown}]".strip()
+
+
+option = partial(click.option, cls=Option)
+
+
+class Sections(click.Command):
+    """A command with many options: in sections, rare ones last under `MORE`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections in the order of their first options."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for part in self.get_params(ctx):
+            record = part.get_help_record(ctx)
+            if isinstance(part, click.Option) and record is not None:
+                found.setdefault(getattr(part, "section", "") or MORE, []).append(record)
+        for name in sorted(found, key=lambda section: section == MORE):
+            with formatter.section(name):
+                formatter.write_dl(found[name])
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first argument."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}{did_you_mean(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+
+class OneOf(click.Choice[str]):
+    """One of some names; the nearest is suggested."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What is said of a value that is none of them."""
+        said = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return said + did_you_mean(value, self.choices)
 
 
 class Widths(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2
@@ -52,15 +107,19 @@ class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic 
 
 
 WIDTHS, NAMES = Widths(), Names()
-OUT = click.option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
-FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
-CONFIG = click.option(
-    "--config", "config_file", metavar="FILE", help="These options as JSON or TOML."
+OUT = option("--out", required=True, type=click.Path(), help="The h5ad file to write.")
+FORCE = option("--force", is_flag=True, help="Overwrite the file.")
+CONFIG = option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="These options as JSON or TOML.",
+    section="Output",
 )
-ALIASES = click.option(
+ALIASES = option(
     "--aliases", type=click.Path(), metavar="TSV", help="Other names of genes: alias, name."
 )
-MIN_COVERAGE = click.option(
+MIN_COVERAGE = option(
     "--min-coverage",
     type=click.FloatRange(0, 1),
     default=CrossvalConfig.min_coverage,
@@ -68,19 +127,18 @@ MIN_COVERAGE = click.option(
     help="Smallest share of the encoder's genes that must be found.",
 )
 _SOURCE_OPTIONS = (
-    click.option(
+    option(
         "--source",
         multiple=True,
         metavar="FILE",
         help="Other studies whose labels are used as well. May be given again.",
     ),
-    click.option(
-        "--source-label", metavar="COL", help="Their labels, matched by name.  [default: --label]"
-    ),
-    click.option(
+    option("--source-label", metavar="COL", help="Their labels, matched by name.", shown="--label"),
+    option(
         "--source-study",
         metavar="COL",
-        help="The study of each of their samples.  [default: study, dataset, ..., or the file]",
+        help="The study of each of their samples.",
+        shown="study, dataset, ..., or the file",
     ),
 )
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -126,7 +184,15 @@ def through_model(command: Command) -> Command:
 
 def configured(kind: type[Config], file: str | None, typed: Mapping[str, Any], name: str) -> Config:
     """Settings of a command: those of its --config FILE below those typed."""
-    return build(kind, read_config_file(file) if file else {}, typed, where=file or name)
+    return usage_checked(kind, read_config_file(file) if file else {}, typed, where=file or name)
+
+
+def usage_checked(kind: type[Config], *layers: Mapping[str, Any], where: str) -> Config:
+    """Settings put together by `m1pipe.settings.build`: what cannot be is a usage error."""
+    try:
+        return build(kind, *layers, where=where)
+    except InputError as error:
+        raise SettingError(str(error)) from None
 
 
 def keep_examples(command: click.Command) -> None:
@@ -142,13 +208,14 @@ def keep_examples(command: click.Command) -> None:
 
 def _option(f: "dataclasses.Field[Any]") -> Callable[[Command], Command]:
     known = f.metadata
-    flag = known["option"] or "--" + f.name.replace("_", "-")
-    shown = known["shown"] or _shown(f.default)
-    text = known["text"] + (f"  [default: {shown}]" if shown else "")
+    flags = (known["option"] or "--" + f.name.replace("_", "-")).split()
+    about = {"section": known["section"], "shown": known["shown"] or _shown(f.default)}
     if f.type is bool:
-        return click.option(flag, f.name, is_flag=True, default=None, help=text.strip())
-    kind, metavar = _kind(f.type), known["metavar"]
-    return click.option(flag, f.name, type=kind, metavar=metavar, help=text.strip())
+        return option(*flags, f.name, is_flag=True, default=None, help=known["text"], **about)
+    kind, metavar, text = _kind(f.type), known["metavar"], known["text"]
+    if isinstance(kind, OneOf) and len("|".join(kind.choices)) > LONGEST_CHOICE:
+        metavar, text = "NAME", f"{text} One of {', '.join(kind.choices)}."
+    return option(*flags, f.name, type=kind, metavar=metavar, help=text, **about)
 
 
 def _kind(wanted: Any) -> Any:
@@ -156,7 +223,7 @@ def _kind(wanted: Any) -> Any:
     if get_origin(wanted) in (types.UnionType, Union):
         wanted = next(part for part in get_args(wanted) if part is not type(None))
     if get_origin(wanted) is Literal:
-        return click.Choice(get_args(wanted))
+        return OneOf(get_args(wanted))
     if get_origin(wanted) is tuple:
         return WIDTHS if get_args(wanted)[0] is int else NAMES
     return wanted

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m1pipe.cli.options import ALIASES
+from m1pipe.cli.options import ALIASES, Commands, OneOf, option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,42 +14,42 @@ if TYPE_CHECKING:
 # As in m1pipe.plots.embedding, which is not loaded for the options alone.
 METHODS = ("pca", "mds", "tsne", "umap", "nmf", "diffusion")
 
-OUT = click.option(
+OUT = option(
     "--out", required=True, type=click.Path(), help="The .svg, .png or .pdf file to write."
 )
-FORCE = click.option("--force", is_flag=True, help="Overwrite the file.")
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-LABEL = click.option("--label", metavar="COL", help="Column of obs that colours the samples.")
-GENES = click.option("--genes", metavar="A,B,...", help="Which, by name.")
+FORCE = option("--force", is_flag=True, help="Overwrite the file.")
+SEED = option("--seed", type=click.IntRange(0), default=0, show_default=True)
+LABEL = option("--label", metavar="COL", help="Column of obs that colours the samples.")
+GENES = option("--genes", metavar="A,B,...", help="Which, by name.")
 MOST_LATENTS, MOST_SAMPLES = 2000, 1000
 
 
 def method_option(default: str = "pca") -> Callable[[Any], Any]:
     """Way from many dimensions to two."""
-    kinds = click.Choice(METHODS)
+    kinds = OneOf(METHODS)
     text = "Way to two dimensions; umap needs m1pipe[umap]."
-    return click.option("--method", type=kinds, default=default, show_default=True, help=text)
+    return option("--method", type=kinds, default=default, show_default=True, help=text)
 
 
 def most(n: int) -> Callable[[Any], Any]:
     """Number of samples from which on some are drawn."""
     text = "Most samples a side; of more, so many are drawn."
     kind = click.IntRange(5)
-    return click.option("--max-samples", type=kind, default=n, show_default=True, help=text)
+    return option("--max-samples", type=kind, default=n, show_default=True, help=text)
 
 
 def pair_options(command: Any) -> Any:
     """Files and options of a figure of synthetic samples beside real ones."""
-    for option in (
+    for part in (
         FORCE,
         OUT,
         SEED,
         ALIASES,
         most(MOST_SAMPLES),
-        click.option("--synthetic", required=True, type=click.Path(), help="Those that were made."),
-        click.option("--real", required=True, type=click.Path(), help="Real samples."),
+        option("--synthetic", required=True, type=click.Path(), help="Those that were made."),
+        option("--real", required=True, type=click.Path(), help="Real samples."),
     ):
-        command = option(command)
+        command = part(command)
     return command
 
 
@@ -71,7 +71,7 @@ def _write(draw: Callable[[], "Figure"], out: str, *, force: bool) -> None:
     click.echo(f"{out}: {'; '.join(heading.splitlines())}")
 
 
-@click.group()
+@click.group(cls=Commands)
 def plot() -> None:
     """Draw a figure as SVG, PNG or PDF, by the ending of the name.
 
@@ -113,9 +113,9 @@ def architecture(run: str, out: str, force: bool) -> None:
 
 @plot.command()
 @click.argument("data", type=click.Path())
-@click.option("--run", type=click.Path(), help="Encode DATA with this run; else it holds latents.")
+@option("--run", type=click.Path(), help="Encode DATA with this run; else it holds latents.")
 @LABEL
-@click.option(
+@option(
     "--terms",
     type=click.Path(),
     help="Zeros and ones, as m1pipe enrich writes them: --label is then one of its columns.",
@@ -166,9 +166,9 @@ def latent(
 
 @plot.command("map")
 @click.argument("data", type=click.Path())
-@click.option("--onto", metavar="OLD.h5ad", type=click.Path(), help="Old samples, under them.")
+@option("--onto", metavar="OLD.h5ad", type=click.Path(), help="Old samples, under them.")
 @LABEL
-@click.option("--key", help="Which array of obsm, where there are several.")
+@option("--key", help="Which array of obsm, where there are several.")
 @OUT
 @FORCE
 def map_(
@@ -187,7 +187,7 @@ def map_(
 @plot.command()
 @click.argument("way", type=click.Path())
 @GENES
-@click.option("--n-genes", type=click.IntRange(1), default=40, show_default=True)
+@option("--n-genes", type=click.IntRange(1), default=40, show_default=True)
 @OUT
 @FORCE
 def interpolation(way: str, genes: str | None, n_genes: int, out: str, force: bool) -> None:
@@ -252,7 +252,7 @@ def genes(
 @plot.command()
 @pair_options
 @GENES
-@click.option("--max-genes", type=click.IntRange(2), default=100, show_default=True)
+@option("--max-genes", type=click.IntRange(2), default=100, show_default=True)
 def correlation(
     *,
     real: str,

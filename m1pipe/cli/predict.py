@@ -2,20 +2,20 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", type=click.Path())
 @OUT
-@click.option(
+@option(
     "--interval",
     type=float,
     metavar="LEVEL",
     help="Intervals that hold this share (0.9, say): var's half_width, or with --linear factor.",
 )
-@click.option("--linear", is_flag=True, help="Levels before the logarithm.")
+@option("--linear", is_flag=True, help="Levels before the logarithm.")
 @MIN_COVERAGE
 @ALIASES
 @FORCE

@@ -4,22 +4,22 @@ from typing import Any
 
 import click
 
-from m1pipe import settings
-from m1pipe.cli.options import ALIASES, from_config
+from m1pipe.cli.options import ALIASES, from_config, option, usage_checked
 from m1pipe.console import log
+from m1pipe.settings import read_config_file
 from m1pipe.synthesis.config import QualityConfig
 
 
 @click.command()
-@click.option("--real", required=True, type=click.Path(), help="What the generator trained on.")
-@click.option("--synthetic", required=True, type=click.Path(), help="The samples that it made.")
-@click.option("--holdout", required=True, type=click.Path(), help="Real samples that it never saw.")
-@click.option("--out", required=True, type=click.Path(), help="Folder of the report.")
+@option("--real", required=True, type=click.Path(), help="What the generator trained on.")
+@option("--synthetic", required=True, type=click.Path(), help="The samples that it made.")
+@option("--holdout", required=True, type=click.Path(), help="Real samples that it never saw.")
+@option("--out", required=True, type=click.Path(), help="Folder of the report.")
 @from_config(QualityConfig, "label group rivals max_genes max_samples n_resamples min_coverage")
 @ALIASES
 @from_config(QualityConfig, "seed")
-@click.option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
-@click.option("--force", is_flag=True, help="Overwrite a report.")
+@option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")
+@option("--force", is_flag=True, help="Overwrite a report.")
 def quality(
     *,
     real: str,
@@ -41,9 +41,9 @@ def quality(
     """
     from m1pipe.workflow.quality_run import run_quality
 
-    chosen = settings.build(
+    chosen = usage_checked(
         QualityConfig,
-        settings.read_config_file(file) if file else {},
+        read_config_file(file) if file else {},
         typed,
         where="quality",
     )

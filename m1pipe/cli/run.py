@@ -2,18 +2,17 @@
 
 import click
 
+from m1pipe.cli.options import OneOf, option
 from m1pipe.console import leads
 from m1pipe.workflow.tasks import STAGES
 
 
 @click.command()
 @click.argument("study", type=click.Path())
-@click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Only this one.")
-@click.option(
-    "--task", type=click.IntRange(min=1), help="Only this element of the stage's job array."
-)
-@click.option("--dry-run", is_flag=True, help="Say what is up to date and what is to do, and stop.")
-@click.option("--force", is_flag=True, help="Redo finished results that are out of date.")
+@option("--stage", "stages", multiple=True, type=OneOf(STAGES), help="Only this one.")
+@option("--task", type=click.IntRange(min=1), help="Only this element of the stage's job array.")
+@option("--dry-run", is_flag=True, help="Say what is up to date and what is to do, and stop.")
+@option("--force", is_flag=True, help="Redo finished results that are out of date.")
 def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, force: bool) -> None:
     """Do what is not done of the study that the TOML file STUDY describes.
 
@@ -25,9 +24,11 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     m1pipe run study.toml --stage train --task 2
     """
     from m1pipe.workflow.pipeline import choose_tasks, plan_lines, run_study
+    from m1pipe.workflow.resources import check_resources
     from m1pipe.workflow.study import read_study
 
     described = read_study(study)
+    check_resources(described)
     tasks = choose_tasks(described, stages, element=task)
     if dry_run:
         click.echo("\n".join(plan_lines(described, tasks)))

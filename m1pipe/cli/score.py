@@ -3,12 +3,12 @@
 import click
 
 from m1pipe.atomic import refuse_existing
-from m1pipe.cli.options import through_model
+from m1pipe.cli.options import option, through_model
 
 
 @click.command()
 @through_model
-@click.option(
+@option(
     "--compare",
     metavar="RUN2,...",
     help="Other runs: say how probable each model finds DATA, on one scale.",

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, configured, from_config
+from m1pipe.cli.options import (
+    CONFIG,
+    Commands,
+    OneOf,
+    configured,
+    from_config,
+    option,
+    usage_checked,
+)
 from m1pipe.data.simulation.contrasts import (
     N_PROGRAMMES,
     ContrastsSimulation,
@@ -15,12 +23,11 @@ from m1pipe.data.simulation.contrasts import (
 from m1pipe.data.simulation.counts import CountsConfig, simulate_counts
 from m1pipe.data.simulation.expression import ExpressionConfig, simulate_expression
 from m1pipe.data.simulation.m1 import SIZES, M1Config, simulate_m1
-from m1pipe.settings import build
 
 DEFAULT = M1Config()
 
 
-@click.group()
+@click.group(cls=Commands)
 def simulate() -> None:
     """Make data with a known truth.
 
@@ -30,16 +37,16 @@ def simulate() -> None:
 
 
 @simulate.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option(
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@option(
     "--size",
-    type=click.Choice(list(SIZES)),
-    help="How much: seconds for tiny, small and medium, 25 GB for paper.  "
-    f"[default: {DEFAULT.size}]",
+    type=OneOf(list(SIZES)),
+    help="How much: seconds for tiny, small and medium, 25 GB for paper.",
+    shown=DEFAULT.size,
 )
 @from_config(M1Config, "seed n_unlabelled n_labelled n_genes text")
 @CONFIG
-@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+@option("--force", is_flag=True, help="Replace an earlier simulation.")
 def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
     """Unlabelled expression, and labelled expression with isoforms.
 
@@ -62,9 +69,9 @@ def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
 
 
 @simulate.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @from_config(ExpressionConfig, "layout n_training n_held_out n_genes seed")
-@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+@option("--force", is_flag=True, help="Replace an earlier simulation.")
 def expression(out: Path, force: bool, **options: Any) -> None:
     """Training and held-out samples of one distribution, to try generators on.
 
@@ -76,7 +83,7 @@ def expression(out: Path, force: bool, **options: Any) -> None:
       m1pipe train sim/training.h5ad --out runs/vae --transform normal_score
       m1pipe generate runs/vae -n 1000 --out s.h5ad
     """
-    config = build(ExpressionConfig, options, where="simulate expression")
+    config = usage_checked(ExpressionConfig, options, where="simulate expression")
     simulate_expression(out, config, force=force)
     click.echo(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out samples x "
@@ -85,9 +92,9 @@ def expression(out: Path, force: bool, **options: Any) -> None:
 
 
 @simulate.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @from_config(CountsConfig, "n_training n_held_out n_genes n_types n_donors seed")
-@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+@option("--force", is_flag=True, help="Replace an earlier simulation.")
 def counts(out: Path, force: bool, **options: Any) -> None:
     r"""Counts of single cells, of several types and donors.
 
@@ -99,7 +106,7 @@ def counts(out: Path, force: bool, **options: Any) -> None:
       m1pipe train sim/training.h5ad --out runs/nb --likelihood negative_binomial \
           --transform none
     """
-    config = build(CountsConfig, options, where="simulate counts")
+    config = usage_checked(CountsConfig, options, where="simulate counts")
     simulate_counts(out, config, force=force)
     click.echo(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out cells x "
@@ -108,9 +115,9 @@ def counts(out: Path, force: bool, **options: Any) -> None:
 
 
 @simulate.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @from_config(ContrastsSimulation, "size effect seed")
-@click.option("--force", is_flag=True, help="Replace an earlier simulation.")
+@option("--force", is_flag=True, help="Replace an earlier simulation.")
 def contrasts(out: Path, force: bool, **options: Any) -> None:
     """Counts of studies, cases against controls, with programmes of genes turned on.
 
@@ -122,7 +129,7 @@ def contrasts(out: Path, force: bool, **options: Any) -> None:
       m1pipe contrasts sim/counts.h5ad --experiment experiment --out lfc.h5ad
       m1pipe enrich lfc.h5ad --gene-sets sim/gene_sets.gmt --out go.h5ad
     """
-    config = build(ContrastsSimulation, options, where="simulate contrasts")
+    config = usage_checked(ContrastsSimulation, options, where="simulate contrasts")
     simulate_contrasts(out, config, force=force)
     click.echo(
         f"{out}: counts of {config.size} studies, {N_PROGRAMMES} programmes turned on in some"

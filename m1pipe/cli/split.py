@@ -5,17 +5,17 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, configured, from_config
+from m1pipe.cli.options import CONFIG, configured, from_config, option
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.split import SplitConfig, split_matrix
 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @from_config(SplitConfig, "holdout where stratify group seed")
 @CONFIG
-@click.option("--force", is_flag=True, help="Replace the folder.")
+@option("--force", is_flag=True, help="Replace the folder.")
 def split(data: Path, out: Path, config_file: str | None, force: bool, **options: Any) -> None:
     r"""Write DATA's samples to training.h5ad and held_out.h5ad, each sample to one of them.
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe import settings
-from m1pipe.cli.options import from_config
+from m1pipe.cli.options import OneOf, from_config, option, usage_checked
 from m1pipe.config import presets
 from m1pipe.settings import read_config_file
 from m1pipe.sweep.config import SweepConfig
@@ -13,27 +12,27 @@ from m1pipe.sweep.config import SweepConfig
 
 @click.command()
 @click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Folder of the sweep.")
+@option("--out", required=True, type=click.Path(), help="Folder of the sweep.")
 @from_config(SweepConfig, "neurons layers total")
-@click.option("--space", type=click.Path(), help="TOML: a list or low and high for each setting.")
+@option("--space", type=click.Path(), help="TOML: a list or low and high for each setting.")
 @from_config(SweepConfig, "trials sampler")
-@click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="Shared by all trials.")
-@click.option("--config", "file", type=click.Path(), help="Settings of train that all share.")
-@click.option("--epochs", type=int, help="Of every trial.")
-@click.option("--beta", type=float, help="Of every trial; 0 is the plain autoencoder.")
+@option("--preset", type=OneOf(list(presets.PRESETS)), help="Shared by all trials.")
+@option("--config", "file", type=click.Path(), help="Settings of train that all share.")
+@option("--epochs", type=int, help="Of every trial.")
+@option("--beta", type=float, help="Of every trial; 0 is the plain autoencoder.")
 @from_config(SweepConfig, "validation test folds repeats")
-@click.option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
+@option("--group", metavar="COL|REGEX", help="Groups that keep together; none for none.")
 @from_config(SweepConfig, "seed")
-@click.option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
-@click.option(
+@option("--trial", type=int, metavar="K", help="Only the K-th (from 1): an array's task.")
+@option(
     "--together",
     type=click.IntRange(1),
     default=1,
     show_default=True,
     help="Trials of one shape in one pass: a little faster for small networks.",
 )
-@click.option("--n-jobs", type=int, default=1, show_default=True, help="Processes.")
-@click.option("--force", is_flag=True, help="Overwrite a sweep of other settings.")
+@option("--n-jobs", type=int, default=1, show_default=True, help="Processes.")
+@option("--force", is_flag=True, help="Overwrite a sweep of other settings.")
 def sweep(
     *,
     data: str,
@@ -76,7 +75,7 @@ def sweep(
         **{name: value for name, value in shared.items() if value is not None},
     }
     table = read_config_file(space) if space else None
-    config = settings.build(SweepConfig, typed, where="sweep")
+    config = usage_checked(SweepConfig, typed, where="sweep")
     parsed = None if table is None or space is None else parse_space(table, space)
     tune_allocator()
     plan = Sweep(data, group, base, parsed, table, config)

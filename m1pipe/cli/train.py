@@ -5,37 +5,52 @@ from typing import Any
 
 import click
 
-from m1pipe import settings
-from m1pipe.cli.options import ALIASES, from_config
+from m1pipe.cli.options import ALIASES, OneOf, Sections, from_config, option, usage_checked
 from m1pipe.config import EncoderConfig, TrainingConfig, presets
 from m1pipe.console import leads
-from m1pipe.errors import InputError
+from m1pipe.errors import SettingError
+from m1pipe.settings import read_config_file
 
 
-@click.command()
+@click.command(cls=Sections)
 @click.argument("data", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="Folder of the run.")
 @from_config(EncoderConfig, "rows")
-@click.option("--preset", type=click.Choice(list(presets.PRESETS)), help="A published set-up.")
-@click.option("--config", "file", type=click.Path(), help="JSON or TOML; RUN/config.json repeats.")
-@from_config(
-    EncoderConfig,
-    "beta n_latent hidden decoder_hidden likelihood transform min_variance latent_scale "
-    "condition epochs batch_size lr memory precision device seed",
-)
-@click.option(
+@option(
     "--validation",
     metavar="FRACTION|FILE",
-    help="Share of the rows, or file, that chooses the best epoch.  "
-    f"[default: {TrainingConfig.validation}]",
+    help="Share of the rows, or file, that chooses the best epoch.",
+    shown=str(TrainingConfig.validation),
+    section="Samples",
 )
-@from_config(EncoderConfig, "group drop_samples_of thin_to normalize target_sum log2p1")
+@from_config(
+    EncoderConfig,
+    "group drop_samples_of n_latent beta hidden likelihood transform condition "
+    "epochs batch_size lr seed device",
+)
+@option("--out", required=True, type=click.Path(), help="Folder of the run.", section="Output")
+@option(
+    "--preset",
+    type=OneOf(list(presets.PRESETS)),
+    help="A published set-up.",
+    section="Output",
+)
+@option(
+    "--config",
+    "file",
+    type=click.Path(),
+    help="JSON or TOML; RUN/config.json repeats.",
+    section="Output",
+)
+@option("--dry-run", is_flag=True, help="Say what it would take, and stop.", section="Output")
+@option("--force", is_flag=True, help="Overwrite a run.", section="Output")
+@from_config(
+    EncoderConfig,
+    "decoder_hidden min_variance latent_scale thin_to normalize target_sum log2p1",
+)
 @ALIASES
-@from_config(EncoderConfig, "micro_batch")
-@click.option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
-@click.option("--resume", is_flag=True, help="Resume an unfinished run.")
-@click.option("--force", is_flag=True, help="Overwrite a run.")
-@click.option("--dry-run", is_flag=True, help="Say what it would take, and stop.")
+@from_config(EncoderConfig, "memory precision micro_batch")
+@option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
+@option("--resume", is_flag=True, help="Take options that are not given from the run in --out.")
 def train(
     *,
     data: str,
@@ -52,6 +67,7 @@ def train(
     """Train an encoder on DATA: a VAE, or an autoencoder at --beta 0.
 
     Every setting has a place in --config; a typed option outweighs the file, the file a preset.
+    Run the same command again to resume after an interruption.
 
     m1pipe train u.h5ad --out runs/vae1 --latent 32 --seed 1
     m1pipe train u.h5ad --out runs/ae --beta 0 --rows 'tissue != "Liver"'
@@ -66,11 +82,11 @@ def train(
 
     if resume and force:
         raise click.UsageError("--resume resumes a run, --force overwrites it: give one")
-    chosen = settings.build(
+    chosen = usage_checked(
         EncoderConfig,
         (RunFolder(out).read_config() if resume else None) or {},
         presets.preset_options(preset) if preset else {},
-        settings.read_config_file(file) if file else {},
+        read_config_file(file) if file else {},
         {**typed, **_validation(validation)},
         where="train",
     )
@@ -79,7 +95,7 @@ def train(
             click.echo(runs.dry_run_text(runs.make_plan(matrix, chosen)))
         return
     tune_allocator()
-    encoder = runs.run_training(data, out, chosen, force=force, resume=resume, log_steps=log_steps)
+    encoder = runs.run_training(data, out, chosen, force=force, log_steps=log_steps)
     if leads():
         click.echo(runs.summary_line(out, encoder))
 
@@ -92,7 +108,7 @@ def _validation(value: str | None) -> dict[str, Any]:
         return {"validation": float(value)}
     except ValueError:
         if not Path(value).exists():
-            raise InputError(
+            raise SettingError(
                 f"validation: expected a share of the rows, such as 0.1, or a file; found {value!r}"
             ) from None
         return {"validation_file": value}

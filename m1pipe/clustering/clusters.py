@@ -22,7 +22,7 @@ from m1pipe.console import log
 from m1pipe.data.labels import listed_columns
 from m1pipe.encoder.latent_files import Latents, read_latents, write_latents
 from m1pipe.encoder.loadings import unit_weights
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 from m1pipe.settings import to_dict
 
 MOST_SILHOUETTE = 3000
@@ -292,7 +292,8 @@ def _check(parts: Sequence[Latents], label: str | None) -> None:
             )
     columns = listed_columns(first.obs)
     if label is not None and label not in first.obs.columns:
-        raise InputError(f"label: expected a column of obs ({columns}); found {label!r}")
+        near = did_you_mean(label, first.obs)
+        raise InputError(f"label: expected a column of obs ({columns}); found {label!r}{near}")
     if CLUSTER_COLUMN in first.obs.columns:
         raise InputError(
             f"{first.source}: expected no column {CLUSTER_COLUMN!r} in obs, which is written; "

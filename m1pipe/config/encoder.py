@@ -74,11 +74,12 @@ class ModelConfig:
         "unit", nothing.
     """
 
-    n_latent: int = setting(32, "Number of latent units.", option="--latent")
+    n_latent: int = setting(32, "Number of latent units.", option="--latent", section="Model")
     hidden: tuple[int, ...] | None = setting(
         None,
         'Widths of the encoder\'s hidden layers, such as "512,256", or none.',
         shown="none below 1,000 rows, else 512",
+        section="Model",
     )
     decoder_hidden: tuple[int, ...] | None = setting(
         None,
@@ -91,16 +92,22 @@ class ModelConfig:
     batch_norm: bool = True
     dropout: float = 0.0
     linear_skip: bool = True
-    likelihood: Likelihood = setting("gaussian", "Likelihood of a gene's level.")
+    likelihood: Likelihood = setting("gaussian", "Likelihood of a gene's level.", section="Model")
     transform: Transform | None = setting(
         None,
         "Scaling of each gene.",
         shown="as the likelihood needs: standardize; minmax, or none for counts",
+        section="Model",
     )
-    beta: float = setting(1.0, "Weight of the KL divergence; 0 is the plain autoencoder.")
+    beta: float = setting(
+        1.0, "Weight of the KL divergence; 0 is the plain autoencoder.", section="Model"
+    )
     free_bits: float = 0.0
     condition: str | None = setting(
-        None, "Column of obs whose class the network is conditioned on, one-hot.", metavar="COL"
+        None,
+        "Column of obs whose class the network is conditioned on, one-hot.",
+        metavar="COL",
+        section="Model",
     )
     min_variance: float | None = setting(
         None, "Leave out genes that vary no more over the training rows, before --transform."
@@ -186,10 +193,13 @@ class TrainingConfig:
     """
 
     epochs: int | None = setting(
-        None, "Most passes over the rows.", shown="about 2,000 steps, 20 to 100 epochs"
+        None,
+        "Most passes over the rows.",
+        shown="about 2,000 steps, 20 to 100 epochs",
+        section="Training",
     )
-    batch_size: int = setting(64, "Rows a step.")
-    lr: float = setting(1e-3, "Learning rate at the start.")
+    batch_size: int = setting(64, "Rows a step.", section="Training")
+    lr: float = setting(1e-3, "Learning rate at the start.", section="Training")
     weight_decay: float | None = None
     schedule: Schedule = "cosine"
     plateau_factor: float = 0.5
@@ -199,9 +209,9 @@ class TrainingConfig:
     kl_warmup: float | None = None
     patience: int = 20
     validation: float = 0.1
-    seed: int = setting(0, "Of everything drawn.")
+    seed: int = setting(0, "Of everything drawn.", section="Training")
     precision: Precision = setting("auto", "Of matrix products.")
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.", section="Training")
     memory: str = setting("4G", "What the data may take; a larger file is streamed.")
     checkpoint_minutes: float = 10.0
     micro_batch: int | None = setting(
@@ -269,19 +279,21 @@ class SelectionConfig:
     """
 
     rows: str | None = setting(
-        None, "COLUMN~REGEX, or a condition on obs, that chooses the samples."
+        None, "COLUMN~REGEX, or a condition on obs, that chooses the samples.", section="Samples"
     )
     group: str | None = setting(
         None,
         "Groups that stay on one side of the validation split; none for none.",
         metavar="COL|REGEX",
         shown="donor, patient, ..., if there",
+        section="Samples",
     )
     validation_file: str | None = None
     drop_samples_of: str | None = setting(
         None,
         "Leave out samples that are in FILE too, by id or as near-identical rows.",
         metavar="FILE",
+        section="Samples",
     )
     aliases: str | None = None
     thin_to: str | None = setting(

@@ -73,7 +73,7 @@ class HeadConfig:
     standardize: bool = True
     initialize_bias: bool = True
     class_weight: Literal["balanced"] | None = setting(
-        None, "Weight classes by their inverse frequency."
+        None, "Weight classes by their inverse frequency.", section="Heads"
     )
     own_gene: bool = False
     device: str = "auto"
@@ -148,19 +148,20 @@ class CrossvalConfig:
         Settings of every feed-forward model.
     """
 
-    folds: int = setting(5, "Number of folds.")
-    repeats: int = setting(1, "Repeats of the folds.")
+    folds: int = setting(5, "Number of folds.", section="Folds")
+    repeats: int = setting(1, "Repeats of the folds.", section="Folds")
     stratify: str | None = setting(
-        None, "Folds hold it in proportion.", metavar="COL", shown="a class label"
+        None, "Folds hold it in proportion.", metavar="COL", shown="a class label", section="Folds"
     )
     group: str | None = setting(
         None,
         "Groups that stay in one fold; none for none.",
         metavar="COL|REGEX",
         shown="donor, patient, ..., if there",
+        section="Folds",
     )
     models: tuple[str, ...] | None = setting(
-        None, "The other models to run.", metavar="LIST", shown="all"
+        None, "The other models to run.", metavar="LIST", shown="all", section="Models"
     )
     linear_rival: str | None = setting(
         None,
@@ -168,7 +169,7 @@ class CrossvalConfig:
         metavar="ROW",
         shown="ridge, or logistic for classes",
     )
-    recipe: Recipe = setting("best", "Heads: the best known, or as published.")
+    recipe: Recipe = setting("best", "Heads: the best known, or as published.", section="Heads")
     min_coverage: float = setting(0.8, "Share of an encoder's genes that X must have.")
     memory: str = setting("8G", "As many folds are fitted together as it holds.", metavar="SIZE")
     seed: int = setting(0, "Of folds and heads.")
@@ -184,6 +185,7 @@ class CrossvalConfig:
         False,
         "Choose settings of heads and in-fold encoders within each training fold (nested).",
         option="--tune/--no-tune",
+        section="Heads",
     )
     tune_latents: tuple[int, ...] = (16, 32, 64)
     tune_betas: tuple[float, ...] = (0.1, 1.0)

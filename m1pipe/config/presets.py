@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from m1pipe.errors import InputError
+from m1pipe.settings import check_choice
 
 # None of the originals averaged weights, decayed them, raised beta from 0, or scaled its latents.
 _PLAIN: dict[str, Any] = {
@@ -82,6 +82,5 @@ def preset_options(name: str) -> dict[str, Any]:
     InputError
         If there is no preset of that name.
     """
-    if name not in PRESETS:
-        raise InputError(f"preset: expected one of {', '.join(PRESETS)}; found {name!r}")
+    check_choice("preset", name, tuple(PRESETS))
     return PRESETS[name]

@@ -11,7 +11,7 @@ from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig
 from m1pipe.data.labels import as_text, listed_columns, tidy, warn_of_levels
 from m1pipe.data.matrix import Matrix
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 
 CONTROL = "control"
 
@@ -130,6 +130,7 @@ def _check_columns(known: pd.DataFrame, columns: Sequence[str], where: str) -> N
                 f"{where}: expected a column {column!r}; found "
                 f"{listed_columns(known)}: say by --study, "
                 "--condition, --experiment, --subject or --covariates which it is"
+                f"{did_you_mean(column, known)}"
             )
         warn_of_levels(tidy(known[column]), f"{where}: {column}")
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.regex import compile_pattern, texts_with
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 
 LONGEST = 20_000
 DEEPEST = 50
@@ -128,7 +128,7 @@ def require_column(obs: pd.DataFrame, column: str, option: str) -> None:
     if column not in obs:
         raise InputError(
             f"{option}: expected the column {column} among the samples' annotations; found "
-            f"{listed_columns(obs)}"
+            f"{listed_columns(obs)}{did_you_mean(column, obs)}"
         )
 
 
@@ -383,7 +383,7 @@ class _Condition:
         columns = [str(column) for column in self.obs.columns]
         if name not in columns:
             if name != INDEX:
-                raise self._fault(f"found no column {name!r}", node)
+                raise self._fault(f"found no column {name!r}{did_you_mean(name, columns)}", node)
             values = pd.Series(self.obs.index.astype(str), index=self.obs.index, dtype=object)
         elif columns.count(name) > 1:
             raise self._fault(f"found the column {name!r} twice", node)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, did_you_mean
 
 MISSING = frozenset(
     {"", "NA", "NaN", "nan", "NAN", "N/A", "n/a", "na", "NULL", "null", "#N/A", "<NA>", "#NA"}
@@ -195,10 +195,9 @@ def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | N
     name, _, kind = spec.rpartition(":")
     if kind in (CLASS, LEVEL) and name in obs.columns:
         return name, kind
-    near = [str(c) for c in obs.columns if str(c).strip().lower() == spec.strip().lower()]
-    hint = f": did you mean {near[0]!r}?" if near else ""
     raise InputError(
-        f"{option}: expected a column of obs ({listed_columns(obs)}); found {spec!r}{hint}"
+        f"{option}: expected a column of obs ({listed_columns(obs)}); found {spec!r}"
+        f"{did_you_mean(name if kind in (CLASS, LEVEL) else spec, obs)}"
     )
 
 

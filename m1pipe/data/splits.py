@@ -23,7 +23,7 @@ from m1pipe.console import log
 from m1pipe.data.labels import as_text, is_doubtful, listed_columns, tidy, warn_of_levels
 from m1pipe.data.names import plain
 from m1pipe.data.regex import LONGEST_TEXT, compile_pattern
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, did_you_mean
 
 SERIES = "series_id"  # a sample may list several
 # Names, without case and marks, of columns that say whose a sample is; the first found is taken.
@@ -350,6 +350,7 @@ def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
             raise InputError(
                 f"{where} that "
                 f"matches every sample id; found {spec!r}, which does not match {sample!r}"
+                f"{did_you_mean(spec, obs)}"
             )
         groups.append(found.group(1) if pattern.groups and found.group(1) else found.group(0))
     return np.array(groups, dtype=object)

@@ -16,7 +16,7 @@ from m1pipe.data.labels import CLASS, LEVEL, find_column, read_column
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.names import match_genes, near_names, pair_samples, refuse_duplicates
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, SettingError, did_you_mean
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 MOST_WHOLE_NUMBERS = 20
@@ -123,14 +123,14 @@ def load_targets(
         class only, or a value is not finite.
     """
     if sum(source is not None for source in (y, label, multilabel)) != 1:
-        raise InputError("targets: expected one of --y, --label and --multilabel")
+        raise SettingError("targets: expected one of --y, --label and --multilabel")
     if label is not None:
         if targets is not None:
             raise InputError("targets: --targets chooses columns of --y; with --label there is one")
         return _from_label(x, label)
     if y is not None:
         rows, values, names, dropped = _from_matrix(x, y, targets)
-        return rows, Targets("regression", values, names, y.units, _genes_of(y, names)), dropped
+        return rows, Targets("regression", values, names, y.units, genes_of(y, names)), dropped
     assert multilabel is not None
     rows, values, names, dropped = _from_matrix(x, multilabel, targets)
     _check_zeros_and_ones(values, names)
@@ -196,8 +196,8 @@ def say_left_out(dropped: Mapping[str, Sequence[str]], kept: str, ways: str = ""
         log.warning("warning: %s", text)
 
 
-def _genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
-    """Gene of each target, from Y's annotations."""
+def genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Gene of each target, from Y's annotations; None where these do not say."""
     if GENE_COLUMN not in y.var.columns:
         return None
     return tuple(y.var[GENE_COLUMN].astype(str).loc[list(names)])
@@ -206,7 +206,7 @@ def _genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
 def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
     refuse_duplicates(targets, "targets")
     columns_of = {name: [i] for i, name in enumerate(y.genes)}
-    for i, gene in enumerate(_genes_of(y, y.genes.tolist()) or ()):
+    for i, gene in enumerate(genes_of(y, y.genes.tolist()) or ()):
         if gene not in y.var.index:
             columns_of.setdefault(gene, []).append(i)
     unknown = [name for name in targets if name not in columns_of]
@@ -214,7 +214,8 @@ def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
         first = ", ".join(y.genes[:3])
         raise InputError(
             f"targets: expected names of Y's {y.n_genes} columns ({first}, ...) or their genes; "
-            f"found {', '.join(unknown[:3]) or 'none'}: correct --targets"
+            f"found {', '.join(unknown[:3]) or 'none'}"
+            + (did_you_mean(unknown[0], columns_of) if unknown else "")
         )
     wanted = dict.fromkeys(i for name in targets for i in columns_of[name])
     return np.array(list(wanted), dtype=np.int64)

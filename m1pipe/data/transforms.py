@@ -13,6 +13,7 @@ import numpy as np
 from m1pipe.artefacts import hold_in_rows
 from m1pipe.data import normal_scores
 from m1pipe.errors import InputError
+from m1pipe.settings import check_choice
 
 KINDS = ("standardize", "center", "minmax", "none", "normal_score")
 FLOOR_SHARE = 0.1
@@ -219,8 +220,7 @@ def fit_gene_transform(
         If the kind is unknown, there are no rows, or a value is not finite; where NaN is kept: if
         a gene has no level.
     """
-    if kind not in KINDS:
-        raise InputError(f"transform: expected one of {', '.join(KINDS)}; found {kind!r}")
+    check_choice("transform", kind, KINDS)
     if kind == "normal_score":
         return _fit_normal_scores(blocks, keep_missing=keep_missing)
     moments = _accumulate(blocks, keep_missing=keep_missing)

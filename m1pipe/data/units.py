@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.settings import check_choice
 
 NAMES = (
     "counts",
@@ -60,8 +61,7 @@ class Units:
     target_sum: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in NAMES:
-            raise InputError(f"units: expected one of {', '.join(NAMES)}; found {self.name!r}")
+        check_choice("units", self.name, NAMES)
         if self.name in _PER_MILLION:
             if self.target_sum not in (None, MILLION):
                 raise InputError(f"units: {self.name} sums to 1e6; found {self.target_sum}")

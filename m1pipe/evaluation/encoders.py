@@ -20,7 +20,7 @@ from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, SettingError
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 
@@ -95,7 +95,7 @@ def parse_encoder(text: str) -> tuple[str, list[str]]:
     name, _, items = text.partition("=")
     parts = [part.strip() for part in items.split(",")]
     if not NAME.fullmatch(name.strip()) or not all(parts):
-        raise InputError(
+        raise SettingError(
             f"encoder: expected NAME=RUN[,RUN2,...] or NAME=fold:CONFIG; found {text!r}"
         )
     return name.strip(), parts

@@ -11,7 +11,7 @@ from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.splits import leave_out_folds, make_folds
 from m1pipe.data.targets import OwnGenes, Targets, name_classes
 from m1pipe.encoder.missing import fill_missing, level_means
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 
 _BLOCK_CELLS = 2**24
 
@@ -175,7 +175,7 @@ def _left_out_strata(obs: pd.DataFrame, column: str, label: str | None) -> np.nd
         others = ", ".join(str(name) for name in obs.columns if name != label)
         raise InputError(
             f"leave-out-strata: expected a column of obs that is not the label ({others or 'none'})"
-            f"; found {column!r}"
+            f"; found {column!r}{did_you_mean(column, obs)}"
         )
     read = read_column(obs, column, "leave-out-strata")
     absent = read.isna()

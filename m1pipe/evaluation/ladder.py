@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from m1pipe.config import CrossvalConfig, HeadConfig
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, did_you_mean
 from m1pipe.evaluation.encoders import NAME, ComparedEncoder
 
 Pair = tuple[str, str]
@@ -271,7 +271,7 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
     raise InputError(
         f"models: expected some of {', '.join(dict.fromkeys(known))}; found "
         + ", ".join(model.name for model in unknown)
-        + "".join(f": {text}" for text in why)
+        + ("".join(f": {text}" for text in why) or did_you_mean(unknown[0].name, known))
     )
 
 

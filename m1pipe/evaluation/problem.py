@@ -263,6 +263,12 @@ def _open_answers(matrix: Matrix, y: Any, multilabel: Any) -> tuple[Matrix | Non
     if isinstance(multilabel, str) and multilabel.startswith(PREFIX):
         multilabel = read_obsm(matrix, multilabel.removeprefix(PREFIX))
     levels, marks = (None if source is None else open_matrix(source) for source in (y, multilabel))
+    for other in (levels, marks):
+        if other is not None and _is_same(matrix, other):
+            raise InputError(
+                f"y: expected other values than X's; found those of {matrix.path or 'X'} for both: "
+                "each level would be predicted from itself"
+            )
     return levels, marks
 
 
@@ -291,6 +297,14 @@ def _source(
         min_coverage=config.min_coverage,
         known=known,
     )
+
+
+def _is_same(a: Matrix, b: Matrix) -> bool:
+    """Whether two matrices hold the same values of the same genes."""
+    if a.samples.tolist() != b.samples.tolist() or a.genes.tolist() != b.genes.tolist():
+        return False
+    first = np.arange(min(a.n_samples, 10))
+    return np.array_equal(a.take(first), b.take(first), equal_nan=True)
 
 
 def _open_encoders(

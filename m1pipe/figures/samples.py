@@ -14,7 +14,7 @@ from m1pipe import seeds
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.units import Units, log_units
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, did_you_mean
 from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.quality_data import common_genes, common_units, to_scale
 
@@ -152,7 +152,7 @@ def column_of(matrix: Matrix, label: str) -> pd.Series:
     if label not in matrix.obs.columns:
         raise InputError(
             f"label: expected a column of {matrix.path or 'the samples'}: "
-            f"{listed_columns(matrix.obs)}; found {label!r}"
+            f"{listed_columns(matrix.obs)}; found {label!r}{did_you_mean(label, matrix.obs)}"
         )
     column: pd.Series = matrix.obs[label]
     return column

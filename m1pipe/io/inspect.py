@@ -10,6 +10,7 @@ import pandas as pd
 from m1pipe.console import over_rows
 from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.targets import genes_of, own_columns
 from m1pipe.data.unit_guess import Survey, binary_genes, guess_scale, log_fault, survey, unit_fault
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
@@ -101,6 +102,9 @@ class Overlap:
         Of the first and of the second.
     depth : DepthRatio or None
         None where the depth of either is not known.
+    own_genes : (int, int) or None
+        Columns of the first matrix whose gene (`gene_id`) the second has, and all of them; None
+        where they name none.
     """
 
     n_genes: int
@@ -111,6 +115,7 @@ class Overlap:
     n_samples: int
     units: tuple[Units, Units]
     depth: DepthRatio | None = None
+    own_genes: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         share = self.n_genes / max(self.n_wanted, 1)
@@ -118,8 +123,12 @@ class Overlap:
         if self.missing:
             genes += f"; missing such as {', '.join(self.missing)}"
         same = "the same" if self.units[0] == self.units[1] else "DIFFERENT"
+        genes += f"; {self.n_extra:,} more are here only"
+        if self.own_genes is not None and not self.n_genes:
+            genes = "these are isoforms, the others genes: none has the other's names"
         lines = [
-            _line("genes", f"{genes}; {self.n_extra:,} more are here only"),
+            _line("genes", genes),
+            *_isoform_line(self.own_genes),
             _line("samples", f"{self.n_samples:,} ids are in both"),
             _line("units", f"{same}: {self.units[0]} here, {self.units[1]} there"),
         ]
@@ -167,17 +176,35 @@ def overlap(matrix: Matrix, against: Matrix) -> Overlap:
     """
     n_samples = len(set(matrix.samples) & set(against.samples))
     units = (matrix.units, against.units)
+    own = _own_genes(matrix, against)
     try:
         match = matrix.match(against.genes, against.var, against.aliases)
     except InputError as error:
         how = f"cannot be matched: {error}"
-        return Overlap(0, against.n_genes, matrix.n_genes, (), how, n_samples, units)
+        n_extra = matrix.n_genes
+        return Overlap(0, against.n_genes, n_extra, (), how, n_samples, units, own_genes=own)
     n_found = against.n_genes - len(match.missing)
     missing = tuple(match.missing[:3])
     depth = depth_ratio(matrix, against) if n_found else None
     return Overlap(
-        n_found, against.n_genes, match.n_extra, missing, match.how, n_samples, units, depth
+        n_found, against.n_genes, match.n_extra, missing, match.how, n_samples, units, depth, own
     )
+
+
+def _own_genes(matrix: Matrix, against: Matrix) -> tuple[int, int] | None:
+    """Columns whose gene the other matrix has, and all of them."""
+    genes = genes_of(matrix, matrix.genes.tolist())
+    if genes is None or set(genes) == set(matrix.genes):
+        return None
+    found = own_columns(genes, against.genes.tolist(), against.var)
+    return int((found >= 0).sum()), len(found)
+
+
+def _isoform_line(own: tuple[int, int] | None) -> list[str]:
+    if own is None:
+        return []
+    words = f"the gene of {own[0]:,} of {own[1]:,} columns here (gene_id) is there"
+    return [_line("isoform", words)]
 
 
 def _depth_line(depth: DepthRatio) -> str:

@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE, smacof
 from sklearn.metrics import euclidean_distances, pairwise_distances
 
 from m1pipe.errors import InputError
+from m1pipe.settings import check_choice
 
 METHODS = {
     "pca": "PCA",
@@ -77,8 +78,7 @@ def embed(
         On an unknown method, too few samples, negative values for the factors, or UMAP where it
         is not installed.
     """
-    if method not in METHODS:
-        raise InputError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
+    check_choice("method", method, METHODS)
     if len(real) < FEWEST or real.shape[1] < 2:
         raise InputError(
             f"samples: expected at least {FEWEST} with 2 values each; found {real.shape[0]} with "

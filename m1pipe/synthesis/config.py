@@ -27,11 +27,11 @@ class GenerateConfig:
         Of everything drawn.
     """
 
-    n: int | None = setting(None, "Samples in all.", option="-n")
+    n: int | None = setting(None, "Samples in all.", option="-n --n", metavar="N")
     sampler: Sampler = setting(
         "gmm",
-        "Where latents come from: a mixture fitted to those of the training samples, N(0, I), "
-        "or training samples themselves (not private).",
+        "Where latents come from: a mixture fitted to those of the training samples (gmm), "
+        "N(0, I) (prior), or training samples themselves (posterior, not private).",
     )
     condition: tuple[tuple[str, str, int], ...] = ()
     noise: bool = True

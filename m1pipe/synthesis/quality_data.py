@@ -14,7 +14,7 @@ from m1pipe.data.matrix import Matrix, check_finite, check_units
 from m1pipe.data.names import match_genes, require_coverage
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.units import LN, Units, log2p1
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, did_you_mean
 from m1pipe.io.reader import open_matrix
 from m1pipe.synthesis.config import QualityConfig
 
@@ -243,6 +243,7 @@ def _labels(sets: dict[str, Matrix], label: str | None) -> dict[str, np.ndarray]
             raise InputError(
                 f"label: expected a column of {sets[role].path or role}: "
                 f"{listed_columns(sets[role].obs)}; found {label!r}"
+                f"{did_you_mean(label, sets[role].obs)}"
             )
     found = {r: _as_text(m.obs[label]) for r, m in sets.items() if label in m.obs.columns}
     n_classes = np.unique(found["real"][found["real"] != ""]).size

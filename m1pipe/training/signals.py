@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from m1pipe.errors import StoppedBySignalError
 
+AGAIN = "run the same command again to resume"
+
 
 class StopFlag:
     """While entered, signals that ask for an end raise a flag instead of ending the process.
@@ -68,7 +70,7 @@ class StopFlag:
         """
         if self.reason == "SIGINT":
             raise KeyboardInterrupt
-        raise StoppedBySignalError(f"stopped by {self.reason} {where}")
+        raise StoppedBySignalError(f"stopped by {self.reason} {where}; {AGAIN}")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

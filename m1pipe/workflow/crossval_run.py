@@ -43,7 +43,6 @@ from m1pipe.workflow.crossval_shares import (
 )
 
 SHARES = "shares"
-FINISHED = ("summary.json", "report.html")
 TOP_FILES = (
     *RESULT_FILES,
     *EXTRA_FILES,
@@ -149,7 +148,7 @@ def run_crossval(
         After a signal; the folds that are done are kept.
     """
     out = Path(out)
-    _refuse_folder(out, force=force, finished=not report or only is not None)
+    _refuse_folder(out, force=force)
     with locked(out, shared=only is not None):
         return _run_locked(run, config, out, only=only, force=force, report=report)
 
@@ -176,8 +175,10 @@ def _run_locked(
     wanted = [key for key in plan.shares if only is None or key[:2] == only]
     redo = force and only is not None
     done = [] if redo else [s for s in wanted if read_share(out / SHARES, s, marks) is not None]
-    if done:
-        log.info("%d of %d shares are done already", len(done), len(wanted))
+    if len(done) == len(wanted):
+        log.info("%s: finished already, nothing left to do", out)
+    elif done:
+        log.info("%d of %d folds are done already", len(done), len(wanted))
     with StopFlag() as stop, threads(_n_threads(problem)):
         kept = PassFile(out / SHARES / "pass", json.dumps(marks, sort_keys=True))
         left = [place for place in wanted if place not in done]
@@ -208,18 +209,13 @@ def gather(folder: str | Path) -> CrossvalResult:
     return result
 
 
-def _refuse_folder(out: Path, *, force: bool, finished: bool) -> None:
-    """Refuse a folder that is finished (unless it may be), or that is not ours."""
+def _refuse_folder(out: Path, *, force: bool) -> None:
+    """Refuse a folder that is not ours."""
     if not out.exists():
         return
     if not out.is_dir():
         raise InputError(f"{out} exists already and is no folder: choose another name")
     if (out / SHARES / PLAN).exists():
-        if not force and not finished and all((out / name).exists() for name in FINISHED):
-            raise InputError(
-                f"{out} holds a finished cross-validation: choose another name, or overwrite it "
-                "with --force"
-            )
         return
     others = [name for name in sorted(os.listdir(out)) if not is_part(name) and name != SHARES]
     ours = [name for name in others if name in TOP_FILES]
@@ -254,8 +250,8 @@ def _start_folder(
         changed = [what for what in marks if before.get(what) != marks[what]]
         if changed:
             raise InputError(
-                f"{out} holds part of another cross-validation: its {' and '.join(changed)} "
-                "differ: choose another name, or start again with --force"
+                f"{out} holds a cross-validation of other {' and '.join(changed)}: choose another "
+                "name, or overwrite it with --force"
             )
     else:
         write_plan(out / SHARES, plan, marks)

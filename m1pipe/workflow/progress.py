@@ -14,6 +14,7 @@ from m1pipe.training.history import epoch_line
 from m1pipe.workflow.run_folder import RunFolder
 
 STATUS_SECONDS = 10.0
+LEAST_SECONDS = 1.0  # between two lines of the log
 STEPS_FILE = "steps.csv"
 
 
@@ -21,8 +22,8 @@ class Watcher:
     """Told of every step and epoch; a context manager around the loop.
 
     After an epoch history.csv and status.json are written anew, the latter also every few
-    seconds. On a terminal a bar moves; elsewhere the log has a line an epoch, or, where all of
-    them take less than `MINUTE`, a line for each tenth of them.
+    seconds. On a terminal a bar moves; elsewhere the log has a line an epoch (`LEAST_SECONDS`
+    apart), or, where all of them take less than `MINUTE`, a line for each tenth of them.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class Watcher:
         shown = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         self.bar = progress(total=total, label="training", shown=shown)
         self._begun = self._told = time.monotonic()
-        self._done_before = self._done = 0
+        self._done_before = self._done = self._n_said = 0
 
     def go_on(self, fit: Mapping[str, Any]) -> None:
         """Take up what a checkpoint's "fit" entry says of the epochs and steps before."""
@@ -77,9 +78,12 @@ class Watcher:
 
     def _is_due(self, epoch: int) -> bool:
         """Whether an epoch has its line of the log."""
-        taken = sum(float(row["seconds"]) for row in self.rows)
+        seconds = [float(row["seconds"]) for row in self.rows]
+        takes_minutes = sum(seconds) / len(seconds) * self.n_epochs >= MINUTE
         last_of_tenth = epoch * 10 // self.n_epochs > (epoch - 1) * 10 // self.n_epochs
-        return last_of_tenth or taken / len(self.rows) * self.n_epochs >= MINUTE
+        is_due = last_of_tenth or (takes_minutes and sum(seconds[self._n_said :]) >= LEAST_SECONDS)
+        self._n_said = len(seconds) if is_due else self._n_said
+        return is_due
 
     def _tell(self, **fields: Any) -> None:
         self._told = time.monotonic()

@@ -110,6 +110,13 @@ class Resources:
         return -(-self.job_memory // 2**20)
 
 
+def check_resources(study: Study) -> None:
+    """Refuse a [jobs] table that no script could be made of, whatever the system and the stage."""
+    for system in SYSTEMS:
+        for stage in JOB_STAGES:
+            read_resources(study, system, stage)
+
+
 def read_resources(study: Study, system: System, stage: str) -> Resources:
     """Resources of a stage: [jobs], then [jobs.SYSTEM], [jobs.STAGE], [jobs.SYSTEM.STAGE].
 
@@ -139,7 +146,7 @@ def _apart(
     known = {f.name for f in fields(Resources)}
     for name, value in table.items():
         if name not in known and name not in sub_tables:
-            refuse_unknown(name, (*sorted(known), *sub_tables), where)
+            refuse_unknown(name, (*sorted(known), *sub_tables), where, place="docs/hpc.md")
         if (name in sub_tables) != isinstance(value, dict):
             kind = "a table" if name in sub_tables else "a value"
             raise InputError(f"{where}: {name}: expected {kind}; found {value!r}")

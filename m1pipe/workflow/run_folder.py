@@ -90,9 +90,10 @@ class RunFolder:
         seed: int | None = None,
         threads: int | None = None,
         force: bool = False,
-        resume: bool = False,
     ) -> Start:
         """Make the folder ready, or say why it cannot be.
+
+        A run of the same settings and inputs is resumed; one that is finished is left alone.
 
         Parameters
         ----------
@@ -104,41 +105,28 @@ class RunFolder:
             For the provenance.
         force : bool
             Start again in a folder that holds a run.
-        resume : bool
-            Resume an unfinished run; where there is none, start one.
 
         Returns
         -------
         "fresh", "resumed" or "finished"
-            "finished" only with `resume`: there is nothing left to do.
+            "finished": there is nothing left to do.
 
         Raises
         ------
         InputError
-            If the folder holds a run (or other files) and neither flag is given, if what is to
-            be resumed had other settings or inputs, or if another process is at work in it.
+            If the folder holds a run of other settings or inputs, or other files, or if another
+            process is at work in it.
         """
         state = self.state
         if self._only_begun(config):
             pass  # killed before there was anything to keep
         elif state is not None and not force:
-            if resume:
-                self._refuse_changes(config, inputs)
+            if state == "done" or self.checkpoint.exists():
+                self._refuse_changes(config, inputs, finished=state == "done")
                 if state == "done":
                     return "finished"
-                if self.checkpoint.exists():
-                    self._note_resumption()
-                    return "resumed"
-            elif state == "done":
-                raise InputError(
-                    f"{self.path} holds a finished run: choose another name, "
-                    "or overwrite it with --force"
-                )
-            elif self.checkpoint.exists():
-                raise InputError(
-                    f"{self.path} holds an unfinished run: resume it with --resume, "
-                    "or start again with --force"
-                )
+                self._note_resumption()
+                return "resumed"
         elif state is None:
             self._refuse_other_files(force)
         provenance = make_provenance(inputs, folder=self.path, seed=seed, threads=threads)
@@ -243,9 +231,13 @@ class RunFolder:
             )
 
     def _refuse_changes(
-        self, config: Mapping[str, Any], inputs: Mapping[str, str | os.PathLike[str]]
+        self,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str | os.PathLike[str]],
+        *,
+        finished: bool,
     ) -> None:
-        """Refuse to resume with other settings or inputs, saying which."""
+        """Refuse other settings or inputs than those of the run, saying which."""
         changes = differences(self.read_config() or {}, config)
         known = (self.read_provenance() or {}).get("inputs", {})
         for role, path in inputs.items():
@@ -256,9 +248,12 @@ class RunFolder:
         gone = [role for role in known if role not in inputs]
         changes += [f"{role}: {known[role]['path']} there, none here" for role in gone]
         if changes:
+            what, way = "an unfinished", "give what it began with, or start again"
+            if finished:
+                what, way = "a finished", "choose another name, or overwrite it"
             raise InputError(
-                f"{self.path}: cannot resume: this differs: {'; '.join(changes)}; "
-                "give what the run began with, or start again with --force"
+                f"{self.path} holds {what} run that differs: {'; '.join(changes)}: {way} with "
+                "--force"
             )
 
     def _note_resumption(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from m1pipe.artefacts import read_json
 from m1pipe.errors import InputError
+from m1pipe.training.signals import AGAIN
 from m1pipe.workflow.crossval_shares import PLAN
 from m1pipe.workflow.pipeline import FOLDER
 from m1pipe.workflow.tasks import STAGES
@@ -20,7 +21,6 @@ _SLURM = ("squeue", "--noheader", "--array", "--format=%i|%t|%r")
 _LSF = ("bjobs", "-noheader", "-o", "jobid jobindex stat pend_reason delimiter='|'")
 _WAITING = {"PD": "slurm", "PEND": "lsf", "PSUSP": "lsf"}
 Queue = Mapping[str, str | None] | None  # as `ask_queue` gives it
-AGAIN = "run the same command again to resume"
 
 
 def ask_queue() -> dict[str, str | None] | None:
@@ -158,7 +158,8 @@ def _standing(record: dict[str, Any], status: dict[str, Any], queue: Queue) -> t
     if reason is not None:
         return "queued", ", ".join(filter(None, (_progress(status), job, reason)))
     if state == "stopped":
-        return state, "; ".join(filter(None, (str(record.get("message", "")), AGAIN)))
+        said = str(record.get("message") or "").removesuffix(f"; {AGAIN}")
+        return state, "; ".join(filter(None, (said, AGAIN)))
     if state == "running" and not _at_work(record, queue):
         return (
             "lost",

@@ -139,14 +139,19 @@ class Study:
         )
 
 
-def read_study(path: str | os.PathLike[str]) -> Study:
+def read_study(path: str | os.PathLike[str], *, files: bool = True) -> Study:
     """Read and check a study's TOML file.
+
+    Parameters
+    ----------
+    path : path
+    files : bool
+        The data that it names have to be there.
 
     Raises
     ------
     InputError
-        If it cannot be read, a name or a value in it is unknown, or a file that it names is not
-        there.
+        If it cannot be read, a name or a value in it is unknown, or a file is not there.
     """
     path = Path(path)
     tables = read_config_file(path)
@@ -156,7 +161,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     for name in TABLES[1:]:
         _table(tables, name, str(path))
     out = path.parent / _text(tables, "out", "runs", str(path))
-    data = _read_data(tables, path, out)
+    data = _read_data(tables, path, out, files=files)
     encoders = _read_encoders(tables, path, data)
     return Study(
         file=path,
@@ -170,7 +175,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     )
 
 
-def _read_data(tables: Table, path: Path, out: Path) -> dict[str, DataSet]:
+def _read_data(tables: Table, path: Path, out: Path, *, files: bool) -> dict[str, DataSet]:
     where = f"{path}: data"
     found: dict[str, DataSet] = {}
     for name, table in _named_tables(tables, "data", path).items():
@@ -189,9 +194,9 @@ def _read_data(tables: Table, path: Path, out: Path) -> dict[str, DataSet]:
         if source is not None:
             settings = _in_folder({**tables.get("convert", {}), **given}, parent)
             config = build(ConvertConfig, settings, where=here)
-        for given_file in (file, source):
-            if given_file is not None and not (parent / str(given_file)).exists():
-                raise InputError(f"{here}: expected a file; found no {parent / str(given_file)}")
+        origin = parent / str(source if file is None else file)
+        if files and not origin.exists():
+            raise InputError(f"{here}: expected a file; found no {origin}")
         found[name] = DataSet(
             file=out / "data" / f"{name}.h5ad" if file is None else parent / str(file),
             source=None if source is None else parent / str(source),
@@ -263,6 +268,8 @@ def _read_crossval(
     named = {name: given.pop(name, None) for name in NAMED}
     if sum(named[name] is not None for name in ("y", "label", "multilabel")) != 1:
         raise InputError(f"{where}: expected one of y, label and multilabel, to be predicted")
+    if x == named["y"]:
+        raise InputError(f"{where}: y: expected other data than x; found {x!r} for both")
     for role, reference in (("x", x), ("y", named["y"]), ("multilabel", named["multilabel"])):
         if reference is not None:
             _check_data(reference, data, f"{where}: {role}")

@@ -155,7 +155,7 @@ def _train_task(study: Study, encoder: EncoderRuns, run: str) -> Task:
     def train(force: bool) -> str:
         from m1pipe.workflow.training_run import run_training, summary_line
 
-        trained = run_training(inputs["data"], folder, config, force=force, resume=not force)
+        trained = run_training(inputs["data"], folder, config, force=force)
         return summary_line(folder, trained)
 
     settings = to_dict(config)

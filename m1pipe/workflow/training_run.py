@@ -46,10 +46,11 @@ def run_training(
     config: EncoderConfig,
     *,
     force: bool = False,
-    resume: bool = False,
     log_steps: bool = False,
 ) -> Encoder:
-    """Train an encoder in a run folder.
+    """Train an encoder in a run folder, or resume it there.
+
+    A finished run of the same settings and files is read and returned.
 
     Parameters
     ----------
@@ -61,8 +62,6 @@ def run_training(
         Its `selection` says which rows of the file are used.
     force : bool
         Overwrite a run that is there.
-    resume : bool
-        Resume an unfinished run; a finished one is read and returned.
     log_steps : bool
         Keep the losses of every step in steps.csv.
 
@@ -99,7 +98,6 @@ def run_training(
                 seed=config.training.seed,
                 threads=n_threads,
                 force=force,
-                resume=resume,
             )
         )
         if start == "finished":

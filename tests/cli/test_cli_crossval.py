@@ -134,9 +134,9 @@ def test_defaults_come_from_the_configuration(folder: Path) -> None:
         (["--label", "nothing"], 1, "label: expected a column of obs (status, centre, alone)"),
         (["--label", "alone"], 1, "expected at least two classes in 'alone'"),
         (["--label", "status", "--folds", "30"], 1, "lower --folds"),
-        (["--label", "status", "--y", "y.h5ad"], 1, "expected one of --y, --label"),
+        (["--label", "status", "--y", "y.h5ad"], 2, "expected one of --y, --label"),
         (["--label", "status", "--encoder", "raw=vae"], 1, "no other model's"),
-        (["--label", "status", "--encoder", "vae"], 1, "expected NAME=RUN"),
+        (["--label", "status", "--encoder", "vae"], 2, "expected NAME=RUN"),
         (["--label", "status", "--encoder", "v=nowhere"], 1, "expected a trained model"),
         (["--label", "status", "--encoder", "v=fold:nowhere"], 1, "found none of these"),
         (["--label", "status", "--models", "ridge"], 1, "expected some of prior, logistic"),
@@ -169,5 +169,17 @@ def test_x_may_not_be_missing(folder: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_name_is_given_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*LEVELS, "--encoder", "vae=vae", "--encoder", "vae=vae"]) == 1
+    assert run([*LEVELS, "--encoder", "vae=vae", "--encoder", "vae=vae"]) == 2
     assert "vae is named twice" in capsys.readouterr().err
+
+
+def test_levels_are_not_predicted_from_themselves(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "copy.h5ad").write_bytes((folder / "x.h5ad").read_bytes())
+    for y in ("x.h5ad", "copy.h5ad"):
+        assert run(["crossval", "--x", "x.h5ad", "--y", y, "--out", "same"]) == 1
+        assert "y: expected other values than X's; found those of" in capsys.readouterr().err
+    assert not (folder / "same").exists()
+    assert run(["crossval", "--x", "x.h5ad", "--out", "same"]) == 2
+    assert "expected one of --y, --label and --multilabel" in capsys.readouterr().err

@@ -112,20 +112,20 @@ def test_without_an_encoder_the_genes_are_used(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        ([], "exactly one of|expected one of --y, --label"),
-        (["--label", "disease"], "tissue, donor, factor"),
-        (["--y", "none.h5ad"], "none.h5ad"),
-        (["--label", "tissue", "--stratify", "site"], "stratify: expected a column"),
-        (["--label", "tissue", "--head-lr", "-1"], "head-lr: expected a number"),
+        ([], 2, "exactly one of|expected one of --y, --label"),
+        (["--label", "disease"], 1, "tissue, donor, factor"),
+        (["--y", "none.h5ad"], 1, "none.h5ad"),
+        (["--label", "tissue", "--stratify", "site"], 1, "stratify: expected a column"),
+        (["--label", "tissue", "--head-lr", "-1"], 2, "head-lr: expected a number"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    files: Path, tmp_path: Path, arguments: list[str], message: str,
+    files: Path, tmp_path: Path, arguments: list[str], code: int, message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert _fit(files, tmp_path / "m", *arguments, *QUICK) == 1
+    assert _fit(files, tmp_path / "m", *arguments, *QUICK) == code
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("m1pipe: error: ")
     assert any(part in error for part in message.split("|"))

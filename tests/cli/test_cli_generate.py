@@ -84,15 +84,15 @@ def test_classes_by_their_shares_or_as_wanted(
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("name", "arguments", "code", "message"),
     [
-        ("cvae", ["--condition", "tissue=Lung:5"], "trained on (Brain, Liver); found 'Lung'"),
-        ("cvae", ["--condition", "donor=d1:5"], "expected the column 'tissue'"),
-        ("run", ["--condition", "tissue=Liver:5"], "expected a conditional model"),
-        ("cvae", ["--condition", "tissue=Liver"], "expected COL=VALUE:N"),
-        ("ae", ["-n", "5", "--sampler", "prior"], "expected a model with a prior"),
-        ("run", [], "expected a number of samples"),
-        ("none", ["-n", "5"], "expected a trained model"),
+        ("cvae", ["--condition", "tissue=Lung:5"], 1, "trained on (Brain, Liver); found 'Lung'"),
+        ("cvae", ["--condition", "donor=d1:5"], 1, "expected the column 'tissue'"),
+        ("run", ["--condition", "tissue=Liver:5"], 1, "expected a conditional model"),
+        ("cvae", ["--condition", "tissue=Liver"], 2, "expected COL=VALUE:N"),
+        ("ae", ["-n", "5", "--sampler", "prior"], 1, "expected a model with a prior"),
+        ("run", [], 2, "expected a number of samples"),
+        ("none", ["-n", "5"], 1, "expected a trained model"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -101,10 +101,11 @@ def test_wrong_input_is_one_line(
     capsys: pytest.CaptureFixture[str],
     name: str,
     arguments: list[str],
+    code: int,
     message: str,
 ) -> None:
     out = tmp_path / "s.h5ad"
-    assert run(["generate", str(folder / name), *arguments, "--out", str(out)]) == 1
+    assert run(["generate", str(folder / name), *arguments, "--out", str(out)]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

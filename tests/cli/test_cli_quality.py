@@ -93,19 +93,19 @@ def test_the_stored_config_repeats_the_scores_and_reports_are_kept(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        (["--label", "disease"], "label: expected a column"),
-        (["--holdout", "none.h5ad"], "none.h5ad"),
-        (["--max-genes", "1"], "max-genes: expected at least 2"),
-        (["--group", "tissue"], "group: expected donors of the hold-out apart"),
+        (["--label", "disease"], 1, "label: expected a column"),
+        (["--holdout", "none.h5ad"], 1, "none.h5ad"),
+        (["--max-genes", "1"], 2, "max-genes: expected at least 2"),
+        (["--group", "tissue"], 1, "group: expected donors of the hold-out apart"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    files: Path, tmp_path: Path, arguments: list[str], message: str,
+    files: Path, tmp_path: Path, arguments: list[str], code: int, message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    assert _quality(files, tmp_path / "q", *arguments) == 1
+    assert _quality(files, tmp_path / "q", *arguments) == code
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("m1pipe: error: ")
     assert message in error

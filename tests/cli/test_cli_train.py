@@ -107,7 +107,7 @@ def test_validation_takes_a_share_or_a_file(
     assert _train(data, "--out", str(out), *QUICK, "--validation", str(held_out)) == 0
     stored = json.loads((out / "config.json").read_text())
     assert stored["selection"]["validation_file"] == str(held_out)
-    assert _train(data, "--out", str(tmp_path / "b"), "--validation", "tenth") == 1
+    assert _train(data, "--out", str(tmp_path / "b"), "--validation", "tenth") == 2
     assert "expected a share of the rows, such as 0.1, or a file" in capsys.readouterr().err
 
 
@@ -138,6 +138,8 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     [
         (["--hidden", "a"], "expected widths such as 512"),
         (["--likelihood", "poisson"], "poisson"),
+        (["--latent", "0"], "latent: expected a number"),
+        (["--memory", "lots"], "memory: expected a size"),
     ],
 )
 def test_usage_errors_exit_with_2(
@@ -151,11 +153,9 @@ def test_usage_errors_exit_with_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--latent", "0"], "latent: expected a number"),
         (["--rows", "tissue == 'Heart'"], "holds for none of the 80 samples"),
         (["--group", "batch"], "group: expected a column"),
         (["--device", "tpu"], "device: expected auto"),
-        (["--memory", "lots"], "memory: expected a size"),
         (["--likelihood", "bernoulli"], "bernoulli expects levels as --transform minmax"),
         (["--config", "nowhere.toml"], "nowhere.toml: expected a readable"),
     ],
@@ -188,6 +188,8 @@ def test_a_finished_run_is_kept(
 ) -> None:
     out = str(tmp_path / "run")
     assert _train(data, "--out", out, *QUICK) == 0
-    assert _train(data, "--out", out, *QUICK) == 1
-    assert "overwrite it with --force" in capsys.readouterr().err
+    assert _train(data, "--out", out, *QUICK) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert _train(data, "--out", out, *QUICK, "--seed", "9") == 1
+    assert "training.seed: 0 there, 9 here: choose another name" in capsys.readouterr().err
     assert _train(data, "--out", out, *QUICK, "--force") == 0

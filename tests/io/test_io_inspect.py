@@ -145,6 +145,16 @@ def test_the_overlap_of_two_matrices(path: Path) -> None:
     assert again.n_genes == 25 and again.n_samples == 60 and "the same: tpm" in str(again)
 
 
+def test_isoforms_are_counted_by_their_genes(path: Path) -> None:
+    var = pd.DataFrame({"gene_id": ["G1", "G1", "G2", "H"]}, index=["T1", "T2", "T3", "T4"])
+    write_matrix(path.parent / "y.h5ad", X[:, :4], obs=OBS, var=var, units=Units("tpm"))
+    with open_matrix(path) as genes, open_matrix(path.parent / "y.h5ad") as isoforms:
+        said = " ".join(str(overlap(isoforms, genes)).split())
+        assert overlap(genes, genes).own_genes is None
+    assert "these are isoforms, the others genes" in said
+    assert "the gene of 3 of 4 columns here (gene_id) is there" in said
+
+
 def test_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(path), "--against", str(path)]) == 0
     captured = capsys.readouterr()

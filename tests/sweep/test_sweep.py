@@ -119,7 +119,7 @@ def test_a_folder_is_made_resumed_and_guarded(
     table, result = pd.read_csv(out / "sweep.csv"), json.loads((out / "sweep.json").read_text())
     assert table["trial"].tolist() == [1, 2, 3, 4, 5]
     assert result["best"]["trial"] == table.loc[table["unexplained"].idxmin(), "trial"]
-    assert f"trial {result['best']['trial']} of 5" in line
+    assert f"trials {result['best']['trial']} is best" in line
     encoder = load_encoder(out / "best")
     with open_matrix(data) as matrix:
         split = split_rows(matrix.n_samples, SweepConfig(), None)

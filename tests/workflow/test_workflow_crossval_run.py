@@ -175,10 +175,14 @@ def test_a_share_is_run_again_only_by_force(
 def test_a_finished_result_is_overwritten_only_by_force(
     run: CrossvalRun, tmp_path: Path, fits: list[tuple[int, int]]
 ) -> None:
-    run_crossval(run, QUICK, tmp_path / "cv")
-    with pytest.raises(InputError, match=r"holds a finished cross-validation.*--force"):
-        run_crossval(run, QUICK, tmp_path / "cv")
+    whole = run_crossval(run, QUICK, tmp_path / "cv")
     fits.clear()
+    again = run_crossval(run, QUICK, tmp_path / "cv")
+    assert fits == [], "the same command leaves it alone"
+    assert whole is not None and again is not None
+    pd.testing.assert_frame_equal(whole.scores, again.scores)
+    with pytest.raises(InputError, match=r"holds a cross-validation of other config.*--force"):
+        run_crossval(run, replace(QUICK, seed=1), tmp_path / "cv")
     (tmp_path / "cv" / "notes.txt").write_text("mine")
     run_crossval(run, replace(QUICK, seed=1), tmp_path / "cv", force=True)
     assert len(fits) == 3
@@ -196,13 +200,13 @@ def test_a_folder_of_something_else_is_left_alone(run: CrossvalRun, tmp_path: Pa
 def test_other_settings_or_data_do_not_mix(run: CrossvalRun, tmp_path: Path) -> None:
     run_crossval(run, QUICK, tmp_path / "cv", only=(0, 0))
     changed = replace(QUICK, head=replace(QUICK.head, lr=0.1))
-    with pytest.raises(InputError, match="part of another cross-validation: its config differ"):
+    with pytest.raises(InputError, match="holds a cross-validation of other config"):
         run_crossval(run, changed, tmp_path / "cv")
-    with pytest.raises(InputError, match="its config and folds differ"):
+    with pytest.raises(InputError, match="of other config and folds"):
         run_crossval(run, replace(QUICK, seed=5), tmp_path / "cv")
     y = np.random.default_rng(1).normal(size=(45, 3))
     write(Path(str(run.y)), y, "t")
-    with pytest.raises(InputError, match="its data differ"):
+    with pytest.raises(InputError, match="of other data"):
         run_crossval(run, QUICK, tmp_path / "cv")
 
 
@@ -314,7 +318,7 @@ def test_encoders_of_the_fold_are_part_of_the_settings(run: CrossvalRun, tmp_pat
     config = replace(QUICK, models=("mean",))
     run_crossval(in_fold, config, tmp_path / "cv", only=(0, 0))
     (tmp_path / "tiny.json").write_text('{"n_latent": 2, "hidden": [4], "epochs": 3}')
-    with pytest.raises(InputError, match="its config differ"):
+    with pytest.raises(InputError, match="of other config"):
         run_crossval(in_fold, config, tmp_path / "cv")
 
 
@@ -335,7 +339,7 @@ def test_parts_of_the_training_rows_are_resumed_and_run_as_an_array(
     for fold in range(3):
         assert run_crossval(run, config, tmp_path / "array", only=(0, fold)) is None
     assert fits == [(0, k) for k in (0, 0, 0, 1, 1, 1, 2, 2, 2)]
-    with pytest.raises(InputError, match="its config differ"):
+    with pytest.raises(InputError, match="of other config"):
         run_crossval(run, replace(config, train_sizes=(10,)), tmp_path / "array", only=(0, 0))
     gathered = gather(tmp_path / "array")
     for other in (again, gathered, read_result(tmp_path / "whole")):

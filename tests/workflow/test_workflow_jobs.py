@@ -17,18 +17,15 @@ from m1pipe.workflow.study import Study, read_study
 from m1pipe.workflow.tasks import stage_tasks
 
 KEPT = Path(__file__).parents[2] / "jobs"
-SOURCES = ("genes_unlabeled.tsv.gz", "genes.tsv.gz", "isoforms.tsv.gz", "tx2gene.tsv")
 STAGES = ("train", "pipeline")
 
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """The study that the scripts in jobs/ are of."""
+    """The study that the scripts in jobs/ are of, without its data."""
     folder = tmp_path_factory.mktemp("example")
     shutil.copy(KEPT / "study.toml", folder)
-    for name in SOURCES:
-        (folder / name).touch()
-    return read_study(folder / "study.toml")
+    return read_study(folder / "study.toml", files=False)
 
 
 @pytest.fixture
@@ -176,7 +173,7 @@ def test_a_pipeline_waits_and_is_stopped_with_what_it_waits_for(example: Study) 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("gpu = 1", r"jobs: unknown setting 'gpu'; known ones are account, .*slurm, lsf"),
+        ("gpu = 1", r"jobs: unknown setting 'gpu'; all .* in docs/hpc\.md: did you mean gpus"),
         ("slurm = 3", "slurm: expected a table; found 3"),
         ("gpus = {}", r"gpus: expected a value; found \{\}"),
         ("gpus = -1", r"jobs \(slurm, train\): gpus: expected at least 0; found -1"),
@@ -194,6 +191,30 @@ def test_what_cannot_be_asked_for_is_said(
 ) -> None:
     with pytest.raises(InputError, match=message):
         read_resources(small(more), "slurm", "train")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_environments_are_prepared_before_unset_variables_are_errors(
+    example: Study, system: System
+) -> None:
+    lines = job_script(example, system, "train").splitlines()
+    assert "set -eo pipefail" in lines
+    assert lines.index("source venv/bin/activate") < lines.index("set -u")
+
+
+def test_a_dry_run_reads_the_table_of_jobs(
+    small: Callable[[str], Study], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = small('[jobs.lsf.gather]\ntime = "4 h"\n')
+    assert run(["run", str(study.file), "--dry-run"]) == 1
+    assert "jobs (lsf, gather): time: expected hours:minutes" in capsys.readouterr().err
+
+
+def test_jobs_are_handed_over_with_their_data_alone(
+    example: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["jobs", "slurm", "train", "--study", str(example.file), "--submit"]) == 1
+    assert "expected a file; found no" in capsys.readouterr().err
 
 
 def test_a_stage_that_the_study_lacks_is_refused(small: Callable[[str], Study]) -> None:

@@ -75,8 +75,11 @@ def test_provenance_names_the_input_by_its_sha256(tmp_path: Path, data: Path) ->
 
 def test_a_finished_run_is_not_overwritten_without_force(tmp_path: Path, data: Path) -> None:
     _finished(tmp_path / "run", data)
-    with pytest.raises(InputError, match=r"holds a finished run.*--force"):
-        _begin(tmp_path / "run", data)
+    assert _begin(tmp_path / "run", data)[1] == "finished"
+    other = {"model": {"beta": 0.5}, "training": {"lr": 0.001}}
+    message = r"holds a finished run that differs: model\.beta: 1\.0 there, 0\.5 here: .* --force"
+    with pytest.raises(InputError, match=message):
+        RunFolder(tmp_path / "run").prepare(other, {"data": data}, threads=1)
     assert (tmp_path / "run" / "model.json").exists()
     folder, start = _begin(tmp_path / "run", data, force=True)
     assert start == "fresh"
@@ -84,17 +87,10 @@ def test_a_finished_run_is_not_overwritten_without_force(tmp_path: Path, data: P
     assert folder.state == "running"
 
 
-def test_a_finished_run_resumed_has_nothing_to_do(tmp_path: Path, data: Path) -> None:
-    _finished(tmp_path / "run", data)
-    assert _begin(tmp_path / "run", data, resume=True)[1] == "finished"
-
-
-def test_an_unfinished_run_asks_how_to_go_on(tmp_path: Path, data: Path) -> None:
+def test_an_unfinished_run_is_resumed(tmp_path: Path, data: Path) -> None:
     _unfinished(tmp_path / "run", data)
     assert RunFolder(tmp_path / "run").state == "stopped"
-    with pytest.raises(InputError, match=r"unfinished run.*--resume.*--force"):
-        _begin(tmp_path / "run", data)
-    folder, start = _begin(tmp_path / "run", data, resume=True)
+    folder, start = _begin(tmp_path / "run", data)
     assert start == "resumed"
     assert folder.checkpoint.read_bytes() == b"state"
     provenance = folder.read_provenance()
@@ -106,38 +102,32 @@ def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path, data: P
     _unfinished(tmp_path / "run", data)
     part = tmp_path / "run" / ".resume.pt.4711.part"
     part.write_bytes(b"half a st")
-    assert _begin(tmp_path / "run", data, resume=True)[1] == "resumed"
+    assert _begin(tmp_path / "run", data)[1] == "resumed"
     assert not part.exists()
-
-
-def test_resume_where_there_is_nothing_begins(tmp_path: Path, data: Path) -> None:
-    assert _begin(tmp_path / "run", data, resume=True)[1] == "fresh"
 
 
 def test_resume_refuses_other_settings_and_names_them(tmp_path: Path, data: Path) -> None:
     _unfinished(tmp_path / "run", data)
     other = {"model": {"beta": 0.5}, "training": {"lr": 0.001}}
     with pytest.raises(InputError, match=r"model\.beta: 1\.0 there, 0\.5 here"):
-        RunFolder(tmp_path / "run").prepare(other, {"data": data}, threads=1, resume=True)
+        RunFolder(tmp_path / "run").prepare(other, {"data": data}, threads=1)
 
 
 def test_resume_refuses_another_input_but_not_a_moved_one(tmp_path: Path, data: Path) -> None:
     _unfinished(tmp_path / "run", data)
     moved = data.rename(tmp_path / "moved.bin")
-    assert _begin(tmp_path / "run", moved, resume=True)[1] == "resumed"
+    assert _begin(tmp_path / "run", moved)[1] == "resumed"
     moved.write_bytes(b"expressioN")
     with pytest.raises(InputError, match=r"moved\.bin is not the file that the run began with"):
-        _begin(tmp_path / "run", moved, resume=True)
+        _begin(tmp_path / "run", moved)
 
 
 def test_resume_refuses_an_input_more_or_less(tmp_path: Path, data: Path) -> None:
     _unfinished(tmp_path / "run", data)
     with pytest.raises(InputError, match="validation: none there"):
-        RunFolder(tmp_path / "run").prepare(
-            CONFIG, {"data": data, "validation": data}, threads=1, resume=True
-        )
+        RunFolder(tmp_path / "run").prepare(CONFIG, {"data": data, "validation": data}, threads=1)
     with pytest.raises(InputError, match=r"data: .*data\.bin there, none here"):
-        RunFolder(tmp_path / "run").prepare(CONFIG, {}, threads=1, resume=True)
+        RunFolder(tmp_path / "run").prepare(CONFIG, {}, threads=1)
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path, data: Path) -> None:
@@ -165,17 +155,14 @@ def test_files_of_others_that_are_named_as_ours_are_left_alone(
 
 
 @pytest.mark.parametrize("left", [["status.json"], ["status.json", "config.json"], ["config.json"]])
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_start_that_was_killed_is_no_start(
-    tmp_path: Path, data: Path, left: list[str], resume: bool
-) -> None:
+def test_a_start_that_was_killed_is_no_start(tmp_path: Path, data: Path, left: list[str]) -> None:
     folder, _ = _begin(tmp_path / "run", data)
     folder._release()
     for path in folder.path.iterdir():
         if path.name not in left:
             path.unlink()
     (folder.path / ".provenance.json.elsewhere-1.part").write_text('{"ha')
-    _, start = _begin(tmp_path / "run", data, resume=resume)
+    _, start = _begin(tmp_path / "run", data)
     assert start == "fresh"
     assert (folder.path / "provenance.json").exists()
 
@@ -183,7 +170,7 @@ def test_a_start_that_was_killed_is_no_start(
 def test_a_folder_of_parts_alone_is_a_fresh_start(tmp_path: Path, data: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".status.json.host-1.part").touch()
-    assert _begin(tmp_path / "run", data, resume=True)[1] == "fresh"
+    assert _begin(tmp_path / "run", data)[1] == "fresh"
 
 
 def test_a_run_refused_for_its_input_leaves_nothing(tmp_path: Path, data: Path) -> None:

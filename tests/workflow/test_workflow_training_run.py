@@ -115,7 +115,7 @@ def test_stopped_by_a_signal_and_resumed_is_bit_identical(
     status = json.loads((tmp_path / "cut" / "status.json").read_text())
     assert status["state"] == "stopped"
     assert "SIGUSR1" in status["message"]
-    run_training(data, tmp_path / "cut", _config(), resume=True, log_steps=True)
+    run_training(data, tmp_path / "cut", _config(), log_steps=True)
     assert _weights(tmp_path / "cut") == _weights(tmp_path / "whole")
     cut, whole = (pd.read_csv(tmp_path / r / "steps.csv") for r in ("cut", "whole"))
     pd.testing.assert_frame_equal(cut, whole)
@@ -139,7 +139,7 @@ def test_steps_after_the_checkpoint_are_not_logged_twice(
     monkeypatch.undo()
     with open(tmp_path / "run" / "steps.csv", "a") as file:
         file.write("2,4,2")
-    run_training(data, tmp_path / "run", _config(), resume=True, log_steps=True)
+    run_training(data, tmp_path / "run", _config(), log_steps=True)
     steps = pd.read_csv(tmp_path / "run" / "steps.csv")
     assert list(zip(steps["epoch"], steps["step"], strict=True)) == [
         (epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3, 4)
@@ -153,7 +153,7 @@ def test_resuming_a_finished_run_says_so(
     before = _weights(tmp_path / "run")
     log.propagate = True
     with caplog.at_level(logging.INFO, logger="m1pipe"):
-        encoder = run_training(data, tmp_path / "run", _config(), resume=True)
+        encoder = run_training(data, tmp_path / "run", _config())
     assert "finished already" in caplog.text
     assert encoder.summary["epochs"] == 3
     assert _weights(tmp_path / "run") == before

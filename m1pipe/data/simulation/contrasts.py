@@ -8,7 +8,7 @@ binomial, with a dispersion that falls with the mean and a library size a sample
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
-from m1pipe.settings import setting
+from m1pipe.settings import check_choice, setting
 
 Size = Literal["tiny", "small", "medium"]
 SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes
@@ -49,8 +49,7 @@ class ContrastsSimulation:
     seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(Size):
-            raise InputError(f"size: expected one of {', '.join(SIZES)}; found {self.size!r}")
+        check_choice("size", self.size, Size)
         if self.effect < 0:
             raise InputError(f"effect: expected at least 0; found {self.effect}")
         if self.seed < 0:

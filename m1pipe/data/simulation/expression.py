@@ -9,7 +9,7 @@ and three classes of equal size have each a hundred genes of their own raised.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
-from m1pipe.settings import setting
+from m1pipe.settings import check_choice, setting
 
 Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8
@@ -52,9 +52,7 @@ class ExpressionConfig:
     seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
-            known = ", ".join(get_args(Layout))
-            raise InputError(f"layout: expected one of {known}; found {self.layout!r}")
+        check_choice("layout", self.layout, Layout)
         for name in ("n_training", "n_held_out", "n_genes"):
             if getattr(self, name) < N_CLUSTERS:
                 raise InputError(

@@ -31,7 +31,7 @@ from m1pipe.data.simulation.m1_truth import (
 from m1pipe.data.units import Units, log2p1
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
-from m1pipe.settings import setting
+from m1pipe.settings import check_choice, setting
 
 SIZES = {
     "tiny": M1Size(
@@ -196,8 +196,7 @@ def resolve_size(
         If there is no such size, or a number is impossible.
     """
     if isinstance(size, str):
-        if size not in SIZES:
-            raise InputError(f"size: expected one of {', '.join(SIZES)}; found {size!r}")
+        check_choice("size", size, tuple(SIZES))
         size = SIZES[size]
     given = {"n_unlabelled": n_unlabelled, "n_labelled": n_labelled, "n_genes": n_genes}
     return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})

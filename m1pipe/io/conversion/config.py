@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.steps import Normalize, ZeroTotal
 from m1pipe.io.text.numbers import Notation
-from m1pipe.settings import setting
+from m1pipe.settings import check_choice, setting
 
 Format = Literal[
     "auto",
@@ -99,20 +99,22 @@ class ConvertConfig:
     """
 
     format: Format = setting(
-        "auto", "Format of SOURCE.", option="--from", shown="auto, by its content"
+        "auto", "Format of SOURCE.", option="--from", shown="auto, by its content", section="Source"
     )
-    genes_as_rows: bool = setting(False, "Columns are samples.")
+    genes_as_rows: bool = setting(False, "Columns are samples.", section="Source")
     units: str | None = None
     floor: float | None = setting(None, "Raise smaller values to F, first.", metavar="F")
-    normalize: Normalize | None = setting(None, "Scale every sample.")
-    target_sum: float = setting(MILLION, "For --normalize total.", metavar="F")
+    normalize: Normalize | None = setting(None, "Scale every sample.", section="Values")
+    target_sum: float = setting(MILLION, "For --normalize total.", metavar="F", section="Values")
     lengths: str | None = setting(
-        None, "Gene lengths in bases, for --normalize tpm.", metavar="TSV"
+        None, "Gene lengths in bases, for --normalize tpm.", metavar="TSV", section="Values"
     )
-    log2p1: bool = setting(False, "log2(1 + x), last.")
-    labels: str | None = setting(None, "Sample labels, joined by sample id.", metavar="TSV")
+    log2p1: bool = setting(False, "log2(1 + x), last.", section="Values")
+    labels: str | None = setting(
+        None, "Sample labels, joined by sample id.", metavar="TSV", section="Samples"
+    )
     var: str | None = setting(
-        None, "Gene annotations; a column `gene` becomes gene_id.", metavar="TSV"
+        None, "Gene annotations; a column `gene` becomes gene_id.", metavar="TSV", section="Genes"
     )
     obs_columns: tuple[str, ...] = setting((), "Labels that sit among the genes.", metavar="A,B")
     var_columns: tuple[str, ...] = setting(
@@ -123,11 +125,14 @@ class ConvertConfig:
     decimal: Decimal = setting(".", "Before fractions in text.")
     thousands: str = setting("", "Between thousands in text, such as ','.", metavar="C")
     zero_total: ZeroTotal | None = setting(
-        None, "Samples whose total is 0.", shown="error where they are normalised"
+        None,
+        "Samples whose total is 0.",
+        shown="error where they are normalised",
+        section="Samples",
     )
-    missing: Missing = setting("error", "Empty fields, NA, NaN.")
+    missing: Missing = setting("error", "Empty fields, NA, NaN.", section="Values")
     where: str | None = setting(
-        None, "Samples wanted: COLUMN~REGEX, or a condition.", metavar="COND"
+        None, "Samples wanted: COLUMN~REGEX, or a condition.", metavar="COND", section="Samples"
     )
     series: tuple[str, ...] = setting((), "Samples wanted: of GEO series.", metavar="A,B")
     single_cell_below: float | None = setting(
@@ -140,12 +145,14 @@ class ConvertConfig:
         None, "For --qc: DEE2's measures.", metavar="H5", shown="qc.h5 beside SOURCE"
     )
     isoforms: bool = setting(False, "Transcripts of a DEE2 study.")
-    gene_names: str | None = setting(None, "Name genes by their annotation.", metavar="COLUMN")
+    gene_names: str | None = setting(
+        None, "Name genes by their annotation.", metavar="COLUMN", section="Genes"
+    )
     tx2gene: str | None = setting(
-        None, "Transcript, gene: of salmon, kallisto or RSEM.", metavar="TSV"
+        None, "Transcript, gene: of salmon, kallisto or RSEM.", metavar="TSV", section="Genes"
     )
     aliases: str | None = setting(None, "Other names of genes: alias, name.", metavar="TSV")
-    duplicates: Duplicates = setting("error", "Genes of one name.")
+    duplicates: Duplicates = setting("error", "Genes of one name.", section="Genes")
 
     @property
     def notation(self) -> Notation:
@@ -163,9 +170,7 @@ class ConvertConfig:
             "duplicates": (self.duplicates, Duplicates),
         }
         for name, (value, kind) in choices.items():
-            if value not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise InputError(f"{name}: expected one of {known}; found {value!r}")
+            check_choice(name, value, kind)
         if (self.normalize == "tpm") != (self.lengths is not None):
             raise InputError("--normalize tpm and --lengths need each other; one was given alone")
         if self.quality is not None and self.qc is None:

@@ -20,7 +20,7 @@ from m1pipe.data.names import resolve_aliases
 from m1pipe.data.splits import SERIES
 from m1pipe.data.unit_guess import inferred_sum
 from m1pipe.data.units import LN, Units
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, did_you_mean
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import (
     Loaded,
@@ -354,6 +354,7 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
             raise InputError(
                 f"{where}: gene-names: expected a column of the genes' annotations "
                 f"({listed_columns(data.var)}); found {config.gene_names!r}"
+                f"{did_you_mean(config.gene_names, data.var)}"
             )
         better = data.var[config.gene_names]
         usable = better.notna() & (better.astype(str).str.strip() != "")
