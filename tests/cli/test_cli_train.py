@@ -156,7 +156,7 @@ def test_usage_errors_exit_with_2(
         (["--rows", "tissue == 'Heart'"], "holds for none of the 80 samples"),
         (["--group", "batch"], "group: expected a column"),
         (["--device", "tpu"], "device: expected auto"),
-        (["--likelihood", "bernoulli", "--transform", "center"], "bernoulli expects levels as --transform minmax"),
+        (["--likelihood", "bernoulli", "--transform", "center"], "expects levels as --transform"),
         (["--config", "nowhere.toml"], "nowhere.toml: expected a readable"),
     ],
 )
