@@ -335,9 +335,9 @@ def missing_levels(n_missing: int, n_levels: int) -> list[Alarm]:
         return []
     text = (
         f"{n_missing:,} of {n_levels:,} levels of X ({n_missing / n_levels:.1%}) are missing. "
-        "Encoders, and their PCA, take them at the means of the rows that they were trained on; "
+        "Encoders, and their PCA, impute them with the means of their training samples; "
         "for models on the genes, and for own genes, they were imputed inside each fold, with the "
-        "means of its training rows."
+        "means of its training samples."
     )
     return [Alarm("missing_levels", "note", text)]
 
@@ -351,8 +351,8 @@ def nothing_tuned(n_train: int) -> list[Alarm]:
         Training rows of the smallest training fold.
     """
     text = (
-        f"--tune chose nothing where fewer than 60 rows are trained on (the smallest training fold "
-        f"has {n_train}) or no share of them is held out: the settings as given were used."
+        "--tune chose nothing where there are fewer than 60 training samples (the smallest training "
+        f"fold has {n_train}) or no share of them is held out: the settings as given were used."
     )
     return [Alarm("nothing_tuned", "note", text)]
 

@@ -167,9 +167,9 @@ def _sees(problem: Problem, model: Model) -> str:
 
 def _parts_seen(problem: Problem, model: Model) -> dict[str, str]:
     """Which samples fitted each part of a model."""
-    train = "training rows of the fold"
+    train = "training samples of the fold"
     if model.name == "stratum_mean":
-        return {"model": f"{train}, of the test sample's own stratum: it is told the stratum"}
+        return {"model": f"{train}, of the test sample's own stratum, which it is given"}
     if model.head == "constant":
         return {"model": train}
     if model.head == "ensemble":
@@ -181,28 +181,30 @@ def _parts_seen(problem: Problem, model: Model) -> dict[str, str]:
 
 
 def _variant_facts(problem: Problem, model: Model) -> dict[str, str]:
-    """What the network of a variant was trained on, or how its rows weigh."""
+    """What the network of a variant was trained on, or how its samples weigh."""
     if model.variant is None:
         return {}
     augment = problem.config.augment
-    seen = "the head's training rows of the fold without those that its settings are chosen by"
+    seen = "the head's training samples of the fold without those that its settings are chosen by"
     to = "up to the largest class" if augment == "balance" else f"each class to {augment} times"
     if model.variant == "augmented":
         return {"generator": seen, "added": f"synthetic samples, {to}"}
     if model.variant == "bootstrap":
         return {"added": f"{seen}, drawn with replacement, {to}"}
-    return {"weights": "classes alike, by their training rows of the fold"}
+    return {"weights": "classes alike, by their training samples of the fold"}
 
 
 def _own_seen(problem: Problem) -> str:
     """How many targets have their gene in X, and how the term is fitted."""
     has = 0 if problem.own is None else problem.own.has.size
-    return f"{has:,} of {len(problem.targets.names):,} targets; slopes on training rows of the fold"
+    return (
+        f"{has:,} of {len(problem.targets.names):,} targets; slopes on training samples of the fold"
+    )
 
 
 def _base_facts(problem: Problem, model: Model) -> dict[str, str]:
     """Which samples fitted the scaler, the PCA, the encoder and the head of a model."""
-    train = "training rows of the fold"
+    train = "training samples of the fold"
     encoders = {e.name: e for e in problem.encoders}
     facts = {}
     if model.source in encoders:
@@ -211,7 +213,7 @@ def _base_facts(problem: Problem, model: Model) -> dict[str, str]:
         facts["pca"] = _pca_seen(problem, model.source)
     if problem.n_missing:
         of_encoder = model.source in encoders or facts.get("pca", train) != train
-        seen = "the rows that the encoder was trained on" if of_encoder else train
+        seen = "the samples that the encoder was trained on" if of_encoder else train
         facts["missing levels"] = f"means of {seen}"
     if model.transfer and problem.source is not None:
         facts["score"] = source_text(problem.source.facts)
@@ -238,7 +240,7 @@ def _encoder_seen(problem: Problem, entry: ComparedEncoder) -> str:
         sizes = sorted({len(encoder.samples) for encoder in entry.frozen})
         return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(entry.sources)}"
     n_more = problem.unlabelled.size
-    text = "training rows of the fold"
+    text = "training samples of the fold"
     text += f" and up to {n_more:,} without a label" if n_more else ""
     n_tried = len(encoder_settings(entry, problem.config)) if problem.can_tune else 1
     return text + (f"; one of {n_tried} settings, by inner validation" if n_tried > 1 else "")
@@ -250,7 +252,7 @@ def _pca_seen(problem: Problem, source: str) -> str:
         first = stored[0]
         return f"{len(first.frozen[0].samples):,} samples of {first.sources[0]}"
     in_fold = [e for e in problem.encoders if e.in_fold]
-    return f"the rows of {in_fold[0].name}" if in_fold else "training rows of the fold"
+    return f"the samples of {in_fold[0].name}" if in_fold else "training samples of the fold"
 
 
 def _encoder_facts(entry: ComparedEncoder) -> dict[str, Any]:

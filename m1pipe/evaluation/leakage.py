@@ -113,12 +113,12 @@ def samples_seen_by_encoder(
     seen, stopped = labelled & set(trained), labelled & set(validated)
     if not seen and not stopped:
         return []
-    why = " Early stopping on test rows chooses the encoder that suits them." if stopped else ""
+    why = " Early stopping on test samples chooses the encoder that suits them." if stopped else ""
     parts = [f"{len(seen)} trained it"] if seen else []
     parts += [f"{len(stopped)} stopped its training"] if stopped else []
     text = (
         f"{encoder}: of the {len(labelled)} labelled samples {' and '.join(parts)} (without "
-        f"labels), so test rows are not new to it.{why} Leave them out of its training rows "
+        f"labels), so test samples are not new to it.{why} Leave them out of its training "
         "(m1pipe train --drop-samples-of the labelled file), or train it inside each fold "
         f"(--encoder {encoder}=fold:CONFIG)."
     )
@@ -146,7 +146,7 @@ def copies_seen_by_encoder(
     text = (
         f"{encoder}: {n_rows} samples in its training file are near-identical to some of the "
         f"{n_labelled} labelled ones under other names (such as {example[0]} and {example[1]}; "
-        f"compared on {n_genes:,} genes), so test rows are not new to it. Train it with "
+        f"compared on {n_genes:,} genes), so test samples are not new to it. Train it with "
         "--drop-samples-of the labelled file."
     )
     return [Alarm("copies_seen_by_encoder", "warning", text)]
@@ -219,7 +219,7 @@ def same_samples(origin: str | None, n: int, n_all: int) -> list[Alarm]:
     """
     if origin == SAME:
         text = (
-            f"The labels of {n:,} of {n_all:,} rows were made from the same fold changes that "
+            f"The labels of {n:,} of {n_all:,} contrasts were made from the same fold changes that "
             "predict them, or from the same samples: the scores tell how much of the labels a "
             "representation keeps. This is compression, not prediction; for that make the labels "
             "from other replicates (m1pipe contrasts --held-out)."

@@ -1,6 +1,6 @@
 """The cross-validation report: one self-contained page, and the tables beside it.
 
-Sentences, captions and notes stand in `templates/crossval*.html`; here are the numbers in them.
+Sentences, captions and notes are in `templates/crossval*.html`; here are the numbers in them.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The page of a fitted model on outside samples: its scores, differences and checks.
 
-Captions and notes stand in `templates/evaluate.html`; here are the numbers and figures in them.
+Captions and notes are in `templates/evaluate.html`; here are the numbers and figures in them.
 """
 
 import json

@@ -80,7 +80,7 @@ def differences(result: CrossvalResult) -> str | None:
 
 
 def curves(result: CrossvalResult) -> str | None:
-    """Training curves: one row of panels an encoder, one column a term of the objective."""
+    """Training curves: panels of an encoder side by side, one for each term of the objective."""
     found = {
         name: [run for run in facts.get("runs", []) if len(run.get("history") or [])]
         for name, facts in result.info.get("encoders", {}).items()

@@ -33,11 +33,11 @@ EXTRA_FILES = (
 def write_tables(result: CrossvalResult, folder: Path) -> None:
     """Write `summary.json`, `scores.csv`, `comparisons.csv`, `folds.csv` and `losses.h5`.
 
-    `seed_scores.csv` joins them where a row has several encoder seeds, `histories.csv` where
+    `seed_scores.csv` joins them where a model has several encoder seeds, `histories.csv` where
     training curves are known, `strata.csv` where strata are, `label_efficiency.csv` and its tests
-    with several numbers of training rows, `targets.csv` where levels are predicted, `labels.csv`,
-    `calibration.csv` and `score_intervals.csv` where several labels are. NaN is written as `NaN`
-    in the tables and as null in the summary, where a warning goes with it.
+    with several numbers of training samples, `targets.csv` where levels are predicted,
+    `labels.csv`, `calibration.csv` and `score_intervals.csv` where several labels are. NaN is
+    written as `NaN` in the tables and as null in the summary, where a warning goes with it.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _read_curve(path: Path) -> pd.DataFrame:
-    """The curve by number of training rows; where no draw is written there is one."""
+    """The curve by number of training samples; where no draw is written there is one."""
     curve = _read_csv(path)
     if len(curve) and "draw" not in curve:
         curve.insert(list(curve).index("n_train") + 1, "draw", 0)

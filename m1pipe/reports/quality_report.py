@@ -1,6 +1,6 @@
 """The quality report: one self-contained page, and its numbers as JSON and CSV.
 
-Captions and notes stand in `templates/quality.html`; here are the numbers and figures in them.
+Captions and notes are in `templates/quality.html`; here are the numbers and figures in them.
 """
 
 import json
@@ -159,7 +159,11 @@ def privacy(report: QualityReport) -> Verdict | None:
     if not math.isfinite(score.value):
         return Verdict("failed", _text(score), word="failed")
     if score.low > 0.5:
-        return Verdict("worse", f"{_text(score)}: training samples can be told.", word="leak")
+        return Verdict(
+            "worse",
+            f"{_text(score)}: synthetic samples are too close to training samples.",
+            word="leak",
+        )
     if not score.high <= WIDEST_OF_NO_LEAK:
         text = f"{_text(score)}: too few samples, a leak is neither shown nor excluded."
         return Verdict("open", text, word="unsure")

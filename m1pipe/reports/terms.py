@@ -59,7 +59,7 @@ TESTS = {
 MODELS = {
     "mean": "mean of every target in the training samples",
     "prior": "class frequencies in the training samples",
-    "stratum_mean": "training mean of the test sample's own stratum, which it is told",
+    "stratum_mean": "training mean of the test sample's own stratum, which it is given",
     "gene": "linear regression on the isoform's own gene",
     "ridge_gene": "ridge regression on the genes, and the isoform's own gene beside it",
     "ridge": "ridge regression on the genes",

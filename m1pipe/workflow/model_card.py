@@ -81,7 +81,7 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Cells:
         "(`samples.csv`)",
     )
     if selection.rows is not None:
-        yield "rows", as_code(selection.rows)
+        yield "chosen samples", as_code(selection.rows)
     named = ", ".join(map(as_text, encoder.genes[:_NAMED]))
     yield "genes", f"{len(encoder.genes):,}: {named}, ... (`model.json`)"
     yield "units", units_text(encoder.units)
@@ -129,7 +129,7 @@ def _training(encoder: Encoder, provenance: Mapping[str, Any]) -> Cells:
 
 
 def _settings(encoder: Encoder) -> str:
-    """Settings that are not the defaults, as a table; seed and rows stand elsewhere."""
+    """Settings that are not the defaults, as a table; seed and samples are listed elsewhere."""
     default, here = to_dict(EncoderConfig()), to_dict(encoder.config)
     rows = [
         (f"`{name}`", "by the data" if known is None else _plain(known), _plain(value))
@@ -148,7 +148,7 @@ def _health(encoder: Encoder) -> Cells:
     found = encoder.summary
     rows = "held-out" if found["r2_rows"] == "validation" else "training"
     yield (
-        f"R2 on {rows} rows",
+        f"R2 of reconstruction, {rows} samples",
         f"{number(found['r2'])} (PCA of the same width {number(found['pca_r2'])})",
     )
     yield "active units", f"{found['active_units']} of {encoder.n_latent}"
@@ -192,10 +192,10 @@ def _limits(encoder: Encoder) -> str:
     units, lines = encoder.units, []
     wanted = f"Samples in {units_text(units)}"
     if units.name in BY_TOTAL:
-        wanted += ", or raw counts, which are brought to them"
+        wanted += ", or raw counts, which are converted"
     lines.append(
-        f"{wanted}; genes by name, at least {MIN_COVERAGE:.0%} of the model's (the others stand "
-        "at their training mean)."
+        f"{wanted}; genes by name, at least {MIN_COVERAGE:.0%} of the model's (others are "
+        "imputed with their training means)."
     )
     if encoder.condition is not None:
         lines.append(
@@ -368,7 +368,7 @@ def _head_training(predictor: Predictor, provenance: Mapping[str, Any]) -> Cells
 
 
 def _meaning(predictor: Predictor) -> str:
-    """What the model's name stands for."""
+    """What the model's name means."""
     model, encoder = str(predictor.config.model), predictor.encoder
     if encoder is None or LATENTS not in predictor.inputs:
         return model_label(model, {})
@@ -381,7 +381,7 @@ def _head_limits(predictor: Predictor) -> Iterator[str]:
     share = f"{predictor.config.min_coverage:.0%}"
     yield (
         f"Samples in {units_text(predictor.recipe.units)}; genes by name, at least {share} of the "
-        "model's (the others stand at their training mean)."
+        "model's (others are imputed with their training means)."
     )
     yield (
         "The loss on held-out samples chose the settings, and is no test: `m1pipe crossval` says "
@@ -389,7 +389,7 @@ def _head_limits(predictor: Predictor) -> Iterator[str]:
         "outside samples."
     )
     if predictor.is_classes:
-        yield "It knows no other classes: a sample of none of them is given one all the same."
+        yield "It knows no other classes: a sample of none of them is assigned to one anyway."
     if predictor.errors is not None:
         yield "Its intervals hold for samples like those it was fitted to, not for another cohort."
     yield "Not for other species or technologies; batch effects are not removed."

@@ -48,7 +48,7 @@ def test_the_file_holds_the_latents_and_obs(
     assert captured.out.startswith(f"{out}: 30 samples x 3 latents; ")
     assert "20 of 20 genes found" in captured.err
     assert "training sd off" in captured.err
-    assert "worse than 99 % of the training rows (of held-out" in captured.err
+    assert "worse than 99 % of the training samples (of held-out" in captured.err
 
 
 def test_raw_counts_are_brought_to_the_units_of_training(

@@ -109,5 +109,5 @@ def test_early_stopping_on_test_rows_is_told(files: Path) -> None:
     )
     text = next(alarm.text for alarm in result.alarms if alarm.name == "seen_by_encoder")
     assert "stopped its training" in text
-    assert "Early stopping on test rows chooses the encoder that suits them" in text
+    assert "Early stopping on test samples chooses the encoder that suits them" in text
     assert "--drop-samples-of" in text

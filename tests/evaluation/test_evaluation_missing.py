@@ -158,7 +158,7 @@ def test_the_number_of_imputed_levels_is_said(world: dict[str, Any], encoder: En
     rows = Page(report_html(result, provenance={}, config={})).rows
     assert ["missing levels", f"{n:,} of {N * P:,} levels of X"] in rows
     fitted = summary["info"]["rows"]
-    assert fitted["ridge"]["missing levels"] == "means of training rows of the fold"
+    assert fitted["ridge"]["missing levels"] == "means of training samples of the fold"
     assert "that the encoder was trained on" in fitted["vae"]["missing levels"]
     config = replace(QUICK, models=("mean",))
     whole = cross_validate(world["x"].fillna(0), world["y"], config=config)

@@ -98,12 +98,12 @@ def make_info(seeds: Mapping[str, int], folds: np.ndarray) -> dict[str, Any]:
         "linear_rival": "ridge",
         "encoders": encoders,
         "rows": {
-            "mean": {"means": "training rows of the fold"},
-            "ridge": {"scaler, weights": "training rows of the fold"},
-            "raw": {"scaler, head": "training rows of the fold"},
-            "pca": {"components": "rows of the encoder's run", "head": "training rows"},
+            "mean": {"means": "training samples of the fold"},
+            "ridge": {"scaler, weights": "training samples of the fold"},
+            "raw": {"scaler, head": "training samples of the fold"},
+            "pca": {"components": "samples of the encoder's run", "head": "training samples"},
             **{
-                name: {"encoder": "867 samples of runs/u.h5ad", "scaler, head": "training rows"}
+                name: {"encoder": "867 samples of runs/u.h5ad", "scaler, head": "training samples"}
                 for name in seeds
             },
         },

@@ -1,8 +1,10 @@
 import doctest
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import KEPT
 
 from m1pipe.reports import page, terms
 
@@ -42,3 +44,13 @@ def test_small_p_values_are_bounded_not_rounded_to_zero(p):
 
 def test_minus_zero_is_zero():
     assert page.number(-0.0001, 2) == "0.00"
+
+
+HOUSE_WORDS = {"row", "rows", "rival", "rivals", "ladder", "yardstick", "law", "fares", "told"}
+
+
+@pytest.mark.parametrize("name", ["crossval", "quality"])
+def test_pages_speak_the_words_of_the_field(name: str) -> None:
+    words = set(re.findall(r"[a-z]+", (KEPT / f"{name}.txt").read_text(encoding="utf-8").lower()))
+    assert {"samples", "models" if name == "crossval" else "genes"} <= words
+    assert not HOUSE_WORDS & words

@@ -52,7 +52,7 @@ def test_the_card_of_a_run_says_what_its_files_say(run: Path) -> None:
     assert f"| active units | {summary['active_units']} of 3 |" in card
     assert f"{sum(summary['kl_per_unit']):.1f} nats a sample" in card
     assert f"{max(map(abs, summary['depth_r'])):.2f} in size" in card
-    assert "or raw counts, which are brought to them" in card
+    assert "or raw counts, which are converted" in card
     assert [line for line in card.splitlines() if line.startswith("## ")] == [
         "## Data", "## Training", "## Latent health", "## Intended use and limits",
         "## How to use it",
