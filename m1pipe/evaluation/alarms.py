@@ -351,8 +351,9 @@ def nothing_tuned(n_train: int) -> list[Alarm]:
         Training rows of the smallest training fold.
     """
     text = (
-        "--tune chose nothing where there are fewer than 60 training samples (the smallest training "
-        f"fold has {n_train}) or no share of them is held out: the settings as given were used."
+        "--tune chose nothing where there are fewer than 60 training samples (the smallest "
+        f"training fold has {n_train}) or no share of them is held out: the settings as given "
+        "were used."
     )
     return [Alarm("nothing_tuned", "note", text)]
 
