@@ -58,6 +58,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "file of settings, a run's, a preset or `default`. May be given again.",
     section="Models",
 )
+@name_sources
 @from_config(CrossvalConfig, "models folds repeats group stratify")
 @option(
     "--train-sizes",
@@ -78,7 +79,6 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @option("--dry-run", is_flag=True, help="Say what it would take, and stop.", section="Output")
 @option("--force", is_flag=True, help="Overwrite a result.", section="Output")
 @from_config(CrossvalConfig, "seed leave_out draws")
-@name_sources
 @option("--fold", type=int, metavar="K", help="Only this fold (from 0): an array's task.")
 @option("--repeat", type=int, metavar="R", help="Only this repeat (from 0), with --fold.")
 @from_config(CrossvalConfig, "hidden epochs lr")

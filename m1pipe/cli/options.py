@@ -132,6 +132,7 @@ _SOURCE_OPTIONS = (
         multiple=True,
         metavar="FILE",
         help="Other studies whose labels are used as well. May be given again.",
+        section="Models",
     ),
     option("--source-label", metavar="COL", help="Their labels, matched by name.", shown="--label"),
     option(

@@ -24,7 +24,7 @@ from m1pipe.settings import read_config_file
 )
 @from_config(
     EncoderConfig,
-    "group drop_samples_of n_latent beta hidden likelihood transform condition "
+    "group drop_samples_of n_latent beta hidden likelihood transform condition batch "
     "epochs batch_size lr seed device",
 )
 @option("--out", required=True, type=click.Path(), help="Folder of the run.", section="Output")
@@ -72,6 +72,7 @@ def train(
     m1pipe train u.h5ad --out runs/vae1 --latent 32 --seed 1
     m1pipe train u.h5ad --out runs/ae --beta 0 --rows 'tissue != "Liver"'
     m1pipe train u.h5ad --out runs/cvae --condition cell_type
+    m1pipe train studies.h5ad --out runs/studies --batch study
     m1pipe train u.h5ad --out runs/again --config runs/vae1/config.json
     m1pipe train u_counts.h5ad --out runs/vae2 --thin-to x.h5ad
     """

@@ -64,7 +64,10 @@ class ModelConfig:
     free_bits : float
         Nats per latent unit that the KL does not penalise.
     condition : str or None
-        Column of obs whose class the network is conditioned on, one-hot.
+        Column of obs whose class the network is conditioned on, one-hot: encoder and decoder.
+    batch : tuple of str
+        Columns of obs that name a sample's batch, together: the decoder is told it, one-hot, the
+        encoder is not.
     min_variance : float or None
         Genes whose variance over the training rows, before the transform, is not above this are
         left out. None: all stay.
@@ -109,6 +112,13 @@ class ModelConfig:
         metavar="COL",
         section="Model",
     )
+    batch: tuple[str, ...] = setting(
+        (),
+        "Columns of obs that name a sample's batch: told to the decoder alone, so that samples of "
+        "new batches can be encoded.",
+        metavar="COL[,COL2]",
+        section="Model",
+    )
     min_variance: float | None = setting(
         None, "Leave out genes that vary no more over the training rows, before --transform."
     )
@@ -132,6 +142,11 @@ class ModelConfig:
         if self.min_variance is not None:
             check_range("min-variance", self.min_variance, 0)
         check_choice("latent-scale", self.latent_scale, LatentScale)
+        if self.batch and self.condition is not None:
+            raise InputError(
+                "batch: expected no --condition beside it, which tells encoder and decoder; found "
+                f"{self.condition}: leave one out"
+            )
 
     @property
     def starts_at_pca(self) -> bool:

@@ -1,8 +1,11 @@
-"""Conditional encoders: the class of each sample, by a column of obs, and the means of classes."""
+"""Conditional encoders: the class of each sample, by a column of obs, and the means of classes.
+
+Classes that are batches are told to the decoder alone, and a sample of an unknown batch has -1.
+"""
 
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.artefacts import hold_in_rows
+from m1pipe.data.confounding import WARN_V, as_levels, cramers_v
 from m1pipe.data.labels import as_text, listed_columns
 from m1pipe.data.labels import read_column as obs_column
 from m1pipe.errors import InputError, M1Warning
@@ -26,6 +30,7 @@ class Condition:
     Attributes
     ----------
     column : str
+        Of batches that several columns name together these, with commas between them.
     classes : tuple of str
         Sorted; the network gets a class one-hot, by its place here.
     counts : tuple of int
@@ -33,12 +38,15 @@ class Condition:
     shift : ndarray of float32, shape (n_classes, n_genes)
         What the mean of each class lies off the mean of all, on the transformed scale, drawn
         towards it as by one more row. Empty, shape (n_classes, 0), until it is fitted.
+    is_batch : bool
+        The encoder is not told it.
     """
 
     column: str
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     shift: np.ndarray
+    is_batch: bool = False
 
     def __post_init__(self) -> None:
         hold_in_rows(self)
@@ -61,13 +69,22 @@ class Condition:
         Returns
         -------
         ndarray of int64, shape (n_samples,)
+            -1 for a sample of an unknown batch.
 
         Raises
         ------
         InputError
-            If there is no such column, or a sample has no class or one that was not trained on.
+            If there is no such column, or a sample has no class or one that was not trained on;
+            but for batches.
         """
+        if self.is_batch:
+            return known_batches(batch_names(obs, self.column.split(",")), self.classes)
         return codes_of(read_column(obs, self.column, where), self.classes, where)
+
+    def shift_of(self, codes: np.ndarray) -> np.ndarray:
+        """The shift of each sample's class, shape (n_samples, n_genes); 0 for unknown batches."""
+        found: np.ndarray = np.where(codes[:, None] < 0, np.float32(0), self.shift[codes])
+        return found
 
     def code(self, name: str) -> int:
         """Place of a class among the classes.
@@ -82,7 +99,7 @@ class Condition:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and strings for JSON, without the shift."""
         plain = {"classes": list(self.classes), "counts": list(self.counts)}
-        return {"column": self.column, **plain}
+        return {"column": self.column, **plain, **({"batch": True} if self.is_batch else {})}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], shift: np.ndarray) -> "Condition":
@@ -90,7 +107,8 @@ class Condition:
         classes = tuple(stored["classes"])
         if len(classes) != len(shift):
             raise ValueError(f"{len(classes)} classes and means of {len(shift)}")
-        return cls(stored["column"], classes, tuple(stored["counts"]), shift)
+        is_batch = bool(stored.get("batch", False))
+        return cls(stored["column"], classes, tuple(stored["counts"]), shift, is_batch)
 
 
 def find_condition(obs: pd.DataFrame, column: str, rows: np.ndarray, where: str) -> Condition:
@@ -135,6 +153,74 @@ def find_condition(obs: pd.DataFrame, column: str, rows: np.ndarray, where: str)
         )
     empty = np.empty((classes.size, 0), dtype=np.float32)
     return Condition(column, tuple(map(str, classes)), tuple(map(int, counts)), empty)
+
+
+def find_batches(
+    obs: pd.DataFrame, columns: Sequence[str], rows: np.ndarray, where: str
+) -> Condition:
+    """Batches of the training rows; the parameters are those of `find_condition`.
+
+    Raises
+    ------
+    InputError
+        If a column is not there, a training row has no entry, or there are fewer than two batches
+        or too many to be batches.
+
+    Warns
+    -----
+    M1Warning
+        If another column goes with the batches.
+    """
+    for column in columns:
+        read_column(obs.iloc[rows], column, where)
+    names = batch_names(obs.iloc[rows], columns).astype(str)
+    classes, counts = np.unique(names, return_counts=True)
+    if not 2 <= classes.size <= MOST_CLASSES:
+        raise InputError(
+            f"{where}: batch: expected 2 to {MOST_CLASSES} batches in the training rows; found "
+            f"{classes.size} by {', '.join(columns)}"
+        )
+    _warn_of_confounded(obs.iloc[rows], names, columns, where)
+    empty = np.empty((classes.size, 0), dtype=np.float32)
+    known = tuple(map(str, classes))
+    return Condition(",".join(columns), known, tuple(map(int, counts)), empty, True)
+
+
+def _warn_of_confounded(
+    obs: pd.DataFrame, names: np.ndarray, columns: Sequence[str], where: str
+) -> None:
+    """Warn of columns that the decoder is told of with the batch."""
+    batches, said = pd.Series(names), []
+    for column in obs.columns.difference(list(columns)):
+        values = as_levels(obs[column])
+        if values is None:
+            continue
+        v = cramers_v(pd.crosstab(batches[values.index], values))
+        said += [f"{column} (Cramer's V {v:.2f})"] if v >= WARN_V else []
+    if said:
+        warnings.warn(
+            f"{where}: batch {', '.join(columns)} goes with {', '.join(said)}: with the batch the "
+            "decoder is told of these too, so the latents may lose them",
+            M1Warning,
+            stacklevel=3,
+        )
+
+
+def batch_names(obs: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Batch of every sample as text; None where a column or an entry is missing."""
+    if not set(columns) <= set(obs.columns):
+        return np.full(len(obs), None, dtype=object)
+    values = [obs_column(obs, column, "batch") for column in columns]
+    names = np.array([" / ".join(row) for row in zip(*map(as_text, values), strict=True)])
+    found = names.astype(object)
+    found[np.any([column.isna().to_numpy() for column in values], axis=0)] = None
+    return found
+
+
+def known_batches(names: np.ndarray, batches: Sequence[str]) -> np.ndarray:
+    """Place of each name among the batches, int64; -1 where it is none of them."""
+    place = {name: i for i, name in enumerate(batches)}
+    return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
 def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:
@@ -228,5 +314,10 @@ def class_means(mean: np.ndarray, condition: Condition | None) -> np.ndarray:
     mean : ndarray of float32, shape (n_genes,)
         Of the training rows, on the transformed scale.
     condition : Condition or None
+        Batches, which the encoder is not told, all have the mean.
     """
-    return mean[None] if condition is None else mean + condition.shift
+    if condition is None:
+        return mean[None]
+    shift = np.zeros_like(condition.shift) if condition.is_batch else condition.shift
+    found: np.ndarray = mean + shift
+    return found

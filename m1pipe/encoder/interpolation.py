@@ -96,7 +96,8 @@ def latent_mean_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndar
     codes = encoder.codes(matrix, rows)
     Z = encoder.encode_array(encoder.align(matrix, keep_missing=True).take(rows), codes)
     mean: np.ndarray = Z.mean(axis=0)
-    return mean, None if codes is None else int(np.bincount(codes).argmax())
+    known = None if codes is None else codes[codes >= 0]
+    return mean, None if known is None or not known.size else int(np.bincount(known).argmax())
 
 
 def interpolate(start: np.ndarray, stop: np.ndarray, n_steps: int) -> np.ndarray:

@@ -122,7 +122,7 @@ def metadata(encoder: Encoder) -> dict[str, str]:
     }
     if encoder.units.target_sum is not None:
         found["target_sum"] = repr(encoder.units.target_sum)
-    if encoder.condition is not None:
+    if encoder.condition is not None and encoder.needs_class:
         found["condition"] = encoder.condition.column
         found["classes"] = json.dumps(encoder.condition.classes)
     return found
@@ -161,7 +161,7 @@ def _translated(encoder: Encoder) -> Any:
     module, rows = LatentMeans(encoder).eval(), torch.export.Dim("n")
     examples: tuple[Tensor, ...] = (torch.zeros(2, len(encoder.genes)),)
     names, sizes = ["X"], [{0: rows}]
-    if encoder.condition is not None:
+    if encoder.needs_class:
         examples = (*examples, torch.zeros(2, dtype=torch.int64))
         names, sizes = [*names, "codes"], [*sizes, {0: rows}]
     with _quiet(), evaluating(encoder.module), torch.no_grad():
@@ -219,6 +219,6 @@ def _drawn(
         scaled = encoder.pca.mean + spread * rng.normal(size=(n, len(encoder.genes)))
         X = encoder.scaler.invert(scaled.astype(np.float32))
         X[rng.random(X.shape) < 0.01] = np.nan
-    if encoder.condition is None:
+    if encoder.condition is None or not encoder.needs_class:
         return X, None
     return X, rng.integers(encoder.condition.n_classes, size=n)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from m1pipe.config import EncoderConfig, Transform
+from m1pipe.config import EncoderConfig, ModelConfig, Transform
 from m1pipe.console import log
 from m1pipe.data.depth import Thinning
 from m1pipe.data.labels import as_text, tidy
@@ -16,7 +16,13 @@ from m1pipe.data.names import GeneMatch
 from m1pipe.data.recipe import Aligned, align, whole_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.unit_guess import refuse_counts
-from m1pipe.encoder.conditional import Condition, find_condition, read_column
+from m1pipe.encoder.conditional import (
+    Condition,
+    batch_names,
+    find_batches,
+    find_condition,
+    read_column,
+)
 from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
@@ -177,8 +183,8 @@ def plan_training(
             held_out = source if other.matrix is matrix else _with_genes(other, kept)
     complete = complete_config(config, train_rows.size)
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
-    if config.model.condition is not None:
-        plan = _conditioned(plan, config.model.condition)
+    if config.model.condition is not None or config.model.batch:
+        plan = _conditioned(plan)
     missing = count_missing(
         plan.source,
         raw_blocks(plan.source, plan.rows),
@@ -240,14 +246,19 @@ def complete_config(config: EncoderConfig, n_rows: int) -> EncoderConfig:
     )
 
 
-def _conditioned(plan: TrainingPlan, column: str) -> TrainingPlan:
+def _conditioned(plan: TrainingPlan) -> TrainingPlan:
     """The plan with the classes of its rows, without validation rows of classes unseen."""
-    where = str(plan.source.matrix.path or "data")
-    condition = find_condition(plan.source.matrix.obs, column, plan.rows, where)
+    where, model = str(plan.source.matrix.path or "data"), plan.config.model
+    obs, column = plan.source.matrix.obs, model.condition
+    if column is None:
+        condition = find_batches(obs, model.batch, plan.rows, where)
+    else:
+        condition = find_condition(obs, column, plan.rows, where)
     plan = replace(plan, condition=condition, codes=_codes(condition, plan.source, plan.rows))
     if plan.held_out is None:
         return plan
-    names = read_column(plan.held_out.matrix.obs.iloc[plan.held_out_rows], column, where)
+    obs = plan.held_out.matrix.obs.iloc[plan.held_out_rows]
+    names = batch_names(obs, model.batch) if column is None else read_column(obs, column, where)
     known = np.isin(names.astype(str), condition.classes)
     if not known.all():
         warnings.warn(
@@ -271,9 +282,11 @@ def _codes(condition: Condition, source: Aligned, rows: np.ndarray) -> np.ndarra
     return codes
 
 
-def _strata(source: Aligned, column: str | None) -> np.ndarray | None:
+def _strata(source: Aligned, model: ModelConfig) -> np.ndarray | None:
     """Classes of a conditional model, that each may be on both sides of the validation split."""
-    obs = source.matrix.obs
+    obs, column = source.matrix.obs, model.condition
+    if model.batch:
+        return batch_names(obs, model.batch).astype(str)
     return None if column not in obs.columns else as_text(tidy(obs[column]))
 
 
@@ -290,7 +303,7 @@ def _split(
         fraction = config.training.validation
         if fraction == 0 or rows.size < 3:
             return rows, None, none
-        strata = _strata(source, config.model.condition)
+        strata = _strata(source, config.model)
         seed = config.training.seed
         train_rows, held_out = inner_split(rows, fraction, seed, strata=strata, groups=groups)
         return np.sort(train_rows), source, np.sort(held_out)

@@ -172,7 +172,17 @@ def _fresh(
         assert isinstance(module.likelihood, COUNT_LIKELIHOODS)
         codes = None if plan.codes is None else plan.codes[plan.rows]
         module.likelihood.set_theta(fit_count_inputs(module.inputs, blocks, codes))
+    if (shares := _shares(plan)) is not None:
+        module.batch_shares.copy_(shares)
     return module
+
+
+def _shares(plan: TrainingPlan) -> torch.Tensor | None:
+    """Share of every batch in the training rows; None where the decoder is not told batches."""
+    if plan.condition is None or not plan.condition.is_batch:
+        return None
+    counts = torch.tensor(plan.condition.counts, dtype=torch.float32)
+    return counts / counts.sum()
 
 
 def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
@@ -197,6 +207,7 @@ def _start(module: VAEModule, plan: TrainingPlan, pca: PCA) -> None:
         noise,
         mean=mean,
         class_shift=None if plan.condition is None else torch.from_numpy(plan.condition.shift),
+        shares=_shares(plan),
     )
 
 

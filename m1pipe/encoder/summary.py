@@ -23,6 +23,9 @@ dead_share
     Share of hidden units whose output never changes over the rows.
 depth, depth_r
     What stands for library size, and each latent's Pearson correlation with it; null if unknown.
+batches
+    Of a decoder that is told the batch: what is left of it in the latents
+    (`m1pipe.encoder.mixing.what_is_left`).
 depth_quantiles
     5, 25, 50, 75 and 95 % quantiles of the samples' total counts over the encoder's genes, as
     training saw them (thinned or not); null if unknown.

@@ -17,6 +17,7 @@ from m1pipe.encoder import summary
 from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.latent_scale import decoder_scale
 from m1pipe.encoder.missing import fill_missing
+from m1pipe.encoder.mixing import what_is_left
 from m1pipe.encoder.plan import TrainingPlan, plan_training
 from m1pipe.encoder.prepare import Prepared, prepare, scaled_blocks
 from m1pipe.encoder.trained import Encoder, gene_means
@@ -145,7 +146,12 @@ def finish(one: Prepared, history: History) -> Encoder:
     trained, judged = _measure(one, chosen)
     if plan.config.model.latent_scale == "decoder":
         encoder.latent_scale = decoder_scale(trained.mu, _standardised(one, chosen))
-    encoder.summary = {
+    if plan.condition is not None and plan.condition.is_batch:
+        genes = scaled_blocks(plan.source, plan.rows, one.scaler, one.batches, chosen)
+        obs = plan.source.matrix.obs.iloc[plan.rows[chosen]]
+        latents = trained.mu * encoder.latent_scale
+        encoder.summary["batches"] = what_is_left(latents, genes, obs, plan.config.model.batch)
+    encoder.summary |= {
         **_facts(plan, history, device),
         **_measured(plan, encoder, plan.rows[chosen], trained, judged),
         "seconds": time.perf_counter() - one.begun,

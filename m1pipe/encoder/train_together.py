@@ -55,6 +55,7 @@ def pass_of(config: EncoderConfig) -> EncoderConfig | None:
     alone = (
         model.dropout > 0
         or model.condition is not None
+        or model.batch
         or not model.likelihood.startswith("gaussian")
         or training.micro_batch is not None
     )

@@ -93,6 +93,7 @@ class Encoder:
     def __repr__(self) -> str:
         model = self.config.model
         given = "" if self.condition is None else f", given {self.condition.column}"
+        given = given if self.needs_class else given.replace("given", "its decoder given")
         trained = f"; {health(self.summary)}" if self.summary else ""
         return (
             f"Encoder({len(self.genes):,} genes in {self.units}, {self.n_latent} latents, "
@@ -108,6 +109,11 @@ class Encoder:
     def units(self) -> Units:
         """Of the training data."""
         return self.recipe.units
+
+    @property
+    def needs_class(self) -> bool:
+        """Whether samples cannot be encoded without their class."""
+        return self.condition is not None and not self.condition.is_batch
 
     @property
     def n_latent(self) -> int:
@@ -208,7 +214,7 @@ class Encoder:
             The encoder's genes in their order, in the units of training; NaN where a level is
             missing.
         codes : ndarray of int64, shape (n_samples,), optional
-            Class of each row; a conditional model needs it.
+            Class of each row; a conditional model needs it, unless the classes are batches.
 
         Returns
         -------
@@ -407,10 +413,10 @@ class Encoder:
         ndarray of float32, shape (n_samples, n_components)
         """
         scaled = self.inputs(X, codes)
-        if self.condition is not None:
-            if codes is None:
-                raise ValueError("a conditional model needs the class of each sample")
-            scaled -= self.condition.shift[codes]
+        if self.condition is not None and codes is not None:
+            scaled -= self.condition.shift_of(codes)
+        elif self.needs_class:
+            raise ValueError("a conditional model needs the class of each sample")
         return self.pca.scores(scaled)
 
     def digest(self) -> str:

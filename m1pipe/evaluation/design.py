@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from m1pipe.data.confounding import confounded_label
 from m1pipe.data.depth import QUANTILES, depths
 from m1pipe.data.duplicates import file_signatures, find_copies, row_digests
 from m1pipe.data.labels import tidy
@@ -13,7 +14,6 @@ from m1pipe.encoder.drift import sampled_drift
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm
 from m1pipe.evaluation import alarms, leakage
-from m1pipe.evaluation.confounding import confounded_label
 from m1pipe.evaluation.encoders import ComparedEncoder
 from m1pipe.evaluation.problem import Problem
 from m1pipe.io.reader import open_matrix

@@ -322,14 +322,14 @@ def _open_encoders(
     opened = resolve_encoders(encoders)
     for entry in opened:
         for config in (*entry.configs, *(encoder.config for encoder in entry.frozen)):
-            told = encoder_conditioned(
-                entry.name, config.model.condition, label=label, stratify=stratify
-            )
-            if told:
-                raise InputError(
-                    f"encoder: {told[0].text} Expected one that is not told it: train it without "
-                    f"--condition {config.model.condition}"
-                )
+            for column in (config.model.condition, *config.model.batch):
+                told = encoder_conditioned(entry.name, column, label=label, stratify=stratify)
+                if told:
+                    option = "--batch" if config.model.batch else "--condition"
+                    raise InputError(
+                        f"encoder: {told[0].text} Expected one that is not told it: train it "
+                        f"without {option} {column}"
+                    )
     return opened
 
 

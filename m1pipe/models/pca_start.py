@@ -44,6 +44,7 @@ def initialize_from_pca(
     *,
     mean: Tensor | None = None,
     class_shift: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> None:
     """Start the linear paths at the probabilistic-PCA solution, the networks at zero.
 
@@ -67,6 +68,9 @@ def initialize_from_pca(
     class_shift : Tensor, shape (n_classes, n_genes), optional
         What each class's mean lies off that mean; a conditional model needs it. Its components
         are those of the rows about the mean of their class.
+    shares : Tensor, shape (n_classes,), optional
+        Of the training rows, where the classes are batches that the encoder is not told: it starts
+        at the posterior mean of the factor model in which they are unknown.
 
     Raises
     ------
@@ -91,6 +95,11 @@ def initialize_from_pca(
         logvar = torch.zeros(k)
     else:
         weight, loadings, logvar = factor_posterior(axes, spread, psi)
+    if class_shift is not None and shares is not None:
+        shifts = class_shift.double().cpu().T * shares.double().sqrt()
+        noise, prior = (psi, 1.0) if module.config.beta > 0 else (torch.ones_like(psi), 1e-6)
+        weight, found = unknown_shift_posterior(loadings, shifts, noise, prior)
+        logvar = found if module.config.beta > 0 else logvar
     for layer in (skip_encoder, skip_decoder, module.mu_head, module.logvar_head, module.output):
         zero_layer(layer)
     skip_encoder.weight[:k, : module.n_genes] = weight.to(skip_encoder.weight)
@@ -99,12 +108,42 @@ def initialize_from_pca(
     skip_decoder.bias.copy_(centre)
     if class_shift is not None:
         shift = class_shift.double().cpu().T
-        skip_encoder.weight[:k, module.n_genes :] = -(weight @ shift).to(skip_encoder.weight)
+        if shares is None:
+            skip_encoder.weight[:k, module.n_genes :] = -(weight @ shift).to(skip_encoder.weight)
         skip_decoder.weight[:, module.config.n_latent :] = shift.to(skip_encoder.weight)
     module.logvar_head.bias[:k] = logvar.to(module.logvar_head.bias)
     if isinstance(module.likelihood, Gaussian):
         scale = psi.sqrt() if module.config.likelihood == "gaussian" else psi.mean().sqrt()[None]
         module.likelihood.set_scale(scale.to(skip_encoder.weight))
+
+
+def unknown_shift_posterior(
+    loadings: Tensor, shifts: Tensor, residual_variance: Tensor, prior: float
+) -> tuple[Tensor, Tensor]:
+    """Posterior of the latents of a factor model whose samples have an unknown shift as well.
+
+    Parameters
+    ----------
+    loadings : Tensor, shape (n_genes, k)
+        Of latents that are N(0, I).
+    shifts : Tensor, shape (n_genes, n_shifts)
+        Loadings of further such latents, which nobody asks for.
+    residual_variance : Tensor, shape (n_genes,)
+    prior : float
+        Precision of the latents' prior: 1, or near 0 for least squares.
+
+    Returns
+    -------
+    weight : Tensor, shape (k, n_genes)
+        Map from centred genes to the posterior mean of the first k.
+    logvar : Tensor, shape (k,)
+        Natural log of their posterior variances.
+    """
+    both = torch.cat([loadings, shifts], 1)
+    scaled = (both / residual_variance[:, None]).T
+    covariance = torch.linalg.inv(scaled @ both + prior * torch.eye(len(scaled)).to(both))
+    k = loadings.shape[1]
+    return (covariance @ scaled)[:k], covariance.diagonal()[:k].log()
 
 
 def factor_posterior(

@@ -29,7 +29,9 @@ class VAEModule(nn.Module):
     are to hold a PCA, these maps and the noise of the genes are not trained.
 
     A conditional model is given the class of every sample, one-hot, beside the genes and beside
-    the latents (Sohn, Lee & Yan 2015, Advances in Neural Information Processing Systems 28).
+    the latents (Sohn, Lee & Yan 2015, Advances in Neural Information Processing Systems 28). Where
+    the classes are batches (`config.batch`) only the decoder is given them, and -1, an unknown
+    batch, stands for all of them by their shares.
 
     Parameters
     ----------
@@ -64,7 +66,11 @@ class VAEModule(nn.Module):
         self.config = config
         self.n_genes = n_genes
         self.n_classes = n_classes
-        n_in, n_back = n_genes + n_classes, config.n_latent + n_classes
+        n_in = n_genes + (0 if config.batch else n_classes)
+        n_back = config.n_latent + n_classes
+        self.batch_shares: Tensor
+        if config.batch:
+            self.register_buffer("batch_shares", torch.full((n_classes,), 1 / max(n_classes, 1)))
         self.encoder = _trunk(n_in, widths, config)
         self.mu_head = Linear(self.encoder.n_out, config.n_latent)
         self.logvar_head = Linear(self.encoder.n_out, config.n_latent)
@@ -115,13 +121,13 @@ class VAEModule(nn.Module):
         ValueError
             If a conditional model is not given classes.
         """
-        seen = self._with_class(self.inputs(x), codes)
+        seen = self._seen(x, codes)
         h = self.encoder(seen)
         return self._mu(seen, h), self.logvar_head(h).to(x.dtype).clamp(*LOGVAR_BOUNDS)
 
     def encode_mu(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
         """Mean of the approximate posterior alone, shape (n_samples, n_latent)."""
-        seen = self._with_class(self.inputs(x), codes)
+        seen = self._seen(x, codes)
         return self._mu(seen, self.encoder(seen))
 
     def decode(
@@ -179,13 +185,23 @@ class VAEModule(nn.Module):
         shares = torch.log_softmax(eta[:, : self.n_genes], 1)
         return torch.cat([shares + depth, eta[:, self.n_genes :]], 1)
 
+    def _seen(self, x: Tensor, codes: Tensor | None) -> Tensor:
+        """What the encoder sees: the genes, and any class but a batch."""
+        genes: Tensor = self.inputs(x)
+        return genes if self.config.batch else self._with_class(genes, codes)
+
     def _with_class(self, values: Tensor, codes: Tensor | None) -> Tensor:
         """Genes or latents, and the class of each sample, one-hot, beside them."""
         if not self.n_classes:
             return values
+        if codes is None and self.config.batch:
+            codes = torch.full((len(values),), -1, device=values.device)
         if codes is None:
             raise ValueError("a conditional model needs the class of each sample")
-        return torch.cat([values, F.one_hot(codes, self.n_classes).to(values.dtype)], 1)
+        told = F.one_hot(codes.clamp_min(0), self.n_classes).to(values.dtype)
+        if self.config.batch:
+            told = torch.where(codes[:, None] < 0, self.batch_shares.to(values.dtype), told)
+        return torch.cat([values, told], 1)
 
     def _mu(self, seen: Tensor, h: Tensor) -> Tensor:
         """Posterior mean from what the encoder sees and the last hidden layer."""

@@ -58,7 +58,9 @@ def _heading(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str:
     beta = encoder.config.model.beta
     kind = "variational autoencoder" if beta > 0 else "plain autoencoder (beta 0)"
     given = ""
-    if encoder.condition is not None:
+    if encoder.condition is not None and not encoder.needs_class:
+        given = f", its decoder told the batch ({as_code(encoder.condition.column)})"
+    elif encoder.condition is not None:
         kind = f"conditional {kind}"
         given = f", conditioned on {as_code(encoder.condition.column)}"
     begun = str(provenance.get("started", ""))[:10]
@@ -97,7 +99,8 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Cells:
         yield "missing levels", f"{found['n_missing']:,}"
     if encoder.condition is not None:
         pairs = zip(encoder.condition.classes, encoder.condition.counts, strict=True)
-        yield "classes", ", ".join(f"{as_text(name)} ({count:,})" for name, count in pairs)
+        name = "classes" if encoder.needs_class else "batches"
+        yield name, ", ".join(f"{as_text(name)} ({count:,})" for name, count in pairs)
 
 
 def input_rows(provenance: Mapping[str, Any]) -> Cells:
@@ -157,9 +160,24 @@ def _health(encoder: Encoder) -> Cells:
         yield "KL", f"{sum(kl):.1f} nats a sample; {min(kl):.2f} to {max(kl):.2f} a unit"
     yield "latent scale", _latent_scale(encoder)
     yield "hidden units that never change", f"{found['dead_share']:.1%}"
+    yield from _batches(found.get("batches"))
     if found["depth_r"]:
         worst = _depth_r(found)
         yield f"correlation with {found['depth']}", f"at most {worst:.2f} in size, of any unit"
+
+
+def _batches(found: Mapping[str, Any] | None) -> Cells:
+    """What is left of the batches in the latents, beside what is left of other columns."""
+    if not found:
+        return
+    for column, values in found["r2"].items():
+        what = "the batch" if column == found["column"] else as_code(column)
+        genes, latents = map(number, values)
+        yield f"adjusted R2 on {what}", f"{latents} of the latents ({genes} of the genes)"
+    yield (
+        f"neighbours of other batches ({found['n_neighbours']} nearest)",
+        f"{found['mixing']:.2f} of what chance would give",
+    )
 
 
 def _latent_scale(encoder: Encoder) -> str:
@@ -197,7 +215,7 @@ def _limits(encoder: Encoder) -> str:
         f"{wanted}; genes by name, at least {MIN_COVERAGE:.0%} of the model's (others are "
         "imputed with their training means)."
     )
-    if encoder.condition is not None:
+    if encoder.condition is not None and encoder.needs_class:
         lines.append(
             f"A column {as_code(encoder.condition.column)} with one of the classes above for each "
             "sample."
@@ -208,7 +226,7 @@ def _limits(encoder: Encoder) -> str:
     )
     lines.append(
         "Not for other species or technologies, nor for tissues that the data lack: `encode` says "
-        "how far new samples lie from the training data; batch effects are not removed."
+        "how far new samples lie from the training data; " + _batch_effects(encoder)
     )
     lines.append("Not for diagnosis or any decision about a person.")
     if encoder.config.model.beta > 0:
@@ -220,6 +238,12 @@ def _limits(encoder: Encoder) -> str:
         "that it was not trained on."
     )
     return _bullets(lines)
+
+
+def _batch_effects(encoder: Encoder) -> str:
+    if encoder.config.model.batch:
+        return "effects of the batches above are taken off, those of a new batch are not."
+    return "batch effects are not removed."
 
 
 def _usage(encoder: Encoder, run: str) -> str:

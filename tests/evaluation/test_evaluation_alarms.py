@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats.contingency import association
 
+from m1pipe.data.confounding import confounded_label, cramers_v
 from m1pipe.data.duplicates import row_signatures
 from m1pipe.encoder.drift import Drift
 from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.compare import compare
-from m1pipe.evaluation.confounding import confounded_label, cramers_v
 
 
 @pytest.fixture

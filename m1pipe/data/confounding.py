@@ -41,7 +41,7 @@ def confounded_label(label: ArrayLike, obs: pd.DataFrame, *, name: str = "label"
     for column in obs.columns:
         if column == name:
             continue
-        values = _as_levels(obs[column])
+        values = as_levels(obs[column])
         if values is None:
             continue
         table = pd.crosstab(classes, values)
@@ -72,8 +72,14 @@ def cramers_v(table: ArrayLike) -> float:
     return float(min(1.0, np.sqrt(phi2 / (min(r, k) - 1))))
 
 
-def _as_levels(column: pd.Series) -> pd.Series | None:
-    """A column as few text values; None for an identifier, a constant or an empty column."""
+def as_levels(column: pd.Series) -> pd.Series | None:
+    """A column as few text values; None for an identifier, a constant or an empty column.
+
+    Parameters
+    ----------
+    column : Series, shape (n_samples,)
+        Numbers are cut into quarters; samples without an entry are left out.
+    """
     values = column.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 2 * _N_BINS:
         cut = pd.qcut(values, _N_BINS, duplicates="drop")
