@@ -150,7 +150,7 @@ def _from_matrix(
     for start in range(0, rows.size, step):
         part = rows_in_y[start : start + step]
         block = y.take(part, columns)
-        check_finite(block, y, part, columns=columns)
+        check_finite(block, y, part, columns=columns, way="choose others (--targets)")
         values[start : start + step] = block
     dropped = {
         "samples of X without Y": np.delete(x.samples, rows).tolist(),

@@ -223,7 +223,7 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
         wanted &= matching_samples(data.obs, config.where)
     if not wanted.any():
         raise InputError(
-            f"samples: none of {len(wanted):,} meets all conditions together: loosen one"
+            f"samples: none of {len(wanted):,} meets all conditions together: leave out one of --where and the like"
         )
     return choose(data, wanted)
 
