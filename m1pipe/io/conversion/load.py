@@ -223,7 +223,7 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
         wanted &= matching_samples(data.obs, config.where)
     if not wanted.any():
         raise InputError(
-            f"samples: none of {len(wanted):,} meets all conditions together: leave out one of --where and the like"
+            f"samples: none of {len(wanted):,} meets all conditions together: leave out a --where"
         )
     return choose(data, wanted)
 
