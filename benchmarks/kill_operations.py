@@ -9,7 +9,6 @@ with exit 0, the undisturbed result, and nothing half-written beside it.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -19,8 +18,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from mutate import read_made
+from world import copy, in_child, load_everything, make_world
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -39,20 +40,19 @@ class Case:
     again: tuple[str, ...] = ()
 
 
-def make_cases(mutate: ModuleType) -> list[Case]:
+def make_cases() -> list[Case]:
     """Every command that writes, on the world of `mutate.py`."""
-    made = mutate._made
     train = ("--latent", "2", "--hidden", "4", "--epochs", "2", "--seed", "1")
     fit = ("--x", "log.h5ad", "--label", "tissue", "--encoder", "run")
     return [
-        Case("convert", ("convert", "x.tsv", "out.h5ad", "--units", "counts"), made),
+        Case("convert", ("convert", "x.tsv", "out.h5ad", "--units", "counts"), read_made),
         Case("split", ("split", "log.h5ad", "--out", "parts"), _bytes("parts/training.h5ad")),
         Case("train", ("train", "log.h5ad", "--out", "new", *train),
              _bytes("new/model.safetensors"), ("--resume",)),
-        Case("encode", ("encode", "run", "log.h5ad", "--out", "out.h5ad"), made),
+        Case("encode", ("encode", "run", "log.h5ad", "--out", "out.h5ad"), read_made),
         Case("fit", ("fit", *fit, "--out", "head", "--head-epochs", "2", "--head-hidden", "4"),
              _bytes("head/head.safetensors")),
-        Case("predict", ("predict", "model", "log.h5ad", "--out", "out.h5ad"), made),
+        Case("predict", ("predict", "model", "log.h5ad", "--out", "out.h5ad"), read_made),
         Case("evaluate", ("evaluate", "model", "--x", "log.h5ad", "--label", "tissue", "--out",
                           "eval"), _bytes("eval/scores.csv")),
         Case("crossval", ("crossval", "--x", "log.h5ad", "--label", "tissue", "--models",
@@ -61,7 +61,7 @@ def make_cases(mutate: ModuleType) -> list[Case]:
         Case("sweep", ("sweep", "log.h5ad", "--neurons", "2,3", "--epochs", "2", "--out", "new"),
              _bytes("new/best/model.safetensors")),
         Case("generate", ("generate", "run", "-n", "10", "--data", "log.h5ad", "--out", "out.h5ad"),
-             made),
+             read_made),
         Case("run", ("run", "study.toml"), _bytes("runs/data/u.h5ad")),
     ]  # fmt: skip
 
@@ -97,9 +97,9 @@ def count_operations(folder: Path, kill_before: int | None) -> Callable[[], int]
     return lambda: n
 
 
-def run_case(case: Case, mutate: ModuleType, world: Path, folder: Path, n: int) -> dict[str, Any]:
+def run_case(case: Case, world: Path, folder: Path, n: int) -> dict[str, Any]:
     """Kill a command before its first and last n operations."""
-    here = mutate._copy(world, folder)
+    here = copy(world, folder)
 
     def undisturbed() -> int:
         counted = count_operations(here, None)
@@ -107,26 +107,26 @@ def run_case(case: Case, mutate: ModuleType, world: Path, folder: Path, n: int) 
         (here / "operations").write_text(str(counted()))
         return code
 
-    code, _ = mutate.in_child(undisturbed, here)
+    code, _ = in_child(undisturbed, here)
     if code != 0:
         raise SystemExit(f"{case.name}: exit {code}: {(here / 'stderr').read_text()}")
     total, wanted = int((here / "operations").read_text()), case.result(here)
     chosen = sorted({*range(1, min(n, total) + 1), *range(max(total - n, 0) + 1, total + 1)})
     wrong = []
     for k in chosen:
-        here = mutate._copy(world, folder)
+        here = copy(world, folder)
 
         def killed(k: int = k, here: Path = here) -> int:
             count_operations(here, k)
             return run(["-q", *case.arguments])
 
-        code, _ = mutate.in_child(killed, here)
+        code, _ = in_child(killed, here)
         if code not in (-signal.SIGKILL, 0):
             wrong.append({"operation": k, "why": f"exit {code} in the place of a kill"})
         if code == 0:
             continue  # fewer operations this time: nothing was killed
         again = [*case.arguments, *case.again]
-        code, _ = mutate.in_child(lambda again=again: run(["-q", *again]), here)
+        code, _ = in_child(lambda again=again: run(["-q", *again]), here)
         said = (here / "stderr").read_text()
         if code == 1 and "overwrite" in said and _is(case, here, wanted):
             continue  # it had ended: the last operations remove what is beside it
@@ -143,29 +143,18 @@ def _is(case: Case, folder: Path, wanted: Any) -> bool:
         return False
 
 
-def load_mutate() -> ModuleType:
-    """The script beside this one, whose world is used."""
-    spec = importlib.util.spec_from_file_location("mutate", Path(__file__).with_name("mutate.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["mutate"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def run_all(folder: Path, n: int, only: list[str] | None = None) -> list[dict[str, Any]]:
     """All commands, or some."""
-    mutate = load_mutate()
-    mutate._load_everything()
+    load_everything()
     world = folder / "world"
     world.mkdir()
-    code, _ = mutate.in_child(lambda: mutate.make_world(world) or 0, world)
+    code, _ = in_child(lambda: make_world(world) or 0, world)
     if code != 0:
         raise SystemExit((world / "stderr").read_text())
-    cases = [case for case in make_cases(mutate) if not only or case.name in only]
+    cases = [case for case in make_cases() if not only or case.name in only]
     found = []
     for case in cases:
-        found.append(run_case(case, mutate, world, folder, n))
+        found.append(run_case(case, world, folder, n))
         words = f"{found[-1]['kills']} kills among {found[-1]['operations']} operations"
         print(f"{case.name}: {words}, {len(found[-1]['wrong'])} wrong", flush=True)
         for wrong in found[-1]["wrong"]:

@@ -15,17 +15,11 @@ import argparse
 import collections
 import gzip
 import hashlib
-import importlib
 import json
 import os
-import pkgutil
 import platform
-import resource
-import shutil
 import signal
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,15 +29,13 @@ from typing import Any
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 from safetensors import safe_open
 from scipy import sparse
+from world import copy, in_child, load_everything, make_world
 
 import m1pipe
 from m1pipe.cli.main import run
 
-MEMORY, SECONDS = 3 * 2**30, 60
-N_SAMPLES, N_GENES = 40, 12
 ODD = ("", "nan", "NaN", "1e309", "-1", "abc", "99999999999999999999", "1,5", "\x00", "é", '"')
 Outcome = tuple[str, str]
 
@@ -63,71 +55,13 @@ class Kind:
     reread: Callable[[Path], Any] | None = None
 
 
-def make_world(folder: Path) -> None:
-    """Every input, and artefacts made from them by the commands."""
-    rng = np.random.default_rng(0)
-    factors = rng.normal(size=(N_SAMPLES, 2)) @ rng.normal(size=(2, N_GENES))
-    counts = rng.poisson(20 * np.exp2(factors / 2)).astype(np.float32)
-    counts[rng.random(counts.shape) < 0.3] = 0
-    samples, genes = [f"s{i}" for i in range(N_SAMPLES)], [f"g{j}" for j in range(N_GENES)]
-    frame = pd.DataFrame(counts.astype(int), samples, genes)
-    frame.to_csv(folder / "x.tsv", sep="\t", index_label="sample")
-    (folder / "x.csv.gz").write_bytes(gzip.compress(frame.to_csv(index_label="sample").encode()))
-    obs = pd.DataFrame({"tissue": ["a", "b"] * (N_SAMPLES // 2)}, index=samples)
-    obs.to_csv(folder / "labels.tsv", sep="\t", index_label="sample")
-    for name, values in (
-        ("dense", counts), ("csr", sparse.csr_matrix(counts)), ("csc", sparse.csc_matrix(counts)),
-    ):  # fmt: skip
-        adata = anndata.AnnData(values, obs.copy(), pd.DataFrame(index=genes))
-        adata.uns["units"] = "counts"
-        adata.write_h5ad(folder / f"{name}.h5ad")
-    with h5py.File(folder / "flat.h5", "w") as file:
-        file["expressions"] = counts
-        file["row_names"], file["col_names"] = np.array(samples, "S"), np.array(genes, "S")
-    _write_tenx(folder, counts, samples, genes)
-    (folder / "study.toml").write_text(
-        'out = "runs"\n[data.u]\nsource = "x.tsv"\nunits = "counts"\n'
-    )
-    train = ["--latent", "2", "--hidden", "4", "--epochs", "2", "--seed", "1"]
-    for arguments in (
-        ["convert", "dense.h5ad", "log.h5ad", "--normalize", "total", "--log2p1"],
-        ["train", "log.h5ad", "--out", "run", *train],
-        ["fit", "--x", "log.h5ad", "--label", "tissue", "--encoder", "run", "--out", "model",
-         "--head-epochs", "2", "--head-hidden", "4"],
-        ["crossval", "--x", "log.h5ad", "--label", "tissue", "--models", "prior,logistic",
-         "--folds", "2", "--out", "cv"],
-        ["sweep", "log.h5ad", "--neurons", "2,3", "--epochs", "2", "--out", "sweep"],
-    ):  # fmt: skip
-        if run(["-q", *arguments]) != 0:
-            raise SystemExit(f"the world could not be made: {arguments}")
-
-
-def _write_tenx(folder: Path, counts: np.ndarray, samples: list[str], genes: list[str]) -> None:
-    rows = sparse.csr_matrix(counts.astype(np.int32))
-    with h5py.File(folder / "tenx.h5", "w") as file:
-        group = file.create_group("matrix")
-        group["data"], group["indices"], group["indptr"] = rows.data, rows.indices, rows.indptr
-        group["shape"], group["barcodes"] = [N_GENES, N_SAMPLES], np.array(samples, "S")
-        for key in ("id", "name"):
-            group[f"features/{key}"] = np.array(genes, "S")
-        group["features/feature_type"] = np.array(["Gene Expression"] * N_GENES, "S")
-    (folder / "mtx").mkdir()
-    entries = sparse.coo_matrix(counts.T.astype(int))
-    head = "%%MatrixMarket matrix coordinate integer general\n"
-    lines = [f"{i + 1} {j + 1} {v}" for i, j, v in zip(entries.row, entries.col, entries.data)]  # noqa: B905
-    sizes = f"{N_GENES} {N_SAMPLES} {entries.nnz}\n"
-    (folder / "mtx" / "matrix.mtx").write_text(head + sizes + "\n".join(lines) + "\n")
-    (folder / "mtx" / "features.tsv").write_text("".join(f"{g}\t{g}\n" for g in genes))
-    (folder / "mtx" / "barcodes.tsv").write_text("".join(f"{s}\n" for s in samples))
-
-
 def _table(names: Any, genes: Any, values: Any, labels: Any = ()) -> Any:
     """What is compared of a matrix."""
     X = np.ascontiguousarray(np.asarray(values, dtype=np.float32))
     return [str(n) for n in names], [str(g) for g in genes], X.tobytes(), [str(v) for v in labels]
 
 
-def _made(folder: Path) -> Any:
+def read_made(folder: Path) -> Any:
     found = anndata.read_h5ad(folder / "out.h5ad")
     labels = found.obs["tissue"].astype(object) if "tissue" in found.obs else ()
     X = found.X.toarray() if sparse.issparse(found.X) else found.X
@@ -234,24 +168,24 @@ def make_kinds() -> list[Kind]:
     share = tuple(f"cv/shares/r0_f0/{name}" for name in ("losses.h5", "scores.csv", "share.json"))
     trials = ("sweep/trials/0001.json", "sweep/sweep.json", "sweep/config.json")
     return [
-        Kind("tsv", ("x.tsv",), (*to, "x.tsv", "out.h5ad"), _made, _of_text("x.tsv", "\t")),
-        Kind("csv.gz", ("x.csv.gz",), (*to, "x.csv.gz", "out.h5ad"), _made,
+        Kind("tsv", ("x.tsv",), (*to, "x.tsv", "out.h5ad"), read_made, _of_text("x.tsv", "\t")),
+        Kind("csv.gz", ("x.csv.gz",), (*to, "x.csv.gz", "out.h5ad"), read_made,
              _of_text("x.csv.gz", ",")),
-        Kind("labels", ("labels.tsv",), (*to, "x.tsv", "out.h5ad", "--labels", "labels.tsv"), _made,
-             _of_labels),
-        *(Kind(f"h5ad {n}", (f"{n}.h5ad",), ("convert", f"{n}.h5ad", "out.h5ad"), _made,
+        Kind("labels", ("labels.tsv",), (*to, "x.tsv", "out.h5ad", "--labels", "labels.tsv"),
+             read_made, _of_labels),
+        *(Kind(f"h5ad {n}", (f"{n}.h5ad",), ("convert", f"{n}.h5ad", "out.h5ad"), read_made,
                _of_h5ad(f"{n}.h5ad")) for n in ("dense", "csr", "csc")),
-        Kind("flat", ("flat.h5",), (*to, "flat.h5", "out.h5ad"), _made, _of_flat),
-        Kind("10x h5", ("tenx.h5",), ("convert", "tenx.h5", "out.h5ad"), _made, _of_tenx),
+        Kind("flat", ("flat.h5",), (*to, "flat.h5", "out.h5ad"), read_made, _of_flat),
+        Kind("10x h5", ("tenx.h5",), ("convert", "tenx.h5", "out.h5ad"), read_made, _of_tenx),
         Kind("10x folder", ("mtx/matrix.mtx", "mtx/features.tsv", "mtx/barcodes.tsv"),
-             ("convert", "mtx", "out.h5ad"), _made, _of_mtx),
+             ("convert", "mtx", "out.h5ad"), read_made, _of_mtx),
         Kind("run", tuple(f"run/{name}" for name in run_files),
-             ("encode", "run", "log.h5ad", "--out", "out.h5ad"), _made),
+             ("encode", "run", "log.h5ad", "--out", "out.h5ad"), read_made),
         Kind("finished run", ("run/config.json", "run/provenance.json", "run/status.json"),
              ("train", "log.h5ad", "--out", "run", "--latent", "2", "--hidden", "4", "--epochs",
               "2", "--seed", "1", "--resume"), _printed),
         Kind("model", tuple(f"model/{name}" for name in model_files),
-             ("predict", "model", "log.h5ad", "--out", "out.h5ad"), _made),
+             ("predict", "model", "log.h5ad", "--out", "out.h5ad"), read_made),
         Kind("rivals", ("model/rivals.json", "model/rivals.safetensors", "model/samples.csv"),
              ("evaluate", "model", "--x", "log.h5ad", "--label", "tissue", "--out", "eval"),
              lambda folder: (folder / "eval" / "scores.csv").read_text()),
@@ -446,30 +380,6 @@ def _form(value: Any) -> Any:
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
-def in_child(work: Callable[[], int], folder: Path) -> tuple[int, float]:
-    """Run in a forked process with limits; its exit code (negative: a signal), and seconds."""
-    begun = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            signal.alarm(SECONDS)
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-            os.chdir(folder)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                handle = os.open(name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-                os.dup2(handle, number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            code = work()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), time.monotonic() - begun
-
-
 def judge(kind: Kind, folder: Path, changed: Path, code: int, wanted: str) -> Outcome:
     """How a case ended, in a word, and what is to be said of it."""
     said = (folder / "stderr").read_text(errors="replace") if (folder / "stderr").exists() else ""
@@ -513,7 +423,7 @@ GOOD = ("equal", "faithful", "refused", "edited value", "warned")
 
 def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[str, Any]:
     """Run so many cases; counts by kind and outcome, and what was wrong."""
-    _load_everything()
+    load_everything()
     world = folder / "world"
     world.mkdir()
 
@@ -527,7 +437,7 @@ def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[
     kinds = [kind for kind in make_kinds() if only in (None, kind.name)]
     wanted = {}
     for kind in kinds:
-        here = _copy(world, folder)
+        here = copy(world, folder)
         code, _ = in_child(lambda: run(list(kind.arguments)), here)  # noqa: B023 - runs at once
         if code != 0:
             raise SystemExit(f"{kind.name}: exit {code}: {(here / 'stderr').read_text()}")
@@ -538,7 +448,7 @@ def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[
     for case in range(n):
         rng = np.random.default_rng([seed, case])
         kind = kinds[case % len(kinds)]
-        here = _copy(world, folder)
+        here = copy(world, folder)
         changed = here / kind.files[rng.integers(len(kind.files))]
         how = mutate(changed, rng)
         code, seconds = in_child(lambda: run(list(kind.arguments)), here)  # noqa: B023
@@ -551,6 +461,7 @@ def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[
                 {"case": case, "kind": kind.name, "file": where, "how": how, "outcome": outcome,
                  "detail": detail}
             )  # fmt: skip
+            print(json.dumps(wrong[-1]), flush=True)
     return {
         "cases": n,
         "seed": seed,
@@ -558,20 +469,6 @@ def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[
         "outcomes": {name: dict(found) for name, found in counts.items()},
         "wrong": wrong,
     }
-
-
-def _load_everything() -> None:
-    """Import all modules once, so that no child has to."""
-    for module in pkgutil.walk_packages(m1pipe.__path__, "m1pipe."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-
-
-def _copy(world: Path, folder: Path) -> Path:
-    here = folder / "case"
-    shutil.rmtree(here, ignore_errors=True)
-    shutil.copytree(world, here)
-    return here
 
 
 def main() -> None:
@@ -591,8 +488,6 @@ def main() -> None:
     }
     for name, outcomes in found["outcomes"].items():
         print(f"{name}: {', '.join(f'{n} {word}' for word, n in sorted(outcomes.items()))}")
-    for case in found["wrong"]:
-        print(json.dumps(case))
     if chosen.out is not None:
         chosen.out.write_text(json.dumps(found, indent=2) + "\n")
     if found["wrong"]:

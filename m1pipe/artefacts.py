@@ -5,6 +5,7 @@ one row after another: how an operand lies in memory decides which kernel multip
 last bits of the product, so that a loaded model computes what the saved one did.
 """
 
+import hashlib
 import json
 import os
 import zlib
@@ -22,6 +23,7 @@ from m1pipe.errors import InputError
 
 MOST_BYTES = 2**30
 AGAIN = "make it again"
+SEAL = "digest"
 DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -75,7 +77,8 @@ def read_json(path: str | os.PathLike[str], what: str, *, remedy: str = AGAIN) -
     Raises
     ------
     InputError
-        If the file is missing or damaged, too large, nested too deep, or holds no object.
+        If the file is missing or damaged, too large, nested too deep, holds no object, or another
+        one than the digest in it is of.
     """
     with reading(path, what, remedy=remedy):
         size = os.stat(path).st_size
@@ -84,7 +87,19 @@ def read_json(path: str | os.PathLike[str], what: str, *, remedy: str = AGAIN) -
         value = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} in the place of an object")
+        if value.pop(SEAL, None) not in (None, _digest(value)):
+            raise ValueError("it is not as it was written")
     return value
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a record with its digest, by which `read_json` knows it as it was written."""
+    plain = json.loads(json.dumps(value))
+    return {**plain, SEAL: _digest(plain)}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_table(
@@ -144,7 +159,7 @@ def read_arrays(
     finite : bool
         Refuse NaN and infinity: a model with such weights predicts nothing.
     free : collection of str
-        Arrays that may hold them all the same.
+        Arrays that may hold them all the same, as a scale that shuts a feature off is infinite.
 
     Raises
     ------
@@ -155,11 +170,15 @@ def read_arrays(
         with safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             texts = dict(file.metadata() or {})
-        for name, array in arrays.items():
-            checked = finite and name not in free and array.dtype.kind == "f"
-            if checked and not np.isfinite(array).all():
-                raise ValueError(f"{name} holds numbers that are not finite")
+        if finite:
+            _refuse_not_finite(arrays, free)
     return arrays, texts
+
+
+def _refuse_not_finite(arrays: Mapping[str, np.ndarray], free: Collection[str]) -> None:
+    for name, array in arrays.items():
+        if name not in free and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def hold_in_rows(model: Any) -> None:
@@ -170,7 +189,11 @@ def hold_in_rows(model: Any) -> None:
 
 
 def pack_arrays(
-    arrays: Mapping[str, np.ndarray], *, metadata: dict[str, str] | None = None
+    arrays: Mapping[str, np.ndarray],
+    *,
+    metadata: dict[str, str] | None = None,
+    finite: bool = True,
+    free: Collection[str] = (),
 ) -> bytes:
     """Arrays as safetensors holds them, each in C order.
 
@@ -179,7 +202,22 @@ def pack_arrays(
     arrays : mapping of str to ndarray
     metadata : dict of str to str, optional
         Text beside them.
+    finite, free
+        As `read_arrays` takes them: what it would refuse is not written.
+
+    Raises
+    ------
+    InputError
+        If a number is not finite.
     """
+    if finite:
+        try:
+            _refuse_not_finite(arrays, free)
+        except ValueError as error:
+            raise InputError(
+                f"model: {error}: it is not written; look for levels that are too large, or that "
+                "do not vary"
+            ) from None
     in_rows = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     packed: bytes = save(in_rows, metadata=metadata)
     return packed

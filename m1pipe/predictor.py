@@ -32,6 +32,8 @@ from m1pipe.settings import build, to_dict
 from m1pipe.training.device import choose_threads
 
 FORMAT_VERSION = 1
+# A level without an interval is NaN; the scale of a feature that is left out is infinite.
+FREE = ("predictor.errors", "scaler.scale", "own.scale")
 PREDICTOR_FILES = (
     *("config.json", "model.json", "head.safetensors"),
     *below("encoder", ENCODER_FILES),
@@ -224,7 +226,7 @@ class Predictor:
             arrays["predictor.errors"] = self.errors
         if self.score is not None:
             arrays["predictor.score"] = self.score
-        write_bytes(folder / "head.safetensors", pack_arrays(arrays))
+        write_bytes(folder / "head.safetensors", pack_arrays(arrays, free=FREE))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
             folder / "model.json",
@@ -384,9 +386,7 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     found = stored.get("format_version")
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
-    # A feature that is left out has an infinite scale, a level without an interval NaN.
-    free = ("predictor.errors", "scaler.scale", "own.scale")
-    arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy, free=free)
+    arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy, free=FREE)
     with reading(path, what, remedy=remedy):
         return _from_state(folder, stored, arrays)
 

@@ -83,8 +83,9 @@ def test_the_judge_knows_right_from_wrong(mutate: ModuleType, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_each_command_knows_every_file_that_it_writes(mutate: ModuleType, tmp_path: Path) -> None:
-    code, _ = mutate.in_child(lambda: mutate.make_world(tmp_path) or 0, tmp_path)
+def test_each_command_knows_every_file_that_it_writes(tmp_path: Path) -> None:
+    world = load_script("world")
+    code, _ = world.in_child(lambda: world.make_world(tmp_path) or 0, tmp_path)
     assert code == 0, (tmp_path / "stderr").read_text()
     own = {
         "run": (*run_folder.OWN_FILES, *training_run.RESULTS),

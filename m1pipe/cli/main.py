@@ -103,8 +103,25 @@ def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
     log.warning("%s: %s", prefix, message)
 
 
+def hide_failed_closes() -> None:
+    """Print no trace of what HDF5 could not write at a close: an exception has told it already."""
+    sys.excepthook = _print_uncaught
+    sys.unraisablehook = lambda found: _print_uncaught(
+        found.exc_type, found.exc_value or found.exc_type(), found.exc_traceback
+    )
+
+
+def _print_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if isinstance(error, RuntimeError) and "ref count" in str(error):
+        log.debug("%s", error)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    hide_failed_closes()
+    os.environ.setdefault("M1PIPE_LOOK_FIRST", "1")
     sys.exit(run(arguments))
 
 

@@ -83,18 +83,24 @@ def find_clusters(Z: np.ndarray, config: ClusterConfig) -> Clusters:
     Raises
     ------
     InputError
-        If there are too few samples, or Leiden's package is not installed.
+        If there are too few samples, or too few that differ, or Leiden's package is not installed.
     """
     wanted = config.k or (2 if config.method == "kmeans" else 1)
     if len(Z) <= wanted:
         raise InputError(f"cluster: expected more than {wanted} samples; found {len(Z)}")
+    n_different = len(np.unique(Z, axis=0))
+    if n_different < max(wanted, 2):
+        raise InputError(
+            f"cluster: expected at least {max(wanted, 2)} samples that differ; found {n_different} "
+            f"among {len(Z)}"
+        )
     if config.method == "leiden":
         labels = _by_size(_leiden(Z, config))
         return Clusters(labels, silhouette(Z, labels, config.seed))
     if config.k is not None:
         labels = _by_size(_kmeans(Z, config.k, config.seed))
         return Clusters(labels, silhouette(Z, labels, config.seed))
-    tried = range(2, min(config.max_k, len(Z) - 1) + 1)
+    tried = range(2, min(config.max_k, n_different, len(Z) - 1) + 1)
     found = {k: _by_size(_kmeans(Z, k, config.seed)) for k in tried}
     by_k = {k: silhouette(Z, labels, config.seed) for k, labels in found.items()}
     best = max(by_k, key=lambda k: by_k[k])

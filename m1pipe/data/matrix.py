@@ -21,6 +21,7 @@ from m1pipe.errors import InputError
 BLOCK_BYTES = 2**25
 SPANS_AHEAD = 12
 LOOKED_AT = 96  # rows that show what the values are
+LARGEST = 1e15  # no level is; float32 holds sums of squares of what is not larger
 
 
 @dataclass(frozen=True)
@@ -381,6 +382,11 @@ class Matrix:
         return np.flatnonzero(apart | (np.diff(block) > 0)) + 1
 
 
+def are_levels(X: np.ndarray) -> bool:
+    """Whether all values are finite, and small enough to be levels."""
+    return bool(-LARGEST <= X.min(initial=0) and X.max(initial=0) <= LARGEST)  # not so with NaN
+
+
 def check_finite(
     X: np.ndarray,
     matrix: Matrix,
@@ -389,7 +395,7 @@ def check_finite(
     columns: np.ndarray | None = None,
     way: str = "impute it (m1pipe impute)",
 ) -> None:
-    """Refuse NaN and infinity among rows that were read from a matrix.
+    """Refuse NaN, infinity and what is too large to be a level among rows read from a matrix.
 
     Parameters
     ----------
@@ -408,15 +414,17 @@ def check_finite(
     InputError
         Naming the sample and the gene of the first such value.
     """
-    if np.isfinite(X).all():
+    if are_levels(X):
         return
-    row, column = np.argwhere(~np.isfinite(X))[0]
+    row, column = np.argwhere(~(np.abs(X) <= LARGEST))[0]
     sample = matrix.samples[start + row if isinstance(start, int) else start[row]]
     gene = matrix.genes[column if columns is None else columns[column]]
-    way = "correct it" if np.isinf(X[row, column]) else way
+    value = X[row, column]
+    wanted = f"levels up to {LARGEST:g}" if np.isfinite(value) else "finite numbers"
+    way = way if np.isnan(value) else "correct it"
     raise InputError(
-        f"{matrix.path or 'matrix'}: expected finite numbers; found {X[row, column]} in sample "
-        f"{sample!r}, gene {gene!r}: {way}, or leave the sample or gene out"
+        f"{matrix.path or 'matrix'}: expected {wanted}; found {value:g} in sample {sample!r}, gene "
+        f"{gene!r}: {way}, or leave the sample or gene out"
     )
 
 

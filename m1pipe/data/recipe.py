@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.console import log, over_rows
-from m1pipe.data.matrix import Matrix, check_finite, check_units
+from m1pipe.data.matrix import Matrix, are_levels, check_finite, check_units
 from m1pipe.data.names import (
     NAME_COLUMNS,
     GeneMatch,
@@ -278,7 +278,7 @@ class Aligned:
         """
         room = out if self.present.all() else None
         X = self.matrix.take(indices, self._columns, out=room)
-        if not np.isfinite(X).all():
+        if not are_levels(X):
             self._check(X, np.asarray(indices))
         if self._converts:
             totals = self.totals(indices, X)

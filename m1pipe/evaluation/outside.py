@@ -31,6 +31,7 @@ from m1pipe.predictor import Predictor
 
 MODEL, LINEAR = "model", "linear"
 MOST_DIRECTIONS = 512
+FEWEST = 3  # two, and one left out to choose the penalty by
 STORED = ("constant", "location", "scale", "directions", "weights", "intercept")
 ARRAYS, FACTS = RIVAL_FILES = ("rivals.safetensors", "rivals.json")
 
@@ -307,6 +308,11 @@ def fit_rivals(
     Rivals
         Ridge (logistic) regression on the standardised genes, through at most `MOST_DIRECTIONS`
         of their principal components, so that it can be stored.
+
+    Raises
+    ------
+    InputError
+        If there are too few samples to leave one out.
     """
     scaler = fit_gene_transform("standardize", [X])
     Z = scaler.apply(X)
@@ -314,6 +320,8 @@ def fit_rivals(
     pca = fit_pca(lambda: [Z], k)
     scores, directions = pca.scores(Z), pca.components.T
     if targets.kind == "regression":
+        if len(X) < FEWEST:
+            raise InputError(f"fit: expected at least {FEWEST} labelled samples; found {len(X)}")
         constant = targets.values.mean(axis=0, dtype=np.float64)
         linear = fit_ridge(scores, targets.values, groups=groups)
         coef, intercept, alpha = linear.coef, linear.intercept, linear.alpha

@@ -10,7 +10,7 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
-from m1pipe.data.matrix import Matrix, check_finite, check_units
+from m1pipe.data.matrix import Matrix, are_levels, check_finite, check_units
 from m1pipe.data.names import near_names
 from m1pipe.data.recipe import Recipe, name_columns
 from m1pipe.data.splits import draw_subset, resolve_groups
@@ -396,7 +396,7 @@ def count_missing(matrix: Matrix, rows: np.ndarray) -> int:
     n_missing = 0
     for block in np.array_split(rows, max(1, rows.size // _BLOCK_ROWS)):
         X = matrix.take(block)
-        if np.isfinite(X).all():
+        if are_levels(X):
             continue
         missing = np.isnan(X)
         check_finite(np.where(missing, 0, X), matrix, block)

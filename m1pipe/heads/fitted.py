@@ -155,6 +155,8 @@ class FittedHead:
         """
         try:
             location, scale = arrays["scaler.location"], arrays["scaler.scale"]
+            if not (scale > 0).all():
+                raise ValueError("scaler.scale holds numbers that are not positive")
             features = FeatureMap(
                 GeneTransform(meta["scaler"], location, scale), arrays.get("scaler.basis")
             )

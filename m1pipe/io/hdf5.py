@@ -1,18 +1,26 @@
 """HDF5 files opened for reading; damaged files and links to other files are refused."""
 
 import os
+import resource
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+from anndata._io.specs.registry import IORegistryError
 
 from m1pipe.errors import InputError
 from m1pipe.io.unreadable_formats import named_kind
 
-_STRUCTURE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OSError, RuntimeError)
+_STRUCTURE = (
+    *(KeyError, ValueError, IndexError, TypeError, AttributeError, OSError, RuntimeError),
+    IORegistryError,  # no subclass of any of them
+)
 
 
 @contextmanager
@@ -58,6 +66,8 @@ def split_address(address: str | os.PathLike[str]) -> tuple[Path, str]:
 
 LEAST_HOLLOW = 2**24  # bytes: what is smaller may be anything
 MOST_PACKED = 2**15  # times: no filter makes more of what is stored
+LOOK_FIRST = "M1PIPE_LOOK_FIRST"  # set to 1 by the command line
+MOST_SECONDS = 60  # of CPU time, for the header of a file
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -67,7 +77,7 @@ def open_hdf5(path: Path) -> h5py.File:
     ------
     InputError
         If it is missing, cannot be read, is cut short, is not HDF5, or holds links to other files
-        or object references.
+        or object references; in the command line also if reading it crashes or never ends.
     """
     if not path.exists():
         raise InputError(f"{path}: expected a file; there is none of that name")
@@ -78,6 +88,7 @@ def open_hdf5(path: Path) -> h5py.File:
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path}: expected an HDF5 file; found an empty file")
+    _look_first(path)
     try:
         handle = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
@@ -95,6 +106,38 @@ def open_hdf5(path: Path) -> h5py.File:
             f"{found or 'another kind of file: text is turned into h5ad by `m1pipe convert`'}"
         )
     raise InputError(f"{path}: could not be read as HDF5: {reason}")
+
+
+def _look_first(path: Path) -> None:
+    """In the command line, refuse a file on which the library that reads HDF5 crashes or hangs.
+
+    No exception says so: a forked child reads the header. With threads at work a fork is not safe.
+    """
+    if os.environ.get(LOOK_FIRST) != "1" or threading.active_count() > 1:
+        return
+    stat = path.stat()
+    code = _exit_of_child(path, stat.st_size, stat.st_mtime_ns)
+    if code < 0:
+        how = "never ends" if -code == signal.SIGXCPU else f"ends by {signal.Signals(-code).name}"
+        raise InputError(
+            f"{path}: expected an HDF5 file; found one on which the library that reads them {how}: "
+            "it is damaged"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _exit_of_child(path: Path, _size: int, _changed: int) -> int:
+    """Exit code of a child that opens a file and walks through it; negative: a signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS + 1))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with h5py.File(path, "r", locking="best-effort") as handle:
+                refuse_links(handle, path)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def refuse_links(group: h5py.Group, path: Path, seen: set[int] | None = None) -> None:

@@ -247,7 +247,7 @@ def _check_space(path: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if n_bytes > free:
         raise InputError(
-            f"{path}: needs {n_bytes / 1e9:.1f} GB; the disk has {free / 1e9:.1f} GB left: make "
+            f"{path}: needs {n_bytes / 1e6:,.2f} MB; the disk has {free / 1e6:,.2f} MB left: make "
             "room or choose another place"
         )
 

@@ -4,6 +4,7 @@ Kinds of target: "regression" (levels), "binary" (one log-odds for the second cl
 "multiclass" (one logit a class), "multilabel" (one log-odds a label).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,7 +52,9 @@ class Head(nn.Module):
         self.hidden: MLP | None = None
         self.output: Linear | None = None
         if widths is not None:
-            self.hidden = MLP(n_in, widths, activation="relu", dropout=dropout)
+            with warnings.catch_warnings():  # components of constant data are none
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+                self.hidden = MLP(n_in, widths, activation="relu", dropout=dropout)
             self.output = Linear(self.hidden.n_out, n_out)
         self.linear: Linear | None = None
         if linear:

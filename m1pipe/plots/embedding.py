@@ -75,8 +75,8 @@ def embed(
     Raises
     ------
     InputError
-        On an unknown method, too few samples, negative values for the factors, or UMAP where it
-        is not installed.
+        On an unknown method, too few samples or none that differ, negative values for the
+        factors, or UMAP where it is not installed.
     """
     check_choice("method", method, METHODS)
     if len(real) < FEWEST or real.shape[1] < 2:
@@ -84,6 +84,8 @@ def embed(
             f"samples: expected at least {FEWEST} with 2 values each; found {real.shape[0]} with "
             f"{real.shape[1]}"
         )
+    if (real == real[0]).all():
+        raise InputError(f"samples: expected some that differ; found {len(real)} that are the same")
     other = np.empty((0, real.shape[1]), real.dtype) if synthetic is None else synthetic
     if method == "pca":
         return _by_pca(real, other, seed)

@@ -37,6 +37,7 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
     baseline = result.models[0]
     folds = fold_losses(result)
     base = folds[folds["model"] == baseline].set_index(["repeat", "fold"])["loss"]
+    base = base.where(base > 0)  # nothing is a share of no loss
     keys = pd.MultiIndex.from_frame(folds[["repeat", "fold"]])
     folds = folds.assign(loss=folds["loss"].to_numpy() / base.reindex(keys).to_numpy())
     shown = [model for model in order if model != baseline]

@@ -131,8 +131,19 @@ def in_passes(
 
 
 def _found(encoder: Encoder) -> dict[str, Any]:
-    """What a trial records of its encoder."""
+    """What a trial records of its encoder.
+
+    Raises
+    ------
+    InputError
+        If no gene varies among the validation rows: there is nothing to choose by.
+    """
     summary = encoder.summary
+    if summary["r2"] is None:
+        raise InputError(
+            "sweep: expected genes that vary among the validation rows; found none: give more "
+            "samples, or other ones"
+        )
     return {
         SCORE: 1.0 - summary["r2"],
         f"pca_{SCORE}": 1.0 - summary["pca_r2"],
@@ -215,7 +226,8 @@ def best_trial(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """
     ended = [record for record in records if record.get(SCORE) is not None]
     if not ended:
-        raise InputError("sweep: expected a trial that ended; found none")
+        why = next((f": {record['error']}" for record in records if record.get("error")), "")
+        raise InputError(f"sweep: expected a trial that ended; found none{why}")
     return min(ended, key=lambda record: float(record[SCORE]))
 
 

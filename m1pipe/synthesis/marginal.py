@@ -254,7 +254,7 @@ def marginal_scores(
     zeros = genes[["zeros_h", "zeros_a"]].to_numpy()
     values["zero_gap"] = float(np.abs(zeros[:, 0] - zeros[:, 1]).mean())
     values["zero_r"] = (
-        _pearson(zeros[:, 0], zeros[:, 1]) if zeros[:, 0].any() else "no real value is zero"
+        pearson(zeros[:, 0], zeros[:, 1]) if zeros[:, 0].any() else "no real value is zero"
     )
     values["outside_range"] = float(genes["outside"].mean())
     values["trend_excess"] = float("nan")
@@ -289,14 +289,12 @@ def _agreement(genes: pd.DataFrame, is_log: bool) -> dict[str, float | str]:
         h, a = genes[f"{column}_h"].to_numpy(), genes[f"{column}_a"].to_numpy()
         if name == "sd":
             h, a = np.sqrt(h), np.sqrt(a)
-        values[f"{name}_r"] = _pearson(h, a)
-        values[f"{name}_rank_r"] = _pearson(stats.rankdata(h), stats.rankdata(a))
+        values[f"{name}_r"] = pearson(h, a)
+        values[f"{name}_rank_r"] = pearson(stats.rankdata(h), stats.rankdata(a))
         values[f"{name}_r_raw"] = _NO_RAW
         if is_log:
             h, a = genes[f"raw_{column}_h"].to_numpy(), genes[f"raw_{column}_a"].to_numpy()
-            values[f"{name}_r_raw"] = _pearson(
-                *((h, a) if name == "mean" else map(np.sqrt, (h, a)))
-            )
+            values[f"{name}_r_raw"] = pearson(*((h, a) if name == "mean" else map(np.sqrt, (h, a))))
     return values
 
 
@@ -364,8 +362,8 @@ def _linear(X: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp2(X.astype(np.float64)) - 1.0)
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """NaN where one of them is constant."""
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two vectors; NaN where one of them is constant."""
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else float("nan")

@@ -94,6 +94,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
     units = common_units(sets)
     columns, kept, lacking = common_genes(sets, config.min_coverage)
     values = {role: _read(matrix, columns[role]) for role, matrix in sets.items()}
+    _refuse_constant(values, sets)
     scale, is_log = to_scale(values, units)
     donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
     facts = {
@@ -117,6 +118,16 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
         holdout_groups=donors["holdout"],
         facts=facts,
     )
+
+
+def _refuse_constant(values: dict[str, np.ndarray], sets: dict[str, Matrix]) -> None:
+    """Refuse real samples that are all the same: nothing can be compared with them."""
+    for role in ("real", "holdout"):
+        if (values[role] == values[role][:1]).all():
+            raise InputError(
+                f"{role}: expected samples that differ; found {len(values[role])} that are the "
+                f"same in {sets[role].path or 'memory'}"
+            )
 
 
 def common_units(sets: dict[str, Matrix]) -> Units:

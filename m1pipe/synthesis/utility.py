@@ -9,6 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from m1pipe import seeds
 from m1pipe.synthesis.config import QualityConfig
+from m1pipe.synthesis.marginal import pearson
 from m1pipe.synthesis.scores import CORRELATION, SHARE, Definition, Score, Values
 from m1pipe.synthesis.two_sample import balanced_accuracy, logistic_scores
 
@@ -287,7 +288,7 @@ def expression_scores(H: np.ndarray, A: np.ndarray) -> Values:
             _changes(rows[:, :-1], mask) for rows, mask in zip((H, A), here, strict=True)
         )
         both = (found_h & found_a).sum()
-        out["de_r"].append(float(np.corrcoef(fold_h, fold_a)[0, 1]))
+        out["de_r"].append(pearson(fold_h, fold_a))
         if found_h.any():
             out["de_recovery"].append(both / found_h.sum())
         if found_a.any():

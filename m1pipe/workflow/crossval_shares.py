@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.artefacts import read_json, read_table, reading
+from m1pipe.artefacts import read_json, read_table, reading, sealed
 from m1pipe.atomic import atomic_folder, make_folder, write_json
 from m1pipe.errors import Alarm, InputError
 from m1pipe.evaluation.per_label import LabelSums
@@ -55,7 +55,7 @@ def write_plan(folder: Path, plan: Plan, marks: Fingerprint) -> None:
     make_folder(folder)
     values = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
     values["alarms"] = [dataclasses.asdict(alarm) for alarm in plan.alarms]
-    write_json(folder / PLAN, to_plain({**values, "fingerprint": marks}))
+    write_json(folder / PLAN, sealed(to_plain({**values, "fingerprint": marks})))
 
 
 def read_plan(folder: Path) -> tuple[Plan, dict[str, str]]:
@@ -141,7 +141,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
             "chosen": share.chosen,
             "added": share.added,
         }
-        write_json(part / "share.json", to_plain(facts))
+        write_json(part / "share.json", sealed(to_plain(facts)))
 
 
 def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading
+from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading, sealed
 from m1pipe.atomic import (
     atomic_file,
     atomic_folder,
@@ -98,7 +98,7 @@ def keep_if_best(folder: Path, record: Mapping[str, Any], encoder: Encoder | Non
     if encoder is not None and score < min(_scores(folder).values(), default=float("inf")):
         with atomic_folder(_weights(folder, number), ENCODER_FILES, what=WHAT, force=True) as part:
             encoder.save(part)
-    write_json(trial_file(folder, number), dict(record))
+    write_json(trial_file(folder, number), sealed(record))
     scores = _scores(folder)
     best = min(scores, key=lambda trial: (scores[trial], trial), default=None)
     for trial in scores:
@@ -184,9 +184,9 @@ def save_fold(
     arrays["samples"] = split.test
     for name, errors in found.errors.items():
         arrays |= {f"errors {name}": errors, f"sse {name}": found.sse[name]}
-    write_bytes(_arrays_file(folder, number), pack_arrays(arrays))
+    write_bytes(_arrays_file(folder, number), pack_arrays(arrays, finite=False))
     record = {"trial": number, **asdict(trial), "units": found.n_components, **found.facts}
-    write_json(trial_file(folder, number), record)
+    write_json(trial_file(folder, number), sealed(record))
 
 
 def gather_folds(
@@ -269,8 +269,9 @@ def read_scores(trials: Path) -> list[FoldScores]:
 
 
 def _best(summary: pd.DataFrame) -> dict[str, Any]:
-    """The row of the highest R2."""
-    row = summary.iloc[[int(summary[HEADLINE].to_numpy().argmax())]]
+    """The row of the highest R2, its missing numbers as None."""
+    row = summary.iloc[[int(summary[HEADLINE].fillna(-np.inf).to_numpy().argmax())]]
+    row = row.astype(object).where(row.notna(), None)
     return {str(name): row[name].iloc[0] for name in row.columns}
 
 

@@ -202,7 +202,7 @@ def test_more_than_the_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
     obs = pd.DataFrame(index=pd.RangeIndex(10**6).astype(str))
     var = pd.DataFrame(index=pd.RangeIndex(10**6).astype(str))
     with (
-        pytest.raises(InputError, match=r"needs 4000\.0 GB; the disk has"),
+        pytest.raises(InputError, match=r"needs 4,000,000\.00 MB; the disk has"),
         MatrixWriter(tmp_path / "m.h5ad", obs=obs, var=var, units=UNITS),
     ):
         pass

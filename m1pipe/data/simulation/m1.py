@@ -306,8 +306,8 @@ def _check_space(out: Path, size: M1Size, text: bool) -> None:
     free = shutil.disk_usage(out.parent).free
     if needed > free:
         raise InputError(
-            f"{out}: needs {needed / 1e9:.1f} GB; the disk has {free / 1e9:.1f} GB left: make room "
-            "or choose a smaller --size"
+            f"{out}: needs {needed / 1e6:,.2f} MB; the disk has {free / 1e6:,.2f} MB left: make "
+            "room or choose a smaller --size"
         )
 
 
