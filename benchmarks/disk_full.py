@@ -15,7 +15,6 @@ user), and with names of 255 and more bytes.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -27,9 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kill_many import check_whole
 from kill_operations import Case, make_cases
-from world import copy, in_child, load_everything, make_world
+from world import check_whole, copy, digests, in_child, load_everything, make_world
 
 import m1pipe
 from m1pipe.cli.main import hide_failed_closes, run
@@ -109,15 +107,6 @@ def used(place: Path) -> int:
     """Bytes that a file system holds."""
     found = os.statvfs(place)
     return (found.f_blocks - found.f_bfree) * found.f_frsize
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, but of what commands print."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("stdout", "stderr")
-    }
 
 
 def run_refused(case: Case, world: Path, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,9 @@ fork and not a start.
 
 import gc
 import gzip
+import hashlib
 import importlib
+import json
 import os
 import pkgutil
 import resource
@@ -21,6 +23,8 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import safe_open
 from scipy import sparse
 
 import m1pipe
@@ -112,32 +116,66 @@ def copy(world: Path, folder: Path) -> Path:
     return here
 
 
-def in_child(
-    work: Callable[[], int], folder: Path, *, logs: Path | None = None
-) -> tuple[int, float]:
-    """Run in a forked process with limits; its exit code (negative: a signal), and seconds.
+def start(work: Callable[[], int], folder: Path, *, logs: Path | None = None) -> int:
+    """Begin work in a forked process with limits; its id.
 
     What it prints is in the files stdout and stderr of the folder, or of `logs`.
     """
-    begun = time.monotonic()
     child = os.fork()
-    if child == 0:
-        code = 70
-        try:
-            signal.alarm(SECONDS)
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-            os.chdir(folder)
-            for number, name in ((1, "stdout"), (2, "stderr")):
-                handle = os.open(
-                    (logs or folder) / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600
-                )
-                os.dup2(handle, number)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            code = work()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
+    if child != 0:
+        return child
+    code = 70
+    try:
+        signal.alarm(SECONDS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        os.chdir(folder)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            place = (logs or folder) / name
+            os.dup2(os.open(place, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        code = work()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def in_child(
+    work: Callable[[], int], folder: Path, *, logs: Path | None = None
+) -> tuple[int, float]:
+    """Work as `start` begins it, to its end: exit code (negative: a signal), and seconds."""
+    begun = time.monotonic()
+    _, status = os.waitpid(start(work, folder, logs=logs), 0)
     return os.waitstatus_to_exitcode(status), time.monotonic() - begun
+
+
+def check_whole(folder: Path) -> int:
+    """Open every file that stands under a finished name; their number."""
+    n = 0
+    for path in folder.rglob("*"):
+        if not path.is_file() or any(p.startswith(".") for p in path.relative_to(folder).parts):
+            continue
+        n += 1
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "np") as file:
+                list(file.keys())
+        elif path.suffix in (".h5", ".h5ad"):
+            with h5py.File(path) as file:
+                file.visititems(lambda name, item: item[()] if hasattr(item, "dtype") else None)
+        elif path.suffix == ".pt":
+            torch.load(path, weights_only=True)
+        elif path.suffix == ".html":
+            assert path.read_text().rstrip().endswith("</html>"), path
+    return n
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, but of what commands print."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("stdout", "stderr")
+    }

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from m1pipe import cross_validate, train_encoder
+from m1pipe.artefacts import read_json, sealed
+from m1pipe.atomic import write_json
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, StoppedBySignalError
@@ -225,9 +227,9 @@ def test_another_device_or_another_place_is_no_other_run(
 def test_gather_refuses_a_share_of_another_run(run: CrossvalRun, tmp_path: Path, mark: str) -> None:
     run_crossval(run, QUICK, tmp_path / "cv")
     path = tmp_path / "cv" / "shares" / "r0_f1" / "share.json"
-    facts = json.loads(path.read_text())
+    facts = read_json(path, "a share")
     facts["fingerprint"][mark] = "of another"
-    path.write_text(json.dumps(facts))
+    write_json(path, sealed(facts))
     with pytest.raises(InputError, match=f"r0_f1: expected a share of this.*its {mark} differ"):
         gather(tmp_path / "cv")
 
@@ -382,9 +384,9 @@ def test_a_folder_without_draws_is_read_as_one_of_the_first(
     whole = run_crossval(replace(run, encoders={}), config, tmp_path / "cv")
     assert whole is not None
     plan = tmp_path / "cv" / "shares" / "plan.json"
-    stored = json.loads(plan.read_text())
+    stored = read_json(plan, "a plan")
     assert stored.pop("draws") == 1
-    plan.write_text(json.dumps(stored))
+    write_json(plan, stored)
     pd.testing.assert_frame_equal(gather(tmp_path / "cv").curve, whole.curve)
     table = tmp_path / "cv" / "label_efficiency.csv"
     pd.read_csv(table).drop(columns="draw").to_csv(table, index=False)
