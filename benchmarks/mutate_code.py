@@ -1,14 +1,14 @@
 """Change the code in one place at a time: a test of the module must notice.
 
-    OMP_NUM_THREADS=1 python benchmarks/mutate_code.py --n 60 --out benchmarks/results/mutate_code.json
+    OMP_NUM_THREADS=1 python benchmarks/mutate_code.py --out benchmarks/results/mutate_code.json
     ... --only m1pipe.data.splits --show
 
-Mutants are drawn among the comparisons, operators, numbers, truth values and conditions of a module:
-one comparison turned or made strict, plus for minus, times for divided by, and for or, a number one
-higher, a condition negated. Each is put into a forked child of a process that has everything
-imported, in place of the module's own functions wherever they are held, and the module's tests run
-there until one fails. Those that survive are listed with their line; `EQUIVALENT` names those that
-change nothing, with the reason.
+Mutants are drawn among the comparisons, operators, numbers, truth values and conditions of a
+module: a comparison turned or made strict, plus for minus, times for divided by, and for or, a
+number one higher, a condition negated. Each is put into a forked child of a process that has
+everything imported, in place of the module's own functions wherever they are held; the module's
+tests run there until one fails. Those that survive are listed with their line; `EQUIVALENT` names
+those that change nothing, with the reason.
 """
 
 import argparse

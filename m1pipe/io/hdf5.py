@@ -283,7 +283,7 @@ def _place(item: h5py.Dataset | h5py.Group) -> str:
 def _closed_on_refusal(handle: h5py.File, path: Path) -> h5py.File:
     try:
         refuse_links(handle, path)
-    except (InputError, OSError, RuntimeError, KeyError) as error:
+    except (InputError, *_STRUCTURE) as error:
         handle.close()
         if isinstance(error, InputError):
             raise

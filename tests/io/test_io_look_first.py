@@ -43,3 +43,12 @@ def test_a_file_that_ends_the_child_is_refused(
     monkeypatch.setattr(hdf5, "refuse_links", crash)
     with pytest.raises(InputError, match=f"the library that reads them {how}: it is damaged"):
         hdf5.open_hdf5(path)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = [1.0]
+    path.write_bytes(path.read_bytes().replace(b"values", b"\xff\xff\xff\xff\xff\xff"))
+    with pytest.raises(InputError, match=r"x\.h5: could not be read as HDF5: .*codec can't decode"):
+        hdf5.open_hdf5(path)
