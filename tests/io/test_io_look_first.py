@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from m1pipe.io import hdf5
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(hdf5.LOOK_FIRST, "1")
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # other tests leave some
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["x"] = [1.0]
