@@ -26,11 +26,9 @@ from m1pipe.source_labels import Sources
 
 CLASSES = ("latent", "tuberculosis")
 LEAST_OF_CLASS = 8
-MODELS = ("prior", "logistic", "transfer_logistic", "vae_transfer")
-PAIRS = (
-    *((name, "logistic") for name in ("transfer_logistic", "vae", "vae_transfer")),
-    ("vae_transfer", "transfer_logistic"),
-)
+ENCODERS = ("vae", "batch")  # plain; its decoder told the study
+MODELS = ("prior", "logistic", "transfer_logistic")
+ON_LATENTS = ("{}", "{}_transfer", "{}_ridge_transfer")
 
 
 def main() -> None:
@@ -75,11 +73,15 @@ def compare(data: anndata.AnnData, study: str, args: argparse.Namespace) -> pd.D
     own = (data.obs["study"] == study).to_numpy()
     x = data[own & data.obs["status"].isin(CLASSES).to_numpy()].copy()
     others = data[~own].copy()
-    encoders = [train_encoder(others, encoder_config(seed)) for seed in range(args.seeds)]
+    encoders = {
+        name: [train_encoder(others, encoder_config(name, seed)) for seed in range(args.seeds)]
+        for name in args.encoders
+    }
+    on_latents = [text.format(name) for name in args.encoders for text in ON_LATENTS]
     sizes = tuple(n for n in args.sizes if n < 0.8 * x.n_obs - 1)
     config = CrossvalConfig(
         folds=5,
-        models=MODELS,
+        models=(*MODELS, *on_latents),
         train_sizes=sizes,
         draws=args.draws,
         head=HeadConfig(hidden=()),
@@ -94,10 +96,10 @@ def compare(data: anndata.AnnData, study: str, args: argparse.Namespace) -> pd.D
     return result.curve.assign(n_samples=x.n_obs)
 
 
-def encoder_config(seed: int) -> EncoderConfig:
-    return EncoderConfig(
-        model=ModelConfig(n_latent=32), training=TrainingConfig(seed=seed, device="cpu")
-    )
+def encoder_config(name: str, seed: int) -> EncoderConfig:
+    """Settings of an encoder; that of batches is told the study."""
+    model = ModelConfig(n_latent=32, batch=("study",) if name == "batch" else ())
+    return EncoderConfig(model=model, training=TrainingConfig(seed=seed, device="cpu"))
 
 
 def by_study(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -109,7 +111,10 @@ def by_study(table: pd.DataFrame) -> list[dict[str, object]]:
             continue
         n_samples = int(part["n_samples"].iloc[0])
         wide = part.pivot_table(index=["repeat", "fold"], columns=["model", "draw"], values="value")
-        for a, b in PAIRS:
+        models = [name for name in dict.fromkeys(part["model"]) if name != "prior"]
+        pairs = [(name, "logistic") for name in models]
+        pairs += [(name, "transfer_logistic") for name in models if name.endswith("_transfer")]
+        for a, b in ((a, b) for a, b in pairs if a != b):
             gap = wide[a].to_numpy() - wide[b].to_numpy()
             found = test_of_draws(
                 gap, int(n_train), n_folds=5, n_samples=n_samples, by_strata=False
@@ -157,6 +162,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=4, help="draws of labels in each of 5 folds")
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16, 24])
     parser.add_argument("--seeds", type=int, default=1, help="encoders of each target")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
     parser.add_argument("--studies", nargs="+")
     parser.add_argument("--out")
     return parser.parse_args()

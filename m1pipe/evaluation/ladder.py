@@ -220,7 +220,7 @@ def _others(
     found += [] if levels else [f"{name}_ridge" for name in encoders]  # five logistic regressions
     found += ["pca_fold_linear", "pca_fold"] if stored else []
     if sources:
-        both = ["raw", *(f"{name}_linear" for name in encoders)]
+        both = ["raw", *(name + end for name in encoders for end in ("_linear", "_ridge"))]
         both += ["pca", "pca_linear"] if stored else []
         found += [name + _TRANSFER for name in both]
     if own_genes:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
-from m1pipe.heads.features import FeatureMap, Rotation, Scale, View, fit_features, rotate, views
+from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds
 from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
@@ -169,19 +169,29 @@ def _fit_start(part: Part, X: np.ndarray, *, with_inner: bool) -> tuple[View, St
     """The exact part of a head by its best view of the features."""
     job = part.job
     scale = job.scale if job.configs[0].standardize else "none"
-    if job.n_score:
-        return View(), _scored_start(part, X, scale, with_inner=with_inner)
-    tried = []
+    score = X[:, X.shape[1] - job.n_score :]
+    X, tried = X[:, : X.shape[1] - job.n_score], []
     for view in views(job.n_beside, job.covariance):
         seen = fit_features(X, scale, view=view, n_beside=job.n_beside, covariance=job.covariance)
-        tried.append((view, _start(part, *seen, with_inner=with_inner)))
+        if job.n_score:
+            start = _scored_start(part, *seen, score, with_inner=with_inner)
+        else:
+            start = _start(part, *seen, with_inner=with_inner)
+        tried.append((view, start))
     return _best_view(tried)
 
 
-def _scored_start(part: Part, X: np.ndarray, scale: Scale, *, with_inner: bool) -> Start:
+def _scored_start(
+    part: Part,
+    features: FeatureMap,
+    inputs: np.ndarray,
+    rotation: Rotation | None,
+    score: np.ndarray,
+    *,
+    with_inner: bool,
+) -> Start:
     """The exact part of a head beside a multiple of a score, which inner folds choose."""
-    X, score = X[:, : -part.job.n_score], X[:, -part.job.n_score :]
-    seen, centre = fit_features(X, scale), score.mean(axis=0)
+    seen, centre = (features, inputs, rotation), score.mean(axis=0)
     tried = [
         _start(part, *seen, with_inner=False, offset=share * (score - centre)) for share in SHARES
     ]
@@ -192,8 +202,8 @@ def _scored_start(part: Part, X: np.ndarray, scale: Scale, *, with_inner: bool) 
     assert start.whole is not None
     return replace(
         start,
-        features=beside_score(start.features, centre),
-        inputs=np.concatenate([start.inputs, score - centre], axis=1),
+        features=beside_score(features, centre),
+        inputs=np.concatenate([inputs, score - centre], axis=1),
         whole=(add_score(start.whole[0], share), None),
         inner=[(add_score(linear, share), None) for linear, _ in start.inner],
         facts=start.facts | {"score": share},

@@ -83,8 +83,11 @@ def test_shares_weigh_by_their_likelihood() -> None:
     assert squared == pytest.approx(mean_share(losses, 50, squared=False))
 
 
-def fit_scored(X: np.ndarray, targets: Targets, n_train: int, config: HeadConfig) -> FittedHead:
-    job = HeadJob(X, np.arange(n_train), (config,), seed=0, n_score=targets.n_outputs)
+def fit_scored(
+    X: np.ndarray, targets: Targets, n_train: int, config: HeadConfig, n_beside: int = 0
+) -> FittedHead:
+    n_score, rows = targets.n_outputs, np.arange(n_train)
+    job = HeadJob(X, rows, (config,), seed=0, n_score=n_score, n_beside=n_beside)
     return fit_heads([job], HeadData(targets, 0))[0]
 
 
@@ -112,6 +115,18 @@ def test_a_good_score_is_taken_and_a_useless_one_is_not(kind: str, n_genes: int)
     np.testing.assert_array_equal(again, good.predict(X))
     weight = good.module.linear.weight.detach().numpy()[:, -k:]
     np.testing.assert_allclose(weight, good.chosen["score"] * np.eye(k), atol=1e-6)
+
+
+def test_latents_stand_between_genes_and_score() -> None:
+    rng = np.random.default_rng(4)
+    genes, latents = rng.normal(size=(300, 20)), rng.normal(size=(300, 2))
+    score = rng.normal(size=(300, 1))
+    level = 2 * latents[:, :1] + score + 0.1 * rng.normal(size=(300, 1))
+    X = np.concatenate([genes, latents, score], axis=1).astype(np.float32)
+    targets = Targets("regression", level.astype(np.float32), ("level",))
+    head = fit_scored(X, targets, 200, LINEAR, n_beside=2)
+    assert head.chosen["share"] > 0.5 and head.chosen["score"] > 0.9
+    assert np.mean((head.predict(X[200:]) - level[200:]) ** 2) < 0.1
 
 
 def test_a_network_stands_behind_the_score() -> None:
