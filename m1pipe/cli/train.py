@@ -24,7 +24,7 @@ from m1pipe.settings import read_config_file
 )
 @from_config(
     EncoderConfig,
-    "group drop_samples_of n_latent beta hidden likelihood transform condition batch "
+    "group drop_samples_of n_latent beta hidden likelihood transform condition batch center_within "
     "epochs batch_size lr seed device",
 )
 @option("--out", required=True, type=click.Path(), help="Folder of the run.", section="Output")

@@ -68,6 +68,9 @@ class ModelConfig:
     batch : tuple of str
         Columns of obs that name a sample's batch, together: the decoder is told it, one-hot, the
         encoder is not.
+    center_within : str or None
+        Column of obs: genes are centred and scaled within each of its values, by the samples' own
+        levels, also of new samples.
     min_variance : float or None
         Genes whose variance over the training rows, before the transform, is not above this are
         left out. None: all stay.
@@ -119,6 +122,13 @@ class ModelConfig:
         metavar="COL[,COL2]",
         section="Model",
     )
+    center_within: str | None = setting(
+        None,
+        "Centre and scale genes within each value of this column, also of new samples, by their "
+        "own levels.",
+        metavar="COL",
+        section="Model",
+    )
     min_variance: float | None = setting(
         None, "Leave out genes that vary no more over the training rows, before --transform."
     )
@@ -142,6 +152,11 @@ class ModelConfig:
         if self.min_variance is not None:
             check_range("min-variance", self.min_variance, 0)
         check_choice("latent-scale", self.latent_scale, LatentScale)
+        if self.center_within is not None and not self.likelihood.startswith("gaussian"):
+            raise InputError(
+                "center-within: expected a normal likelihood (gaussian), since centred levels are "
+                f"no counts and have no zeros; found {self.likelihood}"
+            )
         if self.batch and self.condition is not None:
             raise InputError(
                 "batch: expected no --condition beside it, which tells encoder and decoder; found "

@@ -73,6 +73,7 @@ def run_impute(
     """
     refuse_existing(out, force=force)
     encoder = load_encoder(run)
+    encoder.refuse_centred("impute")
     with open_matrix(data, aliases=aliases) as matrix:
         aligned = align(
             matrix,

@@ -95,6 +95,7 @@ def log_likelihood(
     n_known : ndarray of int64, shape (n_samples,)
         Levels that the likelihood is of.
     """
+    encoder.refuse_centred("score")
     aligned = encoder.align(data, min_coverage=min_coverage, keep_missing=True, keep_lacking=True)
     rows = np.arange(aligned.shape[0]) if rows is None else rows
     codes = encoder.codes(aligned.matrix, rows)

@@ -12,6 +12,7 @@ from torch import nn
 
 from m1pipe.artefacts import DAMAGE, read_arrays, read_json, read_table, reading
 from m1pipe.config import EncoderConfig, ModelConfig
+from m1pipe.data.centring import Centring
 from m1pipe.data.recipe import Recipe
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.conditional import Condition
@@ -78,6 +79,11 @@ def _read_model(folder: Path, stored: dict[str, Any]) -> Encoder:
     condition = None
     if stored.get("condition") is not None:
         condition = Condition.from_dict(stored["condition"], arrays.pop("class_shift"))
+    centring = None
+    if stored.get("center_within") is not None:
+        centring = Centring(
+            stored["center_within"], arrays.pop("centre"), arrays.pop("centre_scale")
+        )
     pca = PCA(**arrays)
     n_genes = len(stored["recipe"]["genes"])
     if n_genes != pca.mean.size:
@@ -93,6 +99,7 @@ def _read_model(folder: Path, stored: dict[str, Any]) -> Encoder:
         scaler=scaler,
         pca=pca,
         condition=condition,
+        centring=centring,
         latent_scale=latent_scale,
         thinning=stored.get("thinning"),
     )

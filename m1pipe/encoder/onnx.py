@@ -88,6 +88,7 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str], *, force: bool =
     """
     path = refuse_existing(path, force=force)
     _refuse(encoder)
+    encoder.refuse_centred("export")
     for name in _NEEDED:
         _need(name)
     proto = _translated(encoder)

@@ -10,6 +10,7 @@ import torch
 
 from m1pipe.config import EncoderConfig, ModelConfig, Transform
 from m1pipe.console import log
+from m1pipe.data.centring import CentredWithin
 from m1pipe.data.depth import Thinning
 from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.names import GeneMatch
@@ -181,6 +182,8 @@ def plan_training(
         source, other = _with_genes(source, kept), held_out
         if other is not None:
             held_out = source if other.matrix is matrix else _with_genes(other, kept)
+    if config.model.center_within is not None:
+        source, held_out = _centred(source, usable, held_out, config.model.center_within)
     complete = complete_config(config, train_rows.size)
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
     if config.model.condition is not None or config.model.batch:
@@ -194,6 +197,16 @@ def plan_training(
     plan = replace(plan, missing=missing)
     _check_values(plan)
     return plan
+
+
+def _centred(
+    source: Aligned, rows: np.ndarray, held_out: Aligned | None, column: str
+) -> tuple[CentredWithin, Aligned | None]:
+    """The data centred within studies, those of another file by its own samples."""
+    centred = CentredWithin(source, column, rows=rows)
+    if held_out is None or held_out.matrix is source.matrix:
+        return centred, None if held_out is None else centred
+    return centred, CentredWithin(held_out, column, centring=centred.centring)
 
 
 def block_rows(n_genes: int) -> int:

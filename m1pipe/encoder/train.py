@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from m1pipe.config import EncoderConfig
+from m1pipe.data.centring import CentredWithin
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder import summary
 from m1pipe.encoder.conditional import class_means
@@ -146,11 +147,12 @@ def finish(one: Prepared, history: History) -> Encoder:
     trained, judged = _measure(one, chosen)
     if plan.config.model.latent_scale == "decoder":
         encoder.latent_scale = decoder_scale(trained.mu, _standardised(one, chosen))
-    if plan.condition is not None and plan.condition.is_batch:
+    within = plan.config.model.center_within
+    if batch := plan.config.model.batch or (() if within is None else (within,)):
         genes = scaled_blocks(plan.source, plan.rows, one.scaler, one.batches, chosen)
         obs = plan.source.matrix.obs.iloc[plan.rows[chosen]]
         latents = trained.mu * encoder.latent_scale
-        encoder.summary["batches"] = what_is_left(latents, genes, obs, plan.config.model.batch)
+        encoder.summary["batches"] = what_is_left(latents, genes, obs, batch)
     encoder.summary |= {
         **_facts(plan, history, device),
         **_measured(plan, encoder, plan.rows[chosen], trained, judged),
@@ -182,6 +184,7 @@ def _encoder(
         samples=tuple(plan.source.matrix.samples[plan.rows]),
         validation_samples=held_out,
         condition=plan.condition,
+        centring=plan.source.centring if isinstance(plan.source, CentredWithin) else None,
         thinning=None if plan.thinning is None else plan.thinning.facts,
         kept=None if plan.thinning is None else plan.thinning.kept[plan.rows],
     )

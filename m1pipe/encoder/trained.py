@@ -15,6 +15,7 @@ from m1pipe._version import __version__
 from m1pipe.artefacts import pack_arrays
 from m1pipe.atomic import make_folder, write_bytes, write_json, write_text
 from m1pipe.config import EncoderConfig
+from m1pipe.data.centring import CentredWithin, Centring
 from m1pipe.data.depth import in_units, thinned
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned, Recipe, align
@@ -23,6 +24,7 @@ from m1pipe.data.units import Units
 from m1pipe.encoder.conditional import Condition, class_means
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.summary import health
+from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.count_likelihoods import CountInputs
 from m1pipe.models.mlp import evaluating
@@ -63,6 +65,8 @@ class Encoder:
         Ids of the rows that were trained on, and of those that chose the best epoch.
     condition : Condition or None
         Classes of a conditional model.
+    centring : Centring or None
+        What genes are brought to within studies, before all else.
     latent_scale : ndarray of float32, shape (n_latent,)
         Every latent here is the network's own times this; of the network the prior is N(0, I), of
         latents that of `latent_scale` times it. Left out: 1.
@@ -82,6 +86,7 @@ class Encoder:
     samples: tuple[str, ...] = ()
     validation_samples: tuple[str, ...] = ()
     condition: Condition | None = None
+    centring: Centring | None = None
     latent_scale: np.ndarray = field(default_factory=lambda: np.ones(0, dtype=np.float32))
     thinning: dict[str, Any] | None = None
     kept: np.ndarray | None = None
@@ -146,13 +151,30 @@ class Encoder:
             If too few genes are found or the units do not fit.
         """
         may = not self.module.of_counts
-        return align(
+        aligned = align(
             open_matrix(data),
             self.recipe,
             min_coverage=min_coverage,
             keep_missing=keep_missing and may,
             keep_lacking=keep_lacking and may,
         )
+        if self.centring is None:
+            return aligned
+        return CentredWithin(aligned, self.centring.column, centring=self.centring)
+
+    def refuse_centred(self, what: str) -> None:
+        """Refuse what has no meaning for levels that were centred within studies.
+
+        Raises
+        ------
+        InputError
+            If they were.
+        """
+        if self.centring is not None:
+            raise InputError(
+                f"{what}: expected an encoder of levels as they are; found one that centres them "
+                f"within {self.centring.column}: train one without --center-within"
+            )
 
     def transform(self, data: Any, *, min_coverage: float = MIN_COVERAGE) -> np.ndarray:
         """Latent means; what `m1pipe encode` writes.
@@ -436,6 +458,8 @@ class Encoder:
         weights = {name: t.cpu().numpy() for name, t in self.module.state_dict().items()}
         _write_arrays(folder / "model.safetensors", weights)
         shift = {} if self.condition is None else {"class_shift": self.condition.shift}
+        if self.centring is not None:
+            shift |= {"centre": self.centring.location, "centre_scale": self.centring.scale}
         _write_arrays(folder / "pca.safetensors", {**vars(self.pca), **shift})
         if self.scaler.levels is not None:
             _write_arrays(folder / LEVELS_FILE, {"levels": self.scaler.levels})
@@ -457,6 +481,7 @@ class Encoder:
                 "recipe": self.recipe.to_dict(),
                 "transform": self.scaler.to_dict(),
                 "condition": None if self.condition is None else self.condition.to_dict(),
+                "center_within": None if self.centring is None else self.centring.column,
                 "latent_scale": self.latent_scale.tolist(),
                 "thinning": self.thinning,
                 "summary": self.summary,

@@ -238,7 +238,10 @@ def _n_head_settings(problem: Problem) -> int:
 def _encoder_seen(problem: Problem, entry: ComparedEncoder) -> str:
     if not entry.in_fold:
         sizes = sorted({len(encoder.samples) for encoder in entry.frozen})
-        return f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(entry.sources)}"
+        text = f"{' or '.join(f'{n:,}' for n in sizes)} samples of {', '.join(entry.sources)}"
+        if any(encoder.centring is not None for encoder in entry.frozen):
+            text += "; genes centred within studies, those of X by all its samples"
+        return text
     n_more = problem.unlabelled.size
     text = "training samples of the fold"
     text += f" and up to {n_more:,} without a label" if n_more else ""

@@ -322,6 +322,12 @@ def _open_encoders(
     opened = resolve_encoders(encoders)
     for entry in opened:
         for config in (*entry.configs, *(encoder.config for encoder in entry.frozen)):
+            if entry.in_fold and config.model.center_within is not None:
+                raise InputError(
+                    f"encoder: {entry.name}: expected settings without --center-within, which is "
+                    "for whole studies, not for folds of one: train it before (m1pipe train), or "
+                    "leave it out"
+                )
             for column in (config.model.condition, *config.model.batch):
                 told = encoder_conditioned(entry.name, column, label=label, stratify=stratify)
                 if told:

@@ -191,6 +191,7 @@ def measure_rows(
 
 def seen_by(encoder: Encoder, matrix: Matrix) -> Aligned:
     """The matrix that an encoder was trained on through its recipe; missing levels stay NaN."""
+    encoder.refuse_centred("sweep")
     match = match_recipe(matrix, encoder.recipe)
     return Aligned(matrix, encoder.recipe, match, keep_missing=True)
 

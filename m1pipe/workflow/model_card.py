@@ -241,6 +241,9 @@ def _limits(encoder: Encoder) -> str:
 
 
 def _batch_effects(encoder: Encoder) -> str:
+    if encoder.centring is not None:
+        column = as_code(encoder.centring.column)
+        return f"genes are centred and scaled within {column}, of new samples too, by their own."
     if encoder.config.model.batch:
         return "effects of the batches above are taken off, those of a new batch are not."
     return "batch effects are not removed."
