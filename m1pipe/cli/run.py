@@ -36,6 +36,5 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     from m1pipe.training.device import tune_allocator  # with torch
 
     tune_allocator()
-    for line in run_study(described, tasks, force=force):
-        if leads():
-            click.echo(line)
+    tell = click.echo if leads() else str
+    run_study(described, tasks, force=force, tell=tell)

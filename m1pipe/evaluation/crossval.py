@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.console import log, progress, shows_bars
+from m1pipe.console import log
 from m1pipe.data.targets import Targets
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.alarms import encoder_alarms, model_alarms
@@ -175,23 +175,20 @@ def run_shares(
     ------
     Share
     """
-    size = "" if problem.train_size is None else f", {problem.train_size} training rows"
-    with progress(total=len(wanted), label=f"crossval{size}", unit="folds") as bar:
-        for together in passes(problem, wanted):
+    for together in passes(problem, wanted):
+        begun = time.perf_counter()
+        opened = [open_share(problem, inputs, r, k, draw=d, stop=stop) for r, k, d in together]
+        file = None if kept is None else pass_file(kept, problem, together)
+        heads = fit_opened(problem, opened, kept=file, stop=stop)
+        equal_part, closed = (time.perf_counter() - begun) / len(together), []
+        for share, own in zip(opened, heads, strict=True):
             begun = time.perf_counter()
-            opened = [open_share(problem, inputs, r, k, draw=d, stop=stop) for r, k, d in together]
-            file = None if kept is None else pass_file(kept, problem, together)
-            heads = fit_opened(problem, opened, kept=file, stop=stop)
-            equal_part, closed = (time.perf_counter() - begun) / len(together), []
-            for share, own in zip(opened, heads, strict=True):
-                begun = time.perf_counter()
-                done = close_share(problem, share, own, stop=stop)
-                closed.append((done, equal_part + time.perf_counter() - begun))
-                bar.update()
-                yield done
-            _say_folds(problem, closed)
-            if file is not None:
-                file.remove()
+            done = close_share(problem, share, own, stop=stop)
+            closed.append((done, equal_part + time.perf_counter() - begun))
+            yield done
+        _say_folds(problem, closed)
+        if file is not None:
+            file.remove()
 
 
 def open_share(
@@ -355,9 +352,7 @@ def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
 
 
 def _say_folds(problem: Problem, closed: Sequence[tuple[Share, float]]) -> None:
-    """One line a fold of a pass, with its draws and seconds, where no bar shows the progress."""
-    if shows_bars():
-        return
+    """One line a fold of a pass, with its draws and seconds."""
     metric, config = HEADLINE[problem.targets.kind], problem.config
     for repeat, fold in dict.fromkeys((share.repeat, share.fold) for share, _ in closed):
         own = [(share, s) for share, s in closed if (share.repeat, share.fold) == (repeat, fold)]

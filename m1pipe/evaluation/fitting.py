@@ -322,7 +322,7 @@ def fit_opened(
         return found
     design = HeadData(split.targets, split.order_seed, split.order, split.groups)
     log.info("%d heads (%s) in one pass", len(jobs), _in_words(problem, shares, len(wanted)))
-    with progress(label="heads", unit="epochs") as bar:
+    with progress(label="heads", shown="{desc}: epoch {n_fmt} [{elapsed}]") as bar:
         heads = fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=lambda _: bar.update())
     for (i, key), job, head in zip(places, jobs, heads, strict=True):
         found[i].setdefault(key, []).append((head, job.X))

@@ -92,7 +92,9 @@ def run_generate(
     found = closure(np.concatenate(sums), encoder.units)
     text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {source}"
     private = f"; {NOT_PRIVATE}" if config.sampler == "posterior" else ""
-    return text + _classes_text(encoder, codes) + _totals_text(found) + private
+    if found:
+        log.info("totals of these samples: %s", _totals_text(found))
+    return text + _classes_text(encoder, codes) + private
 
 
 def _wanted(encoder: Encoder, config: GenerateConfig) -> dict[str, int]:
@@ -189,8 +191,6 @@ def _classes_text(encoder: Encoder, codes: np.ndarray) -> str:
 
 def _totals_text(found: dict[str, float]) -> str:
     """Totals of the samples beside their target."""
-    if not found:
-        return ""
     low, middle, high = (found[name] for name in TOTALS)
-    text = f"; totals {middle:,.0f} ({low:,.0f} to {high:,.0f})"
+    text = f"{middle:,.0f} ({low:,.0f} to {high:,.0f})"
     return text + (f" of {found['target_sum']:,.0f}" if "target_sum" in found else "")

@@ -148,7 +148,7 @@ def _report(data: QualityData, config: QualityConfig) -> QualityReport:
         found = fidelity_scores(reference, samples, known)
         return found + classifier_scores(reference, samples, told)
 
-    log.info("synthetic samples")
+    log.info("scores of the synthetic samples")
     own, private = fidelity(data.synthetic), privacy_scores(reference, data.synthetic)
     models = {SYNTHETIC: [*own, *label_scores(reference), *private]}
     for name, generate in RIVALS.items() if config.rivals else ():

@@ -7,8 +7,7 @@ array write side by side.
 import json
 import os
 import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +61,13 @@ def choose_tasks(
     return tasks
 
 
-def run_study(study: Study, tasks: Sequence[Task], *, force: bool = False) -> list[str]:
+def run_study(
+    study: Study,
+    tasks: Sequence[Task],
+    *,
+    force: bool = False,
+    tell: Callable[[str], object] = log.info,
+) -> list[str]:
     """Do what is not done of some tasks, in order.
 
     A finished result of other settings or inputs is replaced only with `force`; without it
@@ -75,6 +80,8 @@ def run_study(study: Study, tasks: Sequence[Task], *, force: bool = False) -> li
         From `choose_tasks`.
     force : bool
         Redo what is out of date, and nothing else.
+    tell : callable
+        Called with the line on each task when it is done.
 
     Returns
     -------
@@ -96,12 +103,12 @@ def run_study(study: Study, tasks: Sequence[Task], *, force: bool = False) -> li
         how, why = standing(study.out, task)
         if how == "done":
             lines.append(f"{task.name}: up to date")
-            log.info("[%d/%d] %s", i, len(tasks), lines[-1])
-            continue
-        if not force:
-            _refuse_stale(study, task)
-        log.info("[%d/%d] %s%s", i, len(tasks), task.name, f": again, {why}" if why else "")
-        lines.append(f"{task.name}: {_do(study, task, again=how == 'stale')}")
+        else:
+            if not force:
+                _refuse_stale(study, task)
+            log.info("[%d/%d] %s%s", i, len(tasks), task.name, f": again, {why}" if why else "")
+            lines.append(f"{task.name}: {_do(study, task, again=how == 'stale')}")
+        tell(lines[-1])
     return lines
 
 
@@ -120,11 +127,8 @@ def _do(study: Study, task: Task, *, again: bool) -> str:
     record = read_record(record_file(study.out, task.name))
     resumes = task.stage in ("train", "crossval")
     force = again or (record is not None and not resumes)
-    begun = time.monotonic()
     with stopped_at_once(), recorded(study.out, task) if leads() else nullcontext():
-        line = task.work(force)
-    log.info("%s (%.0f s)", line, time.monotonic() - begun)
-    return line
+        return task.work(force)
 
 
 def _refuse_stale(study: Study, task: Task) -> None:

@@ -127,7 +127,8 @@ def _watched(
     resumed: bool,
 ) -> Encoder:
     """Train, keep the folder up to date meanwhile, and put the result there."""
-    log.info("%s", plan_line(plan))
+    for line in (plan_line(plan), steps_line(plan)):
+        log.info("%s", line)
     if resumed:
         with reading(folder.checkpoint, "the state of a run", remedy="start again with --force"):
             watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
@@ -243,9 +244,15 @@ def plan_line(plan: TrainingPlan) -> str:
         where += f", {plan.missing} missing"
     return (
         f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
-        f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}; "
-        f"{plan.n_parameters:,} trained parameters; {plan.config.training.epochs} epochs of "
-        f"{plan.n_steps:,} steps"
+        f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}"
+    )
+
+
+def steps_line(plan: TrainingPlan) -> str:
+    """One line about how long it will be trained."""
+    steps = "1 step" if plan.n_steps == 1 else f"{plan.n_steps:,} steps"
+    return (
+        f"{plan.n_parameters:,} trained parameters; {plan.config.training.epochs} epochs of {steps}"
     )
 
 

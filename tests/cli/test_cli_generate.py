@@ -38,9 +38,9 @@ def test_samples_carry_what_made_them(
 ) -> None:
     out = tmp_path / "s.h5ad"
     assert run(["generate", str(folder / "run"), "-n", "50", "--seed", "7", "--out", str(out)]) == 0
-    line = capsys.readouterr().out
-    assert line.startswith(f"{out}: 50 synthetic samples x 30 genes, mixture of ")
-    assert "of 10,000" in line
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: 50 synthetic samples x 30 genes, mixture of ")
+    assert "totals of these samples: " in said.err and "of 10,000" in said.err
     made = anndata.read_h5ad(out)
     assert made.shape == (50, 30)
     assert made.obs["synthetic"].all()

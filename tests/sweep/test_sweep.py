@@ -146,7 +146,8 @@ def test_a_folder_is_made_resumed_and_guarded(
 
 
 def test_a_trial_that_fails_is_kept_with_its_reason(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "space.toml").write_text('likelihood = ["gaussian", "bernoulli"]\n')
+    text = 'likelihood = ["gaussian", "bernoulli"]\ntransform = ["standardize"]\n'
+    (tmp_path / "space.toml").write_text(text)
     arguments = [data, "--out", tmp_path / "s", "--space", tmp_path / "space.toml", "--epochs", 1]
     assert _run(*arguments, "--trials", 6) == 0
     table = pd.read_csv(tmp_path / "s/sweep.csv")

@@ -189,4 +189,6 @@ n_seeds = 1
     lines = run_study(study, tasks)
     assert lines[0].startswith(f"generate: {study.out}/synthetic.h5ad: 40 synthetic samples")
     assert lines[1].startswith(f"quality: {study.out}/quality/quality.html: ")
-    assert run_study(study, tasks) == ["generate: up to date", "quality: up to date"]
+    told: list[str] = []
+    assert run_study(study, tasks, tell=told.append) == told
+    assert told == ["generate: up to date", "quality: up to date"]
