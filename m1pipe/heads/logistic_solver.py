@@ -7,7 +7,7 @@ coordinate by its root makes a few dozen steps enough whatever the penalty.
 import math
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,11 @@ class LogisticProblem:
     weight: NDArray[np.float64]
     softmax: bool
     offset: NDArray[np.float64] | None = None
+
+    @cached_property
+    def codes(self) -> NDArray[np.intp]:
+        """Class of every row, (n_samples, 1, 1)."""
+        return self.targets.argmax(axis=1)[:, None, None]
 
     def logits(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
@@ -114,8 +119,9 @@ def solve(
     theta = _initial(problem, share, active, start)
     scale = _preconditioner(problem, train, active, alpha, theta)
     theta /= scale
+    weight = train[:, :, None] * problem.weight[:, None, :]
     objective = partial(
-        _objective, scale=scale, problem=problem, train=train, active=active, alpha=alpha
+        _objective, scale=scale, problem=problem, weight=weight, active=active, alpha=alpha
     )
     steps = 0
     while True:
@@ -172,7 +178,7 @@ def _objective(
     *,
     scale: np.ndarray,
     problem: LogisticProblem,
-    train: np.ndarray,
+    weight: np.ndarray,
     active: np.ndarray,
     alpha: float,
 ) -> tuple[float, np.ndarray]:
@@ -181,7 +187,6 @@ def _objective(
     weights = solution[:-1]
     logits = problem.logits(weights, solution[-1])
     loss, residual = _losses(logits, problem, active)
-    weight = train[:, :, None] * problem.weight[:, None, :]
     residual *= weight
     flat = residual.reshape(len(residual), -1)
     gradient = np.empty(scale.shape)
@@ -197,15 +202,14 @@ def _losses(
     """Log losses, (n_samples, n_fits, n_outputs or 1), and their derivatives by the logits."""
     targets = problem.targets[:, None, :]
     if problem.softmax:
-        absent = np.where(active, 0.0, -np.inf)
-        shifted = logits + absent
-        shifted -= shifted.max(axis=2, keepdims=True)
+        shifted = logits if active.all() else np.where(active, logits, -np.inf)
+        shifted = shifted - shifted.max(axis=2, keepdims=True)
         share = np.exp(shifted)
         total = share.sum(axis=2, keepdims=True)
         share /= total
-        own = np.take_along_axis(shifted, problem.targets.argmax(axis=1)[:, None, None], axis=2)
-        loss = np.where(np.isfinite(own), np.log(total) - own, 0.0)
-        return loss, share - targets * active
+        share -= targets * active
+        own = np.take_along_axis(shifted, problem.codes, axis=2)
+        return np.where(np.isfinite(own), np.log(total) - own, 0.0), share
     loss = (np.logaddexp(0, logits) - targets * logits) * active
     return loss, (expit(logits) - targets) * active
 
