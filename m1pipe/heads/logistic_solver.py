@@ -46,7 +46,8 @@ class LogisticProblem:
     @cached_property
     def codes(self) -> NDArray[np.intp]:
         """Class of every row, (n_samples, 1, 1)."""
-        return self.targets.argmax(axis=1)[:, None, None]
+        found: NDArray[np.intp] = self.targets.argmax(axis=1)[:, None, None]
+        return found
 
     def logits(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
