@@ -79,7 +79,7 @@ def test_crossval_and_evaluate_go_on_in_a_moved_tree(tree: Path) -> None:
         assert run(["-q", "evaluate", "model", "--x", "x.h5ad", "--out", "e"]) == 0
         assert run(["-q", "report", "cv"]) == 0
         page = Path("cv/report.html").read_text()
-        assert "../x.h5ad" in page and "file: x" in page
+        assert "../x.h5ad" in page and "input x" in page
         assert "data/training.h5ad" in page
 
 

@@ -90,7 +90,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     shown="plain",
     help="Heads alone, or with a multiple of each isoform's own gene beside them.",
 )
-@from_config(CrossvalConfig, "augment augment_sampler linear_rival min_coverage")
+@from_config(CrossvalConfig, "augment augment_sampler linear_rival loss min_coverage")
 @ALIASES
 @from_config(CrossvalConfig, "memory")
 @option("--device", shown=HeadConfig.device, help="Of the heads.")

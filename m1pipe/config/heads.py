@@ -15,6 +15,7 @@ from m1pipe.settings import (
 )
 
 Recipe = Literal["best", "published"]
+LevelLoss = Literal["mse", "standardized_mse"]
 Sampler = Literal["gmm", "prior", "posterior"]
 
 
@@ -120,6 +121,9 @@ class CrossvalConfig:
     linear_rival : str or None
         The linear model that the encoders' models are declared to be compared with. None: ridge for
         levels, logistic for classes.
+    loss : str
+        Of levels: "mse", in which a target weighs by its variance, or "standardized_mse", every
+        target's squared error divided by its variance over the training samples of the fold.
     recipe : str
         "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
     min_coverage : float
@@ -168,6 +172,9 @@ class CrossvalConfig:
         "Linear model of the declared comparisons.",
         metavar="ROW",
         shown="ridge, or logistic for classes",
+    )
+    loss: LevelLoss = setting(
+        "mse", "Headline loss of levels; standardized: every target by its training variance."
     )
     recipe: Recipe = setting("best", "Heads: the best known, or as published.", section="Heads")
     min_coverage: float = setting(0.8, "Share of an encoder's genes that X must have.")

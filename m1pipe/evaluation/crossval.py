@@ -32,7 +32,13 @@ from m1pipe.evaluation.fitting import (
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
 from m1pipe.evaluation.ladder import Model, own_gene_pairs
-from m1pipe.evaluation.metrics import HEADLINE, fraction_r2, per_sample_loss, scores
+from m1pipe.evaluation.metrics import (
+    fraction_r2,
+    headline,
+    per_sample_loss,
+    scores,
+    target_spread,
+)
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
@@ -241,11 +247,13 @@ def close_share(
     tested = split.targets.take(split.test)  # large, and let go with the fold
     tally, by_label = start_tally(problem, split, tested), start_labels(problem, split, tested)
     tallies = [one for one in (tally, by_label) if one is not None]
+    standardized = problem.config.loss == "standardized_mse"
+    spread = target_spread(split.targets.values[split.train]) if standardized else None
     found: dict[str, _Tested] = {}
     for model in problem.models:
         own = heads.get(model.fitted_as(problem.config), ())
         predicted = _predict_seeds(model, own, split)
-        found[model.name] = _test_model(model, predicted, split, tested, tallies)
+        found[model.name] = _test_model(model, predicted, split, tested, tallies, spread=spread)
         if stop is not None and stop.is_set:
             stop.leave(f"in repeat {share.repeat} fold {share.fold}; finished folds are kept")
     return _as_share(problem, share, found, tally, by_label)
@@ -309,9 +317,13 @@ def _test_model(
     split: Fold,
     tested: Targets,
     tallies: Sequence[TargetTally | LabelTally],
+    *,
+    spread: np.ndarray | None,
 ) -> _Tested:
     """Measure the fits of a model, whose predictions, large, end here."""
-    losses = np.stack([per_sample_loss(tested.kind, fit.values, tested.values) for fit in fits])
+    losses = np.stack(
+        [per_sample_loss(tested.kind, fit.values, tested.values, spread) for fit in fits]
+    )
     for tally in tallies:
         tally.add(model.name, [fit.values for fit in fits])
     alarms: list[Alarm] = []
@@ -320,6 +332,10 @@ def _test_model(
         for fit in fits:
             alarms += model_alarms(model.name, fit.values, levels, fit.dead_share)
     scores = _score_table(model, [fit.values for fit in fits], split, tested)
+    if spread is not None:
+        line = {"model": model.name, "metric": "standardized_mse", "value": losses.mean(axis=1)}
+        own = pd.DataFrame({"seed": np.arange(len(losses)), **line})
+        scores = pd.concat([own[list(scores)], scores], ignore_index=True)
     return _Tested(losses, scores, alarms, fits[0].chosen)
 
 
@@ -353,7 +369,8 @@ def _encoder_alarms(trained: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[
 
 def _say_folds(problem: Problem, closed: Sequence[tuple[Share, float]]) -> None:
     """One line a fold of a pass, with its draws and seconds."""
-    metric, config = HEADLINE[problem.targets.kind], problem.config
+    config = problem.config
+    metric = headline(problem.targets.kind, config.loss)
     for repeat, fold in dict.fromkeys((share.repeat, share.fold) for share, _ in closed):
         own = [(share, s) for share, s in closed if (share.repeat, share.fold) == (repeat, fold)]
         losses = pd.DataFrame([{m: v.mean() for m, v in share.losses.items()} for share, _ in own])

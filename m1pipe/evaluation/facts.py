@@ -22,7 +22,7 @@ from m1pipe.evaluation.ladder import (
     parse_model,
     tuned_settings,
 )
-from m1pipe.evaluation.metrics import HEADLINE
+from m1pipe.evaluation.metrics import headline
 from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.shares import Plan
 from m1pipe.provenance import training_paths
@@ -87,7 +87,7 @@ def data_facts(problem: Problem) -> dict[str, Any]:
     named = targets.names if targets.is_classes else targets.names[:NAMED_TARGETS]
     facts: dict[str, Any] = {
         "kind": targets.kind,
-        "metric": HEADLINE[targets.kind],
+        "metric": headline(targets.kind, problem.config.loss),
         "n": targets.n,
         "n_features": problem.matrix.n_genes,
         "n_targets": len(targets.names),

@@ -23,13 +23,38 @@ HEADLINE = {
     "multiclass": "log_loss",
     "multilabel": "log_loss",
 }
+HARDLY_VARIES = 1e-4  # of the mean over targets: a hundredth of the usual standard deviation
 _BLOCK_CELLS = 2**20
 SMALLEST_TOTAL = 1.0
 """A gene whose isoforms sum to less in a sample (before the logarithm) has no fractions there."""
 _FRACTION_CELLS = 2**21
 
 
-def per_sample_loss(kind: str, prediction: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
+def headline(kind: str, level_loss: str) -> str:
+    """Name of the headline loss; `level_loss` is that of levels, from the configuration."""
+    return level_loss if kind == "regression" else HEADLINE[kind]
+
+
+def target_spread(train: np.ndarray) -> NDArray[np.float64]:
+    """Standard deviation of each target, by which the standardised loss divides its errors.
+
+    Parameters
+    ----------
+    train : ndarray, shape (n_samples, n_targets)
+
+    Returns
+    -------
+    ndarray, shape (n_targets,)
+        Infinite where a target hardly varies (variance at most `HARDLY_VARIES` of the mean of all
+        targets): it does not count.
+    """
+    variance = train.var(axis=0, dtype=np.float64)
+    return np.where(variance > HARDLY_VARIES * variance.mean(), np.sqrt(variance), np.inf)
+
+
+def per_sample_loss(
+    kind: str, prediction: ArrayLike, targets: ArrayLike, spread: np.ndarray | None = None
+) -> NDArray[np.float64]:
     """Headline loss of each sample.
 
     Parameters
@@ -43,13 +68,15 @@ def per_sample_loss(kind: str, prediction: ArrayLike, targets: ArrayLike) -> NDA
     targets : array_like
         True levels, shape (n_samples, n_targets); class codes, shape (n_samples,); or 0/1
         labels, shape (n_samples, n_labels).
+    spread : ndarray, shape (n_targets,), optional
+        From `target_spread`; errors of levels are divided by it.
 
     Returns
     -------
     ndarray of float64, shape (n_samples,)
-        Mean squared error over the targets; or the log loss in nats, with probabilities clipped
-        at `m1pipe.evaluation.class_metrics.PROBABILITY_FLOOR`; or its mean over the labels. The
-        mean over samples is the score of the same name.
+        Mean squared error over the targets (of finite spread); or the log loss in nats, with
+        probabilities clipped at `m1pipe.evaluation.class_metrics.PROBABILITY_FLOOR`; or its mean
+        over the labels. The mean over samples is the score of the same name.
 
     Raises
     ------
@@ -59,7 +86,7 @@ def per_sample_loss(kind: str, prediction: ArrayLike, targets: ArrayLike) -> NDA
     """
     predicted, true = _checked(kind, prediction, targets)
     if kind == "regression":
-        return squared_error_per_sample(predicted, true)
+        return squared_error_per_sample(predicted, true, spread)
     if kind == "multilabel":
         return multilabel_loss_per_sample(predicted, true)
     return log_loss_per_sample(predicted, true)
@@ -120,13 +147,18 @@ def _refuse_not_finite(values: np.ndarray, what: str) -> None:
         raise ValueError(f"{what}: expected finite numbers; row {row} holds another")
 
 
-def squared_error_per_sample(prediction: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]:
-    """Mean over targets of the squared error, shape (n_samples,)."""
+def squared_error_per_sample(
+    prediction: np.ndarray, targets: np.ndarray, spread: np.ndarray | None = None
+) -> NDArray[np.float64]:
+    """Mean over targets of the squared error, shape (n_samples,); divided by their spread first."""
     total = np.zeros(len(targets))
     for columns in _column_blocks(targets.shape):
         error = _error(prediction[:, columns], targets[:, columns])
+        if spread is not None:
+            error = error / spread[columns]
         total += np.einsum("ij,ij->i", error, error)
-    return np.asarray(total / targets.shape[1])
+    n = targets.shape[1] if spread is None else max(int(np.isfinite(spread).sum()), 1)
+    return np.asarray(total / n)
 
 
 def target_errors(

@@ -15,11 +15,11 @@ from scipy import stats
 
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.ladder import Pair
+from m1pipe.evaluation.metrics import HARDLY_VARIES
 from m1pipe.evaluation.significance import benjamini_hochberg
 
 _BLOCK_CELLS = 2**21
 ALPHA = 0.05
-HARDLY_VARIES = 1e-4  # of the mean over targets: a hundredth of the usual standard deviation
 
 
 @dataclass(frozen=True, eq=False)

@@ -215,6 +215,8 @@ def make_problem(
     rows, values, dropped = load_targets(
         matrix, y=levels, label=label, multilabel=marks, targets=targets
     )
+    if config.loss != "mse" and values.kind != "regression":
+        raise InputError(f"loss: expected levels to predict; found {values.kind}: leave it out")
     label = None if label is None else find_column(matrix.obs, label, "label")[0]
     opened = _open_encoders(encoders or {}, label, config.stratify)
     groups = resolve_groups(matrix.obs, config.group)

@@ -25,6 +25,9 @@ class Metric(NamedTuple):
 
 METRICS = {
     "mse": Metric("mean squared error", "MSE", "lower"),
+    "standardized_mse": Metric(
+        "squared error of a target over its variance", "standardised MSE", "lower"
+    ),
     "mae": Metric("mean absolute error", "MAE", "lower"),
     "r2": Metric("pooled R2 against the training means", "R2", "higher"),
     "r2_median": Metric("median R2 of a target", "median R2", "higher"),
