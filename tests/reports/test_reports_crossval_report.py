@@ -250,7 +250,11 @@ def test_answer_and_figure_come_first_then_data_notes_and_tables_in_2500_words(b
     assert 300 < len(page.seen) < 1200
     assert 500 < len(page.folded) < 2500 - len(page.seen)
     assert text.index("Answer") < text.index("Figure 1.") < text.index("Table 1.")
-    assert "warning to read with this answer" in text
+    assert (
+        text.index("Warnings to read with this answer")
+        < text.index(": depth.")
+        < text.index("Data")
+    )
     assert text.count("after Holm over 3 comparisons") == 1
 
 
