@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -57,6 +58,22 @@ def set_verbosity(verbose: int, quiet: bool) -> None:
     log.handlers[:] = [handler]
     log.setLevel(level)
     log.propagate = False
+
+
+@contextmanager
+def speaking(verbose: bool | int) -> Iterator[None]:
+    """Send the log to stderr while the block runs, where that is wanted and nothing receives it."""
+    if not verbose or log.handlers:
+        yield
+        return
+    level, propagates = log.level, log.propagate
+    set_verbosity(int(verbose) - 1, quiet=False)
+    try:
+        yield
+    finally:
+        log.handlers.clear()
+        log.setLevel(level)
+        log.propagate = propagates
 
 
 def shows_bars() -> bool:

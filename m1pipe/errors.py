@@ -1,7 +1,10 @@
 """Errors, by whose fault they are, each with an exit code; and alarms beside a result."""
 
+import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, get_args
@@ -15,11 +18,52 @@ EXIT_RESUMABLE = 75
 EXIT_INTERRUPTED = 130
 
 
+_names_options = ContextVar("names_options", default=False)
+_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![=\w-])")
+_SETTING = re.compile(r"(?<![\w./-])([a-z]+(?:-[a-z]+)*)(?=: expected)")
+_COMMAND = re.compile(r"m1pipe [^:;.()]*$")
+_PARAMETERS = {"latent": "n_latent", "leave-out-strata": "leave_out"}
+
+
 class InputError(ValueError):
     """The user's input cannot be used.
 
-    The message is one line that says what was expected, what was found, where, and what to do.
+    The message is one line that says what was expected, what was found, where, and what to do. It
+    is written with the options of commands, and read in Python with the parameters that they are.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if _names_options.get():
+            return text
+        for pattern in (_OPTION, _SETTING):
+            text = pattern.sub(_in_python, text)
+        return text
+
+
+def _in_python(found: re.Match[str]) -> str:
+    """An option as Python names it; as it is where a command is quoted."""
+    quoted = _COMMAND.search(found.string[: found.start()])
+    return found[0] if quoted else parameter(found[1])
+
+
+def parameter(option: str) -> str:
+    """The parameter of Python that an option stands for.
+
+    >>> parameter("train-sizes"), parameter("head-epochs"), parameter("latent")
+    ('train_sizes', 'epochs', 'n_latent')
+    """
+    return _PARAMETERS.get(option, option.removeprefix("head-").replace("-", "_"))
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Name options in messages while the block runs: a command was typed."""
+    token = _names_options.set(True)
+    try:
+        yield
+    finally:
+        _names_options.reset(token)
 
 
 class SettingError(InputError):

@@ -368,7 +368,16 @@ def head_threads(n_features: int, n_outputs: int, config: FitConfig) -> int:
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
-    """Read what `Predictor.save` wrote.
+    """Read a fitted model.
+
+    Parameters
+    ----------
+    folder : path
+        Written by `m1pipe fit` or `Predictor.save`.
+
+    Returns
+    -------
+    Predictor
 
     Raises
     ------

@@ -142,6 +142,27 @@ def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config")
     return cast(Config, _construct(kind, merged, where))
 
 
+def override(config: Config, given: Mapping[str, Any], *, where: str) -> Config:
+    """A configuration with some settings, of its own or of its parts, in place of what it has.
+
+    Parameters
+    ----------
+    config : object
+        One of the configuration classes.
+    given : mapping
+        Nested or flat, as a layer of `build`.
+    where : str
+        Named in the error message.
+    """
+    return build(type(config), _as_layer(config), given, where=where) if given else config
+
+
+def _as_layer(config: Any) -> dict[str, Any]:
+    """Fields of a configuration, its parts as mappings."""
+    found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return {k: _as_layer(v) if dataclasses.is_dataclass(v) else v for k, v in found.items()}
+
+
 def _parts(kind: type) -> dict[str, type]:
     """Fields of a configuration class that are configuration classes themselves."""
     return {
@@ -209,6 +230,9 @@ def _coerce(f: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
     text = str(f.type)
     if isinstance(value, list):
         value = tuple(value)
+    one = next((word for word in text.split(" | ") if word.startswith("tuple[")), "")
+    if one and not isinstance(value, str) and _is_one((value,), one):
+        value = (value,)
     wants_bool = f.type is bool
     if wants_bool != isinstance(value, bool):
         raise InputError(f"{where}: {f.name}: expected {text}; found {value!r}")

@@ -18,6 +18,7 @@ ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
 LAYERS = [
     ["_version", "errors", "console", "seeds"],
     ["artefacts", "atomic", "settings"],
+    ["parameters"],
     ["config"],
     ["data", "models"],
     ["io"],

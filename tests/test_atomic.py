@@ -53,7 +53,7 @@ def test_folders(tmp_path: Path) -> None:
     make = partial(atomic_folder, folder, ("a", "b"), what="a thing")
     with make() as temporary:
         (temporary / "a").write_text("1")
-    with pytest.raises(InputError, match=r"exists already and holds a thing: .*--force"), make():
+    with pytest.raises(InputError, match=r"exists already and holds a thing: .*force"), make():
         pass
     with pytest.raises(ValueError, match="stop"), make(force=True) as temporary:
         (temporary / "a").write_text("2")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
+from scipy import sparse, stats
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -70,7 +70,22 @@ def test_defaults_are_those_of_the_configuration(estimator: Any, kinds: Any) -> 
     assert {names.get(name, name) for name in found} >= set(defaults) - left_out - {"class_weight"}
     assert found.pop("scale", "each") == "each"  # what features are is for the caller to say
     for name, value in found.items():
-        assert value == defaults[names.get(name, name)], name
+        assert value == (False if name == "verbose" else defaults[names.get(name, name)]), name
+
+
+def test_sparse_input_is_taken_as_the_dense(X: np.ndarray) -> None:
+    some, y = sparse.csr_array(np.maximum(X - 5, 0)), X[:, 0]
+    dense = some.toarray()
+    for model, target in (
+        (FeedForwardRegressor(hidden=()), y),
+        (FeedForwardClassifier(hidden=()), y > y.mean()),
+    ):
+        model.fit(some, target)
+        np.testing.assert_array_equal(
+            model.predict(some), clone(model).fit(dense, target).predict(dense)
+        )
+    vae = VAE(**QUICK).fit(some)
+    np.testing.assert_array_equal(vae.transform(some), VAE(**QUICK).fit(dense).transform(dense))
 
 
 def test_vae_finds_what_the_encoder_of_the_library_finds(X: np.ndarray, tmp_path: Path) -> None:

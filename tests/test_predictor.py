@@ -189,7 +189,7 @@ def test_what_is_written_is_what_is_predicted(
     np.testing.assert_array_equal(written.X, expected.X)
     assert list(written.obs.columns) == list(expected.obs.columns)
     assert written.uns["units"] == expected.uns["units"]
-    with pytest.raises(InputError, match="--force"):
+    with pytest.raises(InputError, match="force"):
         predictor.write(x, tmp_path / "p.h5ad")
 
 

@@ -159,7 +159,7 @@ def test_labels_elsewhere_help_where_labels_are_few(target: Any, others: Any) ->
 def test_a_comparison_refuses_sources_without_a_label(target: Any, others: Any) -> None:
     sources, y = Sources(files=(others,)), target[:, :5].copy()
     config = replace(LINEAR, models=("ridge",))
-    with pytest.raises(InputError, match=r"expected --label .* found targets of another file"):
+    with pytest.raises(InputError, match=r"expected label .* found targets of another file"):
         cross_validate(target, y, sources=sources, config=config)
     with pytest.raises(InputError, match="transfer needs labels of other studies"):
         config = CrossvalConfig(models=("transfer_logistic",))

@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run(arguments))
 
 
+@errors.naming_options()
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:

@@ -11,12 +11,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import (
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
 
 from m1pipe import seeds
 from m1pipe.console import log
@@ -427,6 +421,13 @@ def _deal(
     n: int, n_folds: int, state: int, strata: np.ndarray | None, groups: np.ndarray | None
 ) -> np.ndarray:
     """Fold of each of n samples, from codes."""
+    from sklearn.model_selection import (  # a tenth of a second that no encoder needs
+        GroupKFold,
+        KFold,
+        StratifiedGroupKFold,
+        StratifiedKFold,
+    )
+
     if strata is not None and np.bincount(strata).max() < n_folds:
         strata = None  # every stratum is smaller than the folds: there is nothing to balance
     options = {"n_splits": n_folds, "shuffle": True, "random_state": state}

@@ -20,15 +20,22 @@ from m1pipe.heads.features import Scale
 from m1pipe.heads.fit import fit_head
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.models.heads import head_probabilities
+from m1pipe.parameters import documented
+
+OTHERS = """
+scale : {'each', 'one'}, default='each'
+    Every feature is divided by its own spread, or all by one number, as latents and scores should
+    be.
+class_weight : 'balanced', dict or None, default=None
+    Weight of each class: by its inverse frequency, or as given.
+random_state : int, RandomState or None, default=0
+    Seed of the networks, the row order and the inner folds; None draws one.
+"""
 
 
+@documented(config.HeadConfig, more=OTHERS)
 class FeedForwardRegressor(RegressorMixin, BaseEstimator):
     """Ridge regression of one or many targets, and a network beside it where that pays.
-
-    The parameters are the fields of `m1pipe.config.HeadConfig`, described there; `scale` ("each":
-    every feature is divided by its own spread; "one": all by one number, as latents and scores
-    should be); and `random_state` (the seed of the networks, the row order and the inner folds;
-    None draws one).
 
     Attributes
     ----------
@@ -49,7 +56,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] = HEAD.hidden,
+        hidden: int | tuple[int, ...] = HEAD.hidden,
         *,
         epochs: int = HEAD.epochs,
         lr: float = HEAD.lr,
@@ -87,11 +94,17 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_features)
         y : array-like, shape (n_samples,) or (n_samples, n_targets)
         """
         X, y = validate_data(
-            self, X, y, dtype=np.float32, multi_output=True, y_numeric=True, ensure_min_samples=2
+            self,
+            settings.as_table(X),
+            y,
+            dtype=np.float32,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=2,
         )
         values = np.require(y, np.float32, ("C", "W"))
         self._y_is_1d = values.ndim == 1
@@ -105,7 +118,7 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -118,14 +131,13 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
+        tags.input_tags.sparse = True
         return tags
 
 
+@documented(config.HeadConfig, more=OTHERS)
 class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression of two or more classes, and a network beside it where that pays.
-
-    The parameters are those of `FeedForwardRegressor`; `class_weight` may be "balanced", or a dict
-    from class to weight.
 
     Attributes
     ----------
@@ -149,7 +161,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] = HEAD.hidden,
+        hidden: int | tuple[int, ...] = HEAD.hidden,
         *,
         epochs: int = HEAD.epochs,
         lr: float = HEAD.lr,
@@ -189,7 +201,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_features)
         y : array-like, shape (n_samples,)
             Class of each row.
         """
@@ -212,7 +224,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -226,7 +238,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_features)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_features)
 
         Returns
         -------
@@ -235,6 +247,11 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         probabilities = _predict(self, X)
         found: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
         return found
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 def _fit(

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
@@ -21,6 +24,7 @@ TRAINING = config.TrainingConfig()
 HEAD = config.HeadConfig()
 
 # A parameter may not have the name of a method, and scikit-learn has a name for the seed.
+_TRANSFORMS = f"(?:{'|'.join(get_args(config.Transform))})"
 RENAMED = {"transform": "input_transform", "seed": "random_state"}
 
 
@@ -44,7 +48,21 @@ def collect(
         if hasattr(estimator, parameter := RENAMED.get(f.name, f.name))
     }
     values.update(given)
-    return settings.build(kind, {name: _plain(value) for name, value in values.items()})
+    plain = {name: _plain(value) for name, value in values.items()}
+    with naming_parameters():
+        return settings.build(kind, plain, where=type(estimator).__name__)
+
+
+@contextmanager
+def naming_parameters() -> Iterator[None]:
+    """Name parameters by the names that they have in estimators, in errors of the block."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for field, own in RENAMED.items():
+            text = re.sub(rf"(?<![\w.]){field}(?=: | {_TRANSFORMS}\b)", own, text)
+        raise InputError(text) from None
 
 
 def parameters(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,12 +74,15 @@ def parameters(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str,
 def as_table(X: Any) -> Any:
     """What scikit-learn understands: the levels of AnnData, a file or a Matrix by gene name.
 
-    Anything else is handed back as it is. A file is read whole: `m1pipe.train_encoder` streams.
+    A sparse matrix becomes dense. Anything else is handed back as it is. A file is read whole:
+    `m1pipe.train_encoder` streams.
 
     Returns
     -------
     DataFrame of float32, shape (n_samples, n_genes), or X
     """
+    if sparse.issparse(X):
+        return X.toarray()
     is_file = isinstance(X, str | os.PathLike)
     if not is_file and not all(hasattr(X, part) for part in ("obs", "var")):
         return X

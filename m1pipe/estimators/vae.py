@@ -16,19 +16,23 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from m1pipe import config, seeds
-from m1pipe.encoder import load_encoder, train_encoder
+from m1pipe.console import log, speaking
+from m1pipe.encoder import load_encoder
 from m1pipe.encoder.likelihood import DRAWS, iwae_bound
 from m1pipe.encoder.missing import impute_array
-from m1pipe.encoder.plan import OF_COUNTS
+from m1pipe.encoder.plan import OF_COUNTS, plan_training
+from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule
+from m1pipe.parameters import documented
 from m1pipe.synthesis import latents
 from m1pipe.synthesis.config import GenerateConfig
 from m1pipe.synthesis.sample import DrawLatents, calibrated_samples
+from m1pipe.training.history import Observer, epoch_line
 
 CHUNK_ROWS = 1024
 
@@ -40,13 +44,17 @@ def _has_prior(estimator: "VAE") -> bool:
     return True
 
 
+OTHERS = """
+random_state : int, RandomState or None, default=0
+    Seed of initialisation, row order, noise and the validation split; None draws one.
+verbose : bool, default=False
+    Send progress to stderr.
+"""
+
+
+@documented(config.ModelConfig, config.TrainingConfig, renamed=settings.RENAMED, more=OTHERS)
 class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Variational autoencoder: latent means of expression profiles, and profiles from latents.
-
-    The parameters are the fields of `m1pipe.config.ModelConfig` and `TrainingConfig`, described
-    there; two have another name here, as a parameter may not be called like a method:
-    `input_transform` (per-gene transform fitted on the training rows) and `random_state` (the
-    seed; None draws one).
 
     Attributes
     ----------
@@ -74,8 +82,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self,
         n_latent: int = MODEL.n_latent,
         *,
-        hidden: tuple[int, ...] | None = MODEL.hidden,
-        decoder_hidden: tuple[int, ...] | None = MODEL.decoder_hidden,
+        hidden: int | tuple[int, ...] | None = MODEL.hidden,
+        decoder_hidden: int | tuple[int, ...] | None = MODEL.decoder_hidden,
         activation: str = MODEL.activation,
         latent_activation: str = MODEL.latent_activation,
         output_activation: str = MODEL.output_activation,
@@ -102,6 +110,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         precision: str = TRAINING.precision,
         device: str = TRAINING.device,
         random_state: int | np.random.RandomState | None = TRAINING.seed,
+        verbose: bool = False,
     ) -> None:
         self.n_latent = n_latent
         self.hidden = hidden
@@ -132,13 +141,14 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.precision = precision
         self.device = device
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on the rows of X.
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_genes)
             Expression levels on the scale of the likelihood: log levels for the Gaussian ones.
             NaN where a level is missing: it has no part in the likelihood.
         y : None
@@ -156,7 +166,11 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             training=settings.collect(self, config.TrainingConfig, {"seed": seed}),
         )
         matrix = open_matrix((np.ascontiguousarray(X), self._genes()))
-        self.encoder_ = train_encoder(matrix, chosen)
+        with speaking(self.verbose), settings.naming_parameters():
+            plan = plan_training(matrix, chosen)
+            n_epochs = plan.config.training.epochs or 0
+            tell = Observer(on_epoch=lambda row: log.info("%s", epoch_line(row, n_epochs)))
+            self.encoder_ = train_planned(plan, observer=tell)
         self._fitted_mixtures = None
         self._training = None
         if self.beta > 0:
@@ -168,7 +182,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_genes)
             On the scale of the training data. NaN where a level is missing: it stands at its
             gene's training mean.
 
@@ -264,7 +278,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, DataFrame, AnnData or path, shape (n_samples, n_genes)
+        X : array-like, sparse matrix, DataFrame, AnnData or path, shape (n_samples, n_genes)
             NaN where a level is missing: the likelihood is that of the others.
 
         Returns
@@ -388,6 +402,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         tags.input_tags.allow_nan = self._takes_gaps()
+        tags.input_tags.sparse = True
         return tags
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.console import log
+from m1pipe.console import log, speaking
 from m1pipe.data.targets import Targets
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.alarms import encoder_alarms, model_alarms
@@ -41,14 +41,17 @@ from m1pipe.evaluation.metrics import (
 )
 from m1pipe.evaluation.per_label import LabelTally
 from m1pipe.evaluation.per_target import TargetTally
-from m1pipe.evaluation.problem import Problem, make_fold, make_problem
+from m1pipe.evaluation.problem import Problem, make_fold, make_problem, with_series
 from m1pipe.evaluation.result import CrossvalResult, best_text
 from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.networks import PassFile
+from m1pipe.parameters import takes_settings
+from m1pipe.settings import override
 from m1pipe.source_labels import Sources
 from m1pipe.training.signals import StopFlag
 
 
+@takes_settings(CrossvalConfig)
 def cross_validate(
     x: Any,
     y: Any = None,
@@ -62,6 +65,8 @@ def cross_validate(
     generator: Generator | None = None,
     on_share: Callable[[Share], None] | None = None,
     done: Iterable[Share] = (),
+    verbose: bool = False,
+    **settings: Any,
 ) -> CrossvalResult:
     """Compare encoders with their rivals by cross-validation; nothing is written.
 
@@ -71,8 +76,8 @@ def cross_validate(
     ----------
     x : path, AnnData, DataFrame, Matrix or (array, names)
         Genes of the labelled samples (rows).
-    y : path, AnnData, DataFrame or Matrix, optional
-        Levels to predict, paired with x by sample id.
+    y : path, AnnData, DataFrame, Series or Matrix, optional
+        Levels to predict, paired with x by sample id; a Series is a label.
     label : str, optional
         Column of x's obs to predict.
     multilabel : as y, optional
@@ -85,7 +90,7 @@ def cross_validate(
     sources : Sources, optional
         Files of other studies, whose labels are the column `label` or one of their own.
     config : CrossvalConfig, optional
-        Folds, models, heads.
+        Of which the settings below are some.
     generator : Generator, optional
         Makes the samples of `config.augment` from training rows of a fold; that of the command is
         `m1pipe.workflow.augment.train_generator`.
@@ -93,6 +98,10 @@ def cross_validate(
         Called with every fold when it is finished.
     done : iterable of Share
         Folds that need not be run again; they must be of the same comparison.
+    verbose : bool
+        Send progress to stderr.
+    **settings
+        Fields of `CrossvalConfig` and of its head.
 
     Returns
     -------
@@ -103,23 +112,25 @@ def cross_validate(
     InputError
         If the data, the folds or the models asked for are unavailable.
     """
-    problem = make_problem(
-        x,
-        y,
-        label=label,
-        multilabel=multilabel,
-        targets=targets,
-        encoders=encoders,
-        sources=sources,
-        config=config or CrossvalConfig(),
-        generator=generator,
-    )
-    plan = make_plan(problem, label=label)
-    shares = {share.key: share for share in done}
-    for share in run_plan(problem, [key for key in plan.shares if key not in shares]):
-        shares[share.key] = share
-        if on_share is not None:
-            on_share(share)
+    chosen = override(config or CrossvalConfig(), settings, where="cross_validate")
+    x, y, label = with_series(x, y, label)
+    with speaking(verbose):
+        problem = make_problem(
+            x,
+            y,
+            label=label,
+            multilabel=multilabel,
+            targets=targets,
+            encoders=encoders,
+            config=chosen,
+            generator=generator,
+        )
+        plan = make_plan(problem, label=label)
+        shares = {share.key: share for share in done}
+        for share in run_plan(problem, [key for key in plan.shares if key not in shares]):
+            shares[share.key] = share
+            if on_share is not None:
+                on_share(share)
     return assemble(plan, list(shares.values()))
 
 

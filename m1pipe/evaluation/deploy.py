@@ -8,6 +8,7 @@ import numpy as np
 
 from m1pipe import seeds
 from m1pipe.config import CrossvalConfig, FitConfig
+from m1pipe.console import speaking
 from m1pipe.data.recipe import Recipe, whole_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
@@ -20,13 +21,14 @@ from m1pipe.evaluation.fitting import OpenShare, jobs_of
 from m1pipe.evaluation.folds import Fold, fill_own
 from m1pipe.evaluation.inputs import FoldPCA, fit_inputs, whole_inputs
 from m1pipe.evaluation.ladder import VARIANTS, Model, Variant, current_name
-from m1pipe.evaluation.problem import Problem, make_problem
+from m1pipe.evaluation.problem import Problem, make_problem, with_series
 from m1pipe.heads.conformal import half_widths
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.job import AddedRows, HeadData
+from m1pipe.parameters import takes_settings
 from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, SOURCE_SCORE, Predictor, head_threads
-from m1pipe.settings import build
+from m1pipe.settings import override
 from m1pipe.source_labels import Sources
 from m1pipe.training.device import threads
 
@@ -34,6 +36,7 @@ ONE_ENCODER = "vae"
 """Name of an encoder that is given without one."""
 
 
+@takes_settings(FitConfig)
 def fit_predictor(
     x: Any,
     y: Any = None,
@@ -43,6 +46,7 @@ def fit_predictor(
     sources: Sources | None = None,
     generator: Generator | None = None,
     config: FitConfig | None = None,
+    verbose: bool = False,
     **settings: Any,
 ) -> Predictor:
     """Fit a model of a comparison to all labelled samples.
@@ -51,8 +55,8 @@ def fit_predictor(
     ----------
     x : path, AnnData, DataFrame or Matrix
         Genes of the labelled samples; in its obs the label, where that is predicted.
-    y : path, AnnData, DataFrame or Matrix, optional
-        Levels to predict, paired with x by sample id.
+    y : path, AnnData, DataFrame, Series or Matrix, optional
+        Levels to predict, paired with x by sample id; a Series is a label.
     multilabel : as y, optional
         Zeros and ones to predict.
     encoder : path, Encoder, EncoderConfig or mapping, optional
@@ -64,8 +68,11 @@ def fit_predictor(
         Makes the samples of `augment`; that of the command is
         `m1pipe.workflow.augment.train_generator`.
     config : FitConfig, optional
+        Of which the settings below are some.
+    verbose : bool
+        Send progress to stderr.
     **settings
-        Fields of `FitConfig` and its head, in place of those of `config`.
+        Fields of `FitConfig` and of its head.
 
     Returns
     -------
@@ -76,23 +83,14 @@ def fit_predictor(
     InputError
         If there is no such model, or the files do not fit together.
     """
-    chosen = build(FitConfig, {} if config is None else _plain(config), settings, where="fit")
-    problem = open_fit(
-        x,
-        chosen,
-        y=y,
-        multilabel=multilabel,
-        encoder=encoder,
-        sources=sources,
-        generator=generator,
-    )
-    return fit_model(problem, chosen)
-
-
-def _plain(config: FitConfig) -> dict[str, Any]:
-    """Fields of a configuration, those of its head as a mapping."""
-    found = {f.name: getattr(config, f.name) for f in fields(config)}
-    return {**found, "head": {f.name: getattr(config.head, f.name) for f in fields(config.head)}}
+    chosen = override(config or FitConfig(), settings, where="fit_predictor")
+    x, y, label = with_series(x, y, chosen.label)
+    chosen = replace(chosen, label=label)
+    with speaking(verbose):
+        problem = open_fit(
+            x, chosen, y=y, multilabel=multilabel, encoder=encoder, generator=generator
+        )
+        return fit_model(problem, chosen)
 
 
 def open_fit(

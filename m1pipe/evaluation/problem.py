@@ -1,5 +1,6 @@
 """What a cross-validation compares: samples, targets, folds and models."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,34 @@ class Problem:
     def n_folds(self) -> int:
         """Folds of one repeat; left-out strata, where these are the design."""
         return int(self.folds.max()) + 1
+
+
+def with_series(x: Any, y: Any, label: str | None) -> tuple[Any, Any, str | None]:
+    """X with a Series that is predicted among its annotations, and the name of that label.
+
+    Parameters
+    ----------
+    x, y, label
+        As for `make_problem`; where `y` is no Series they are returned as they are.
+
+    Raises
+    ------
+    InputError
+        If a label is given as well, or no sample of the Series is in x.
+    """
+    if not isinstance(y, pd.Series):
+        return x, y, label
+    if label is not None:
+        raise InputError("y: expected a Series or a label; found both: leave one out")
+    matrix, name = copy.copy(open_matrix(x)), str(y.name or "y")
+    matched = y.set_axis(y.index.astype(str)).reindex(matrix.samples)
+    if matched.isna().all():
+        raise InputError(
+            f"y: expected a Series whose index has samples of x ({matrix.samples[0]!r}, ...); "
+            f"found {y.index[0]!r}, ..."
+        )
+    matrix.obs = matrix.obs.assign(**{name: matched.to_numpy()})
+    return matrix, None, name
 
 
 def make_problem(

@@ -6,14 +6,17 @@ fitted to more rows than these: neither has a parameter to pay for, which serves
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from m1pipe import seeds
 from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.transforms import floored_scale
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 KINDS = ("spherical", "diag", "tied", "full")
 MOST_COMPONENTS = 16
@@ -122,7 +125,7 @@ def fit_mixture(Z: np.ndarray, *, seed: int, shared: Mixture | None = None) -> M
     return best
 
 
-def _grow(Z: np.ndarray, kind: str, seed: int) -> tuple[GaussianMixture, float] | None:
+def _grow(Z: np.ndarray, kind: str, seed: int) -> "tuple[GaussianMixture, float] | None":
     """The best mixture of one kind of covariance, and its BIC; None for too few rows."""
     best: tuple[GaussianMixture, float] | None = None
     since_best = 0
@@ -144,15 +147,17 @@ def _fewest_rows(kind: str, n_components: int, n_dimensions: int) -> int:
     return max(ROWS_PER_COMPONENT * n_components, ROWS_PER_AXIS * n_dimensions * covariances)
 
 
-def _fitted(Z: np.ndarray, k: int, kind: str, seed: int) -> GaussianMixture:
+def _fitted(Z: np.ndarray, k: int, kind: str, seed: int) -> "GaussianMixture":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        from sklearn.mixture import GaussianMixture  # a fifth of a second that no encoder needs
+
         return GaussianMixture(
             k, covariance_type=kind, reg_covar=REGULARIZER, random_state=seed % 2**32
         ).fit(Z)
 
 
-def _scaled(model: GaussianMixture, scale: np.ndarray) -> Mixture:
+def _scaled(model: "GaussianMixture", scale: np.ndarray) -> Mixture:
     """A fitted mixture on the scale of the latents."""
     n, d = model.means_.shape
     held = np.asarray(model.covariances_)

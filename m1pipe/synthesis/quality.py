@@ -103,9 +103,9 @@ def quality(
     ----------
     real : path, AnnData, DataFrame, (array, names) or Matrix
         The samples that the generator was trained on.
-    synthetic
+    synthetic : as real
         Likewise: its samples.
-    holdout
+    holdout : as real
         Likewise: real samples that it never saw, of other donors.
     label : str, optional
         Column of obs with classes, in all three: adds utility scores.

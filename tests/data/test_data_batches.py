@@ -180,7 +180,7 @@ def test_an_epoch_that_is_left_early_leaves_no_thread() -> None:
 
 
 def test_a_buffer_too_small_for_a_batch_is_refused() -> None:
-    with pytest.raises(InputError, match="raise --memory or lower --batch-size"):
+    with pytest.raises(InputError, match="raise memory or lower batch_size"):
         StreamedBatches(CountingMatrix(100), None, 8, 0, buffer_for(8, 1) - 1)
 
 

@@ -160,7 +160,7 @@ def test_depth_over_some_genes_is_that_of_the_counts(name: str) -> None:
 
 def test_what_cannot_be_thinned_is_refused(deep: Matrix, shallow: Matrix) -> None:
     logs = in_units(deep, Units("log2_normalized1", 1e4))
-    with pytest.raises(InputError, match="thin-to: expected counts; found log2_normalized1"):
+    with pytest.raises(InputError, match="thin_to: expected counts; found log2_normalized1"):
         _plan(logs, shallow)
     with pytest.raises(InputError, match=r"found log2_normalized1 .* without total_counts in obs"):
         _plan(deep, logs)

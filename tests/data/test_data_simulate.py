@@ -227,7 +227,7 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
         dataclasses.replace(SIZES["tiny"], samples_per_donor=7)
     with pytest.raises(InputError, match="isoforms_per_gene: expected 3 to 8"):
         dataclasses.replace(SIZES["tiny"], isoforms_per_gene=9)
-    with pytest.raises(InputError, match=r"needs .* MB; the disk has .*smaller --size"):
+    with pytest.raises(InputError, match=r"needs .* MB; the disk has .*smaller size"):
         simulate_m1(tmp_path / "a", "tiny", n_unlabelled=10**13)
     assert not list(tmp_path.iterdir())
 

@@ -143,9 +143,9 @@ def test_multilabel() -> None:
 def test_exactly_one_source_is_needed() -> None:
     x = make_matrix(["a", "b"], status=["x", "y"])
     for given in ({}, {"y": x, "label": "status"}):
-        with pytest.raises(InputError, match="expected one of --y, --label"):
+        with pytest.raises(InputError, match="expected one of y, label"):
             load_targets(x, **given)
-    with pytest.raises(InputError, match="--targets chooses columns of --y"):
+    with pytest.raises(InputError, match="targets chooses columns of y"):
         load_targets(x, label="status", targets=["t0"])
 
 

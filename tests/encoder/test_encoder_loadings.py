@@ -128,7 +128,7 @@ def test_units_that_carry_nothing_are_left_out(encoder: Encoder) -> None:
     assert found.obs.index.tolist() == ["z1", "z3", "z4"]
     np.testing.assert_array_equal(found.values, decoder_loadings(encoder).values[[0, 2, 3]])
     dead = replace(encoder, summary={**summary, "kl_per_unit": [0.0] * 4})
-    with pytest.raises(InputError, match="none of 4: train with a lower --beta"):
+    with pytest.raises(InputError, match="none of 4: train with a lower beta"):
         decoder_loadings(dead)
 
 

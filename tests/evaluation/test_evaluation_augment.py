@@ -237,7 +237,7 @@ def test_what_cannot_be_augmented_is_refused_in_one_line(genes: pd.DataFrame) ->
 def test_other_settings_are_refused(augment: str | float) -> None:
     with pytest.raises(InputError, match="expected balance, or a number"):
         CrossvalConfig(augment=augment)
-    with pytest.raises(InputError, match="no --class-weight beside it"):
+    with pytest.raises(InputError, match="no class_weight beside it"):
         CrossvalConfig(augment=2.0, head=HeadConfig(class_weight="balanced"))
 
 

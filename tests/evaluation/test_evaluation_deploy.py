@@ -127,7 +127,7 @@ def test_an_encoder_of_settings_is_trained_on_all_samples_of_x(
         ({"model": "rigde"}, "models: expected some of mean, ridge, .*found rigde"),
         ({"model": "logistic"}, "models: expected some of .*found logistic"),
         ({"model": "vae_ridge"}, "found vae_ridge"),
-        ({"model": "raw_augmented"}, "raw_augmented expects --augment"),
+        ({"model": "raw_augmented"}, "raw_augmented expects augment"),
         ({"model": "stratum_mean", "stratify": "site"}, "which is told the stratum of each"),
         ({"encoder": {"vae": [TINY, TINY]}}, "expected one encoder, of one seed"),
         ({"encoder": {"a": TINY, "b": TINY}}, "expected one, of the model.*found a, b"),

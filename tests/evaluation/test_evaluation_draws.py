@@ -139,7 +139,7 @@ def test_draws_are_fitted_in_one_pass_a_size(
 
 
 def test_draws_without_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match=r"draws: expected --train-sizes beside it.*found 3"):
+    with pytest.raises(InputError, match=r"draws: expected train_sizes beside it.*found 3"):
         CrossvalConfig(draws=3)
     with pytest.raises(InputError, match="draws"):
         CrossvalConfig(draws=0, train_sizes=(8,))

@@ -177,7 +177,7 @@ def test_the_linear_rival_is_ridge_or_logistic_unless_declared() -> None:
     assert linear_rival("binary", ["prior", "logistic"], None) == "logistic"
     assert linear_rival("regression", ["mean", "raw"], None) is None
     assert linear_rival("regression", ["mean", "pca_ridge"], "pca_ridge") == "pca_ridge"
-    with pytest.raises(InputError, match="linear-rival: expected one of the models mean, raw"):
+    with pytest.raises(InputError, match="linear_rival: expected one of the models mean, raw"):
         linear_rival("regression", ["mean", "raw"], "ridge")
 
 
@@ -304,7 +304,7 @@ def test_own_genes_and_strata_lengthen_the_ladder() -> None:
     assert names("regression", [vae], ["vae_ridge_gene"], own_genes=True)[1] == "vae_ridge_gene"
     with pytest.raises(InputError, match="gene needs a column gene_id of Y's annotations"):
         names("regression", [vae], ["vae_gene"])
-    with pytest.raises(InputError, match="stratum_mean needs --stratify"):
+    with pytest.raises(InputError, match="stratum_mean needs stratify"):
         names("regression", [vae], ["stratum_mean"])
 
 

@@ -132,5 +132,5 @@ def test_the_cost_counts_what_is_trained_for_the_choice(data: Data) -> None:
 
 
 def test_settings_that_cannot_be_tried_are_refused() -> None:
-    with pytest.raises(InputError, match="tune-betas"):
+    with pytest.raises(InputError, match="tune_betas"):
         replace(CONFIG, tune_betas=(0.0,))

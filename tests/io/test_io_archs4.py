@@ -159,7 +159,7 @@ def test_counts_become_tpm_and_logarithms(path: Path, tmp_path: Path) -> None:
 
 
 def test_genes_of_one_symbol_are_summed(path: Path) -> None:
-    with pytest.raises(InputError, match=r"found 'SYM0' at positions 1 and 36.*--duplicates sum"):
+    with pytest.raises(InputError, match=r"found 'SYM0' at positions 1 and 36.*duplicates sum"):
         _convert(path, gene_names="symbol")
     adata = _convert(path, gene_names="symbol", duplicates="sum")
     expected = pd.DataFrame(COUNTS, index=SYMBOLS).groupby(level=0, sort=False).sum()

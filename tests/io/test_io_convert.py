@@ -232,8 +232,8 @@ def test_lengths_must_serve_every_gene(tmp_path: Path, line: str, reason: str) -
     [
         ({"units": "log2_tpm1", "log2p1": True}, "linear scale; found log2_tpm1"),
         ({"units": "zscore", "normalize": "total"}, "linear scale; found zscore"),
-        ({"units": "counts", "log2p1": True}, "add --normalize total"),
-        ({"log2p1": True}, "units of the values are unknown: say them with --units"),
+        ({"units": "counts", "log2p1": True}, "add normalize total"),
+        ({"log2p1": True}, "units of the values are unknown: say them with units"),
         ({"normalize": "total"}, "units of the values are unknown"),
         ({"units": "log2_cpm1", "floor": 1.0}, "floor: expected values on a linear scale"),
     ],
@@ -249,9 +249,9 @@ def test_steps_that_make_no_sense_are_refused(
     ("settings_", "reason"),
     [
         ({"units": "fpkm"}, "units: expected one of"),
-        ({"normalize": "tpm"}, "--normalize tpm and --lengths need each other"),
+        ({"normalize": "tpm"}, "normalize tpm and lengths need each other"),
         ({"lengths": "l.tsv"}, "need each other"),
-        ({"zero_total": "ignore"}, "zero-total: expected one of error, drop, keep"),
+        ({"zero_total": "ignore"}, "zero_total: expected one of error, drop, keep"),
         ({"target_sum": 0.0}, "expected a positive number"),
         ({"format": "excel"}, "from: expected one of auto, text"),
     ],

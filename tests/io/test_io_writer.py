@@ -163,7 +163,7 @@ def test_an_exception_leaves_the_file_that_was_there(tmp_path: Path) -> None:
 
 def test_existing_files_are_replaced_only_by_force(tmp_path: Path) -> None:
     path = _write(tmp_path / "m.h5ad")
-    with pytest.raises(InputError, match=r"m\.h5ad exists already.*--force"):
+    with pytest.raises(InputError, match=r"m\.h5ad exists already.*force"):
         _write(path)
     write_matrix(path, X + 1, obs=OBS, var=VAR, units=UNITS, force=True)
     assert np.array_equal(anndata.read_h5ad(path).X, X + 1)

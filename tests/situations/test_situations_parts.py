@@ -76,10 +76,10 @@ def test_the_setting_that_acted_is_named() -> None:
     lfc = np.random.default_rng(0).normal(size=(3, 300))
     lfc[:, ::9] += 4
     sets = GeneSets([f"s{j}" for j in range(9)], [""] * 9, [frozenset(s) for s in SETS])
-    with pytest.raises(InputError, match=r"1 are enriched in more contrasts: raise --max-preval"):
+    with pytest.raises(InputError, match=r"1 are enriched in more contrasts: raise max_preval"):
         enrich(lfc, None, GENES, sets, EnrichConfig(top=40))
     lfc[1:] = np.random.default_rng(1).normal(size=(2, 300))
-    with pytest.raises(InputError, match=r"1 are enriched in fewer: lower --min-prevalence"):
+    with pytest.raises(InputError, match=r"1 are enriched in fewer: lower min_prevalence"):
         enrich(lfc, None, GENES, sets, EnrichConfig(top=40, min_prevalence=0.5))
     with pytest.raises(InputError, match=r"none of 3 can: the first because no gene was measured"):
         enrich(np.full((3, 300), np.nan), None, GENES, sets, EnrichConfig(top=40))

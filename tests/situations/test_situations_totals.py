@@ -104,7 +104,7 @@ def test_genes_that_the_new_file_lacks_are_said(trained: Path) -> None:
         encoder.transform(data)
     own = data[:, list(encoder.genes)].copy()
     assert len(encoder.genes) < 0.8 * P
-    with pytest.raises(InputError, match=f"{len(encoder.genes)} of the {P} genes.*--min-coverage"):
+    with pytest.raises(InputError, match=f"{len(encoder.genes)} of the {P} genes.*min_coverage"):
         encoder.transform(own)
 
 
@@ -135,6 +135,6 @@ def test_genes_left_out_after_scaling_are_warned_of(
     assert "expected samples that sum to their target sum" in said.err
     assert "--min-variance" in said.err
     encoder = load_encoder(tmp_path / "run")
-    with pytest.raises(InputError, match=r"did not sum to their target sum.*--normalize"):
+    with pytest.raises(InputError, match=r"did not sum to their target sum.*normalize"):
         encoder.transform(_counts())
     assert encoder.transform(few).shape == (N, 2)

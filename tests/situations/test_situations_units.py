@@ -165,7 +165,7 @@ def test_unknown_units_are_refused_where_they_look_raw(trained: Path) -> None:
     level.X = level.X / level.X.sum(1, keepdims=True) * 1e6
     for data in (raw, level):
         del data.uns["units"]
-        with pytest.raises(InputError, match=r"unknown units that look like .*--units"):
+        with pytest.raises(InputError, match=r"unknown units that look like .*units"):
             encoder.transform(data)
 
 

@@ -326,7 +326,7 @@ def test_synthetic_samples_without_the_label_are_an_error_row(profiles: Made) ->
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_resamples": 1}, "n-resamples: expected at least 2"), ({"min_coverage": 2}, "min-cov")],
+    [({"n_resamples": 1}, "n_resamples: expected at least 2"), ({"min_coverage": 2}, "min_cov")],
 )
 def test_settings_are_checked(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -176,5 +176,5 @@ def test_the_sampler_is_said_in_the_methods(x: str, tmp_path: Path) -> None:
     result = run_crossval(CrossvalRun(x=x, label="kind"), config, tmp_path / "cv")
     assert result is not None and result.info["augment_sampler"] == "prior"
     assert "latents drawn from the prior" in (tmp_path / "cv/report.html").read_text()
-    with pytest.raises(InputError, match="augment-sampler: expected one of gmm, prior, posterior"):
+    with pytest.raises(InputError, match="augment_sampler: expected one of gmm, prior, posterior"):
         replace(QUICK, augment_sampler="other")

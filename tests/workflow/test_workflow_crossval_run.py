@@ -183,7 +183,7 @@ def test_a_finished_result_is_overwritten_only_by_force(
     assert fits == [], "the same command leaves it alone"
     assert whole is not None and again is not None
     pd.testing.assert_frame_equal(whole.scores, again.scores)
-    with pytest.raises(InputError, match=r"holds a cross-validation of other config.*--force"):
+    with pytest.raises(InputError, match=r"holds a cross-validation of other config.*force"):
         run_crossval(run, replace(QUICK, seed=1), tmp_path / "cv")
     (tmp_path / "cv" / "notes.txt").write_text("mine")
     run_crossval(run, replace(QUICK, seed=1), tmp_path / "cv", force=True)
@@ -302,7 +302,7 @@ def test_a_signal_while_heads_are_trained_keeps_the_pass(
 def test_bad_input_leaves_no_folder(run: CrossvalRun, tmp_path: Path) -> None:
     for bad, said in (
         (replace(run, y=None, label="status"), "expected a column"),
-        (replace(run, y=None), "expected one of --y, --label"),
+        (replace(run, y=None), "expected one of y, label"),
         (replace(run, encoders={"vae": (str(tmp_path / "nowhere"),)}), "expected a trained model"),
         (replace(run, encoders={"raw": run.encoders["vae"]}), "no other model's"),
     ):

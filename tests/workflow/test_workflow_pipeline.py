@@ -88,7 +88,7 @@ def test_what_is_out_of_date_is_redone_only_when_told(
     _run(file)
     before = _numbers(file)
     file.write_text(file.read_text().replace("n_latent = 3", "n_latent = 2"))
-    with pytest.raises(InputError, match=r"train-vae1: .*n_latent: 3 there, 2 here.*--force"):
+    with pytest.raises(InputError, match=r"train-vae1: .*n_latent: 3 there, 2 here.*force"):
         _run(file)
     assert _numbers(file) == before
     lines = _run(file, force=True)

@@ -77,7 +77,7 @@ def test_a_finished_run_is_not_overwritten_without_force(tmp_path: Path, data: P
     _finished(tmp_path / "run", data)
     assert _begin(tmp_path / "run", data)[1] == "finished"
     other = {"model": {"beta": 0.5}, "training": {"lr": 0.001}}
-    message = r"holds a finished run that differs: model\.beta: 1\.0 there, 0\.5 here: .* --force"
+    message = r"holds a finished run that differs: model\.beta: 1\.0 there, 0\.5 here: .* force"
     with pytest.raises(InputError, match=message):
         RunFolder(tmp_path / "run").prepare(other, {"data": data}, threads=1)
     assert (tmp_path / "run" / "model.json").exists()
