@@ -130,7 +130,7 @@ def test_errors_of_commands_name_options_and_quoted_commands_stay(
     )
     with naming_options():
         assert str(error) == error.args[0]
-    assert run(["crossval", "--x", "none.h5ad", "--out", "cv", "--draws", "2"]) == 1
+    assert run(["crossval", "--x", "none.h5ad", "--out", "cv", "--draws", "2"]) == 2
     assert "draws: expected --train-sizes beside it" in capsys.readouterr().err
     log.handlers.clear()
 

@@ -151,5 +151,5 @@ def test_what_cannot_be_a_batch_is_refused_and_what_goes_with_it_told(
     obs["site"] = np.where(obs["study"] == "A", "north", "south")
     with pytest.warns(M1Warning, match=r"batch study goes with site \(Cramer's V 1.00\)"):
         find_batches(obs, ("study",), rows, "u")
-    with pytest.raises(InputError, match="expected no --condition beside it"):
+    with pytest.raises(InputError, match="expected no condition beside it"):
         ModelConfig(batch=("study",), condition="kind")
