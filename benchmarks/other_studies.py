@@ -26,9 +26,9 @@ from m1pipe.source_labels import Sources
 
 CLASSES = ("latent", "tuberculosis")
 LEAST_OF_CLASS = 8
-ENCODERS = ("vae", "batch")  # plain; its decoder told the study
+ENCODERS = ("vae", "batch", "centred")  # plain; told the study; genes centred within it
 MODELS = ("prior", "logistic", "transfer_logistic")
-ON_LATENTS = ("{}", "{}_transfer", "{}_ridge_transfer")
+ON_LATENTS = ("{}_transfer", "{}_ridge_transfer")
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def compare(data: anndata.AnnData, study: str, args: argparse.Namespace) -> pd.D
     result = cross_validate(
         x,
         label="status",
-        encoders={"vae": encoders},
+        encoders=encoders,
         sources=Sources(files=(others,)),
         config=config,
     )
@@ -97,8 +97,12 @@ def compare(data: anndata.AnnData, study: str, args: argparse.Namespace) -> pd.D
 
 
 def encoder_config(name: str, seed: int) -> EncoderConfig:
-    """Settings of an encoder; that of batches is told the study."""
-    model = ModelConfig(n_latent=32, batch=("study",) if name == "batch" else ())
+    """Settings of an encoder; the plain one is not told of studies."""
+    model = ModelConfig(
+        n_latent=32,
+        batch=("study",) if name == "batch" else (),
+        center_within="study" if name == "centred" else None,
+    )
     return EncoderConfig(model=model, training=TrainingConfig(seed=seed, device="cpu"))
 
 

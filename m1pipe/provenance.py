@@ -256,14 +256,14 @@ def training_data(run: Path, data: PathLike | None, what_for: str, advice: str) 
     )
 
 
-def training_file(source: str) -> Path | None:
-    """File that a run was trained on, as its provenance has it; None where it is not there."""
+def training_files(source: str) -> list[Path]:
+    """Files that a run was trained on, as its provenance has them, that are there."""
     there = [path for path in training_paths(source) if split_address(path)[0].is_file()]
-    return there[0].resolve() if there else None
+    return list(dict.fromkeys(path.resolve() for path in there))
 
 
 def training_paths(source: str) -> list[Path]:
-    """Where the file that a run was trained on may lie by its provenance; empty if unknown.
+    """Where the files that a run was trained on may lie by its provenance; empty if unknown.
 
     Parameters
     ----------
@@ -274,4 +274,5 @@ def training_paths(source: str) -> list[Path]:
     if not record.is_file():
         return []
     inputs = read_config_file(record).get("inputs") or {}
-    return recorded_paths(inputs.get("data") or {}, source)
+    known = [file for role, file in inputs.items() if role.split(" ")[0] == "data"]
+    return [path for file in known for path in recorded_paths(file or {}, source)]

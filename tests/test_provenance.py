@@ -16,7 +16,7 @@ from m1pipe.provenance import (
     make_provenance,
     recorded_paths,
     seen_from,
-    training_file,
+    training_files,
 )
 from m1pipe.reports.page import shown_path
 
@@ -49,7 +49,7 @@ def test_commands_find_the_training_data_of_a_moved_run(
     assert run(["-q", *GENERATE]) == 0
     assert run(["-q", "generate", "sw/best", "-n", "5", "--out", "s2.h5ad"]) == 0
     assert run(["-q", "score", "runs/vae", "data/held_out.h5ad", "--out", "score.h5ad"]) == 0
-    known = training_file("runs/vae")
+    (known,) = training_files("runs/vae")
     assert known == tree / "data/training.h5ad"
     capsys.readouterr()
     again = ["train", "data/training.h5ad", "--out", "runs/vae", "--latent", "2", "--epochs", "2"]
@@ -123,5 +123,5 @@ def test_a_run_of_an_earlier_version_is_found_by_its_absolute_path(tmp_path: Pat
     (tmp_path / "run").mkdir()
     record = json.dumps({"inputs": {"data": describe_input(data)}})
     (tmp_path / "run/provenance.json").write_text(record)
-    assert training_file(str(tmp_path / "run")) == data
+    assert training_files(str(tmp_path / "run")) == [data]
     assert recorded_paths({}, tmp_path) == []

@@ -1,5 +1,6 @@
 """`m1pipe train`: train an encoder in a run folder."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from m1pipe.settings import read_config_file
 
 
 @click.command(cls=Sections)
-@click.argument("data", type=click.Path())
+@click.argument("data", type=click.Path(), nargs=-1, required=True)
 @from_config(EncoderConfig, "rows")
 @option(
     "--validation",
@@ -53,7 +54,7 @@ from m1pipe.settings import read_config_file
 @option("--resume", is_flag=True, help="Take options that are not given from the run in --out.")
 def train(
     *,
-    data: str,
+    data: tuple[str, ...],
     out: str,
     file: str | None,
     preset: str | None,
@@ -73,10 +74,11 @@ def train(
     m1pipe train u.h5ad --out runs/ae --beta 0 --rows 'tissue != "Liver"'
     m1pipe train u.h5ad --out runs/cvae --condition cell_type
     m1pipe train studies.h5ad --out runs/studies --batch study
+    m1pipe train u1.h5ad u2.h5ad --out runs/both
     m1pipe train u.h5ad --out runs/again --config runs/vae1/config.json
     m1pipe train u_counts.h5ad --out runs/vae2 --thin-to x.h5ad
     """
-    from m1pipe.io.reader import open_matrix
+    from m1pipe.io.together import open_together
     from m1pipe.training.device import tune_allocator
     from m1pipe.workflow import training_run as runs
     from m1pipe.workflow.run_folder import RunFolder
@@ -88,17 +90,24 @@ def train(
         (RunFolder(out).read_config() if resume else None) or {},
         presets.preset_options(preset) if preset else {},
         read_config_file(file) if file else {},
-        {**typed, **_validation(validation)},
+        {**typed, **_validation(validation), **_batch(typed.pop("batch"))},
         where="train",
     )
     if dry_run:
-        with open_matrix(data) as matrix:
-            click.echo(runs.dry_run_text(runs.make_plan(matrix, chosen)))
+        with ExitStack() as opened:
+            matrix = open_together(data, opened)
+            plan = runs.make_plan(matrix, runs.by_file(chosen, len(data)))
+            click.echo(runs.dry_run_text(plan))
         return
     tune_allocator()
     encoder = runs.run_training(data, out, chosen, force=force, log_steps=log_steps)
     if leads():
         click.echo(runs.summary_line(out, encoder))
+
+
+def _batch(columns: tuple[str, ...] | None) -> dict[str, Any]:
+    """The setting meant by columns, or by none."""
+    return {} if columns is None else {"batch": () if columns == ("none",) else columns}
 
 
 def _validation(value: str | None) -> dict[str, Any]:

@@ -65,9 +65,9 @@ class ModelConfig:
         Nats per latent unit that the KL does not penalise.
     condition : str or None
         Column of obs whose class the network is conditioned on, one-hot: encoder and decoder.
-    batch : tuple of str
+    batch : tuple of str or None
         Columns of obs that name a sample's batch, together: the decoder is told it, one-hot, the
-        encoder is not.
+        encoder is not. None: of several files each is a batch.
     center_within : str or None
         Column of obs: genes are centred and scaled within each of its values, by the samples' own
         levels, also of new samples.
@@ -115,11 +115,12 @@ class ModelConfig:
         metavar="COL",
         section="Model",
     )
-    batch: tuple[str, ...] = setting(
-        (),
+    batch: tuple[str, ...] | None = setting(
+        None,
         "Columns of obs that name a sample's batch: told to the decoder alone, so that samples of "
         "new batches can be encoded.",
-        metavar="COL[,COL2]",
+        metavar="COL[,COL2]|none",
+        shown="the file, of several",
         section="Model",
     )
     center_within: str | None = setting(

@@ -193,7 +193,7 @@ def _warn_of_confounded(
     batches, said = pd.Series(names), []
     for column in obs.columns.difference(list(columns)):
         values = as_levels(obs[column])
-        if values is None:
+        if values is None or values.nunique() > NAMED:  # donors, say, lie within studies
             continue
         v = cramers_v(pd.crosstab(batches[values.index], values))
         said += [f"{column} (Cramer's V {v:.2f})"] if v >= WARN_V else []

@@ -264,14 +264,17 @@ def _conditioned(plan: TrainingPlan) -> TrainingPlan:
     where, model = str(plan.source.matrix.path or "data"), plan.config.model
     obs, column = plan.source.matrix.obs, model.condition
     if column is None:
-        condition = find_batches(obs, model.batch, plan.rows, where)
+        condition = find_batches(obs, model.batch or (), plan.rows, where)
     else:
         condition = find_condition(obs, column, plan.rows, where)
     plan = replace(plan, condition=condition, codes=_codes(condition, plan.source, plan.rows))
     if plan.held_out is None:
         return plan
     obs = plan.held_out.matrix.obs.iloc[plan.held_out_rows]
-    names = batch_names(obs, model.batch) if column is None else read_column(obs, column, where)
+    if column is None:
+        names = batch_names(obs, model.batch or ())
+    else:
+        names = read_column(obs, column, where)
     known = np.isin(names.astype(str), condition.classes)
     if not known.all():
         warnings.warn(

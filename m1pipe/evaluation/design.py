@@ -17,7 +17,7 @@ from m1pipe.evaluation import alarms, leakage
 from m1pipe.evaluation.encoders import ComparedEncoder
 from m1pipe.evaluation.problem import Problem
 from m1pipe.io.reader import open_matrix
-from m1pipe.provenance import training_file
+from m1pipe.provenance import training_files
 
 
 def design_alarms(problem: Problem, label: str | None = None) -> list[Alarm]:
@@ -111,7 +111,7 @@ def not_checked(problem: Problem, label: str | None) -> list[str]:
         "seen_by_encoder": not frozen,
         "far_from_training": not frozen,
         "copies_seen_by_encoder": not any(
-            training_file(source) is not None for entry in frozen for source in entry.sources
+            training_files(source) for entry in frozen for source in entry.sources
         ),
         "conditioned_on_label": not problem.encoders,
         "source_overlap": problem.source is None,
@@ -140,18 +140,21 @@ def find_origin(problem: Problem) -> tuple[str | None, int]:
 
 
 def _copied_rows(name: str, source: str, problem: Problem) -> list[Alarm]:
-    """Near-identical rows in the file that an encoder was trained on, where that is still there."""
-    path = training_file(source)
-    if path is None or (problem.matrix.path is not None and path == problem.matrix.path.resolve()):
-        return []
-    with open_matrix(path) as unlabelled:
-        copies = find_copies(unlabelled, problem.matrix)
-        if not copies.by_row.size:
-            return []
-        first = int(copies.by_row[0])
-        pair = (str(unlabelled.samples[first]), copies.partner[first])
-    n = len(problem.samples)
-    return leakage.copies_seen_by_encoder(name, copies.by_row.size, n, pair, n_genes=copies.n_genes)
+    """Near-identical rows in the files that an encoder was trained on, where they are there."""
+    own, n = problem.matrix.path, len(problem.samples)
+    found = []
+    for path in training_files(source):
+        if own is not None and path == own.resolve():
+            continue
+        with open_matrix(path) as unlabelled:
+            copies = find_copies(unlabelled, problem.matrix)
+            if copies.by_row.size:
+                first = int(copies.by_row[0])
+                pair = (str(unlabelled.samples[first]), copies.partner[first])
+                found += leakage.copies_seen_by_encoder(
+                    name, copies.by_row.size, n, pair, n_genes=copies.n_genes
+                )
+    return found
 
 
 def _other_depth(name: str, encoder: Encoder, problem: Problem) -> list[Alarm]:

@@ -359,7 +359,7 @@ def _open_encoders(
                     "for whole studies, not for folds of one: train it before (m1pipe train), or "
                     "leave it out"
                 )
-            for column in (config.model.condition, *config.model.batch):
+            for column in (config.model.condition, *(config.model.batch or ())):
                 told = encoder_conditioned(entry.name, column, label=label, stratify=stratify)
                 if told:
                     option = "--batch" if config.model.batch else "--condition"

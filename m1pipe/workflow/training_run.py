@@ -1,7 +1,8 @@
 """Training an encoder in a run folder, as `m1pipe train` does."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -26,6 +27,7 @@ from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.errors import InputError, all_but
 from m1pipe.io.conversion.steps import Steps
 from m1pipe.io.reader import open_matrix
+from m1pipe.io.together import FILE, open_together
 from m1pipe.settings import to_dict
 from m1pipe.training.checkpoint import load_checkpoint
 from m1pipe.training.device import choose_threads, resolve_device, threads
@@ -41,7 +43,7 @@ RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE)
 
 
 def run_training(
-    data: PathLike,
+    data: PathLike | Sequence[PathLike],
     out: PathLike,
     config: EncoderConfig,
     *,
@@ -54,8 +56,8 @@ def run_training(
 
     Parameters
     ----------
-    data : path
-        Samples x genes.
+    data : path or sequence of path
+        Samples x genes; of several files the genes that all have.
     out : path
         The run's folder.
     config : EncoderConfig
@@ -77,8 +79,11 @@ def run_training(
     StoppedBySignalError, KeyboardInterrupt
         If a signal came; the run can be resumed.
     """
-    files = {
-        "data": data,
+    paths = [data] if isinstance(data, str | os.PathLike) else list(data)
+    config = by_file(config, len(paths))
+    files: dict[str, PathLike | None] = {
+        **({"data": paths[0]} if len(paths) == 1 else {}),
+        **({f"data {i}": path for i, path in enumerate(paths, 1)} if len(paths) > 1 else {}),
         "validation": config.selection.validation_file,
         "dropped samples": config.selection.drop_samples_of,
         "thinned to": config.selection.thin_to,
@@ -87,7 +92,8 @@ def run_training(
     inputs = {role: file for role, file in files.items() if file is not None}
     folder = RunFolder(out, results=RESULTS)
     device = resolve_device(config.training.device)
-    with open_matrix(data) as matrix, joined(device) as workers:
+    with ExitStack() as opened, joined(device) as workers:
+        matrix = open_together(paths, opened)
         plan = make_plan(matrix, config)
         _refuse_small_batches(plan, workers)
         n_threads = choose_threads(plan.n_parameters, plan.config.training.batch_size)
@@ -116,6 +122,16 @@ def run_training(
                 return train()
             with folder, Watcher(folder, plan, log_steps=log_steps) as watcher:
                 return _watched(folder, plan, watcher, train, resumed=start == "resumed")
+
+
+def by_file(config: EncoderConfig, n_files: int) -> EncoderConfig:
+    """Settings with each of several files as a batch, where nothing is said of batches."""
+    model = config.model
+    told = (model.batch, model.condition, model.center_within) != (None, None, None)
+    if n_files < 2 or told:
+        return config
+    log.info("each file is a batch (--batch none: none is)")
+    return replace(config, model=replace(model, batch=(FILE,)))
 
 
 def _watched(
