@@ -321,7 +321,7 @@ def fit_opened(
     if not jobs:
         return found
     design = HeadData(split.targets, split.order_seed, split.order, split.groups)
-    log.info("%d heads (%s) in one pass", len(jobs), _in_words(problem, shares, len(wanted)))
+    log.info("%d heads (%s) in one pass", len(jobs), _in_words(problem, shares, len(wanted), jobs))
     with progress(label="heads", shown="{desc}: epoch {n_fmt} [{elapsed}]") as bar:
         heads = fit_heads(jobs, design, kept=kept, stop=stop, on_epoch=lambda _: bar.update())
     for (i, key), job, head in zip(places, jobs, heads, strict=True):
@@ -329,11 +329,15 @@ def fit_opened(
     return found
 
 
-def _in_words(problem: Problem, shares: Sequence[OpenShare], n_models: int) -> str:
+def _in_words(
+    problem: Problem, shares: Sequence[OpenShare], n_models: int, jobs: Sequence[HeadJob]
+) -> str:
     """What a pass is over: `6 models x 50 draws of 30 training rows, from 5 folds`."""
     n_folds = len({share.fold for share in shares})
     folds = f"{n_folds} fold{'s' if n_folds > 1 else ''}"
     models = f"{n_models} model{'s' if n_models > 1 else ''}"
+    n_fits = len(jobs) // len(shares)
+    models = f"{n_fits} fits of {models}" if n_fits > n_models else models
     if problem.train_size is None:
         return f"{models} x {folds}"
     if problem.config.draws == 1:

@@ -47,7 +47,7 @@ NOT_RUN = {
     "pip install torch": "installs",
     "pip install -c constraints.txt .": "installs",
     "torchrun --standalone --nproc-per-node=2 -m m1pipe train u.h5ad --out runs/vae1 "
-    "--batch-size 512 --resume": "two processes: tests/training/test_training_distributed.py",
+    "--batch-size 512": "two processes: tests/training/test_training_distributed.py",
 }
 # What the examples of --help find there; each of them writes its own results anew.
 TRAINED = """
