@@ -203,7 +203,8 @@ def test_the_declared_family_and_its_test(result: Any) -> None:
 
 def test_what_each_row_saw_is_told(result: Any) -> None:
     rows = result.info["rows"]
-    assert rows["mean"] == {"model": "training samples of the fold"}
+    assert rows["mean"] == {"model": "training samples of the fold", "sees": "target labels"}
+    assert rows["vae"]["sees"] == "target labels, target genes, other samples"
     assert rows["vae"]["encoder"] == "180 samples of Encoder, Encoder"
     assert rows["pca"]["pca"] == "180 samples of Encoder"
     assert "penalty by leave-one-out, epochs by inner folds" in rows["raw"]["head"]
