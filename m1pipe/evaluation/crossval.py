@@ -122,6 +122,7 @@ def cross_validate(
             multilabel=multilabel,
             targets=targets,
             encoders=encoders,
+            sources=sources,
             config=chosen,
             generator=generator,
         )

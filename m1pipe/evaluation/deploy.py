@@ -88,7 +88,13 @@ def fit_predictor(
     chosen = replace(chosen, label=label)
     with speaking(verbose):
         problem = open_fit(
-            x, chosen, y=y, multilabel=multilabel, encoder=encoder, generator=generator
+            x,
+            chosen,
+            y=y,
+            multilabel=multilabel,
+            encoder=encoder,
+            sources=sources,
+            generator=generator,
         )
         return fit_model(problem, chosen)
 
