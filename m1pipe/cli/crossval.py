@@ -1,5 +1,6 @@
 """`m1pipe crossval`: compare encoders with their rivals by cross-validation."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -126,8 +127,9 @@ def crossval(
     m1pipe crossval --x x.h5ad --label status --encoder vae=runs/vae1 --source other.h5ad --out cv
     """
     from m1pipe.evaluation.cost import cost_text
+    from m1pipe.reports.verdicts import summary
     from m1pipe.training.device import tune_allocator
-    from m1pipe.workflow.crossval_run import run_crossval, summary_line
+    from m1pipe.workflow.crossval_run import run_crossval
 
     if repeat is not None and fold is None:
         raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
@@ -144,7 +146,8 @@ def crossval(
     result = run_crossval(run, config, out, only=only, force=force)
     for alarm in result.alarms if result else ():
         log.warning("%s", alarm)
-    click.echo(f"{out}: fold {fold} done" if result is None else summary_line(out, result))
+    page = Path(out) / "report.html"
+    click.echo(f"{out}: fold {fold} done" if result is None else summary(result, page))
 
 
 def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:

@@ -6,10 +6,10 @@ import click
 
 from m1pipe.console import log
 from m1pipe.errors import InputError
-from m1pipe.evaluation.result import CrossvalResult, ladder_table
+from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.reports.crossval_report import write_report
 from m1pipe.reports.files import read_result
-from m1pipe.reports.verdicts import winner
+from m1pipe.reports.verdicts import summary
 
 
 @click.command()
@@ -26,7 +26,7 @@ def report(cv: Path) -> None:
     result = _gathered(cv)
     for alarm in result.alarms:
         log.warning("%s", alarm)
-    click.echo(f"{cv / 'report.html'}: {winner(result, ladder_table(result))}")
+    click.echo(summary(result, cv / "report.html"))
 
 
 def _gathered(cv: Path) -> CrossvalResult:

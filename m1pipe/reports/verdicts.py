@@ -7,13 +7,14 @@ speaks of those encoders, not of the model in general. Percentages are of the ot
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
 from m1pipe.evaluation.ladder import LINEAR_TRANSFER, parse_model
-from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.evaluation.result import CrossvalResult, best_text, ladder_table
 from m1pipe.evaluation.significance import holm
 from m1pipe.reports.page import (
     ALPHA,
@@ -249,6 +250,12 @@ def by_target(result: CrossvalResult) -> str:
             "most weigh most in the mean, and each counts once among the targets."
         )
     return ""
+
+
+def summary(result: CrossvalResult, page: str | Path) -> str:
+    """The answer, and below it the models of the lowest losses, behind the page's path."""
+    losses = ladder_table(result)["loss"].reindex(result.models)
+    return f"{answer(result).text}\n{page}: {best_text(result.metric, losses)}"
 
 
 def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from m1pipe.evaluation.crossval import run_plan
 from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.fitting import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
-from m1pipe.evaluation.result import CrossvalResult, best_text, ladder_table
+from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.heads.inner_folds import MISSED_ROWS
 from m1pipe.heads.networks import PassFile
@@ -331,9 +331,3 @@ def _clear(out: Path) -> None:
     """Remove the earlier cross-validation, its plan last, and nothing that is not ours."""
     for own in ((*TOP_FILES, *SHARED_FILES), (f"{SHARES}/{PLAN}",)):
         clear(out, own)
-
-
-def summary_line(out: str | Path, result: CrossvalResult) -> str:
-    """The result in one line: the models by the headline loss, and where the report is."""
-    losses = ladder_table(result)["loss"].reindex(result.models)
-    return f"{Path(out) / 'report.html'}: {best_text(result.metric, losses)}"

@@ -289,9 +289,10 @@ def _gather_task(study: Study, comparison: Comparison) -> Task:
     folder = study.out / "cv"
 
     def gather(force: bool) -> str:
-        from m1pipe.workflow import crossval_run as crossval
+        from m1pipe.reports.verdicts import answer
+        from m1pipe.workflow.crossval_run import gather as gathered
 
-        return crossval.summary_line(folder, crossval.gather(folder))
+        return f"{folder / 'report.html'}: {answer(gathered(folder)).text}"
 
     return Task(
         stage="gather",

@@ -55,11 +55,12 @@ def folder(tmp_path):
     return cv
 
 
-def test_gathers_the_folds_and_says_who_won_in_one_line(folder, capsys):
+def test_gathers_the_folds_and_says_the_answer_and_who_won(folder, capsys):
     assert run(["report", str(folder)]) == 0
     shown = capsys.readouterr()
-    assert shown.out.count("\n") == 1
-    assert shown.out.startswith(f"{folder / 'report.html'}: Of the 3 models compared, ridge has")
+    answer, losses = shown.out.splitlines()
+    assert answer.startswith("No: ") and "is worse than ridge (+" in answer
+    assert losses.startswith(f"{folder / 'report.html'}: mse ridge 0.")
     assert "warning: 2 units of vae carry nothing (in 3 of 3 folds)." in shown.err
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["models"]["ridge"]["mse"] == pytest.approx(0.5, abs=0.01)
