@@ -30,6 +30,7 @@ from m1pipe.reports.terms import headline_test, metric_of, spoken
 
 ENOUGH_SEEDS = 3
 MOST_CLAUSES = 3  # encoders that the answer treats one by one
+_MOST_PERCENT = 900
 _MOST_NAMES = 6
 _RELATION = {"better": "better than", "worse": "worse than", "open": "not shown to differ from"}
 
@@ -110,7 +111,7 @@ def _lower_or_higher(row: Mapping[Any, Any]) -> str:
     """`12 % lower (95 % CI 8 % to 16 % lower)`, in units of the loss where shares are not known."""
     values, unit = [100 * share for share in _shares(row)], " %"
     digits = _digits(*values)
-    if not all(map(math.isfinite, values)):
+    if not all(abs(value) <= _MOST_PERCENT for value in values):
         values, unit = [float(row[k]) for k in ("difference", "ci_low", "ci_high")], ""
         digits = decimals_for((values[2] - values[1]) / 2)
     gap, low, high = (f"{number(abs(value), digits)}{unit}" for value in values)
@@ -130,6 +131,8 @@ def _digits(gap: float, low: float, high: float) -> int:
 def _signed(row: Mapping[Any, Any]) -> str:
     """`+51 %`; empty where it is not known."""
     values = [100 * share for share in _shares(row)]
+    if values[0] > _MOST_PERCENT:
+        return f"more than {1 + _MOST_PERCENT // 100} times its loss"
     sign = "+" if values[0] > 0 else ""
     text = f"{sign}{number(values[0], _digits(*values))} %"
     return text if math.isfinite(values[0]) else ""

@@ -135,8 +135,8 @@ def _refuse_stale(study: Study, task: Task) -> None:
     how, why = standing(study.out, task)
     if how == "stale":
         raise InputError(
-            f"{task.name}: expected a result that is up to date in {study.out}; this differs: "
-            f"{why}: redo what is out of date with --force, or name another `out`"
+            f"{task.name}: what is in {study.out} is out of date: {why}: redo what is out of date "
+            "with --force, or name another `out`"
         )
 
 
