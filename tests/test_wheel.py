@@ -108,8 +108,8 @@ def test_demo_runs_from_the_wheel(home: Path) -> None:
 
 def test_a_notebook_runs_from_the_wheel(home: Path) -> None:
     """Executed by a kernel of that environment, whose last cell says where m1pipe lies."""
-    text = (CHECKOUT / "notebooks" / "01_m1_pipeline.ipynb").read_text(encoding="utf-8")
-    (home / "first.ipynb").write_text(text, encoding="utf-8")
+    text = (CHECKOUT / "notebooks" / "08_published_faults.ipynb").read_text(encoding="utf-8")
+    (home / "one.ipynb").write_text(text, encoding="utf-8")
     (home / "run.py").write_text(RUN, encoding="utf-8")
     path = os.pathsep.join([str(home / "env" / "bin"), os.environ["PATH"]])
     said = _run([home / "env" / "bin" / "python", "run.py"], home, PATH=path)
@@ -120,7 +120,7 @@ RUN = """
 import nbformat
 from nbclient import NotebookClient
 
-notebook = nbformat.read("first.ipynb", as_version=4)
+notebook = nbformat.read("one.ipynb", as_version=4)
 notebook.cells.append(nbformat.v4.new_code_cell("import m1pipe; print(m1pipe.__file__)"))
 NotebookClient(notebook, kernel_name="python3", timeout=500).execute()
 print(notebook.cells[-1]["outputs"][0]["text"])
