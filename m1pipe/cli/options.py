@@ -58,6 +58,18 @@ class Commands(click.Group):
             ctx.fail(f"no such command {args[0]!r}{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands of a group, each with its whole first sentence."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(limit=999))
+                    for name, command in found
+                    if command
+                ]
+            )
+
 
 class OneOf(click.Choice[str]):
     """One of some names; the nearest is suggested."""

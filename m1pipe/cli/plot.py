@@ -18,7 +18,9 @@ OUT = option(
     "--out", required=True, type=click.Path(), help="The .svg, .png or .pdf file to write."
 )
 FORCE = option("--force", is_flag=True, help="Overwrite the file.")
-SEED = option("--seed", type=click.IntRange(0), default=0, show_default=True)
+SEED = option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything drawn."
+)
 LABEL = option("--label", metavar="COL", help="Column of obs that colours the samples.")
 GENES = option("--genes", metavar="A,B,...", help="Which, by name.")
 MOST_LATENTS, MOST_SAMPLES = 2000, 1000

@@ -32,8 +32,8 @@ def quality(
 ) -> None:
     r"""Score synthetic samples against real ones that their generator never saw.
 
-    Fidelity is measured against the hold-out only, beside what real samples reach (ceiling) and
-    what worthless ones do (floor). Writes OUT/quality.html, quality.json and quality.csv.
+    Fidelity is measured against the hold-out only, beside what real samples and worthless ones
+    (the floor) reach. Writes OUT/quality.html, quality.json and quality.csv.
 
     m1pipe quality --real train.h5ad --synthetic s.h5ad --holdout h.h5ad --out runs/quality
     m1pipe quality --real train.h5ad --synthetic s.h5ad --holdout h.h5ad --label tissue \

@@ -53,7 +53,7 @@ def plot_calibrated(
     ax.set_yticks(np.arange(len(titles)), titles)
     ax.set_ylim(len(titles) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel("0: floor (worthless); 1: ceiling (real samples)")
+    ax.set_xlabel("0: worthless samples; 1: real samples")
     grid(ax, "x")
     return ax
 

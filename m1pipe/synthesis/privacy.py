@@ -40,7 +40,7 @@ BY_DISTANCE = (
         "dcr_median",
         "distance to the closest, median",
         "higher",
-        "to a training sample; the ceiling column: of a held-out sample to a training one",
+        "to a training sample; real: of a held-out sample to a training one",
         POSITIVE,
     ),
     _definition(
@@ -54,7 +54,7 @@ BY_DISTANCE = (
         "nndr_p5",
         "nearest over second, 5th percentile",
         "higher",
-        "near 0: a sample sits on one training sample; the ceiling column: held-out samples",
+        "near 0: a sample sits on one training sample; real: held-out samples",
         SHARE,
     ),
     _definition(

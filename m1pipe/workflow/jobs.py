@@ -240,23 +240,35 @@ def submit(study: Study, system: System, stage: str) -> list[tuple[str, str]]:
     client = "sbatch" if system == "slurm" else "bsub"
     command = ["bash"] if stage == "pipeline" else [client]
     command += ["--parsable"] if command == ["sbatch"] else []
-    printed = _call(command, script, study)
+    done = _call(command, script, study)
     if stage == "pipeline":
-        pairs = [tuple(line.split()) for line in printed.splitlines() if len(line.split()) == 2]
+        pairs = [tuple(line.split()) for line in done.stdout.splitlines() if line.count(" ") == 1]
         submitted = [(name, number) for name, number in pairs if name in JOB_STAGES]
     else:
-        found = _JOB_ID[system].search(printed)
+        found = _JOB_ID[system].search(done.stdout) if done.returncode == 0 else None
         submitted = [(stage, found.group(1))] if found else []
-    if not submitted:
-        raise InputError(f"{client}: expected the number of a job; found {printed.strip()!r}")
     for name, number in submitted:
         _record_queued(study, system, name, number)
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise InputError(f"{client}: the queue refused: {said}{_left_behind(system, submitted)}")
+    if not submitted:
+        raise InputError(f"{client}: expected the number of a job; found {done.stdout.strip()!r}")
     return submitted
 
 
-def _call(command: list[str], script: str, study: Study) -> str:
+def _left_behind(system: System, submitted: list[tuple[str, str]]) -> str:
+    """What of a pipeline the queue had taken before it refused a stage, and how to end it."""
+    if not submitted:
+        return ""
+    cancel = "scancel" if system == "slurm" else "bkill"
+    stages, numbers = zip(*submitted, strict=True)
+    return f"; already submitted: {', '.join(stages)}, which {cancel} {' '.join(numbers)} cancels"
+
+
+def _call(command: list[str], script: str, study: Study) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             input=script,
             capture_output=True,
@@ -272,10 +284,6 @@ def _call(command: list[str], script: str, study: Study) -> str:
         raise InputError(
             f"{command[0]}: expected this command of the queue; found none: submit on the cluster"
         ) from None
-    if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise InputError(f"{command[0]}: the queue refused: {said}")
-    return done.stdout
 
 
 def _record_queued(study: Study, system: System, stage: str, number: str) -> None:

@@ -141,7 +141,7 @@ def _task_line(
         status = _read(own) if own.is_file() else record
     if record["state"] == "queued" and not _in_queue(record, queue):
         failed = [n for n, r in records.items() if r["state"] == "failed"]
-        why = f"{failed[0]} failed" if failed else "its job is not in the queue any more"
+        why = f"{failed[0]} failed" if failed else f"its log in {root / 'logs'} may say why"
         return RunLine(name, "lost", f"job {record['job_id']} never began: {why}")
     return RunLine(name, *_standing(record, status, queue))
 
@@ -157,6 +157,8 @@ def _standing(record: dict[str, Any], status: dict[str, Any], queue: Queue) -> t
     reason = None if queue is None else queue.get(str(record.get("job_id")))
     if reason is not None:
         return "queued", ", ".join(filter(None, (_progress(status), job, reason)))
+    if state == "queued" and queue is not None:
+        return "running", f"{job}, starting"
     if state == "stopped":
         said = str(record.get("message") or "").removesuffix(f"; {AGAIN}")
         return state, "; ".join(filter(None, (said, AGAIN)))

@@ -7,7 +7,7 @@ import anndata
 import pytest
 
 from m1pipe.cli.main import run
-from m1pipe.cli.plot import METHODS, MOST_LATENTS, MOST_SAMPLES
+from m1pipe.cli.plot import METHODS, MOST_LATENTS, MOST_SAMPLES, plot
 from m1pipe.console import log
 from m1pipe.figures import model, samples
 from m1pipe.plots import embedding
@@ -115,6 +115,13 @@ def test_a_figure_that_is_there_is_kept_unless_forced(
 def test_every_kind_has_help_with_an_example(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plot", kind, "--help"]) == 0
     assert f"m1pipe plot {kind}" in capsys.readouterr().out.split("Options:")[0]
+
+
+def test_every_figure_is_described_by_a_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plot", "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in listed
+    assert listed.count(".\n") == len(plot.commands)
 
 
 def test_options_are_those_of_the_figures() -> None:

@@ -94,6 +94,19 @@ def test_a_refusal_is_passed_on(file: Path, stand_in: Path) -> None:
     (stand_in / "bsub").write_text(f"#!/bin/bash\n{refusal}\nexit 255\n")
     with pytest.raises(InputError, match="bsub: the queue refused: hpc: No such queue"):
         submit(read_study(file), "lsf", "gather")
+    taken = (
+        f'[ -e "{file.parent}/taken" ] && {{ {refusal}; exit 255; }}; touch "{file.parent}/taken"'
+    )
+    accepts = "echo 'Job <7> is submitted to queue <hpc>.'"
+    (stand_in / "bsub").write_text(f"#!/bin/bash\n{taken}\n{accepts}\n")
+    with pytest.raises(
+        InputError, match="refused: hpc.*already submitted: convert, which bkill 7 "
+    ):
+        submit(read_study(file), "lsf", "pipeline")
+    states = {line.name: line for line in run_lines(file.parent / "runs", {"7[1]": None})}
+    assert states["convert-u"][1:] == ("running", "job 7[1], starting")
+    assert states["convert-x"].state == "lost"
+    assert states["convert-x"].detail.endswith("runs/logs may say why")
     (stand_in / "bsub").unlink()
     with pytest.raises(InputError, match="bsub: expected this command of the queue; found none"):
         submit(read_study(file), "lsf", "gather")
