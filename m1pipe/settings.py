@@ -231,7 +231,7 @@ def _coerce(f: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     one = next((word for word in text.split(" | ") if word.startswith("tuple[")), "")
-    if one and not isinstance(value, str) and _is_one((value,), one):
+    if one and not isinstance(value, str | tuple) and _is_one((value,), one):
         value = (value,)
     wants_bool = f.type is bool
     if wants_bool != isinstance(value, bool):

@@ -9,6 +9,7 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.config.presets import PRESETS, preset_options
 from m1pipe.errors import InputError
 from m1pipe.settings import build, parse_bytes, read_config_file, to_dict
+from m1pipe.synthesis.config import GenerateConfig
 
 
 def test_later_layers_win_and_none_does_not_overwrite() -> None:
@@ -113,3 +114,8 @@ def test_sizes_refused(text: str) -> None:
 def test_values_of_another_type_are_refused(name: str, value: object, wanted: str) -> None:
     with pytest.raises(InputError, match=wanted):
         build(EncoderConfig, {name: value}, where="config")
+
+
+@pytest.mark.parametrize("given", [(), (("tissue", "Liver", 5),)])
+def test_tuples_of_tuples_stay_as_they_are(given: tuple[tuple[str, str, int], ...]) -> None:
+    assert build(GenerateConfig, {"n": 5, "condition": given}).condition == given

@@ -100,7 +100,7 @@ def test_a_refusal_is_passed_on(file: Path, stand_in: Path) -> None:
     accepts = "echo 'Job <7> is submitted to queue <hpc>.'"
     (stand_in / "bsub").write_text(f"#!/bin/bash\n{taken}\n{accepts}\n")
     with pytest.raises(
-        InputError, match="refused: hpc.*already submitted: convert, which bkill 7 "
+        InputError, match=r"refused: hpc.*already submitted: convert, which bkill 7 "
     ):
         submit(read_study(file), "lsf", "pipeline")
     states = {line.name: line for line in run_lines(file.parent / "runs", {"7[1]": None})}
