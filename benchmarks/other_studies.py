@@ -45,6 +45,7 @@ def main() -> None:
     print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f"))
     if args.out:
         settings = {"draws": args.draws, "sizes": args.sizes, "seeds": args.seeds}
+        settings |= {"encoders": args.encoders}
         scores = table[table["metric"].isin(["log_loss", "roc_auc", "balanced_accuracy"])]
         means = scores.groupby(["study", "n_train", "model", "metric"])["value"].mean()
         values = means.reset_index().to_dict(orient="records")
