@@ -50,7 +50,6 @@ HEADLINE = (
 )
 PRIVACY_SCORE = "closer_to_train"
 WIDEST_OF_NO_LEAK = 0.6  # an interval that reaches higher has not looked closely enough
-IN_LINE = ("ks_mean", "variance_ratio", "gamma", "c2st_forest", "closer_to_train")
 _IN_SHORT = {
     "near": "near them in",
     "unlike real": "unlike them in",
@@ -58,6 +57,7 @@ _IN_SHORT = {
     "overshoots": "overshoots in",
     "failed": "not computed:",
 }
+_LEAK = {"leak": ": a leak", "unsure": ": a leak is not excluded", "not shown": ": no leak shown"}
 _ARROWS = {
     "higher": "\N{UPWARDS ARROW}",
     "lower": "\N{DOWNWARDS ARROW}",
@@ -112,7 +112,7 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
         info=report.info,
         alarms=report.alarms,
         verdicts=found,
-        headline=_in_short(found, [s.definition.title for s in _headline(report)]),
+        headline=f"{_in_short(report)}.",
         privacy=privacy(report),
         calibrated=_calibrated(report),
         scores={
@@ -130,9 +130,13 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
 
 
 def summary_line(report: QualityReport) -> str:
-    """The headline scores in a line, without their intervals."""
-    scores = report.scores[SYNTHETIC]
-    return ", ".join(_value(score) for score in scores if score.definition.name in IN_LINE)
+    """The answer in a line: how many scores are like real samples', which are not, and privacy."""
+    texts = [_in_short(report, without=("near",))]
+    found = privacy(report)
+    if found is not None:
+        score = next(s for s in report.scores[SYNTHETIC] if s.definition.name == PRIVACY_SCORE)
+        texts.append(f"{_value(score)}{_LEAK.get(found.tag, '')}")
+    return "; ".join(texts)
 
 
 def verdicts(report: QualityReport) -> list[Verdict]:
@@ -172,15 +176,15 @@ def privacy(report: QualityReport) -> Verdict | None:
     )
 
 
-def _in_short(found: Sequence[Verdict], titles: Sequence[str]) -> str:
-    """How many scores are as those of real samples, and which are not."""
-    others: dict[str, list[str]] = {}
-    for verdict, title in zip(found, titles, strict=True):
-        others.setdefault(verdict.tag, []).append(title)
-    n = len(others.pop("like real", []))
-    texts = [f"Like real samples in {n} of {count(len(found), 'score')}"]
-    texts += [f"{_IN_SHORT[tag]} {listing(names)}" for tag, names in others.items()]
-    return "; ".join(texts) + "."
+def _in_short(report: QualityReport, *, without: Sequence[str] = ()) -> str:
+    """How many headline scores are as those of real samples, and which are not."""
+    found: dict[str, list[str]] = {}
+    for score, verdict in zip(_headline(report), verdicts(report), strict=True):
+        found.setdefault(verdict.tag, []).append(score.definition.title)
+    n, total = len(found.pop("like real", [])), len(_headline(report))
+    texts = [f"Like real samples in {n} of {count(total, 'score')}"]
+    texts += [f"{_IN_SHORT[tag]} {listing(of)}" for tag, of in found.items() if tag not in without]
+    return "; ".join(texts)
 
 
 def _kind(score: Score) -> tuple[Kind, str]:

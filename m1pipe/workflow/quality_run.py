@@ -43,7 +43,7 @@ def run_quality(
     -------
     report : QualityReport
     line : str
-        The headline scores.
+        The answer in short.
 
     Raises
     ------

@@ -50,7 +50,7 @@ def test_from_files_to_a_report(
     out = tmp_path / "q"
     assert _quality(files, out, "--label", "tissue", "--rivals", "--seed", "3") == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(f"{out / 'quality.html'}: mean KS ")
+    assert captured.out.startswith(f"{out / 'quality.html'}: Like real samples in ")
     assert captured.out.count("\n") == 1
     assert "warning: Only 60 samples a side" in captured.err
     assert "grouped by the column donor" in captured.err
