@@ -276,7 +276,7 @@ def test_command_reads_a_config_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     with h5py.File(tmp_path / "sim" / "truth.h5") as truth:
         assert truth.attrs["seed"] == 4
     config.write_text("genes = 5\n")
-    assert run([*options, "--force"]) == 1
+    assert run([*options, "--force"]) == 2
     assert "sim.toml: unknown setting 'genes'" in capsys.readouterr().err
-    assert run(["simulate", "m1", "--out", str(tmp_path / "b"), "--n-labelled", "0"]) == 1
+    assert run(["simulate", "m1", "--out", str(tmp_path / "b"), "--n-labelled", "0"]) == 2
     assert "n_labelled: expected at least 1; found 0" in capsys.readouterr().err
