@@ -111,7 +111,7 @@ def test_what_cannot_be_centred_is_refused(
     with pytest.warns(M1Warning, match=r"studies of under 10 samples .*: N \(6\)"):
         encoder.transform(study("N", 9, n=6))
     config = replace(CONFIG, model=replace(CONFIG.model, center_within="site"))
-    with pytest.raises(InputError, match="center-within: expected a column of obs"):
+    with pytest.raises(InputError, match="center_within: expected a column of obs"):
         train_encoder(data, config)
     encoder.save(tmp_path / "run")
     data.write_h5ad(tmp_path / "x.h5ad")
