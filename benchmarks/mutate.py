@@ -74,7 +74,7 @@ def _of_text(name: str, separator: str) -> Callable[[Path], Any]:
         if name.endswith(".gz"):
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
-        cells = [line.split(separator) for line in text.splitlines() if line]
+        cells = [line.split(separator) for line in text.split("\n") if line.strip()]
         header, body = cells[0], cells[1:]
         header = header[1:] if len(header) == len(body[0]) else header
         values = [[float(cell) for cell in row[1:]] for row in body]
@@ -128,7 +128,7 @@ def _of_mtx(folder: Path) -> Any:
 
     values = mmread(folder / "mtx" / "matrix.mtx")
     names, genes = (
-        [line.split("\t")[0] for line in (folder / "mtx" / name).read_text().splitlines() if line]
+        [line.split("\t")[0] for line in _decoded(folder / "mtx" / name).split("\n") if line]
         for name in ("barcodes.tsv", "features.tsv")
     )
     dense = np.asarray(values.todense()).T
@@ -137,13 +137,23 @@ def _of_mtx(folder: Path) -> Any:
     return _table(names, genes, dense)
 
 
+def _decoded(path: Path) -> str:
+    """Text of a file; what is not UTF-8 is Latin-1."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        return path.read_text(encoding="latin-1")
+
+
 def _of_labels(folder: Path) -> Any:
     made = _of_text("x.tsv", "\t")(folder)
     text = (folder / "labels.tsv").read_text(encoding="utf-8-sig")
     rows = [line.split("\t") for line in text.splitlines() if line]
-    if rows[0][1:] != ["tissue"] or any(len(row) != 2 for row in rows):
-        raise ValueError("another header, or ragged")
-    known = {row[0].strip(): row[1].strip() for row in rows[1:]}
+    if any(len(row) != 2 for row in rows):
+        raise ValueError("ragged")
+    if rows[0][1] != "tissue":  # a column of another name is kept, and not looked at here
+        return (*made[:3], [])
+    known = {row[0].strip(): row[1].strip().strip('"') for row in rows[1:]}
     return (*made[:3], [known.get(name) or "nan" for name in made[0]])
 
 

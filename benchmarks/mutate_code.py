@@ -52,6 +52,10 @@ TESTS = {
 }
 EQUIVALENT: dict[str, str] = {}
 SECONDS = 240
+PYTEST = (
+    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # of what is imported before the fork
+)
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -139,8 +143,7 @@ def is_killed(module: ModuleType, tree: ast.Module, tests: list[str]) -> bool:
             signal.alarm(SECONDS)
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 put_in_place(module, tree)
-                arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
-                code = int(pytest.main([*arguments, f"--rootdir={ROOT}"]))
+                code = int(pytest.main([*PYTEST, f"--rootdir={ROOT}", *tests]))
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)

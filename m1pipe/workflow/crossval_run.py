@@ -210,11 +210,11 @@ def gather(folder: str | Path) -> CrossvalResult:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What a cross-validation was asked for, as it was asked."""
+    """What a cross-validation was asked for; what an older folder does not name is the default."""
     stored = read_json(path, "the settings of a cross-validation")
     with reading(path, "the settings of a cross-validation"):
-        build(CrossvalConfig, stored["crossval"], where=str(path))
-    return stored
+        config = build(CrossvalConfig, stored["crossval"], where=str(path))
+    return {**stored, "crossval": to_dict(config)}
 
 
 def _refuse_folder(out: Path, *, force: bool) -> None:
