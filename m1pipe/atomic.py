@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Collection, Iterable, Iterator
@@ -43,14 +44,17 @@ def writing(path: PathLike) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        full = "No space left on device" in str(error)  # HDF5 has no other word for it
-        if error.errno not in _REFUSALS and not full:
+    except (OSError, RuntimeError) as error:
+        told = re.search(
+            r"error message = '([^']+)'", str(error)
+        )  # HDF5's, at a close RuntimeError
+        if told is None and getattr(error, "errno", None) not in _REFUSALS:
             raise
         there = os.path.dirname(os.path.abspath(path))
-        named = os.path.abspath(os.fsdecode(error.filename)) if error.filename else there
-        reason = "No space left on device" if full else error.strerror
-        other = "" if named.startswith(there) else f" ({error.filename})"
+        file = getattr(error, "filename", None)
+        named = os.path.abspath(os.fsdecode(file)) if file else there
+        reason = told[1] if told else getattr(error, "strerror", error)
+        other = "" if named.startswith(there) else f" ({file})"
         raise InputError(
             f"{path}: could not be written; {reason}{other}: make room there, or choose "
             "another place"

@@ -11,6 +11,7 @@ import pytest
 from scripts import load_script
 
 from m1pipe.artefacts import pack_arrays, read_json, sealed
+from m1pipe.atomic import atomic_file
 from m1pipe.cli.main import _print_uncaught, run
 from m1pipe.clustering.clusters import find_clusters
 from m1pipe.clustering.config import ClusterConfig
@@ -137,6 +138,20 @@ def test_what_hdf5_could_not_write_at_a_close_is_told_once(
         except RuntimeError:
             _print_uncaught(*sys.exc_info())
         assert (text in capsys.readouterr().err) == shown
+
+
+def test_what_hdf5_cannot_write_at_a_close_is_one_line_and_other_faults_are_ours(
+    tmp_path: Path,
+) -> None:
+    said = "Disable slist on flush (errno = 28, error message = 'No space left on device', buf = 0)"
+    with (
+        pytest.raises(InputError, match=r"x\.h5: could not be written; No space left on device:"),
+        atomic_file(tmp_path / "x.h5"),
+    ):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="ours"), atomic_file(tmp_path / "x.h5"):
+        raise RuntimeError("ours")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -170,6 +170,13 @@ def test_draws_t_by_hand() -> None:
     )
 
 
+def test_draws_t_does_not_depend_on_the_unit() -> None:
+    d = np.random.default_rng(5).normal(0.3, 1, size=(5, 3))
+    one, other = (draws_t(factor * d, 5, 20, 100) for factor in (1, 7))
+    assert other.p == pytest.approx(one.p)
+    assert other.ci_high - other.ci_low == pytest.approx(7 * (one.ci_high - one.ci_low))
+
+
 def test_draws_t_of_one_draw_is_nadeau_and_bengios() -> None:
     d = np.random.default_rng(3).normal(0.3, 1, size=10)
     assert draws_t(d[:, None], 5, 20, 100) == nadeau_bengio(d, 5)

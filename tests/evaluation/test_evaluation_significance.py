@@ -210,3 +210,19 @@ def test_null_simulation_corrected_test_holds_and_naive_does_not(rng):
 def test_corrected_test_sees_a_real_difference(rng):
     d = [exchangeable_rivals(rng, gap=0.9) for _ in range(100)]
     assert np.mean([sig.nadeau_bengio(x, n_folds=5).p < 0.05 for x in d]) > 0.8
+
+
+def test_equal_rank_sums_are_no_lack_of_differences() -> None:
+    found = sig.wilcoxon([3.0, -1.0, -2.0])  # ranks 3 against 1 + 2
+    assert (found.statistic, found.effect) == (3, 0)
+
+
+def test_two_units_have_an_interval_and_one_has_none() -> None:
+    assert sig.bootstrap_interval([0.0, 1.0]) == pytest.approx((0, 1))
+    assert np.isnan(sig.bootstrap_interval([1.0])).all()
+
+
+def test_the_interval_of_symmetric_differences_with_ties_is_symmetric() -> None:
+    """Many resamples have the very mean: counted as below it they would shift the interval."""
+    low, high = sig.bootstrap_interval([-2.0, -1.0, 0.0, 1.0, 2.0])
+    assert low == pytest.approx(-high, abs=0.21)  # means come in steps of 0.2
