@@ -293,6 +293,11 @@ class Predictor:
         """
         var = pd.DataFrame(index=pd.Index(self.head.names, dtype=object))
         if interval is not None:
+            if self.head.kind != "regression":
+                raise InputError(
+                    f"interval: expected a model of levels; found {self.head.kind}: leave it out, "
+                    "its probabilities say how sure it is"
+                )
             width = choose_half_width(self.errors, interval)
             turned = linear and self.head.units.name not in LINEAR
             var["factor" if turned else "half_width"] = self._factor(width) if turned else width

@@ -106,12 +106,11 @@ def crossval(
     force: bool,
     **typed: Any,
 ) -> None:
-    r"""Compare encoders with the genes, their mean, PCA and linear models on the same folds.
+    """Compare encoders with the genes, their mean, PCA and linear models on the same folds.
 
     Run the same command again to resume after an interruption, fold by fold. The report is written
     at the end; m1pipe report is for folds that ran as a job array.
 
-    \b
     mean, prior        constants: the training mean, or class frequencies
     ridge, logistic    linear models on the genes
     raw                a network on the genes

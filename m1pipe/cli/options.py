@@ -208,12 +208,14 @@ def usage_checked(kind: type[Config], *layers: Mapping[str, Any], where: str) ->
         raise SettingError(str(error)) from None
 
 
+_AS_IT_IS = r"\A(?!\x08)(.*^ *m1pipe |\S[^\n]* {4})"
+
+
 def keep_examples(command: click.Command) -> None:
-    """Mark what help shows line by line: every paragraph that has a command on a line."""
+    """Mark what help shows line by line: paragraphs with a command on a line, and tables."""
     blocks = inspect.cleandoc(command.help or "").split("\n\n")
     command.help = "\n\n".join(
-        f"\b\n{block}" if re.search(r"\A(?!\x08).*^ *m1pipe ", block, re.M | re.S) else block
-        for block in blocks
+        f"\b\n{block}" if re.search(_AS_IT_IS, block, re.M | re.S) else block for block in blocks
     )
     for part in getattr(command, "commands", {}).values():
         keep_examples(part)

@@ -32,7 +32,8 @@ def predict(
 ) -> None:
     """Predict levels or classes of DATA's samples with MODEL, a folder made by m1pipe fit.
 
-    DATA may hold raw counts: they are normalised and logged as the training data were.
+    DATA may hold raw counts: they are normalised and logged as the training data were. Of classes
+    the file has the probabilities as columns, and the likeliest in obs (predicted_CELL_TYPE, say).
 
     m1pipe predict runs/head new.h5ad --out pred.h5ad
     m1pipe predict runs/head new.h5ad --out pred.h5ad --interval 0.9

@@ -474,8 +474,6 @@ def _universe_columns(matrix: Matrix, universe: Universe, min_coverage: float) -
         )
     if match.missing:
         warnings.warn(f"{where}: {said}; missing such as {named}", M1Warning, stacklevel=5)
-    else:
-        log.info("%s: %s", where, said)
     return np.sort(found)
 
 
@@ -529,14 +527,9 @@ def name_columns(var: pd.DataFrame) -> pd.DataFrame:
 def _report(match: GeneMatch, where: str) -> None:
     """Say how much of the recipe a file covers."""
     n_wanted = match.columns.size
-    log.info(
-        "%s: %d of %d genes found (%s), %d others not used",
-        where,
-        n_wanted - len(match.missing),
-        n_wanted,
-        match.how,
-        match.n_extra,
-    )
+    found = f"{n_wanted - len(match.missing):,} of {n_wanted:,} genes found ({match.how})"
+    others = f", {match.n_extra:,} others not used" if match.n_extra else ""
+    log.info("%s: %s%s", where, found, others)
 
 
 def _try_conversion(matrix: Matrix, want: Units) -> None:

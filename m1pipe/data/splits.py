@@ -391,8 +391,9 @@ def _check_strata(strata: np.ndarray, n_folds: int, is_label: bool) -> None:
     named = ", ".join(f"{name} ({count})" for name, count in list(small.items())[:5])
     if is_label:
         raise InputError(
-            f"folds: expected at least {n_folds} samples of every class; found {named}: lower "
-            "--folds, or leave the class out"
+            f"folds: expected at least {n_folds} samples of every class; found {named}: "
+            + ("lower --folds, or " if small.min() > 1 else "")
+            + "leave the class out of X (m1pipe convert --where 'COLUMN != \"CLASS\"')"
         )
     warnings.warn(
         f"{small.size} strata have fewer samples than the {n_folds} folds, so that some folds "

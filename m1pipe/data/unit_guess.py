@@ -348,7 +348,11 @@ def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> Non
     """
     advice = "m1pipe convert --units counts --normalize total --log2p1"
     if units.is_counts:
-        raise InputError(f"{where}: expected logarithms for a Gaussian; found counts: {advice}")
+        raise InputError(
+            f"{where}: expected logarithms for a Gaussian; found counts: m1pipe train "
+            "--normalize total --log2p1 (--target-sum as the labelled samples have it), or "
+            "--thin-to their file"
+        )
     if units.is_linear:
         warnings.warn(
             f"{where}: {units} under a Gaussian: a few high genes decide everything; "

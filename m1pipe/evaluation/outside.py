@@ -172,7 +172,9 @@ def evaluate_outside(
         for metric, value in scores(targets.kind, p, targets.values, mean).items()
     ]
     samples, groups = matrix.samples[rows], resolve_groups(matrix.obs, group)
-    own_groups = None if groups is None else groups[rows]
+    own_groups, single = None if groups is None else groups[rows], None
+    if own_groups is not None and len(set(own_groups)) == 1:
+        single, own_groups = str(own_groups[0]), None
     comparisons = _tests(losses, own_groups, HEADLINE[targets.kind], constant)
     info = {
         "kind": targets.kind,
@@ -189,6 +191,7 @@ def evaluate_outside(
     alarms = [
         *units_unknown(unknown_units(matrix, recipe.units)),
         *_seen(samples, trained_on),
+        *_one_group(single),
         *far_from_training(
             "the encoder", predictor.drift(aligned, rows, min_coverage=min_coverage)
         ),
@@ -211,6 +214,16 @@ def _tests(
         metric=metric,
         headline="paired_t" if groups is None else "clustered_t",
     )
+
+
+def _one_group(single: str | None) -> list[Alarm]:
+    if single is None:
+        return []
+    text = (
+        f"All samples are of one donor, {single}: the tests are over its samples, and say nothing "
+        "of the next donor."
+    )
+    return [Alarm("one_donor", "warning", text)]
 
 
 def _seen(samples: np.ndarray, trained_on: set[str] | None) -> list[Alarm]:
@@ -266,9 +279,10 @@ def _outside_targets(
             f"{', '.join(targets.names)}"
         )
     if (codes < 0).any():
-        of = "class" if column is None else find_column(matrix.obs, column, "label")[0]
-        why = f"samples of a {of} that the model does not know"
-        unknown = {why: matrix.samples[rows[codes < 0]].tolist()}
+        lost = rows[codes < 0]
+        others = dict.fromkeys(targets.names[c] for c in targets.values[codes < 0])
+        why = f"samples of classes that the model does not know: {', '.join(others)}"
+        unknown = {why: matrix.samples[lost].tolist()}
         say_left_out(unknown, f"{(codes >= 0).sum():,} samples are of classes of the model")
         dropped = {**dropped, **unknown}
     kept = replace(targets, kind=head.kind, values=codes[codes >= 0], names=head.names)

@@ -142,7 +142,11 @@ def _answer(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
         "shown_verdicts": _MOST_VERDICTS,
         "other_studies": verdicts.other_studies(result),
         "seeds": seeds,
-        "few_seeds": {m: n for m, n in seeds.items() if 0 < n < verdicts.ENOUGH_SEEDS},
+        "few_seeds": {
+            parse_model(model, result.info.get("encoders", {})).source: n
+            for model, n in seeds.items()
+            if 0 < n < verdicts.ENOUGH_SEEDS
+        },
         "confounding": [
             t for t in map(str, result.info.get("confounding") or []) if t not in known
         ],

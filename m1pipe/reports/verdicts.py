@@ -90,7 +90,7 @@ def sentence(row: Mapping[Any, Any], a: str, b: str) -> Verdict:
         What the models are called.
     """
     if not all(math.isfinite(row[k]) for k in ("difference", "ci_low", "ci_high", "p_holm")):
-        text = f"{a} and {b} could not be compared: the test gave no number (see the notes)."
+        text = f"{a} and {b} could not be compared: the test gave no number."
         return Verdict("failed", text, row)
     how_much = f"{_lower_or_higher(row)}, p {p_value(row['p_holm'])}"
     if row["p_holm"] >= ALPHA:

@@ -90,6 +90,12 @@ def run_fit(
     """
     begun = time.perf_counter()
     out = refuse_folder(out, MODEL_FILES, what=A_MODEL, force=force)
+    if config.model is not None and config.model.endswith("_ensemble"):
+        raise InputError(
+            f"model: expected a model of one encoder; found {config.model}, a mean over several: "
+            f"fit {config.model.removesuffix('_ensemble')} to each run, and take the mean of what "
+            "they predict"
+        )
     named = {} if encoder is None else _named_encoder(encoder)
     with open_matrix(x, aliases=aliases) as matrix:
         problem = open_fit(
@@ -138,7 +144,10 @@ def _named_encoder(text: str) -> dict[str, str]:
         return {ONE_ENCODER: text}
     name, items = parse_encoder(text)
     if len(items) > 1:
-        raise InputError(f"encoder: expected one run; found {', '.join(items)}: fit each by itself")
+        raise InputError(
+            f"encoder: expected one run; found {', '.join(items)}: "
+            f"give {name}={items[0]} alone, and fit the others by themselves"
+        )
     return {name: items[0]}
 
 

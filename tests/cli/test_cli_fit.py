@@ -100,6 +100,9 @@ def test_classes_from_fit_to_predictions(
     assert capsys.readouterr().out == f"{predicted}: 90 samples x 2 class probabilities\n"
     obs = anndata.read_h5ad(predicted).obs
     assert set(obs["predicted_tissue"]) <= {"Brain", "Liver"}
+    at = ["predict", str(out), str(files / "x.h5ad"), "--interval", "0.9"]
+    assert run([*at, "--out", str(tmp_path / "i.h5ad")]) == 1
+    assert "expected a model of levels; found binary" in capsys.readouterr().err
 
 
 def test_without_an_encoder_the_genes_are_used(
@@ -118,6 +121,7 @@ def test_without_an_encoder_the_genes_are_used(
         (["--label", "disease"], 1, "tissue, donor, factor"),
         (["--y", "none.h5ad"], 1, "none.h5ad"),
         (["--label", "tissue", "--stratify", "site"], 1, "stratify: expected a column"),
+        (["--label", "tissue", "--model", "vae_ensemble"], 1, "fit vae to each run"),
         (["--label", "tissue", "--head-lr", "-1"], 2, "head-lr: expected a number"),
     ],
 )

@@ -50,7 +50,13 @@ def test_examples_are_shown_line_by_line(command: str) -> None:
     lines = CliRunner().invoke(cli, [command, "--help"]).output.splitlines()
     examples = [line.strip() for line in lines if line.strip().startswith("m1pipe ")]
     assert any(line.startswith(f"m1pipe {command}") for line in examples)
-    assert "\b" not in "".join(lines)
+    assert "\b" not in "".join(lines) and "\\b" not in "".join(lines)
+
+
+def test_the_table_of_models_is_shown_row_by_row() -> None:
+    lines = CliRunner().invoke(cli, ["crossval", "--help"]).output.splitlines()
+    rows = [line.split()[0] for line in lines if re.match(r"  \S.* {4,}\S", line)]
+    assert rows[:5] == ["mean,", "ridge,", "raw", "pca", "pca_fold"]
 
 
 @pytest.mark.parametrize("command", ["crossval", "train", "convert"])

@@ -163,6 +163,13 @@ def test_a_model_of_classes_outside(worlds: dict[str, Pair], tmp_path: Path) -> 
     expected = -np.log(np.where(truth, share, 1 - share)).mean()
     assert scores["prior", "log_loss"] == pytest.approx(expected)
     assert scores["linear", "accuracy"] > 0.9
+    x = worlds["outside"]["x"]
+    one = x[(x.obs["donor"] == x.obs["donor"].iloc[0]).to_numpy()]
+    predictor, rivals = load_predictor(tmp_path / "m"), load_rivals(tmp_path / "m")
+    result = evaluate_outside(predictor, rivals, one, min_coverage=0.8)
+    assert [a.name for a in result.alarms] == ["one_donor"]
+    units = result.comparisons.set_index("test")["n_independent"]
+    assert units["paired_t"].eq(len(one)).all() and "clustered_t" not in units
 
 
 def test_own_genes_serve_new_samples_in_any_order(model: Path, worlds: dict[str, Pair]) -> None:

@@ -132,7 +132,10 @@ class ConvertConfig:
     )
     missing: Missing = setting("error", "Empty fields, NA, NaN.", section="Values")
     where: str | None = setting(
-        None, "Samples wanted: COLUMN~REGEX, or a condition.", metavar="COND", section="Samples"
+        None,
+        "Samples wanted: COLUMN~REGEX (^REGEX$: all of it), or a condition.",
+        metavar="COND",
+        section="Samples",
     )
     series: tuple[str, ...] = setting((), "Samples wanted: of GEO series.", metavar="A,B")
     single_cell_below: float | None = setting(
