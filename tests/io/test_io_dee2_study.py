@@ -177,7 +177,8 @@ def test_quality_from_a_file_that_is_named(tmp_path: Path, refused: Callable[...
     assert "qc: expected the column QC_summary" in refused(source, "--qc", "pass")
     measures = _measures(tmp_path / "measures.h5", ["1", "2", "3"], [*RUNS[:5], "SRR77"])
     quality = ["--qc", "pass", "--quality"]
-    assert "it serves --qc pass" in refused(source, "--quality", str(measures))
+    alone = refused(source, "--quality", str(measures), expected=2)
+    assert "it serves --qc pass" in alone
     assert "expected the quality measures of DEE2" in refused(source, *quality, str(source))
     others = _measures(tmp_path / "others.h5", ["1", "2", "3"], [f"X{i}" for i in range(6)])
     assert "expected runs such as 'SRR10'; found none" in refused(source, *quality, str(others))

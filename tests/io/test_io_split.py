@@ -101,7 +101,9 @@ def test_the_command(path: Path, tmp_path: Path, capsys: Any) -> None:
     ],
 )
 def test_bad_input(path: Path, capsys: Any, options: list[str], reason: str) -> None:
-    assert run(["split", str(path), "--out", str(path.with_name("parts")), *options]) == 1
+    assert run(["split", str(path), "--out", str(path.with_name("parts")), *options]) == (
+        2 if "--holdout" in options else 1
+    )
     lines = [t for t in capsys.readouterr().err.splitlines() if "grouped by the column" not in t]
     assert len(lines) == 1 and reason in lines[0], lines
     assert [p.name for p in path.parent.iterdir()] == ["x.h5ad"]

@@ -79,7 +79,7 @@ def test_an_autoencoder_and_a_vae_unless_one_is_asked_for() -> None:
     [
         ({"folds": 1, "neurons": (2,)}, "expected 0 or at least 2"),
         ({"folds": 4}, "expected latent sizes to compare"),
-        ({"folds": 4, "neurons": (2,), "layers": (2,)}, "no --layers"),
+        ({"folds": 4, "neurons": (2,), "layers": (2,)}, "no layers"),
         ({"repeats": 0}, "repeats: expected at least 1"),
     ],
 )
