@@ -295,9 +295,10 @@ def other_studies(result: CrossvalResult) -> list[str]:
         "both together": None if encoder is None else f"{encoder}_transfer",
     }
     wanted = {what: name for what, name in names.items() if name in result.models}
-    tables = [("With all training samples,", headline_rows(result))]
-    for n_train, table in result.curve_tests.groupby("n_train") if len(result.curve_tests) else ():
-        tables.append((f"With {n_train:,} of them,", table))
+    tables = [("With all labels of a training fold,", headline_rows(result))]
+    for n_train in info.get("train_sizes") or ():
+        curve = result.curve_tests
+        tables.append((f"With {n_train:,} labels,", curve[curve["n_train"] == n_train]))
     lines = []
     for when, table in tables:
         pairs = table[table["model_b"] == rival].set_index("model_a")
