@@ -66,7 +66,7 @@ def test_defaults_are_those_of_the_configuration(estimator: Any, kinds: Any) -> 
     left_out = {"memory", "checkpoint_minutes"}  # they do not change a result
     left_out |= {"micro_batch"}  # nor does this, but for rounding
     left_out |= {"min_variance"}  # a pipeline has scikit-learn's VarianceThreshold for it
-    left_out |= {"condition", "own_gene"}  # arrays have no annotations: these come from files
+    left_out |= {"condition", "batch", "center_within", "own_gene"}  # annotations, of files
     assert {names.get(name, name) for name in found} >= set(defaults) - left_out - {"class_weight"}
     assert found.pop("scale", "each") == "each"  # what features are is for the caller to say
     for name, value in found.items():

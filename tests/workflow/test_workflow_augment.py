@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,7 +113,7 @@ def test_crossval_from_the_command_line(
     assert all(fold["c"] > fold["a"] > fold["b"] > 0 for fold in added)
     assert "raw_augmented" in (out / "report.html").read_text()
     capsys.readouterr()
-    assert run([*command[:-1], str(tmp_path / "no"), "--augment", "0.5"]) == 1
+    assert run([*command[:-1], str(tmp_path / "no"), "--augment", "0.5"]) == 2
     assert "augment: expected balance, or a number in (1, 100]" in capsys.readouterr().err
 
 
@@ -138,7 +139,11 @@ def test_fit_records_what_was_added(x: str, tmp_path: Path, with_encoder: bool) 
 def test_fit_refuses_levels_and_a_face_without_a_generator(
     x: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    command = ["fit", "--x", x, "--y", x, "--augment", "balance", "--out", str(tmp_path / "m")]
+    other = anndata.read_h5ad(x)
+    other.X = other.X[:, ::-1].copy()
+    other.write_h5ad(tmp_path / "y.h5ad")
+    command = ["fit", "--x", x, "--y", str(tmp_path / "y.h5ad"), "--augment", "balance"]
+    command += ["--out", str(tmp_path / "m")]
     assert run(command) == 1
     assert "expected classes to predict (--label); found levels" in capsys.readouterr().err
     with pytest.raises(InputError, match="expected a generator"):

@@ -168,10 +168,10 @@ def test_a_run_is_resumed_with_the_file_that_it_was_thinned_to(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        (["--log2p1"], "log2p1, target-sum: expected with --normalize total"),
-        (["--thin-to", "x.h5ad"], "expected logarithms for a Gaussian; found counts"),
+        (["--log2p1"], 2, "log2p1, target-sum: expected with --normalize total"),
+        (["--thin-to", "x.h5ad"], 1, "expected logarithms for a Gaussian; found counts"),
     ],
 )
 def test_what_is_left_open_is_asked_for(
@@ -179,10 +179,11 @@ def test_what_is_left_open_is_asked_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     options: list[str],
+    code: int,
     message: str,
 ) -> None:
     monkeypatch.chdir(files)
-    assert run(["train", "u.h5ad", "--out", "run", *QUICK, *options]) == 1
+    assert run(["train", "u.h5ad", "--out", "run", *QUICK, *options]) == code
     assert message in capsys.readouterr().err
 
 
