@@ -31,7 +31,7 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.job import HeadData, HeadJob
+from m1pipe.heads.head_data import HeadData, HeadJob
 from m1pipe.training.device import tune_allocator
 
 PUBLISHED = HeadConfig(

@@ -12,7 +12,7 @@ from m1pipe.artefacts import pack_arrays, read_arrays, read_json, read_table, re
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.conditional import Condition
 from m1pipe.errors import InputError
-from m1pipe.evaluation.outside import Rivals
+from m1pipe.evaluation.external_validation import Rivals
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.models.pca import PCA

@@ -28,7 +28,7 @@ from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder, train_encoder
 from m1pipe.evaluation.compare import compare_tables
-from m1pipe.evaluation.fitting import dead_share
+from m1pipe.evaluation.predictions import dead_share
 from m1pipe.figures import load_pair
 from m1pipe.heads.fit import fit_head
 from m1pipe.io.reader import open_matrix

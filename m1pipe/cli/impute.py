@@ -17,7 +17,7 @@ def impute(
 
     m1pipe impute runs/vae1 gaps.h5ad --out filled.h5ad
     """
-    from m1pipe.encoder.apply import run_impute
+    from m1pipe.encoder.reconstruct import run_impute
 
     line = run_impute(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
     click.echo(line)

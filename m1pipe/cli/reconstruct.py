@@ -16,7 +16,7 @@ def reconstruct(
 
     m1pipe reconstruct runs/vae1 x.h5ad --out denoised.h5ad
     """
-    from m1pipe.encoder.apply import run_reconstruct
+    from m1pipe.encoder.reconstruct import run_reconstruct
 
     line = run_reconstruct(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
     click.echo(line)

@@ -31,7 +31,7 @@ def score(
 
     m1pipe score runs/vae1 x.h5ad --out scores.h5ad
     """
-    from m1pipe.encoder.apply import run_score
+    from m1pipe.encoder.reconstruct import run_score
 
     table = ""
     if compare is not None:

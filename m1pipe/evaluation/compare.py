@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from m1pipe.errors import InputError
-from m1pipe.evaluation.ladder import Pair, augmented_pairs, parse_model, transfer_pairs
+from m1pipe.evaluation.compared_models import Pair, augmented_pairs, parse_model, transfer_pairs
 from m1pipe.evaluation.significance import (
     TestResult,
     bootstrap_interval,
@@ -61,7 +61,7 @@ def declared_family(
     """Pairs of the declared family: each encoder against raw, mean (or prior) and linear.
 
     And each model with synthetic samples against the one without them and its controls, and those
-    with a score of other studies' labels (`m1pipe.evaluation.ladder.transfer_pairs`).
+    with a score of other studies' labels (`m1pipe.evaluation.compared_models.transfer_pairs`).
 
     Parameters
     ----------

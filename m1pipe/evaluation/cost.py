@@ -3,13 +3,13 @@
 from itertools import pairwise
 
 from m1pipe.config import CrossvalConfig
-from m1pipe.evaluation.encoders import ComparedEncoder, encoder_settings
-from m1pipe.evaluation.ladder import (
+from m1pipe.evaluation.compared_models import (
     GENES,
     Model,
     head_config,
     parse_model,
 )
+from m1pipe.evaluation.encoders import ComparedEncoder, encoder_settings
 from m1pipe.evaluation.problem import Problem
 from m1pipe.heads.inner_folds import MANY_ROWS
 

@@ -15,9 +15,22 @@ from m1pipe.errors import Alarm
 from m1pipe.evaluation.alarms import encoder_alarms, model_alarms
 from m1pipe.evaluation.augment import Generator
 from m1pipe.evaluation.compare import declared_family
+from m1pipe.evaluation.compared_models import Model, own_gene_pairs
 from m1pipe.evaluation.encoders import Item
-from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.fitting import (
+from m1pipe.evaluation.fold_results import Share, ShareKey, assemble
+from m1pipe.evaluation.folds import Fold, train_mean
+from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
+from m1pipe.evaluation.metrics import (
+    fraction_r2,
+    headline,
+    per_sample_loss,
+    scores,
+    target_spread,
+)
+from m1pipe.evaluation.per_label import LabelTally
+from m1pipe.evaluation.per_target import TargetTally
+from m1pipe.evaluation.plan import make_plan
+from m1pipe.evaluation.predictions import (
     Fitted,
     OpenShare,
     Place,
@@ -29,21 +42,8 @@ from m1pipe.evaluation.fitting import (
     predict_ensemble,
     predict_model,
 )
-from m1pipe.evaluation.folds import Fold, train_mean
-from m1pipe.evaluation.inputs import Inputs, fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import Model, own_gene_pairs
-from m1pipe.evaluation.metrics import (
-    fraction_r2,
-    headline,
-    per_sample_loss,
-    scores,
-    target_spread,
-)
-from m1pipe.evaluation.per_label import LabelTally
-from m1pipe.evaluation.per_target import TargetTally
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem, with_series
 from m1pipe.evaluation.result import CrossvalResult, best_text
-from m1pipe.evaluation.shares import Share, ShareKey, assemble
 from m1pipe.heads.networks import PassFile
 from m1pipe.parameters import takes_settings
 from m1pipe.settings import override
@@ -251,7 +251,7 @@ def close_share(
     problem : Problem
     share : OpenShare
     heads : mapping of str to sequence of (FittedHead, ndarray)
-        From `m1pipe.evaluation.fitting.fit_opened`.
+        From `m1pipe.evaluation.predictions.fit_opened`.
     stop : StopFlag, optional
         Checked after every model.
     """

@@ -16,16 +16,16 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.missing import level_means
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import Generator
+from m1pipe.evaluation.compared_models import VARIANTS, Model, Variant, current_name
 from m1pipe.evaluation.encoders import ComparedEncoder, Item
-from m1pipe.evaluation.fitting import OpenShare, jobs_of
 from m1pipe.evaluation.folds import Fold, fill_own
 from m1pipe.evaluation.inputs import FoldPCA, fit_inputs, whole_inputs
-from m1pipe.evaluation.ladder import VARIANTS, Model, Variant, current_name
+from m1pipe.evaluation.predictions import OpenShare, jobs_of
 from m1pipe.evaluation.problem import Problem, make_problem, with_series
 from m1pipe.heads.conformal import half_widths
 from m1pipe.heads.features import FeatureMap
 from m1pipe.heads.fit import fit_heads
-from m1pipe.heads.job import AddedRows, HeadData
+from m1pipe.heads.head_data import AddedRows, HeadData
 from m1pipe.parameters import takes_settings
 from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, SOURCE_SCORE, Predictor, head_threads
 from m1pipe.settings import override

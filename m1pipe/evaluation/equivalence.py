@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from m1pipe.evaluation.compare import fold_differences
-from m1pipe.evaluation.ladder import Pair
+from m1pipe.evaluation.compared_models import Pair
 from m1pipe.evaluation.significance import as_losses
 
 ROPE = 0.01

@@ -15,6 +15,13 @@ from m1pipe.data.splits import inner_split
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.encoder.trained import Encoder
 from m1pipe.evaluation.augment import FEW_ROWS, draw_again, make_request, synthesize
+from m1pipe.evaluation.compared_models import (
+    GENES,
+    NOTHING,
+    SCORE,
+    head_config,
+    parse_model,
+)
 from m1pipe.evaluation.encoders import (
     ComparedEncoder,
     encoder_facts,
@@ -24,19 +31,12 @@ from m1pipe.evaluation.encoders import (
     train_in_fold,
 )
 from m1pipe.evaluation.folds import Fold, fill_fold
-from m1pipe.evaluation.ladder import (
-    GENES,
-    NOTHING,
-    SCORE,
-    head_config,
-    parse_model,
-)
 from m1pipe.evaluation.metrics import per_sample_loss
 from m1pipe.evaluation.problem import Problem
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_head
+from m1pipe.heads.head_data import AddedRows
 from m1pipe.heads.inner_folds import stepped_rows
-from m1pipe.heads.job import AddedRows
 from m1pipe.models.pca import PCA, fit_pca
 from m1pipe.training.signals import StopFlag
 
@@ -52,7 +52,7 @@ class FoldInputs:
     Attributes
     ----------
     arrays : dict of str to sequence of ndarray of float32, shape (n_samples, n_features)
-        By `m1pipe.evaluation.ladder.Model.source`, one a seed, of all samples.
+        By `m1pipe.evaluation.compared_models.Model.source`, one a seed, of all samples.
     encoders : dict of str to list of dict
         Facts about the encoders that were trained in the fold, by name.
     added : dict of str to list of AddedRows

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from m1pipe.evaluation.ladder import Pair
+from m1pipe.evaluation.compared_models import Pair
 from m1pipe.evaluation.significance import (
     TestResult,
     draws_t,

@@ -13,7 +13,7 @@ from scipy.stats import norm, rankdata
 
 from m1pipe.errors import Alarm
 from m1pipe.evaluation.class_metrics import BIN_EDGES, calibration_bins, precision_sums, ratio
-from m1pipe.evaluation.ladder import CONSTANTS
+from m1pipe.evaluation.compared_models import CONSTANTS
 from m1pipe.evaluation.per_target import ALPHA
 from m1pipe.evaluation.significance import benjamini_hochberg
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from m1pipe.evaluation.compared_models import Pair
 from m1pipe.evaluation.folds import Fold, train_mean
-from m1pipe.evaluation.ladder import Pair
 from m1pipe.evaluation.metrics import HARDLY_VARIES
 from m1pipe.evaluation.significance import benjamini_hochberg
 

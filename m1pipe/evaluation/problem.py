@@ -25,17 +25,17 @@ from m1pipe.data.targets import (
 )
 from m1pipe.errors import InputError, all_but
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
+from m1pipe.evaluation.compared_models import (
+    Model,
+    ladder,
+    linear_rival,
+    refuse_names,
+)
 from m1pipe.evaluation.encoders import ComparedEncoder, Item, resolve_encoders
 from m1pipe.evaluation.folds import (
     Fold,
     deal_folds,
     fill_own,
-)
-from m1pipe.evaluation.ladder import (
-    Model,
-    ladder,
-    linear_rival,
-    refuse_names,
 )
 from m1pipe.evaluation.leakage import encoder_conditioned
 from m1pipe.io.reader import PREFIX, open_matrix, read_obsm

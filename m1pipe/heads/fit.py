@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from m1pipe import seeds
 from m1pipe.config import HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
-from m1pipe.heads.exact import Part, Start, prepare
+from m1pipe.heads.batched import Base, Network
 from m1pipe.heads.features import Scale, View
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.inner_folds import is_lower
-from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart
+from m1pipe.heads.linear_fit import Part, Start, prepare
 from m1pipe.heads.networks import (
     NetworkPlan,
     Order,
@@ -33,7 +34,6 @@ from m1pipe.heads.networks import (
     train_networks,
 )
 from m1pipe.heads.own_gene import OwnTerm
-from m1pipe.heads.stacked import Base, Network
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.signals import StopFlag

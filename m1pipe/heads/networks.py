@@ -18,7 +18,7 @@ from torch import Tensor
 from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
 from m1pipe.errors import InputError
-from m1pipe.heads.stacked import (
+from m1pipe.heads.batched import (
     Network,
     NetworkStack,
     held_out_losses,

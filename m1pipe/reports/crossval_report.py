@@ -15,7 +15,7 @@ import pandas as pd
 
 from m1pipe._version import __version__
 from m1pipe.atomic import write_text
-from m1pipe.evaluation.ladder import parse_model
+from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.evaluation.result import CrossvalResult, ladder_table, to_plain
 from m1pipe.reports import breakdown, figures, verdicts
 from m1pipe.reports.files import RESULT_FILES, read_settings, uncomputed_scores, write_tables

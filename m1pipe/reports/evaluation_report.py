@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe._version import __version__
-from m1pipe.evaluation.outside import LINEAR, MODEL, Outside
+from m1pipe.evaluation.external_validation import LINEAR, MODEL, Outside
 from m1pipe.evaluation.result import to_plain
 from m1pipe.plots import comparison
 from m1pipe.reports.page import (

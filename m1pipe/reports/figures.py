@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.evaluation.ladder import parse_model
+from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.evaluation.result import CrossvalResult, fold_losses
 from m1pipe.plots import comparison, style, training
 from m1pipe.reports.page import BESIDE, WIDTH, picture

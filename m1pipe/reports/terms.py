@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from m1pipe.evaluation.ladder import GENES, Variant, parse_model
+from m1pipe.evaluation.compared_models import GENES, Variant, parse_model
 
 HEADLINE_TEST = "nadeau_bengio"
 

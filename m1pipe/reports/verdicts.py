@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from m1pipe.evaluation.compare import declared_family
-from m1pipe.evaluation.ladder import LINEAR_TRANSFER, parse_model
+from m1pipe.evaluation.compared_models import LINEAR_TRANSFER, parse_model
 from m1pipe.evaluation.result import CrossvalResult, best_text, ladder_table
 from m1pipe.evaluation.significance import holm
 from m1pipe.reports.page import (

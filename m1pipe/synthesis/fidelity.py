@@ -11,9 +11,11 @@ from m1pipe import seeds
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
 from m1pipe.errors import M1Warning
 from m1pipe.models.pca import PCA, fit_pca
+from m1pipe.synthesis.c2st import C2ST, Auc, tell_apart
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.dependence import DEPENDENCE, FRECHET, correlation_scores, frechet_score
-from m1pipe.synthesis.joint import (
+from m1pipe.synthesis.marginal import MARGINAL, Trend, fit_trend, marginal_scores
+from m1pipe.synthesis.mmd_prdc import (
     MMD,
     MMD_P,
     PRDC,
@@ -22,7 +24,6 @@ from m1pipe.synthesis.joint import (
     mmd_score,
     prdc_scores,
 )
-from m1pipe.synthesis.marginal import MARGINAL, Trend, fit_trend, marginal_scores
 from m1pipe.synthesis.quality_data import QualityData
 from m1pipe.synthesis.resampling import (
     ResamplingPlan,
@@ -34,7 +35,6 @@ from m1pipe.synthesis.resampling import (
     shuffled,
 )
 from m1pipe.synthesis.scores import FAILURES, Z95, Measure, Score, Yardstick, scores, yardsticks
-from m1pipe.synthesis.two_sample import C2ST, Auc, tell_apart
 
 _BLOCK = 512
 MOST_CLASSIFIED = 1000  # a side: keeps the forests of 20,000 genes to minutes

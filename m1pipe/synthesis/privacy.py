@@ -16,9 +16,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.models.pca import fit_pca
+from m1pipe.synthesis.c2st import auc
 from m1pipe.synthesis.resampling import ResamplingPlan, Rows
 from m1pipe.synthesis.scores import POSITIVE, SHARE, Z95, Definition, Score
-from m1pipe.synthesis.two_sample import auc
 
 WARNING = (
     "Distances to training samples do not measure the risk of disclosure: good values here are no "

@@ -8,10 +8,10 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from m1pipe import seeds
+from m1pipe.synthesis.c2st import balanced_accuracy, logistic_scores
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.marginal import pearson
 from m1pipe.synthesis.scores import CORRELATION, SHARE, Definition, Score, Values
-from m1pipe.synthesis.two_sample import balanced_accuracy, logistic_scores
 
 N_BOOTSTRAPS = 400
 SHARE_DRAWN = 0.8

@@ -16,11 +16,11 @@ from m1pipe.data.recipe import MISSING_FILE, missing_table
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
-from m1pipe.evaluation.facts import make_plan
-from m1pipe.evaluation.fitting import remove_stale
+from m1pipe.evaluation.fold_results import Plan, assemble
+from m1pipe.evaluation.plan import make_plan
+from m1pipe.evaluation.predictions import remove_stale
 from m1pipe.evaluation.problem import Problem, make_problem
 from m1pipe.evaluation.result import CrossvalResult
-from m1pipe.evaluation.shares import Plan, assemble
 from m1pipe.heads.inner_folds import MISSED_ROWS
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.reader import PREFIX, open_matrix

@@ -14,10 +14,10 @@ import pandas as pd
 from m1pipe.artefacts import read_json, read_table, reading, sealed
 from m1pipe.atomic import atomic_folder, make_folder, write_json
 from m1pipe.errors import Alarm, InputError
+from m1pipe.evaluation.fold_results import Plan, Share, ShareKey
 from m1pipe.evaluation.per_label import LabelSums
 from m1pipe.evaluation.per_target import TargetSums
 from m1pipe.evaluation.result import to_plain
-from m1pipe.evaluation.shares import Plan, Share, ShareKey
 
 PLAN = "plan.json"
 WHAT, REMEDY = "a share of a cross-validation", "remove it, and run m1pipe crossval again"

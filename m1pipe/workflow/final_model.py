@@ -16,7 +16,7 @@ from m1pipe.encoder.missing import fill_missing
 from m1pipe.errors import InputError
 from m1pipe.evaluation.deploy import ONE_ENCODER, fit_model, open_fit
 from m1pipe.evaluation.encoders import parse_encoder
-from m1pipe.evaluation.outside import (
+from m1pipe.evaluation.external_validation import (
     LINEAR,
     MODEL,
     RIVAL_FILES,
@@ -190,7 +190,7 @@ def run_evaluate(
         Folder to make: evaluate.html, and losses.csv, scores.csv, comparisons.csv, summary.json,
         provenance.json.
     label, group, min_coverage
-        As for `m1pipe.evaluation.outside.evaluate_outside`.
+        As for `m1pipe.evaluation.external_validation.evaluate_outside`.
     aliases : path, optional
         Other names of genes.
     force : bool

@@ -14,7 +14,7 @@ from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import BY_TOTAL, MILLION, Units
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.trained import Encoder
-from m1pipe.evaluation.ladder import parse_model
+from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.predictor import LATENTS, Predictor
 from m1pipe.reports.terms import model_label

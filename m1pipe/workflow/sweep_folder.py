@@ -22,8 +22,8 @@ from m1pipe.atomic import (
     write_text,
 )
 from m1pipe.config import EncoderConfig
-from m1pipe.encoder.apply import QUANTILES_FILE
 from m1pipe.encoder.load import load_encoder
+from m1pipe.encoder.reconstruct import QUANTILES_FILE
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
 from m1pipe.evaluation.compression import (
     HEADLINE,

@@ -18,9 +18,9 @@ from m1pipe.data.duplicates import find_copies
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.splits import resolve_groups
 from m1pipe.data.units import MILLION, Units
-from m1pipe.encoder.apply import QUANTILES_FILE
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import OF_COUNTS, TrainingPlan, plan_training
+from m1pipe.encoder.reconstruct import QUANTILES_FILE
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder

@@ -11,7 +11,7 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.console import log
-from m1pipe.synthesis import two_sample
+from m1pipe.synthesis import c2st
 
 Make = Callable[..., anndata.AnnData]
 QUICK = {"n_resamples": 4, "n_permutations": 19, "n_seeds": 2, "max_samples": 40}
@@ -31,7 +31,7 @@ def files(expression: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(two_sample, "N_TREES", 10)
+    monkeypatch.setattr(c2st, "N_TREES", 10)
     yield
     log.handlers.clear()
 

@@ -7,7 +7,7 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.errors import Alarm
-from m1pipe.evaluation.shares import Plan, Share
+from m1pipe.evaluation.fold_results import Plan, Share
 from m1pipe.workflow.crossval_shares import share_folder, write_plan, write_share
 
 LEVELS = {"mean": 1.0, "ridge": 0.5, "vae": 0.7}

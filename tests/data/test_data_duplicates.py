@@ -18,7 +18,7 @@ from m1pipe.config import (
 )
 from m1pipe.data.duplicates import find_copies
 from m1pipe.errors import InputError
-from m1pipe.evaluation.design import design_alarms
+from m1pipe.evaluation.design_checks import design_alarms
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.io.reader import open_matrix
 from m1pipe.workflow.training_run import make_plan, run_training

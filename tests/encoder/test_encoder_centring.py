@@ -13,8 +13,8 @@ from m1pipe import cross_validate
 from m1pipe.config import CrossvalConfig, EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, load_encoder, train_encoder
-from m1pipe.encoder.apply import run_impute
 from m1pipe.encoder.mixing import adjusted_r2
+from m1pipe.encoder.reconstruct import run_impute
 from m1pipe.errors import InputError, M1Warning
 
 N_GENES = 30

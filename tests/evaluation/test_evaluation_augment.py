@@ -17,11 +17,11 @@ from m1pipe.evaluation.augment import (
     wanted_counts,
 )
 from m1pipe.evaluation.compare import declared_family
+from m1pipe.evaluation.compared_models import VARIANTS
 from m1pipe.evaluation.cost import cost_text
 from m1pipe.evaluation.crossval import open_share
-from m1pipe.evaluation.fitting import OpenShare, fit_opened
 from m1pipe.evaluation.inputs import whole_inputs
-from m1pipe.evaluation.ladder import VARIANTS
+from m1pipe.evaluation.predictions import OpenShare, fit_opened
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.heads import fit as fitting
 from m1pipe.heads.inner_folds import stepped_rows

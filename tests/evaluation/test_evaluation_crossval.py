@@ -19,12 +19,12 @@ from m1pipe.evaluation import inputs as inputs_module
 from m1pipe.evaluation.cost import cost_text
 from m1pipe.evaluation.crossval import close_share, open_share
 from m1pipe.evaluation.encoders import fold_config, parse_encoder, resolve_encoders
-from m1pipe.evaluation.fitting import fit_opened
+from m1pipe.evaluation.fold_results import Share
 from m1pipe.evaluation.inputs import encoder_rows, fold_inputs, whole_inputs
 from m1pipe.evaluation.metrics import per_sample_loss
+from m1pipe.evaluation.predictions import fit_opened
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import score_intervals
-from m1pipe.evaluation.shares import Share
 from m1pipe.io.writer import write_matrix
 from m1pipe.reports.terms import model_label
 

@@ -19,10 +19,10 @@ from m1pipe.data.targets import Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.evaluation.crossval import run_plan
-from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.folds import Fold
 from m1pipe.evaluation.metrics import fraction_r2, gene_blocks
 from m1pipe.evaluation.per_target import TargetTally, r2_summary, target_table
+from m1pipe.evaluation.plan import make_plan
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.significance import benjamini_hochberg
 from m1pipe.reports.crossval_report import report_html

@@ -18,9 +18,9 @@ from m1pipe.data.splits import draw_subset
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.facts import make_plan
 from m1pipe.evaluation.folds import Fold, train_mean
 from m1pipe.evaluation.learning_curve import curve_means
+from m1pipe.evaluation.plan import make_plan
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.significance import draws_t, nadeau_bengio
 from m1pipe.reports.crossval_report import report_html

@@ -15,11 +15,11 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.data.targets import OwnGenes
 from m1pipe.encoder import Encoder
 from m1pipe.errors import InputError
+from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.evaluation.cost import fold_bytes
-from m1pipe.evaluation.facts import model_facts
 from m1pipe.evaluation.folds import fill_fold, fill_own
 from m1pipe.evaluation.inputs import fold_inputs, whole_inputs
-from m1pipe.evaluation.ladder import parse_model
+from m1pipe.evaluation.plan import model_facts
 from m1pipe.evaluation.problem import make_fold, make_problem
 from m1pipe.evaluation.result import summary_dict
 from m1pipe.reports.crossval_report import report_html

@@ -11,7 +11,7 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation import inputs
 from m1pipe.evaluation.cost import cost_text
-from m1pipe.evaluation.design import design_alarms
+from m1pipe.evaluation.design_checks import design_alarms
 from m1pipe.evaluation.encoders import encoder_settings, resolve_encoders
 from m1pipe.evaluation.inputs import encoder_rows, tune_encoder
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem

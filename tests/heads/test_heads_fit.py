@@ -11,13 +11,13 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
-from m1pipe.heads import exact, features
+from m1pipe.heads import features, linear_fit
 from m1pipe.heads import fit as fitting
 from m1pipe.heads.features import Covariance, rotate
 from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
+from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds, stepped_rows
-from m1pipe.heads.job import AddedRows, HeadData, HeadJob
 from m1pipe.heads.logistic import fit_logistic
 from m1pipe.models.heads import Head, mean_head
 
@@ -531,7 +531,7 @@ def test_heads_of_the_same_features_share_their_exact_part(
         rotated.append(len(arguments[0]))
         return features.fit_features(*arguments, **options)
 
-    monkeypatch.setattr(exact, "fit_features", counted)
+    monkeypatch.setattr(linear_fit, "fit_features", counted)
     together = fit_heads([plain, with_network, other_rows], HeadData(targets, 0))
     assert rotated == [70, 60]  # not once for each of the three
     for own, shared in zip(alone, together, strict=True):

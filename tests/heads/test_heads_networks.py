@@ -13,7 +13,7 @@ from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.heads import networks, stacked
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.job import HeadData, HeadJob
+from m1pipe.heads.head_data import HeadData, HeadJob
 from m1pipe.heads.networks import Order, PassFile
 from m1pipe.training.signals import StopFlag
 

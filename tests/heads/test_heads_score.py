@@ -9,7 +9,7 @@ from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.job import HeadData, HeadJob
+from m1pipe.heads.head_data import HeadData, HeadJob
 from m1pipe.heads.logistic import fit_logistic
 from m1pipe.heads.score import contrasted, fit_score, mean_share
 

@@ -18,13 +18,13 @@ from m1pipe.reports.quality_report import (
     verdicts,
     write_quality,
 )
+from m1pipe.synthesis.c2st import C2ST
 from m1pipe.synthesis.dependence import DEPENDENCE
-from m1pipe.synthesis.joint import PRDC
 from m1pipe.synthesis.marginal import MARGINAL
+from m1pipe.synthesis.mmd_prdc import PRDC
 from m1pipe.synthesis.privacy import PRIVACY
 from m1pipe.synthesis.quality import QualityReport
 from m1pipe.synthesis.scores import Definition, Score, failed
-from m1pipe.synthesis.two_sample import C2ST
 
 
 def _score(definition: Definition, value: float = 0.6, **changes: float) -> Score:

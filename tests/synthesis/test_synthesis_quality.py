@@ -10,7 +10,7 @@ import pytest
 
 import m1pipe
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.synthesis import two_sample
+from m1pipe.synthesis import c2st
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality import DIFFERENT, QualityReport, quality
 from m1pipe.synthesis.resampling import make_plan, mean_only, shuffled
@@ -24,7 +24,7 @@ ROUGH = dataclasses.replace(QUICK, max_samples=40, n_resamples=2)  # where no va
 @pytest.fixture(scope="module", autouse=True)
 def _small_forests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(two_sample, "N_TREES", 25)
+        patch.setattr(c2st, "N_TREES", 25)
         yield
 
 

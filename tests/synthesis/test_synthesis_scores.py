@@ -10,18 +10,18 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
-from m1pipe.synthesis.dependence import correlation_scores, frechet_score
-from m1pipe.synthesis.joint import bandwidth, mmd_p_value, mmd_score, prdc_scores
-from m1pipe.synthesis.marginal import distances, fit_trend, gene_table, marginal_scores
-from m1pipe.synthesis.privacy import Distances, distance_values
-from m1pipe.synthesis.resampling import drawn_apart, shuffled
-from m1pipe.synthesis.two_sample import (
+from m1pipe.synthesis.c2st import (
     auc,
     auc_error,
     balanced_accuracy,
     logistic_scores,
     tell_apart,
 )
+from m1pipe.synthesis.dependence import correlation_scores, frechet_score
+from m1pipe.synthesis.marginal import distances, fit_trend, gene_table, marginal_scores
+from m1pipe.synthesis.mmd_prdc import bandwidth, mmd_p_value, mmd_score, prdc_scores
+from m1pipe.synthesis.privacy import Distances, distance_values
+from m1pipe.synthesis.resampling import drawn_apart, shuffled
 from m1pipe.synthesis.utility import class_gaussian, expression_scores, rows_with_class
 
 

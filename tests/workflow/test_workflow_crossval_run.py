@@ -17,9 +17,9 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig, ModelConfig
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError, StoppedBySignalError
 from m1pipe.evaluation import crossval as evaluation
-from m1pipe.evaluation.facts import trained_on
-from m1pipe.evaluation.fitting import remove_stale
-from m1pipe.evaluation.ladder import Model
+from m1pipe.evaluation.compared_models import Model
+from m1pipe.evaluation.plan import trained_on
+from m1pipe.evaluation.predictions import remove_stale
 from m1pipe.heads import networks
 from m1pipe.heads.networks import PassFile
 from m1pipe.io.writer import write_matrix

@@ -16,8 +16,8 @@ from torch import Tensor
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
+from m1pipe.heads.head_data import HeadData, HeadJob
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds
-from m1pipe.heads.job import HeadData, HeadJob
 from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
 from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
 from m1pipe.heads.score import SHARES, add_score, beside_score, mean_share

@@ -21,8 +21,8 @@ from m1pipe.encoder import train_encoder
 from m1pipe.encoder.drift import encode_with_drift
 from m1pipe.errors import InputError
 from m1pipe.evaluation.deploy import fit_predictor
-from m1pipe.evaluation.design import design_alarms
-from m1pipe.evaluation.outside import evaluate_outside, fit_rivals, load_rivals
+from m1pipe.evaluation.design_checks import design_alarms
+from m1pipe.evaluation.external_validation import evaluate_outside, fit_rivals, load_rivals
 from m1pipe.evaluation.problem import make_problem
 from m1pipe.heads.conformal import LEVELS, half_widths
 from m1pipe.heads.ridge import fit_ridge

@@ -11,22 +11,22 @@ from torch import nn
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress
-from m1pipe.evaluation.cost import fits, fold_bytes, memory_bytes
-from m1pipe.evaluation.folds import Fold, train_mean
-from m1pipe.evaluation.inputs import FoldInputs
-from m1pipe.evaluation.ladder import (
+from m1pipe.evaluation.compared_models import (
     GENES,
     SCORE,
     Model,
     has_own_term,
     tuned_settings,
 )
+from m1pipe.evaluation.cost import fits, fold_bytes, memory_bytes
+from m1pipe.evaluation.fold_results import ShareKey
+from m1pipe.evaluation.folds import Fold, train_mean
+from m1pipe.evaluation.inputs import FoldInputs
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.shares import ShareKey
 from m1pipe.heads.features import Covariance
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
-from m1pipe.heads.job import AddedRows, HeadData, HeadJob
+from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.networks import PassFile
 from m1pipe.training.signals import StopFlag
 

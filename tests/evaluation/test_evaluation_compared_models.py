@@ -9,16 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from m1pipe.config import CrossvalConfig, EncoderConfig, HeadConfig
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.errors import InputError
-from m1pipe.evaluation.encoders import ComparedEncoder
-from m1pipe.evaluation.fitting import (
-    Prediction,
-    dead_share,
-    head_jobs,
-    predict_constant,
-    predict_model,
-)
-from m1pipe.evaluation.folds import Fold, train_mean
-from m1pipe.evaluation.ladder import (
+from m1pipe.evaluation.compared_models import (
     augmented_pairs,
     head_config,
     ladder,
@@ -28,8 +19,17 @@ from m1pipe.evaluation.ladder import (
     refuse_names,
     tuned_settings,
 )
+from m1pipe.evaluation.encoders import ComparedEncoder
+from m1pipe.evaluation.folds import Fold, train_mean
+from m1pipe.evaluation.predictions import (
+    Prediction,
+    dead_share,
+    head_jobs,
+    predict_constant,
+    predict_model,
+)
 from m1pipe.heads.fit import fit_heads
-from m1pipe.heads.job import HeadData
+from m1pipe.heads.head_data import HeadData
 
 QUICK = CrossvalConfig(head=HeadConfig(hidden=(8,), epochs=8))
 TRAIN, TEST = np.arange(70), np.arange(70, 100)
@@ -349,8 +349,8 @@ def test_a_small_training_set_is_fitted_as_if_there_were_no_others(
 def test_tuning_takes_the_setting_with_the_lowest_inner_loss(
     X: np.ndarray, levels: Fold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_WIDTHS", ((2,), (16,)))
-    monkeypatch.setattr("m1pipe.evaluation.ladder.TUNED_RATES", (1e-5, 1e-2))
+    monkeypatch.setattr("m1pipe.evaluation.compared_models.TUNED_WIDTHS", ((2,), (16,)))
+    monkeypatch.setattr("m1pipe.evaluation.compared_models.TUNED_RATES", (1e-5, 1e-2))
     config = replace(QUICK, tune=True)
     tried = tuned_settings(parse_model("raw"), config)
     assert [(s.hidden, s.lr) for s in tried] == [

@@ -11,9 +11,7 @@ from m1pipe.data.splits import group_column
 from m1pipe.data.targets import left_out
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT
-from m1pipe.evaluation.design import design_alarms, find_origin, not_checked
-from m1pipe.evaluation.encoders import ComparedEncoder, encoder_facts, encoder_settings
-from m1pipe.evaluation.ladder import (
+from m1pipe.evaluation.compared_models import (
     GENES,
     NOTHING,
     Model,
@@ -22,9 +20,11 @@ from m1pipe.evaluation.ladder import (
     parse_model,
     tuned_settings,
 )
+from m1pipe.evaluation.design_checks import design_alarms, find_origin, not_checked
+from m1pipe.evaluation.encoders import ComparedEncoder, encoder_facts, encoder_settings
+from m1pipe.evaluation.fold_results import Plan
 from m1pipe.evaluation.metrics import headline
 from m1pipe.evaluation.problem import Problem
-from m1pipe.evaluation.shares import Plan
 from m1pipe.provenance import training_paths
 from m1pipe.source_labels import source_text
 
