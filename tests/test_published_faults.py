@@ -34,7 +34,7 @@ from m1pipe.heads.fit import fit_head
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import PosteriorNoise, VAEModule, kl_per_unit, vae_loss
 from m1pipe.settings import build
-from m1pipe.synthesis import dependence, joint, marginal, privacy, utility
+from m1pipe.synthesis import dependence, marginal, mmd_prdc, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.quality_data import load_quality_data
 from m1pipe.synthesis.scores import Definition
@@ -313,7 +313,7 @@ def test_there_is_no_quality_without_a_hold_out_and_no_score_without_its_meaning
     """The notebook scored against the rows it had trained on, by scores that it did not define."""
     assert run(["quality", "--real", "x.h5ad", "--synthetic", "s.h5ad", "--out", "q"]) == 2
     assert "--holdout" in capsys.readouterr().err
-    families = (marginal, dependence, joint, utility, privacy)
+    families = (marginal, dependence, mmd_prdc, utility, privacy)
     kept = [value for family in families for value in vars(family).values()]
     groups = [value if isinstance(value, tuple) else (value,) for value in kept]
     scores = [score for group in groups for score in group if isinstance(score, Definition)]

@@ -10,7 +10,7 @@ from m1pipe.config import HeadConfig
 from m1pipe.data.batches import row_order
 from m1pipe.data.targets import Kind, OwnGenes, Targets
 from m1pipe.errors import InputError, StoppedBySignalError
-from m1pipe.heads import networks, stacked
+from m1pipe.heads import batched, networks
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.head_data import HeadData, HeadJob
@@ -130,7 +130,7 @@ def test_blocks_of_targets_change_nothing(
     design = HeadData(make_targets("regression", X[0]), order_seed=7, folds=FOLDS)
     jobs = make_jobs(X[:2], CONFIG)
     whole = fit_heads(jobs, design)
-    monkeypatch.setattr(stacked, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(batched, "BLOCK_BYTES", 1)
     monkeypatch.setattr(networks, "HELD_OUT_ROWS", 3)
     for job, one, other in zip(jobs, whole, fit_heads(jobs, design), strict=True):
         assert_same(one, other, job.X)
@@ -142,7 +142,7 @@ def test_steps_go_through_the_rows_in_the_common_order(
     seen: list[np.ndarray] = []
     original = networks.make_batch
 
-    def spy(rows: list[np.ndarray], device: torch.device) -> stacked.Batch:
+    def spy(rows: list[np.ndarray], device: torch.device) -> batched.Batch:
         seen.append(rows[0])
         return original(rows, device)
 
@@ -166,7 +166,7 @@ def test_steps_go_through_the_rows_in_the_common_order(
 def test_few_rows_get_eight_steps_an_epoch(X: list[np.ndarray]) -> None:
     assert [networks.LEAST_STEPS, Order(5, 0).ranks(0).size] == [8, 5]
     for n, expected in ((2, 1), (6, 3), (33, 8), (600, 10)):
-        network = stacked.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
+        network = batched.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
         plan = networks.NetworkPlan(
             [network], [0], [1], "binary", HeadConfig(batch_size=64), Order(n, 0)
         )
