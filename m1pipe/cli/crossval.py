@@ -65,7 +65,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     "--train-sizes",
     callback=_sizes,
     metavar="20,50,100",
-    help="Run every fold with so many of its training rows as well: a label-efficiency curve.",
+    help="Run every fold with so many of its training samples as well: a label-efficiency curve.",
     section="Folds",
 )
 @from_config(CrossvalConfig, "recipe tune class_weight")

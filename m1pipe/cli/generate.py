@@ -18,7 +18,7 @@ from m1pipe.synthesis.config import GenerateConfig
     metavar="COL=VALUE:N",
     multiple=True,
     help="N samples of a class; may be given again.",
-    shown="shares of the training rows",
+    shown="shares of the training samples",
 )
 @option("--mean", is_flag=True, help="The expected level, without observation noise.")
 @option("--data", type=click.Path(), help="The training data, if they were moved.")

@@ -47,7 +47,7 @@ def map(
 
     With --onto they are placed on the map that OLD.h5ad holds, at the median of the places of
     their nearest neighbours in latent space; OLD stays as it is, and may be any file of latents
-    by the same encoder with a map in obsm, scanpy's included. Told is how many samples lie
+    by the same encoder with a map in obsm, scanpy's included. It says how many samples lie
     further from the old ones than these from each other.
 
     m1pipe map runs/vae1 x.h5ad --method umap --out atlas.h5ad

@@ -51,7 +51,7 @@ def sweep(
 ) -> None:
     """Try many configurations on DATA: by width, by depth, or drawn from a space.
 
-    Rows are split into training, validation and test; the best by validation is tested once. Run
+    Samples are split into training, validation and test; the best by validation is tested once. Run
     the same command again to resume after an interruption. best.json is a configuration for train.
 
     --neurons alone makes a layer without nonlinearity (but for --preset). With --folds it is the

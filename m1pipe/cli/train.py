@@ -19,7 +19,7 @@ from m1pipe.settings import read_config_file
 @option(
     "--validation",
     metavar="FRACTION|FILE",
-    help="Share of the rows, or file, that chooses the best epoch.",
+    help="Share of the samples, or file, that chooses the best epoch.",
     shown=str(TrainingConfig.validation),
     section="Samples",
 )

@@ -84,13 +84,13 @@ class ModelConfig:
     hidden: tuple[int, ...] | None = setting(
         None,
         'Widths of the encoder\'s hidden layers, such as "512,256", or none.',
-        shown="none below 1,000 rows, else 512",
+        shown="none below 1,000 samples, else 512",
         section="Model",
     )
     decoder_hidden: tuple[int, ...] | None = setting(
         None,
         "Widths of the decoder's hidden layers.",
-        shown="the encoder's, reversed; without --hidden 512, or 128 below 500 rows",
+        shown="the encoder's, reversed; without --hidden 512, or 128 below 500 samples",
     )
     activation: Activation = "leaky_relu"
     latent_activation: Activation = "identity"
@@ -117,7 +117,7 @@ class ModelConfig:
     )
     batch: tuple[str, ...] | None = setting(
         None,
-        "Columns of obs that name a sample's batch: told to the decoder alone, so that samples of "
+        "Columns of obs that name a sample's batch, given to the decoder alone, so that samples of "
         "new batches can be encoded.",
         metavar="COL[,COL2]|none",
         shown="the file, of several",
@@ -131,7 +131,7 @@ class ModelConfig:
         section="Model",
     )
     min_variance: float | None = setting(
-        None, "Leave out genes that vary no more over the training rows, before --transform."
+        None, "Leave out genes that vary no more over the training samples, before --transform."
     )
     latent_scale: LatentScale = setting(
         "decoder",
@@ -225,11 +225,11 @@ class TrainingConfig:
 
     epochs: int | None = setting(
         None,
-        "Most passes over the rows.",
+        "Most passes over the samples.",
         shown="about 2,000 steps, 20 to 100 epochs",
         section="Training",
     )
-    batch_size: int = setting(64, "Rows a step.", section="Training")
+    batch_size: int = setting(64, "Samples a step.", section="Training")
     lr: float = setting(1e-3, "Learning rate at the start.", section="Training")
     weight_decay: float | None = None
     schedule: Schedule = "cosine"
@@ -247,7 +247,7 @@ class TrainingConfig:
     checkpoint_minutes: float = 10.0
     micro_batch: int | None = setting(
         None,
-        "Most rows of a batch taken at once; gradients are added up.",
+        "Most samples of a batch taken at once; gradients are added up.",
         metavar="N",
         shown="all",
     )
@@ -322,7 +322,7 @@ class SelectionConfig:
     validation_file: str | None = None
     drop_samples_of: str | None = setting(
         None,
-        "Leave out samples that are in FILE too, by id or as near-identical rows.",
+        "Leave out samples that are in FILE too, by id or as near-identical ones.",
         metavar="FILE",
         section="Samples",
     )

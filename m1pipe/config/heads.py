@@ -170,7 +170,7 @@ class CrossvalConfig:
     linear_rival: str | None = setting(
         None,
         "Linear model of the declared comparisons.",
-        metavar="ROW",
+        metavar="MODEL",
         shown="ridge, or logistic for classes",
     )
     loss: LevelLoss = setting(

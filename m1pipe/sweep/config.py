@@ -40,8 +40,8 @@ class SweepConfig:
     total: int = setting(2000, "Neurons of all layers of --layers.")
     trials: int = setting(20, "Drawn from --space.")
     sampler: Sampler = setting("random", "How.")
-    validation: float = setting(0.15, "Share of the rows.")
-    test: float = setting(0.15, "Share of the rows, seen once.")
+    validation: float = setting(0.15, "Share of the samples.")
+    test: float = setting(0.15, "Share of the samples, seen once.")
     folds: int = setting(
         0, "AE, VAE and PCA of each --neurons in so many folds.", shown="one split"
     )

@@ -208,7 +208,7 @@ def _without_samples_of(path: str, matrix: Matrix, rows: np.ndarray | None) -> n
         copies = find_copies(matrix, other, rows=rows)
     how = f"compared on {copies.n_genes:,} genes" if copies.n_genes else "ids alone were compared"
     log.info(
-        "samples of %s left out: %d by id, %d by near-identical rows (%s)",
+        "samples of %s left out: %d by id, %d by near-identical levels (%s)",
         path,
         copies.by_id.size,
         copies.by_row.size,
