@@ -18,7 +18,13 @@ from m1pipe.atomic import write_text
 from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.evaluation.result import CrossvalResult, ladder_table, to_plain
 from m1pipe.reports import breakdown, figures, verdicts
-from m1pipe.reports.files import RESULT_FILES, read_settings, uncomputed_scores, write_tables
+from m1pipe.reports.files import (
+    RESULT_FILES,
+    crossval_settings,
+    read_settings,
+    uncomputed_scores,
+    write_tables,
+)
 from m1pipe.reports.page import (
     ABSENT,
     DASH,
@@ -81,7 +87,8 @@ def write_report(
     if provenance is None:
         provenance = read_settings(folder / "provenance.json")
     if config is None:
-        config = read_settings(folder / "config.json")
+        path = folder / "config.json"
+        config = crossval_settings(path) if path.is_file() else {}
     page = folder / "report.html"
     write_text(page, report_html(result, provenance=provenance, config=config))
     return page

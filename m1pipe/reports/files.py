@@ -11,6 +11,7 @@ import pandas as pd
 
 from m1pipe.artefacts import read_json, read_table, reading
 from m1pipe.atomic import atomic_file, make_folder, write_json
+from m1pipe.config import CrossvalConfig
 from m1pipe.errors import Alarm, InputError
 from m1pipe.evaluation.result import (
     CrossvalResult,
@@ -20,6 +21,7 @@ from m1pipe.evaluation.result import (
     summary_dict,
 )
 from m1pipe.reports.terms import guard_counts, metric_of
+from m1pipe.settings import build, to_dict
 
 FORMAT_VERSION = 1
 REMEDY = "gather it again with m1pipe report"
@@ -147,6 +149,21 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return read_json(path, "JSON written by m1pipe", remedy=REMEDY)
+
+
+def crossval_settings(path: Path) -> dict[str, Any]:
+    """What a cross-validation was asked for; what an older folder does not name is the default.
+
+    Raises
+    ------
+    InputError
+        If the file is not there or holds no such settings.
+    """
+    what = "the settings of a cross-validation"
+    stored = read_json(path, what)
+    with reading(path, what):
+        config = build(CrossvalConfig, stored["crossval"], where=str(path))
+    return {**stored, "crossval": to_dict(config)}
 
 
 def uncomputed_scores(result: CrossvalResult) -> list[Alarm]:

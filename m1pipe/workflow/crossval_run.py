@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
-from m1pipe.artefacts import read_json, reading
+from m1pipe.artefacts import read_json
 from m1pipe.atomic import below, clear, is_part, locked, write_json, write_text
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
@@ -26,8 +26,8 @@ from m1pipe.heads.networks import PassFile
 from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.crossval_report import write_report
-from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES
-from m1pipe.settings import build, to_dict
+from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES, crossval_settings
+from m1pipe.settings import to_dict
 from m1pipe.source_labels import Sources
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.signals import StopFlag
@@ -204,17 +204,9 @@ def gather(folder: str | Path) -> CrossvalResult:
         result,
         folder,
         provenance=read_json(folder / "provenance.json", "the provenance of a cross-validation"),
-        config=_settings(folder / "config.json"),
+        config=crossval_settings(folder / "config.json"),
     )
     return result
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """What a cross-validation was asked for; what an older folder does not name is the default."""
-    stored = read_json(path, "the settings of a cross-validation")
-    with reading(path, "the settings of a cross-validation"):
-        config = build(CrossvalConfig, stored["crossval"], where=str(path))
-    return {**stored, "crossval": to_dict(config)}
 
 
 def _refuse_folder(out: Path, *, force: bool) -> None:

@@ -119,5 +119,5 @@ def test_what_cannot_be_centred_is_refused(
         run_impute(tmp_path / "run", tmp_path / "x.h5ad", tmp_path / "f.h5ad", min_coverage=0.8)
     with pytest.raises(InputError, match="expected a normal likelihood"):
         ModelConfig(center_within="study", likelihood="negative_binomial")
-    with pytest.raises(InputError, match="expected settings without --center-within"):
+    with pytest.raises(InputError, match="expected settings without center_within"):
         cross_validate(data, label="kind", encoders={"vae": CONFIG}, config=CrossvalConfig(folds=2))

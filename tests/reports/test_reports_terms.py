@@ -9,7 +9,7 @@ import m1pipe
 from m1pipe.reports.terms import GUARDS, guard_counts, model_label
 
 EVALUATION = Path(m1pipe.__file__).parent / "evaluation"
-OF_ANOTHER_PAGE = {"fitted_on"}
+OF_ANOTHER_PAGE = {"fitted_on", "one_donor"}
 
 
 def _alarm_names() -> set[str]:
