@@ -51,10 +51,12 @@ def fit_score(X: np.ndarray, targets: Targets, studies: np.ndarray) -> NDArray[n
     if targets.is_classes:
         design = np.concatenate([in_study, np.eye(len(targets.names))[targets.values]], axis=1)
     else:
-        values = targets.values - in_study @ np.linalg.lstsq(in_study, targets.values)[0]
+        values = (
+            targets.values - in_study @ np.linalg.lstsq(in_study, targets.values, rcond=None)[0]
+        )
         targets = replace(targets, values=values.astype(np.float32))
         design = np.concatenate([in_study, values], axis=1)
-    effects = np.linalg.lstsq(design, X.astype(np.float64))[0]
+    effects = np.linalg.lstsq(design, X.astype(np.float64), rcond=None)[0]
     spread = (X - design @ effects).std(axis=0)
     spread = np.maximum(spread, _SMALLEST_SPREAD * (np.median(spread) or 1.0))
     centred = X - in_study @ effects[: in_study.shape[1]]

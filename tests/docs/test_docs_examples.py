@@ -37,6 +37,7 @@ from m1pipe.synthesis.config import QualityConfig
 # Lines that are not run, and why. Each has to be there, and its m1pipe command to be understood.
 NOT_RUN = {
     "python benchmarks/synthetic_quality.py --rivals --control --out R.json": "takes an hour",
+    "python benchmarks/other_studies.py --encoders vae --draws 4 --out other_studies.json": "hours",
     "make demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "m1pipe demo --out demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "make test": "the tests do not run themselves",
