@@ -123,7 +123,7 @@ def crossval(
 
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
-    m1pipe crossval --x x.h5ad --label status --encoder vae=runs/vae1 --source other.h5ad --out cv
+    m1pipe crossval --x x.h5ad --label status --encoder vae=runs/vae1 --source studies.h5ad --out cv
     """
     from m1pipe.evaluation.cost import cost_text
     from m1pipe.reports.verdicts import summary

@@ -135,6 +135,14 @@ def _write_matrices(folder: Path, genes: anndata.AnnData, isoforms: anndata.AnnD
     outside = anndata.AnnData(counts, obs=genes.obs[:60].set_axis(others), uns={"units": "counts"})
     for name in ("new", "other", "other_x"):
         outside.write_h5ad(folder / f"{name}.h5ad")
+    elsewhere = "t" + genes.obs["donor"].astype(str)
+    studies = anndata.AnnData(
+        np.maximum(_log_share(genes) + np.random.default_rng(1).normal(0, 1, genes.shape), 0),
+        obs=genes.obs.assign(donor=elsewhere, patient=elsewhere, individual=elsewhere),
+        uns={"units": "log2_normalized1", "target_sum": 1e4},
+    )
+    studies.obs_names = [f"t{i}" for i in range(studies.n_obs)]
+    studies.write_h5ad(folder / "studies.h5ad")
     levels = _log_share(isoforms)[:60].set_axis(others)
     scale = {"units": "log2_normalized1", "target_sum": 1e4}
     for name in ("levels", "other_y"):

@@ -67,6 +67,8 @@ m1pipe -q crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1 --models mean,r
 m1pipe -q train x.h5ad --out runs/cvae --latent 8 --condition cell_type
 m1pipe -q split x.h5ad --out parts
 cp parts/training.h5ad train.h5ad
+cp u.h5ad u1.h5ad
+cp x.h5ad u2.h5ad
 cp parts/held_out.h5ad h.h5ad
 m1pipe -q train train.h5ad --out runs/generator --latent 8 --condition tissue
 m1pipe -q generate runs/generator -n 60 --out s.h5ad
