@@ -18,7 +18,7 @@ from m1pipe.data.simulation.m1 import M1_FILES, SIZES, simulate_m1
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.convert import convert
-from m1pipe.reports.page import ALPHA, p_value
+from m1pipe.reports.page import ALPHA
 from m1pipe.reports.verdicts import headline_rows
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
@@ -168,10 +168,10 @@ def _verdict(few: CrossvalResult, many: CrossvalResult) -> str:
     losses = few.curve[(few.curve["n_train"] == FEW) & (few.curve["metric"] == few.metric)]
     by_model = losses.groupby("model")["value"].mean().to_dict()
     tests = few.curve_tests[few.curve_tests["n_train"] == FEW]
-    first = _clause("log loss of cell types", by_model, "logistic", tests, "p")
+    first = _clause("log loss", by_model, "logistic", tests, "p")
     tests = headline_rows(many).query("model_a == 'vae'")
     means = {name: float(loss.mean()) for name, loss in many.losses.items()}
-    second = _clause("squared error of isoforms", means, "ridge", tests, "p_holm")
+    second = _clause("squared error", means, "ridge", tests, "p_holm")
     n_many = len(many.samples) * (many.n_folds - 1) // many.n_folds
     (pays, with_few), (does, with_many) = first, second
     joined = "but" if pays == "pays" != does else "and"
@@ -187,8 +187,7 @@ def _clause(
         pays = "pays" if test["difference"] < 0 else "does not pay"
     else:
         pays = "is not shown to pay"
-    numbers = f"{losses['vae']:.2g} from latents, {losses[rival]:.2g} from genes"
-    return pays, f"{loss} {numbers}, p {p_value(test[p])}"
+    return pays, f"{loss} {losses['vae']:.2g}, genes {losses[rival]:.2g}"
 
 
 def _show_synthetic(out: Path, n_samples: int, n_genes: int, *, seed: int, epochs: int) -> Path:

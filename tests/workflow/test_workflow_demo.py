@@ -36,11 +36,13 @@ def test_the_demo_ends_in_a_verdict_and_the_paths_of_two_reports(
     curve = few.curve.query("n_train == 20 and metric == 'log_loss'")
     from_latents, from_genes = (curve.query(f"model == '{m}'")["value"].mean() for m in PAIR)
     assert from_latents < from_genes / 2
-    assert verdict.startswith("M1 pays with 20 labels (log loss of cell types ")
-    assert f" {from_latents:.2g} from latents, {from_genes:.2g} from genes, p " in verdict
+    assert verdict.startswith("M1 pays with 20 labels (log loss 0.")
+    assert f" {from_latents:.2g}, genes {from_genes:.2g})" in verdict
+    assert len(verdict) <= 120
     from_latents, from_genes = (many.losses[m].mean() for m in ("vae", "ridge"))
     assert from_genes < from_latents and "but does not pay with 96 (squared error" in verdict
-    assert f" {from_latents:.2g} from latents, {from_genes:.2g} from genes, p " in verdict
+    assert f" {from_latents:.2g}, genes {from_genes:.2g})" in verdict
+    assert len(verdict) <= 120
     again = ["-q", "demo", "--out", str(out), "--size", "tiny", "--epochs", "1"]
     assert run(again) == 1
     assert run([*again, "--force"]) == 0
