@@ -104,14 +104,13 @@ def _convert_task(name: str, source: Path, file: Path, config: ConvertConfig) ->
         return str(conversion.convert(source, file, config, force=force))
 
     tables = {role: getattr(config, role) for role in TABLES_OF_CONVERT}
+    tables = {role: Path(path) for role, path in tables.items() if path is not None}
     return Task(
         stage="convert",
         name=f"convert-{name}",
-        settings=to_dict(config),
-        inputs={
-            "source": source,
-            **{role: Path(path) for role, path in tables.items() if path is not None},
-        },
+        # What a table holds is compared as an input; where it lies depends on the current folder.
+        settings=to_dict(config) | {role: path.name for role, path in tables.items()},
+        inputs={"source": source, **tables},
         outputs=(file,),
         work=convert,
     )

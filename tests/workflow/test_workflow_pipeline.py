@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from m1pipe.errors import InputError, StoppedBySignalError
@@ -49,6 +50,22 @@ def test_a_second_run_has_nothing_to_do(done: Path) -> None:
     assert report.stat().st_mtime_ns == made
     (done.parent / "x.tsv").touch()
     assert plan_lines(read_study(done), choose_tasks(read_study(done)))[2].endswith("up to date")
+
+
+def test_tables_are_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study").mkdir()
+    pd.DataFrame({"a": [1, 2], "b": [3, 4]}, index=["s1", "s2"]).to_csv(
+        tmp_path / "study" / "x.tsv", sep="\t"
+    )
+    (tmp_path / "study" / "l.tsv").write_text("sample\tkind\ns1\tu\ns2\tv\n")
+    text = '[data.x]\nsource = "x.tsv"\nunits = "counts"\nlabels = "l.tsv"\n'
+    (tmp_path / "study" / "study.toml").write_text(text)
+    monkeypatch.chdir(tmp_path / "study")
+    assert _run(Path("study.toml"))[0].startswith("convert-x: ")
+    monkeypatch.chdir(tmp_path)
+    assert _run(Path("study/study.toml")) == ["convert-x: up to date"]
 
 
 def test_a_study_that_is_moved_is_up_to_date(done: Path, tmp_path: Path) -> None:
