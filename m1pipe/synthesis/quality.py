@@ -313,6 +313,13 @@ def _of_data(info: Mapping[str, Any]) -> list[Alarm]:
         text = f"{n_donors:,} donors are on both sides of the split: fidelity scores flatter, and "
         text += "privacy scores hide leaks. Split by donors."
         found.append(Alarm("shared_donors", "warning", text))
+    if info["absent_classes"]:
+        n, first = len(info["absent_classes"]), info["absent_classes"][0]
+        text = f"No synthetic sample is of {n:,} classes of the hold-out, such as {first!r}: every "
+        text += (
+            "score compares other mixtures of classes. Generate all classes, or leave these out."
+        )
+        found.append(Alarm("absent_classes", "warning", text))
     if info["size"] < FEW:
         text = f"Only {info['size']} samples a side: scores are noisy, small sets look alike."
         found.append(Alarm("few_samples", "warning", text))

@@ -97,6 +97,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
     _refuse_constant(values, sets)
     scale, is_log = to_scale(values, units)
     donors = {r: resolve_groups(sets[r].obs, config.group) for r in ("real", "holdout")}
+    labels = _labels(sets, config.label)
     facts = {
         "n": {role: matrix.n_samples for role, matrix in sets.items()},
         "n_genes": int(kept.size),
@@ -106,6 +107,7 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
         "scale": scale,
         "donors_on_both_sides": _shared_donors(donors, explicit=config.group is not None),
         "holdout_rows_in_real": _rows_in(values["holdout"], values["real"]),
+        "absent_classes": _absent_classes(labels or {}),
     }
     return QualityData(
         real=values["real"],
@@ -113,11 +115,18 @@ def _gather(sets: dict[str, Matrix], config: QualityConfig) -> QualityData:
         holdout=values["holdout"],
         genes=sets["real"].genes[kept],
         is_log=is_log,
-        labels=_labels(sets, config.label),
+        labels=labels,
         real_groups=donors["real"],
         holdout_groups=donors["holdout"],
         facts=facts,
     )
+
+
+def _absent_classes(labels: dict[str, np.ndarray]) -> list[str]:
+    """Classes of the hold-out of which there is no synthetic sample, where both have labels."""
+    if not {"synthetic", "holdout"} <= set(labels):
+        return []
+    return sorted(set(labels["holdout"]) - set(labels["synthetic"]) - {""})
 
 
 def _refuse_constant(values: dict[str, np.ndarray], sets: dict[str, Matrix]) -> None:

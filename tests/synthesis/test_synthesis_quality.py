@@ -259,6 +259,18 @@ def test_donors_on_both_sides_are_refused_or_told(profiles: Made) -> None:
     assert "shared_donors" in {alarm.name for alarm in report.alarms}
 
 
+def test_classes_that_were_not_generated_are_told(profiles: Made) -> None:
+    real, holdout, made = (profiles(seed=i) for i in (1, 2, 3))
+    classes = sorted(set(holdout.obs["tissue"]))
+    some = made[made.obs["tissue"] == classes[0]].copy()
+    found = quality(real, some, holdout, label="tissue", config=ROUGH).alarms
+    (text,) = (alarm.text for alarm in found if alarm.name == "absent_classes")
+    assert text.startswith(f"No synthetic sample is of {len(classes) - 1} classes of the hold-out")
+    assert f"such as {classes[1]!r}" in text
+    whole = quality(real, made, holdout, label="tissue", config=ROUGH).alarms
+    assert "absent_classes" not in {alarm.name for alarm in whole}
+
+
 def test_a_holdout_out_of_the_training_samples_is_severe(profiles: Made) -> None:
     real = profiles(seed=1)
     report = quality(real, profiles(seed=3), real[:60].copy(), config=ROUGH)
