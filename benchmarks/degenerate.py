@@ -19,7 +19,7 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
-from world import copy, in_child, load_everything
+from world import build_world, copy, in_child
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -80,6 +80,7 @@ def write(path: Path, X: np.ndarray, units: str = "log2_tpm1") -> None:
 
 def make_world(folder: Path) -> None:
     """Sound files, a model and a head on them, and the odd files."""
+    (folder / "small.json").write_text('{"n_latent": 2, "hidden": [4], "epochs": 2}')
     write(folder / "sound.h5ad", make_levels(np.random.default_rng(1)))
     write(folder / "holdout.h5ad", make_levels(np.random.default_rng(2)))
     write(folder / "isoforms.h5ad", make_levels(np.random.default_rng(3)))
@@ -185,13 +186,7 @@ def run_all(
     folder: Path, only: list[str] | None = None, commands: list[str] | None = None
 ) -> dict[str, Any]:
     """Every command on every odd file, or some on some."""
-    load_everything()
-    world = folder / "world"
-    world.mkdir()
-    (world / "small.json").write_text('{"n_latent": 2, "hidden": [4], "epochs": 2}')
-    code, _ = in_child(lambda: make_world(world) or 0, world)
-    if code != 0:
-        raise SystemExit((world / "stderr").read_text())
+    world = build_world(folder, make_world)
     told: dict[str, dict[str, str]] = {}
     wrong = []
     for name in only or list(make_odd(np.random.default_rng(0))):

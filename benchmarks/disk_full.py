@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from kill_operations import Case, make_cases
-from world import check_whole, copy, digests, in_child, load_everything, make_world
+from world import build_world, check_whole, copy, digests, in_child
 
 import m1pipe
 from m1pipe.cli.main import hide_failed_closes, run
@@ -145,14 +145,9 @@ def run_all(
     folder: Path, points: int, only: list[str] | None = None, *, read_only: bool = False
 ) -> list[dict[str, Any]]:
     """All commands, or some."""
-    load_everything()
     hide_failed_closes()
     folder.chmod(0o755)
-    world = folder / "world"
-    world.mkdir()
-    code, _ = in_child(lambda: make_world(world) or 0, world)
-    if code != 0:
-        raise SystemExit((world / "stderr").read_text())
+    world = build_world(folder)
     found = []
     for case in (case for case in make_cases() if not only or case.name in only):
         if read_only:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from kill_operations import Case, make_cases
-from world import check_whole, copy, digests, in_child, load_everything, make_world, start
+from world import build_world, check_whole, copy, digests, in_child, start
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -96,12 +96,7 @@ def run_all(
     folder: Path, n_kills: int, seed: int, only: list[str] | None = None
 ) -> list[dict[str, Any]]:
     """All commands, or some, each killed so often."""
-    load_everything()
-    world = folder / "world"
-    world.mkdir()
-    code, _ = in_child(lambda: make_world(world) or 0, world)
-    if code != 0:
-        raise SystemExit((world / "stderr").read_text())
+    world = build_world(folder)
     found = []
     for case in (case for case in make_cases() if not only or case.name in only):
         found.append(kill_case(case, world, folder, n_kills, seed))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mutate import read_made
-from world import copy, in_child, load_everything, make_world
+from world import build_world, copy, in_child
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -145,12 +145,7 @@ def _is(case: Case, folder: Path, wanted: Any) -> bool:
 
 def run_all(folder: Path, n: int, only: list[str] | None = None) -> list[dict[str, Any]]:
     """All commands, or some."""
-    load_everything()
-    world = folder / "world"
-    world.mkdir()
-    code, _ = in_child(lambda: make_world(world) or 0, world)
-    if code != 0:
-        raise SystemExit((world / "stderr").read_text())
+    world = build_world(folder)
     cases = [case for case in make_cases() if not only or case.name in only]
     found = []
     for case in cases:

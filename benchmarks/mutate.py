@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 from safetensors import safe_open
 from scipy import sparse
-from world import copy, in_child, load_everything, make_world
+from world import build_world, copy, in_child
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -433,17 +433,7 @@ GOOD = ("equal", "faithful", "refused", "edited value", "warned")
 
 def run_cases(folder: Path, n: int, seed: int, only: str | None = None) -> dict[str, Any]:
     """Run so many cases; counts by kind and outcome, and what was wrong."""
-    load_everything()
-    world = folder / "world"
-    world.mkdir()
-
-    def build() -> int:
-        make_world(world)
-        return 0
-
-    code, _ = in_child(build, world)
-    if code != 0:
-        raise SystemExit((world / "stderr").read_text())
+    world = build_world(folder)
     kinds = [kind for kind in make_kinds() if only in (None, kind.name)]
     wanted = {}
     for kind in kinds:

@@ -20,7 +20,7 @@ from typing import Any
 
 import anndata
 import numpy as np
-from world import check_whole, copy, in_child, load_everything, make_world, start
+from world import build_world, check_whole, copy, in_child, start
 
 import m1pipe
 from m1pipe.cli.main import run
@@ -72,10 +72,7 @@ def disturb(here: Path, rng: np.random.Generator, span: float) -> tuple[str, int
 
 def soak(folder: Path, minutes: float, seed: int) -> dict[str, Any]:
     """Rounds of a study until the time is over."""
-    load_everything()
-    world = folder / "world"
-    world.mkdir()
-    code, _ = in_child(lambda: make_world(world) or 0, world)
+    world = build_world(folder)
     (world / "study.toml").write_text(STUDY)
     here = copy(world, folder)
     code, span = in_child(lambda: run(COMMAND), here)

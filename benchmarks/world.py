@@ -150,6 +150,17 @@ def in_child(
     return os.waitstatus_to_exitcode(status), time.monotonic() - begun
 
 
+def build_world(folder: Path, make: Callable[[Path], None] | None = None) -> Path:
+    """Load all modules, and make a world in a folder of its own, in a child; its path."""
+    load_everything()
+    world = folder / "world"
+    world.mkdir()
+    code, _ = in_child(lambda: (make or make_world)(world) or 0, world)
+    if code != 0:
+        raise SystemExit((world / "stderr").read_text())
+    return world
+
+
 def check_whole(folder: Path) -> int:
     """Open every file that stands under a finished name; their number."""
     n = 0
