@@ -45,9 +45,8 @@ def writing(path: PathLike) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        told = re.search(
-            r"error message = '([^']+)'", str(error)
-        )  # HDF5's, at a close RuntimeError
+        # HDF5 says why in words; at a close it raises a RuntimeError.
+        told = re.search(r"error message = '([^']+)'", str(error))
         if told is None and getattr(error, "errno", None) not in _REFUSALS:
             raise
         there = os.path.dirname(os.path.abspath(path))

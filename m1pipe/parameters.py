@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from m1pipe.settings import parts_of
+
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 SETTINGS = "    **settings\n"
 _ATTRIBUTES = "Attributes\n----------\n"
@@ -53,7 +55,7 @@ def takes_settings(kind: type) -> Callable[[Documented], Documented]:
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         names = {parameter.name for parameter in own}
         fields = {f.name: f for f in _fields(kind) if f.name not in names}
-        kinds = [kind, *_parts(kind)]
+        kinds = [kind, *parts_of(kind).values()]
         entries = [text for name, text in _entries(kinds, {}) if name in fields]
         before, _, after = (function.__doc__ or "").partition(SETTINGS)
         after = after[re.search(r"^(?! {8})", after, re.M).start() :]  # type: ignore[union-attr]
@@ -72,15 +74,9 @@ def takes_settings(kind: type) -> Callable[[Documented], Documented]:
     return add
 
 
-def _parts(kind: type) -> list[type]:
-    """Configurations among the fields of one."""
-    types: list[Any] = [f.type for f in dataclasses.fields(kind)]
-    return [found for found in types if isinstance(found, type) and dataclasses.is_dataclass(found)]
-
-
 def _fields(kind: type) -> Iterator["dataclasses.Field[Any]"]:
     """Fields of a configuration and of its parts, without these."""
-    for one in (kind, *_parts(kind)):
+    for one in (kind, *parts_of(kind).values()):
         yield from (f for f in dataclasses.fields(one) if not dataclasses.is_dataclass(f.type))
 
 

@@ -277,13 +277,14 @@ class Predictor:
         """
         if self.encoder is None:
             return None
-        if not self._in_genes_of_encoder:
-            aligned = self.encoder.align(
-                aligned.matrix, min_coverage=min_coverage, keep_missing=True
-            )
-        return sampled_drift(
-            self.encoder, aligned, np.arange(aligned.shape[0]) if rows is None else rows
-        )
+        rows = np.arange(aligned.shape[0]) if rows is None else rows
+        return sampled_drift(self.encoder, self._for_encoder(aligned, min_coverage), rows)
+
+    def _for_encoder(self, aligned: Aligned, min_coverage: float) -> Aligned:
+        """Data from `align` in the genes of the encoder, where there is one."""
+        if self.encoder is None or self._in_genes_of_encoder:
+            return aligned
+        return self.encoder.align(aligned.matrix, min_coverage=min_coverage, keep_missing=True)
 
     def _targets(self, interval: float | None, linear: bool) -> pd.DataFrame:
         """Annotations of the predictions: half widths of intervals, where they are asked for.
@@ -311,13 +312,8 @@ class Predictor:
         self, aligned: Aligned, linear: bool, min_coverage: float
     ) -> Iterator[tuple[int, np.ndarray]]:
         """First row and predictions of each block of rows."""
-        seen, codes = aligned, None
-        if self.encoder is not None:
-            codes = self.encoder.codes(aligned.matrix)
-            if not self._in_genes_of_encoder:
-                seen = self.encoder.align(
-                    aligned.matrix, min_coverage=min_coverage, keep_missing=True
-                )
+        seen = self._for_encoder(aligned, min_coverage)
+        codes = None if self.encoder is None else self.encoder.codes(aligned.matrix)
         for start, stop, X in aligned.blocks(CHUNK_ROWS):
             filled = fill_missing(X, self.recipe.gene_means)
             own = None if self.own_genes is None else filled[:, self.own_genes]

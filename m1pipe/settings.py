@@ -154,16 +154,12 @@ def override(config: Config, given: Mapping[str, Any], *, where: str) -> Config:
     where : str
         Named in the error message.
     """
-    return build(type(config), _as_layer(config), given, where=where) if given else config
+    if not given:
+        return config
+    return build(type(config), dataclasses.asdict(cast(Any, config)), given, where=where)
 
 
-def _as_layer(config: Any) -> dict[str, Any]:
-    """Fields of a configuration, its parts as mappings."""
-    found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return {k: _as_layer(v) if dataclasses.is_dataclass(v) else v for k, v in found.items()}
-
-
-def _parts(kind: type) -> dict[str, type]:
+def parts_of(kind: type) -> dict[str, type]:
     """Fields of a configuration class that are configuration classes themselves."""
     return {
         f.name: f.type
@@ -189,7 +185,7 @@ def refuse_unknown(
 
 def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
     own = {f.name for f in dataclasses.fields(kind)}
-    parts = _parts(kind)
+    parts = parts_of(kind)
     for name, value in layer.items():
         if name in parts:
             if not isinstance(value, Mapping):
@@ -210,7 +206,7 @@ def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: st
 
 
 def _construct(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    parts = _parts(kind)
+    parts = parts_of(kind)
     arguments: dict[str, Any] = {}
     for f in dataclasses.fields(kind):
         if f.name in parts:

@@ -182,8 +182,8 @@ def from_config(kind: type, names: str) -> Callable[[Command], Command]:
 
 def name_sources(command: Command) -> Command:
     """Options that name labelled samples of other studies."""
-    for option in reversed(_SOURCE_OPTIONS):
-        command = option(command)
+    for add in reversed(_SOURCE_OPTIONS):
+        command = add(command)
     return command
 
 

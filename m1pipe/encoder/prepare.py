@@ -301,19 +301,19 @@ def _count_moments(
     """
     n_classes = 1 if codes is None else int(codes.max()) + 1
     totals: list[np.ndarray] = []
-    found: list[np.ndarray] = []  # of counts, their squares, their products with totals
-    depths: list[np.ndarray] = []
+    found = np.zeros(())  # sums of counts, their squares, their products with totals
+    depths = np.zeros(())
     n = 0
     for block in blocks:
         X = block.astype(np.float64)
         here = np.zeros(len(X), int) if codes is None else codes[n : n + len(X)]
         of_class, total = np.eye(n_classes)[here].T, X.sum(axis=1)
-        found.append(np.stack([of_class @ part for part in (X, X**2, total[:, None] * X)]))
-        depths.append(np.stack([of_class @ total, of_class @ total**2])[..., None])
+        found = found + np.stack([of_class @ part for part in (X, X**2, total[:, None] * X)])
+        depths = depths + np.stack([of_class @ total, of_class @ total**2])[..., None]
         totals.append(total)
         n += len(X)
-    sums, squares, crossed = np.sum(found, axis=0)
-    depth, depth_squared = np.sum(depths, axis=0)
+    sums, squares, crossed = found
+    depth, depth_squared = depths
     share = sums / np.maximum(depth, 1)
     expected = share**2 * depth_squared
     excess = (squares - 2 * share * crossed + expected - sums).sum(axis=0)

@@ -16,7 +16,7 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.missing import level_means
 from m1pipe.errors import InputError
 from m1pipe.evaluation.augment import Generator
-from m1pipe.evaluation.compared_models import VARIANTS, Model, Variant, current_name
+from m1pipe.evaluation.compared_models import Model, current_name, parse_model
 from m1pipe.evaluation.encoders import ComparedEncoder, Item
 from m1pipe.evaluation.folds import Fold, fill_own
 from m1pipe.evaluation.inputs import FoldPCA, fit_inputs, whole_inputs
@@ -125,7 +125,8 @@ def open_fit(
         )
     scored = "" if sources is None else "_transfer"
     name = config.model or next(iter(encoders), "raw") + scored
-    base, variant = _split_variant(name)
+    variant = parse_model(name, tuple(encoders)).variant
+    base = name if variant is None else name.removesuffix(f"_{variant}")
     if variant in ("augmented", "bootstrap") and config.augment is None:
         raise InputError(f"model: {name} expects --augment balance or a ratio beside it")
     if config.augment is not None and variant is None:
@@ -147,14 +148,6 @@ def open_fit(
     if variant is not None:
         model = replace(model, name=f"{model.name}_{variant}", variant=variant)
     return replace(problem, models=(model,))
-
-
-def _split_variant(name: str) -> tuple[str, Variant | None]:
-    """A model's name without that of its training samples, and this."""
-    for variant in VARIANTS:
-        if name.endswith(f"_{variant}"):
-            return name.removesuffix(f"_{variant}"), variant
-    return name, None
 
 
 def _as_comparison(config: FitConfig, model: str | None) -> CrossvalConfig:
@@ -210,12 +203,12 @@ def fit_model(problem: Problem, config: FitConfig) -> Predictor:
     if split.test.size:
         own = None if job.own is None else job.own.values[split.test]
         errors = half_widths(head.predict(job.X[split.test], own), split.targets.values[split.test])
-    encoder = next(iter(encoders.get(model.source, next(iter(encoders.values()), []))), None)
     kinds = _kinds(model, problem.encoders)
     if model.source == "pca_fold" and pca is not None:
         head, kinds = replace(head, features=_on_genes(head.features, pca)), (GENES,)
-    if not {LATENTS, PCA_SCORES} & set(kinds):
-        encoder = None
+    encoder = None
+    if {LATENTS, PCA_SCORES} & set(kinds):
+        (encoder,) = encoders.get(model.source) or next(iter(encoders.values()))
     recipe = None if encoder is None else encoder.recipe
     if recipe is None or {GENES, SOURCE_SCORE} & set(kinds) or head.own is not None:
         recipe = _gene_recipe(problem, split.train)

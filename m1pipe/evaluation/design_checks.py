@@ -52,9 +52,9 @@ def _sample_alarms(problem: Problem, label: str | None) -> Iterator[Alarm]:
     known = {donor, label, config.group, config.stratify, config.leave_out}
     for name in recurring_columns(obs, {str(name) for name in known}):
         yield from leakage.group_not_checked(name)
-    if problem.nearly_paired:
+    if near := problem.nearly_paired:
         n_lost = problem.matrix.n_samples - len(samples)
-        yield from alarms.nearly_paired(len(samples), n_lost, problem.nearly_paired)
+        yield from alarms.nearly_paired(len(samples), n_lost, near)
     if problem.groups is not None:
         name = config.group or donor or "group"
         yield from alarms.few_groups(problem.groups, name=name if name in obs else "group")

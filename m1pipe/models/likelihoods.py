@@ -54,9 +54,8 @@ class Gaussian(nn.Module):
 
     def set_scale(self, scale: Tensor) -> None:
         """Start the learned standard deviations at `scale`, shape (n_scales,), kept in bounds."""
-        if (
-            self.raw_scale is None or self.raw_scale.is_meta
-        ):  # there a logarithm imports for a second
+        # On the meta device a logarithm would import for a second.
+        if self.raw_scale is None or self.raw_scale.is_meta:
             return
         share = (scale.log() - self.low) / (self.high - self.low)
         with torch.no_grad():

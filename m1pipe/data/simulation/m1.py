@@ -28,7 +28,7 @@ from m1pipe.data.simulation.m1_truth import (
     tissue_expression,
     usage,
 )
-from m1pipe.data.units import Units, log2p1
+from m1pipe.data.units import Units, log2p1, to_linear
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.settings import check_choice, setting
@@ -235,7 +235,7 @@ def _write_tables(folder: Path, seed: int) -> None:
     for number, (name, (table, depth)) in enumerate(_TEXT.items()):
         rng = seeds.rng(seed, seeds.M1_COUNTS, number)
         data = anndata.read_h5ad(folder / f"{name}.h5ad")
-        share = np.exp2(np.asarray(data.X, dtype=np.float64)) - 1
+        share = to_linear(np.asarray(data.X, dtype=np.float64), _UNITS)
         total = depth * rng.lognormal(0, _DEPTH_SD, (len(share), 1))
         counts = rng.poisson(share / share.sum(axis=1, keepdims=True) * total)
         frame = pd.DataFrame(counts, index=data.obs_names, columns=data.var_names)

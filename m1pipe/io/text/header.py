@@ -402,16 +402,20 @@ def several_of_a_sample(columns: Sequence[str]) -> list[list[str]]:
     """
     of_sample: dict[str, list[str]] = {}
     for name in columns:
-        parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
-        for n in range(min(len(parts), 4), 0, -1):
-            for words, sample in ((parts[-n:], parts[:-n]), (parts[:n], parts[n:])):
-                if "".join(words) in _QUANTITIES:
-                    of_sample.setdefault(".".join(sample), []).append(name)
-                    break
-            else:
-                continue
-            break
+        sample = _without_quantity(name)
+        if sample is not None:
+            of_sample.setdefault(sample, []).append(name)
     return [names for names in of_sample.values() if len(names) > 1]
+
+
+def _without_quantity(name: str) -> str | None:
+    """A column's name without the quantity at its end or beginning; None where there is none."""
+    parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
+    for n in range(min(len(parts), 4), 0, -1):
+        for words, sample in ((parts[-n:], parts[:-n]), (parts[:n], parts[n:])):
+            if "".join(words) in _QUANTITIES:
+                return ".".join(sample)
+    return None
 
 
 def _describes(word: str) -> bool:
