@@ -106,7 +106,7 @@ def join_labels(
     return pd.concat([frame, joined], axis=1), n_matched
 
 
-def read_lengths(path: Path, genes: list[str]) -> np.ndarray:
+def read_lengths(path: Path, genes: list[str], notation: Notation = PLAIN) -> np.ndarray:
     """Lengths of genes in bases, from the column of a table that is named so, or the second.
 
     Returns
@@ -118,7 +118,7 @@ def read_lengths(path: Path, genes: list[str]) -> np.ndarray:
     InputError
         If a gene has no length, or one that is not a positive number.
     """
-    with open_table(path) as table:
+    with open_table(path, notation=notation) as table:
         _refuse_gene_above(table)
         wanted = [i for i, name in enumerate(table.columns) if "length" in name.lower()]
         column = 1 + (wanted[0] if wanted else 0)
@@ -132,14 +132,20 @@ def read_lengths(path: Path, genes: list[str]) -> np.ndarray:
             f"none, such as {lacking[0]!r}"
         )
     texts = [listed[place][1] for place in match.columns]
-    lengths = pd.to_numeric(pd.Series(texts), errors="coerce").to_numpy(dtype=np.float64)
+    lengths = np.array([notation.number(text) for text in texts], dtype=np.float64)
     wrong = np.flatnonzero(~(lengths >= 1) | np.isinf(lengths))
     if len(wrong):
         raise InputError(
             f"{path}: expected a length of at least 1; found {texts[wrong[0]]!r} for gene "
-            f"{genes[wrong[0]]!r}"
+            f"{genes[wrong[0]]!r}{_fault(notation, texts[wrong[0]], table.delimiter)}"
         )
     return lengths
+
+
+def _fault(notation: Notation, text: str, delimiter: str) -> str:
+    """What ends a message on text in the place of a number, where the notation is at fault."""
+    fault = notation.fault(text, delimiter) if notation.number(text) is None else ""
+    return f": {fault}" if fault else ""
 
 
 def read_aliases(path: Path) -> dict[str, str]:

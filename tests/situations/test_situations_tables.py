@@ -83,6 +83,19 @@ def test_lengths_come_from_the_same_kind_of_table(m1pipe: Run, text: Text) -> No
     np.testing.assert_allclose(found.X, [[5e5, 5e5]])
 
 
+def test_lengths_have_the_notation_of_the_values(m1pipe: Run, text: Text) -> None:
+    one, two = "ENSG00000000001", "ENSG00000000002"
+    source = text(f"gene\tS1\n{one}\t10\n{two}\t30\n")
+    lengths = text(f"gene\tlength\n{two}\t3000,6\n{one}\t1.000,2\n", "lengths.tsv")
+    options = [GENES, *COUNTS, "--normalize", "tpm", "--lengths", str(lengths)]
+    commas = ["--decimal", ",", "--thousands", "."]
+    found, _ = _converted(m1pipe, source, *options, *commas)
+    shares = np.array([10 / 1000.2, 30 / 3000.6])
+    np.testing.assert_allclose(found.X, [1e6 * shares / shares.sum()], rtol=1e-6)
+    said = m1pipe("convert", str(source), "no.h5ad", *options)
+    assert said.code == 1 and "expected a length of at least 1" in said.err
+
+
 NO_GENES = {
     "HTSeq": ["__no_feature", "__ambiguous", "__too_low_aQual"],
     "STAR": ["N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"],

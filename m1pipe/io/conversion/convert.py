@@ -223,7 +223,7 @@ def _plan(units: Units, config: ConvertConfig, genes: pd.Index | None = None) ->
     """The steps, checked against the units; gene lengths are read where the genes are known."""
     lengths = None
     if genes is not None and config.lengths is not None:
-        lengths = read_lengths(Path(config.lengths), list(genes))
+        lengths = read_lengths(Path(config.lengths), list(genes), config.notation)
     steps = Steps(
         units=units,
         floor=config.floor,
