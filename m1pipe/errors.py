@@ -20,21 +20,8 @@ EXIT_INTERRUPTED = 130
 
 _names_options = ContextVar("names_options", default=False)
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![=\w-])")
-# Options whose parameters have another name: other words before ": expected" are the user's own.
-_OPTIONS = """
-    augment-sampler batch-size center-within checkpoint-minutes class-weight decoder-hidden
-    drop-samples-of dry-run free-bits gene-alpha gene-names gene-sets genes-as-rows
-    head-batch-size head-dropout head-epochs head-hidden head-lr head-networks head-patience
-    head-validation head-weight-decay held-out kl-warmup latent latent-scale leave-out-strata
-    linear-rival log-steps max-genes max-k max-prevalence max-samples max-size micro-batch
-    min-count min-coverage min-prevalence min-samples min-size min-variance n-donors n-genes
-    n-held-out n-jobs n-labelled n-training n-types n-unlabelled obs-columns plateau-factor
-    plateau-patience single-cell-below source-label source-study sum-runs target-sum thin-to
-    train-sizes tune-betas tune-latents var-columns weight-decay zero-total
-""".split()
-_SETTING = re.compile(rf"(?<![\w./-])({'|'.join(_OPTIONS)})(?=: expected)")
 _COMMAND = re.compile(r"m1pipe [^:;.()]*$")
-_PARAMETERS = {"latent": "n_latent", "leave-out-strata": "leave_out"}
+_PARAMETERS = {"latent": "n_latent", "leave-out-strata": "leave_out", "resamples": "n_resamples"}
 
 
 class InputError(ValueError):
@@ -48,9 +35,7 @@ class InputError(ValueError):
         text = super().__str__()
         if _names_options.get():
             return text
-        for pattern in (_OPTION, _SETTING):
-            text = pattern.sub(_in_python, text)
-        return text
+        return _OPTION.sub(_in_python, text)
 
 
 def _in_python(found: re.Match[str]) -> str:

@@ -201,7 +201,7 @@ def _studies(obs: pd.DataFrame, column: str | None, file: str) -> np.ndarray:
     column = _named(obs, STUDY_WORDS) if column is None else column
     if column is None:
         return np.full(len(obs), file, dtype=object)
-    values = read_column(obs, column, "source-study")
+    values = read_column(obs, column, "--source-study")
     text = as_text(values)
     text[values.isna().to_numpy()] = file
     log.info("source: %s: studies by the column %s", file, column)
@@ -276,8 +276,8 @@ def _match(parts: Sequence[_Labelled], targets: Targets) -> tuple[np.ndarray, Ta
         if part.targets.is_classes != targets.is_classes:
             kinds = ("class", "level") if targets.is_classes else ("level", "class")
             raise InputError(
-                f"source-label: expected a {kinds[0]}, as the label to predict; found a {kinds[1]}:"
-                f" say COL:{kinds[0]}"
+                f"--source-label: expected a {kinds[0]}, as the label to predict; found a "
+                f"{kinds[1]}: say COL:{kinds[0]}"
             )
     if not targets.is_classes:
         values = np.concatenate([part.targets.values for part in parts])
@@ -292,7 +292,7 @@ def _match_classes(names: np.ndarray, targets: Targets) -> tuple[np.ndarray, Tar
     found = ", ".join(sorted(set(names))[:_NAMED])
     if not classes or len(set(names)) < 2:
         raise InputError(
-            "source-label: expected two classes among the labels of the sources, one or both of "
+            "--source-label: expected two classes among the labels of the sources, one or both of "
             f"{', '.join(targets.names[:_NAMED])}; found {found}: name them alike"
         )
     rows = np.arange(names.size)

@@ -46,8 +46,8 @@ class ClusterConfig:
     seed: int = setting(0, "")
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ClusterMethod)
-        check_choice("distance", self.distance, Distance)
+        check_choice("--method", self.method, ClusterMethod)
+        check_choice("--distance", self.distance, Distance)
         for name, least in (("k", 2), ("max_k", 2), ("neighbors", 1), ("seed", 0)):
             check_at_least(name, getattr(self, name), least)
         if not self.resolution > 0:

@@ -139,24 +139,24 @@ class ModelConfig:
     )
 
     def __post_init__(self) -> None:
-        check_range("latent", self.n_latent, 1)
-        check_widths("hidden", self.hidden)
-        check_widths("decoder-hidden", self.decoder_hidden)
+        check_range("--latent", self.n_latent, 1)
+        check_widths("--hidden", self.hidden)
+        check_widths("--decoder-hidden", self.decoder_hidden)
         for name in ("activation", "latent_activation", "output_activation"):
             check_choice(name, getattr(self, name), Activation)
-        check_range("dropout", self.dropout, 0, 0.99)
-        check_choice("likelihood", self.likelihood, Likelihood)
+        check_range("--dropout", self.dropout, 0, 0.99)
+        check_choice("--likelihood", self.likelihood, Likelihood)
         if self.transform is not None:
-            check_choice("transform", self.transform, Transform)
-        check_range("beta", self.beta, 0)
-        check_range("free-bits", self.free_bits, 0)
+            check_choice("--transform", self.transform, Transform)
+        check_range("--beta", self.beta, 0)
+        check_range("--free-bits", self.free_bits, 0)
         if self.min_variance is not None:
-            check_range("min-variance", self.min_variance, 0)
-        check_choice("latent-scale", self.latent_scale, LatentScale)
+            check_range("--min-variance", self.min_variance, 0)
+        check_choice("--latent-scale", self.latent_scale, LatentScale)
         if self.center_within is not None and not self.likelihood.startswith("gaussian"):
             raise InputError(
-                "center-within: expected a normal likelihood (gaussian), since centred levels are "
-                f"no counts and have no zeros; found {self.likelihood}"
+                "--center-within: expected a normal likelihood (gaussian), since centred levels "
+                f"are no counts and have no zeros; found {self.likelihood}"
             )
         if self.batch and self.condition is not None:
             raise InputError(
@@ -254,26 +254,26 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.epochs is not None:
-            check_range("epochs", self.epochs, 1)
-        check_range("batch-size", self.batch_size, 1)
-        check_range("lr", self.lr, 0, open_low=True)
+            check_range("--epochs", self.epochs, 1)
+        check_range("--batch-size", self.batch_size, 1)
+        check_range("--lr", self.lr, 0, open_low=True)
         if self.weight_decay is not None:
-            check_range("weight-decay", self.weight_decay, 0)
-        check_choice("schedule", self.schedule, Schedule)
-        check_range("plateau-factor", self.plateau_factor, 0, 1, open_low=True)
-        check_range("plateau-patience", self.plateau_patience, 0)
-        check_range("clip", self.clip, 0)
-        check_range("ema", self.ema, 0, 0.99999)
+            check_range("--weight-decay", self.weight_decay, 0)
+        check_choice("--schedule", self.schedule, Schedule)
+        check_range("--plateau-factor", self.plateau_factor, 0, 1, open_low=True)
+        check_range("--plateau-patience", self.plateau_patience, 0)
+        check_range("--clip", self.clip, 0)
+        check_range("--ema", self.ema, 0, 0.99999)
         if self.kl_warmup is not None:
-            check_range("kl-warmup", self.kl_warmup, 0, 1)
-        check_range("patience", self.patience, 0)
-        check_range("validation", self.validation, 0, 0.9)
-        check_range("seed", self.seed, 0, 2**63 - 1)
-        check_choice("precision", self.precision, Precision)
+            check_range("--kl-warmup", self.kl_warmup, 0, 1)
+        check_range("--patience", self.patience, 0)
+        check_range("--validation", self.validation, 0, 0.9)
+        check_range("--seed", self.seed, 0, 2**63 - 1)
+        check_choice("--precision", self.precision, Precision)
         _ = self.data_memory  # refused here
-        check_range("checkpoint-minutes", self.checkpoint_minutes, 0)
+        check_range("--checkpoint-minutes", self.checkpoint_minutes, 0)
         if self.micro_batch is not None:
-            check_range("micro-batch", self.micro_batch, 1)
+            check_range("--micro-batch", self.micro_batch, 1)
 
     @cached_property
     def data_memory(self) -> int:
@@ -340,11 +340,11 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         if self.normalize is not None:
-            check_choice("normalize", self.normalize, Literal["total"])
+            check_choice("--normalize", self.normalize, Literal["total"])
         elif self.log2p1 or self.target_sum is not None:
-            raise InputError("log2p1, target-sum: expected with --normalize total; found alone")
+            raise InputError("log2p1, --target-sum: expected with --normalize total; found alone")
         if self.target_sum is not None:
-            check_range("target-sum", self.target_sum, 0, open_low=True)
+            check_range("--target-sum", self.target_sum, 0, open_low=True)
 
 
 @dataclass(frozen=True, kw_only=True)

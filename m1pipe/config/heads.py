@@ -80,19 +80,19 @@ class HeadConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_widths("head-hidden", self.hidden)
-        check_range("head-epochs", self.epochs, 1)
-        check_range("head-lr", self.lr, 0, open_low=True)
-        check_range("head-weight-decay", self.weight_decay, 0)
-        check_range("head-batch-size", self.batch_size, 1)
-        check_range("head-dropout", self.dropout, 0, 0.99)
-        check_range("head-patience", self.patience, 0)
-        check_range("head-networks", self.networks, 1)
-        check_range("head-validation", self.validation, 0, 0.5)
+        check_widths("--head-hidden", self.hidden)
+        check_range("--head-epochs", self.epochs, 1)
+        check_range("--head-lr", self.lr, 0, open_low=True)
+        check_range("--head-weight-decay", self.weight_decay, 0)
+        check_range("--head-batch-size", self.batch_size, 1)
+        check_range("--head-dropout", self.dropout, 0, 0.99)
+        check_range("--head-patience", self.patience, 0)
+        check_range("--head-networks", self.networks, 1)
+        check_range("--head-validation", self.validation, 0, 0.5)
         if self.class_weight not in (None, "balanced"):
-            raise InputError(f"class-weight: expected balanced; found {self.class_weight!r}")
+            raise InputError(f"--class-weight: expected balanced; found {self.class_weight!r}")
         if not self.hidden and not self.linear:
-            raise InputError("head-hidden: expected hidden layers of a network alone; found none")
+            raise InputError("--head-hidden: expected hidden layers of a network alone; found none")
 
 
 def _check_augment(augment: str | float | None, head: HeadConfig) -> None:
@@ -207,17 +207,17 @@ class CrossvalConfig:
 
     def __post_init__(self) -> None:
         _ = self.pass_memory  # refused here
-        check_range("folds", self.folds, 2)
-        check_range("repeats", self.repeats, 1)
+        check_range("--folds", self.folds, 2)
+        check_range("--repeats", self.repeats, 1)
         for n_latent in self.tune_latents:
-            check_range("tune-latents", n_latent, 1)
+            check_range("--tune-latents", n_latent, 1)
         for beta in self.tune_betas:
-            check_range("tune-betas", beta, 0, open_low=True)
+            check_range("--tune-betas", beta, 0, open_low=True)
         for size in self.train_sizes:
-            check_range("train-sizes", size, 4)
+            check_range("--train-sizes", size, 4)
         if len(set(self.train_sizes)) < len(self.train_sizes):
-            raise InputError(f"train-sizes: expected different sizes; found {self.train_sizes}")
-        check_range("draws", self.draws, 1)
+            raise InputError(f"--train-sizes: expected different sizes; found {self.train_sizes}")
+        check_range("--draws", self.draws, 1)
         if self.draws > 1 and not self.train_sizes:
             raise InputError(
                 "draws: expected --train-sizes beside it, since a whole training fold is not drawn;"
@@ -225,14 +225,14 @@ class CrossvalConfig:
             )
         if self.leave_out is not None and self.repeats > 1:
             raise InputError(
-                "leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "
+                "--leave-out-strata: expected --repeats 1, since the strata cannot be dealt anew; "
                 f"found {self.repeats}"
             )
         _check_augment(self.augment, self.head)
-        check_choice("augment-sampler", self.augment_sampler, Sampler)
-        check_choice("recipe", self.recipe, Recipe)
-        check_range("min-coverage", self.min_coverage, 0, 1)
-        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_choice("--augment-sampler", self.augment_sampler, Sampler)
+        check_choice("--recipe", self.recipe, Recipe)
+        check_range("--min-coverage", self.min_coverage, 0, 1)
+        check_range("--seed", self.seed, 0, 2**63 - 1)
 
     @cached_property
     def pass_memory(self) -> int:
@@ -309,9 +309,9 @@ class FitConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
-        check_range("min-coverage", self.min_coverage, 0, 1)
-        check_range("conformal", self.conformal, 0, 0.5)
+        check_range("--min-coverage", self.min_coverage, 0, 1)
+        check_range("--conformal", self.conformal, 0, 0.5)
         _check_augment(self.augment, self.head)
-        check_choice("augment-sampler", self.augment_sampler, Sampler)
-        check_choice("recipe", self.recipe, Recipe)
-        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_choice("--augment-sampler", self.augment_sampler, Sampler)
+        check_choice("--recipe", self.recipe, Recipe)
+        check_range("--seed", self.seed, 0, 2**63 - 1)

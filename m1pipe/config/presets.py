@@ -82,5 +82,5 @@ def preset_options(name: str) -> dict[str, Any]:
     InputError
         If there is no preset of that name.
     """
-    check_choice("preset", name, tuple(PRESETS))
+    check_choice("--preset", name, tuple(PRESETS))
     return PRESETS[name]

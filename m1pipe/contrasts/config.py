@@ -63,11 +63,11 @@ class ContrastsConfig:
     n_jobs: int = setting(1, "Processes.")
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, Method)
-        check_choice("unexpressed", self.unexpressed, Unexpressed)
+        check_choice("--method", self.method, Method)
+        check_choice("--unexpressed", self.unexpressed, Unexpressed)
         check_at_least("min_samples", self.min_samples, 1)
         check_at_least("min_count", self.min_count, 0)
-        check_at_least("seed", self.seed, 0)
+        check_at_least("--seed", self.seed, 0)
         check_at_least("n_jobs", self.n_jobs, 1)
 
 
@@ -114,15 +114,15 @@ class EnrichConfig:
     n_jobs: int = setting(1, "Threads of prerank.")
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, Test)
-        check_choice("direction", self.direction, Direction)
+        check_choice("--method", self.method, Test)
+        check_choice("--direction", self.direction, Direction)
         for name in ("gene_alpha", "alpha"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(
                     f"{name}: expected above 0, at most 1; found {getattr(self, name)}"
                 )
         if self.top is not None:
-            check_at_least("top", self.top, 1)
+            check_at_least("--top", self.top, 1)
         for name, least in (("min_size", 1), ("permutations", 1), ("seed", 0), ("n_jobs", 1)):
             check_at_least(name, getattr(self, name), least)
         if self.max_size < self.min_size:

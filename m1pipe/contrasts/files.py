@@ -59,7 +59,7 @@ def run_contrasts(
     """
     outs = [out] if held_out is None else [out, held_out]
     if held_out is not None and Path(held_out).resolve() == Path(out).resolve():
-        raise InputError(f"held-out: expected another file than --out; found {held_out}")
+        raise InputError(f"--held-out: expected another file than --out; found {held_out}")
     for path in outs:
         refuse_existing(path, force=force)
     table = None if design is None else read_table(Path(design))

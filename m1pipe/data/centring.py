@@ -140,15 +140,16 @@ def study_names(obs: pd.DataFrame, column: str, rows: np.ndarray, *, needed: boo
     if column not in obs.columns:
         if needed:
             raise InputError(
-                f"center-within: expected a column of obs ({listed_columns(obs)}); found {column!r}"
+                f"--center-within: expected a column of obs ({listed_columns(obs)}); "
+                f"found {column!r}"
             )
         return np.full(len(obs), ALL, dtype=object)
-    values = read_column(obs, column, "center-within")
+    values = read_column(obs, column, "--center-within")
     lacking = np.flatnonzero(values.isna().to_numpy()[rows])
     if lacking.size:
         raise InputError(
-            f"center-within: expected an entry of every sample in {column!r}; {lacking.size} have "
-            f"none, such as {obs.index[rows[lacking[0]]]!r}: leave them out"
+            f"--center-within: expected an entry of every sample in {column!r}; {lacking.size} "
+            f"have none, such as {obs.index[rows[lacking[0]]]!r}: leave them out"
         )
     return as_text(values)
 
@@ -157,9 +158,9 @@ def _check_sizes(names: np.ndarray, sizes: np.ndarray, where: str) -> None:
     small = [f"{name} ({n})" for name, n in zip(names, sizes, strict=True) if n < FEW]
     if sizes.min() < FEWEST:
         raise InputError(
-            f"{where}: center-within: expected at least {FEWEST} samples of every study, by which "
-            f"its genes are centred; found {names[sizes.argmin()]} ({sizes.min()}): leave it out, "
-            "or use an encoder that was trained without --center-within"
+            f"{where}: --center-within: expected at least {FEWEST} samples of every study, by "
+            f"which its genes are centred; found {names[sizes.argmin()]} ({sizes.min()}): leave it "
+            "out, or use an encoder that was trained without --center-within"
         )
     if small:
         warnings.warn(

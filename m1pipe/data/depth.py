@@ -234,7 +234,7 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
         start += part.size
     left = totals[rows] > 0
     if not left.any():
-        raise InputError(f"{where}: thin-to: expected counts to be left; none are at that depth")
+        raise InputError(f"{where}: --thin-to: expected counts to be left; none are at that depth")
     facts = {
         "file": other.path.name if other.path is not None else "data",
         "n_genes": int(shared.size),
@@ -254,15 +254,15 @@ def _depths_of(other: Matrix, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
     where, file = (str(one.path or "data") for one in (matrix, other))
     if not matrix.units.is_counts:
         raise InputError(
-            f"{where}: thin-to: expected counts; found {matrix.units}: convert the raw counts with "
-            "--units counts, and let train normalise them (--normalize total --log2p1)"
+            f"{where}: --thin-to: expected counts; found {matrix.units}: convert the raw counts "
+            "with --units counts, and let train normalise them (--normalize total --log2p1)"
         )
     shared, there = shared_genes(matrix, other)
     wanted = depths(other, there) if there.size else None
     if wanted is None or not (wanted > 0).any():
         found = f"{other.units} without total_counts in obs" if there.size else "no shared gene"
         raise InputError(
-            f"{file}: thin-to: expected counts, or levels made from counts by m1pipe convert "
+            f"{file}: --thin-to: expected counts, or levels made from counts by m1pipe convert "
             f"--normalize total, of the genes of {where}; found {found}"
         )
     return shared, wanted[wanted > 0]
@@ -297,7 +297,7 @@ def thin_rows(
         counts = row[some]
         if not ((counts > 0) & (counts == np.floor(counts)) & (counts < np.inf)).all():
             raise InputError(
-                f"{where}: thin-to: expected whole counts of at least 0; found other values in "
+                f"{where}: --thin-to: expected whole counts of at least 0; found other values in "
                 f"sample {name!r}: give raw counts"
             )
         digest = hashlib.blake2b(str(name).encode(), digest_size=8).digest()

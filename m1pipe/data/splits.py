@@ -165,7 +165,7 @@ def leave_out_folds(strata: np.ndarray) -> np.ndarray:
     """
     names, folds = np.unique(np.asarray(strata).astype(str), return_inverse=True)
     if names.size < 2:
-        raise InputError(f"leave-out-strata: expected at least two strata; found {names.size}")
+        raise InputError(f"--leave-out-strata: expected at least two strata; found {names.size}")
     return folds.astype(np.int64)[None]
 
 

@@ -220,7 +220,7 @@ def fit_gene_transform(
         If the kind is unknown, there are no rows, or a value is not finite; where NaN is kept: if
         a gene has no level.
     """
-    check_choice("transform", kind, KINDS)
+    check_choice("--transform", kind, KINDS)
     if kind == "normal_score":
         return _fit_normal_scores(blocks, keep_missing=keep_missing)
     moments = _accumulate(blocks, keep_missing=keep_missing)

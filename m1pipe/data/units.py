@@ -61,7 +61,7 @@ class Units:
     target_sum: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("units", self.name, NAMES)
+        check_choice("--units", self.name, NAMES)
         if self.name in _PER_MILLION:
             if self.target_sum not in (None, MILLION):
                 raise InputError(f"units: {self.name} sums to 1e6; found {self.target_sum}")

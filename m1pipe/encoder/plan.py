@@ -349,7 +349,7 @@ def _varying(source: Aligned, rows: np.ndarray, threshold: float) -> np.ndarray:
     if not kept.any():
         highest = (squares / np.maximum(known, 1)).max()
         raise InputError(
-            f"min-variance: expected genes that vary more than {threshold:g} over the training "
+            f"--min-variance: expected genes that vary more than {threshold:g} over the training "
             f"rows; found none, the highest variance is {highest:g}: lower it"
         )
     return kept

@@ -306,7 +306,7 @@ def linear_rival(kind: str, models: Collection[str], declared: str | None) -> st
     declared = declared if declared in models else RENAMED.get(declared, declared)
     if declared not in models:
         raise InputError(
-            f"linear-rival: expected one of the models {', '.join(models)}; found {declared!r}"
+            f"--linear-rival: expected one of the models {', '.join(models)}; found {declared!r}"
         )
     return declared
 

@@ -174,14 +174,14 @@ def _left_out_strata(obs: pd.DataFrame, column: str, label: str | None) -> np.nd
     if column not in obs.columns or column == label:
         others = ", ".join(str(name) for name in obs.columns if name != label)
         raise InputError(
-            f"leave-out-strata: expected a column of obs that is not the label ({others or 'none'})"
-            f"; found {column!r}{did_you_mean(column, obs)}"
+            f"--leave-out-strata: expected a column of obs that is not the label "
+            f"({others or 'none'}); found {column!r}{did_you_mean(column, obs)}"
         )
-    read = read_column(obs, column, "leave-out-strata")
+    read = read_column(obs, column, "--leave-out-strata")
     absent = read.isna()
     if absent.any():
         raise InputError(
-            f"leave-out-strata: expected an entry of every sample in {column!r}; "
+            f"--leave-out-strata: expected an entry of every sample in {column!r}; "
             f"{int(absent.sum())} have none, such as {obs.index[absent][0]}: leave them out of X"
         )
     return as_text(read)
@@ -198,7 +198,7 @@ def _check_sizes(sizes: Sequence[int], folds: np.ndarray) -> None:
     counts = [int((row != k).sum()) for row in folds for k in np.unique(row)]
     if sizes and max(sizes) >= min(counts):
         raise InputError(
-            f"train-sizes: expected sizes below the {min(counts)} training rows of the smallest "
+            f"--train-sizes: expected sizes below the {min(counts)} training rows of the smallest "
             f"training fold; found {max(sizes)}"
         )
 

@@ -78,7 +78,7 @@ def embed(
         On an unknown method, too few samples or none that differ, negative values for the
         factors, or UMAP where it is not installed.
     """
-    check_choice("method", method, METHODS)
+    check_choice("--method", method, METHODS)
     if len(real) < FEWEST or real.shape[1] < 2:
         raise InputError(
             f"samples: expected at least {FEWEST} with 2 values each; found {real.shape[0]} with "

@@ -38,7 +38,7 @@ class GenerateConfig:
     seed: int = setting(0, "Of everything drawn.")
 
     def __post_init__(self) -> None:
-        check_choice("sampler", self.sampler, Sampler)
+        check_choice("--sampler", self.sampler, Sampler)
         if self.n is None and not self.condition:
             raise InputError("n: expected a number of samples, or --condition COL=VALUE:N")
         if self.n is not None and self.n < 1:
@@ -104,8 +104,15 @@ class QualityConfig:
     seed: int = setting(0, "Of everything drawn.")
 
     def __post_init__(self) -> None:
-        least = {"n_draws": 1, "n_resamples": 2, "n_permutations": 1, "n_seeds": 1}
-        least |= {"max_genes": 2, "max_samples": 20, "n_components": 1, "seed": 0}
-        for name, low in least.items():
-            check_at_least(name.replace("_", "-"), getattr(self, name), low)
-        check_range("min-coverage", self.min_coverage, 0, 1)
+        for name, low in {
+            "n_draws": 1,
+            "n_permutations": 1,
+            "n_seeds": 1,
+            "n_components": 1,
+        }.items():
+            check_at_least(name, getattr(self, name), low)
+        check_at_least("--resamples", self.n_resamples, 2)
+        check_at_least("--max-genes", self.max_genes, 2)
+        check_at_least("--max-samples", self.max_samples, 20)
+        check_at_least("--seed", self.seed, 0)
+        check_range("--min-coverage", self.min_coverage, 0, 1)

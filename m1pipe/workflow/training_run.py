@@ -165,7 +165,7 @@ def _refuse_small_batches(plan: TrainingPlan, workers: Workers) -> None:
     size = plan.config.training.batch_size
     if size < workers.size:
         raise InputError(
-            f"batch-size: expected at least a row for each of {workers.size} processes; "
+            f"--batch-size: expected at least a row for each of {workers.size} processes; "
             f"found {size}"
         )
 
@@ -216,7 +216,7 @@ def _without_samples_of(path: str, matrix: Matrix, rows: np.ndarray | None) -> n
     )
     left = np.setdiff1d(rows, copies.rows)
     if not left.size:
-        raise InputError(f"drop-samples-of: expected other samples than those of {path}; all are")
+        raise InputError(f"--drop-samples-of: expected other samples than those of {path}; all are")
     return left
 
 

@@ -49,7 +49,7 @@ class ContrastsSimulation:
     seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
-        check_choice("size", self.size, Size)
+        check_choice("--size", self.size, Size)
         if self.effect < 0:
             raise InputError(f"effect: expected at least 0; found {self.effect}")
         if self.seed < 0:

@@ -52,7 +52,7 @@ class ExpressionConfig:
     seed: int = setting(0, "Of all drawn.")
 
     def __post_init__(self) -> None:
-        check_choice("layout", self.layout, Layout)
+        check_choice("--layout", self.layout, Layout)
         for name in ("n_training", "n_held_out", "n_genes"):
             if getattr(self, name) < N_CLUSTERS:
                 raise InputError(

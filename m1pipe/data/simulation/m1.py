@@ -196,7 +196,7 @@ def resolve_size(
         If there is no such size, or a number is impossible.
     """
     if isinstance(size, str):
-        check_choice("size", size, tuple(SIZES))
+        check_choice("--size", size, tuple(SIZES))
         size = SIZES[size]
     given = {"n_unlabelled": n_unlabelled, "n_labelled": n_labelled, "n_genes": n_genes}
     return dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})

@@ -173,7 +173,7 @@ class ConvertConfig:
             "duplicates": (self.duplicates, Duplicates),
         }
         for name, (value, kind) in choices.items():
-            check_choice(name, value, kind)
+            check_choice(f"--{name}", value, kind)
         if (self.normalize == "tpm") != (self.lengths is not None):
             raise InputError("--normalize tpm and --lengths need each other; one was given alone")
         if self.quality is not None and self.qc is None:
@@ -183,7 +183,7 @@ class ConvertConfig:
                 f"thousands: expected one character that is no decimal; found {self.thousands!r}"
             )
         if not 0 < self.target_sum < float("inf"):
-            raise InputError(f"target-sum: expected a positive number; found {self.target_sum}")
+            raise InputError(f"--target-sum: expected a positive number; found {self.target_sum}")
         Units(self.units or "unknown")
 
 

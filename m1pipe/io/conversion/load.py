@@ -271,7 +271,7 @@ def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
     InputError
         If the file does not tell, or no sample is below.
     """
-    require_column(obs, SINGLE_CELL, "single-cell-below")
+    require_column(obs, SINGLE_CELL, "--single-cell-below")
     chosen = np.asarray(obs[SINGLE_CELL].to_numpy(dtype=np.float64) < bound)
     if not chosen.any():
         raise InputError(f"single-cell-below: no sample is below {bound:g}")
@@ -352,7 +352,7 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
     if config.gene_names is not None:
         if config.gene_names not in data.var:
             raise InputError(
-                f"{where}: gene-names: expected a column of the genes' annotations "
+                f"{where}: --gene-names: expected a column of the genes' annotations "
                 f"({listed_columns(data.var)}); found {config.gene_names!r}"
                 f"{did_you_mean(config.gene_names, data.var)}"
             )
