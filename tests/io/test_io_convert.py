@@ -21,6 +21,7 @@ from m1pipe.io.conversion import loaded
 from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
 from m1pipe.io.conversion.convert import convert
 from m1pipe.io.reader import open_matrix
+from m1pipe.io.tables import read_table
 from m1pipe.io.text.numbers import compiled_scan
 
 RNG = np.random.default_rng(11)
@@ -115,6 +116,7 @@ def _odd_texts() -> dict[str, str]:
     header, *rows = COUNTS.to_csv(sep="\t", index_label="sample").splitlines()
     return {
         "windows line ends": "\r\n".join([header, *rows, ""]),
+        "windows line ends, written twice": "\r\r\n".join([header, *rows, ""]),
         "no last line end": "\n".join([header, *rows]),
         "byte order mark": "\ufeff" + "\n".join([header, *rows]),
         "header of R": "\n".join([header.removeprefix("sample\t"), *rows]),
@@ -243,6 +245,46 @@ def test_steps_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         _convert(_write(COUNTS, tmp_path / "m.tsv"), **settings_)
+
+
+@pytest.mark.parametrize("by_threads", [False, True])
+@pytest.mark.parametrize("genes_as_rows", [False, True])
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("1e20", r"m.tsv: expected counts up to 1e\+15; found 1e\+20 in sample '\w+', gene '\w+'"),
+        ("\r7", "m.tsv: line 9: expected a line end; found a carriage return inside the line"),
+        ("7\r", "m.tsv: line 9: expected a line end; found a carriage return inside the line"),
+        ('"', "m.tsv: line 9: expected quotes in pairs around a field; found one alone"),
+    ],
+)
+def test_what_would_be_read_as_another_value_is_refused(
+    tmp_path: Path,
+    cell: str,
+    reason: str,
+    genes_as_rows: bool,
+    by_threads: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if by_threads:
+        monkeypatch.setattr("m1pipe.io.text.table._LARGE_BYTES", 0)
+    frame = (COUNTS.T if genes_as_rows else COUNTS).astype(str)
+    frame.iloc[7, 1] = cell
+    lines = ["\t".join(["id", *frame.columns]), *map("\t".join, frame.reset_index().to_numpy())]
+    (tmp_path / "m.tsv").write_bytes("\n".join(lines).encode())
+    with pytest.raises(InputError, match=reason):
+        _convert(tmp_path / "m.tsv", units="counts", genes_as_rows=genes_as_rows)
+
+
+@pytest.mark.parametrize(
+    "text", ['s1\tbrain\t"\n', 's1\t"brain\t1\n', 's1\t"a"b\t1\n', "s1\ta\rb\t1\n"]
+)
+def test_labels_are_read_as_they_are_or_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.tsv").write_bytes(f'id\ttissue\tage\ns0\t5" of it\t2\n{text}'.encode())
+    with pytest.raises(InputError, match=r"line 3: expected (quotes in pairs|a line end)"):
+        read_table(tmp_path / "labels.tsv")
+    (tmp_path / "labels.tsv").write_bytes(b'id\ttissue\tage\ns0\t5" of it\t2\n')
+    assert read_table(tmp_path / "labels.tsv").loc["s0", "tissue"] == '5" of it'
 
 
 @pytest.mark.parametrize(

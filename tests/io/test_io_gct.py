@@ -145,8 +145,8 @@ def test_other_refusals(tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "line 1: expected #1.2 or #1.3" in refused(path, "--units", "tpm", "--from", "gct")
     path.write_text(GENE_GCT)
     assert "for text; found gct" in refused(path, "--units", "tpm", "--genes-as-rows")
-    assert "--gene-names: " not in refused(path, "--units", "tpm", "--gene-names", "name")
-    assert "genes' annotations (symbol); found 'name'" in refused(path, "--gene-names", "name")
+    found = refused(path, "--gene-names", "name")
+    assert "--gene-names: expected a column of the genes' annotations (symbol); found 'nam" in found
     short = GENE_GCT.replace("#1.2\n12\t9\n", "#1.3\n12\t9\t1\t1\n")
     path.write_text(short.replace("Description", "d").replace("\nENSG00000000000.1\t", "\nx\ty\t"))
     assert "line 4: expected 11 fields as in the header; found 12" in refused(path)

@@ -154,6 +154,10 @@ MTX = "%%MatrixMarket matrix coordinate integer general\n%\n"
         (f"{MTX}23 31 2\n1 1 1\n1 2\n", "lines 4 to 5: expected feature, barcode and a count"),
         (f"{MTX}23 31 2\n1 1 1\n1 2 -4\n", "lines 4 to 5: expected feature, barcode and a count"),
         (f"{MTX}23 31 2\n1 1 1\n1.5 2 4\n", "lines 4 to 5: expected whole positions"),
+        (
+            f"{MTX}23 31 2\n1 1 1\n1 2 1e20\n",
+            "expected counts up to 1e+15; found 1e+20 in sample 'CCCC",
+        ),
     ],
 )
 def test_broken_entries(

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.matrix import LARGEST
 from m1pipe.data.unit_guess import MANY_GENES, Survey, binary_genes, guess_scale, unit_fault
 from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
 from m1pipe.errors import InputError, M1Warning
@@ -103,7 +104,7 @@ class Steps:
 def screen(
     X: np.ndarray, steps: Steps, samples: np.ndarray, genes: np.ndarray, *, where: str
 ) -> np.ndarray:
-    """Values raised to the floor; negative ones are refused where a step cannot use them.
+    """Values raised to the floor; refused: negative ones for a step, counts that cannot be whole.
 
     Parameters
     ----------
@@ -118,17 +119,24 @@ def screen(
     Raises
     ------
     InputError
-        Naming sample and gene of the first negative value.
+        Naming sample and gene of the first value that cannot be.
     """
     if steps.floor is not None:
         X = np.maximum(X, np.float32(steps.floor))
+
+    def refuse(wrong: np.ndarray, expected: str, advice: str) -> None:
+        for row, column in np.argwhere(wrong)[:1]:
+            raise InputError(
+                f"{where}: expected {expected}; found {X[row, column]:g} in sample "
+                f"{samples[row]!r}, gene {genes[column]!r}: {advice}"
+            )
+
+    if steps.units.is_counts and not np.max(X, initial=0) <= LARGEST:
+        advice = "correct it, or leave the sample or gene out"
+        refuse((X > LARGEST) & (X < np.inf), f"counts up to {LARGEST:g}", advice)
     reason = _no_negatives(steps)
-    if reason and not np.min(X, initial=0) >= 0 and np.nanmin(X, initial=0) < 0:
-        row, column = np.argwhere(X < 0)[0]
-        raise InputError(
-            f"{where}: expected values of at least 0 for {reason}; found {X[row, column]:g} in "
-            f"sample {samples[row]!r}, gene {genes[column]!r}: {_why_negative(X, steps)}"
-        )
+    if reason and not np.min(X, initial=0) >= 0:
+        refuse(X < 0, f"values of at least 0 for {reason}", _why_negative(X, steps))
     return X
 
 

@@ -331,16 +331,28 @@ def find_delimiter(line: bytes, rows: Sequence[bytes], where: str) -> str:
 
 
 def split(line: bytes, delimiter: str, where: str) -> list[str]:
-    """Fields of a line, quotes taken off."""
-    return _fields(decode(line, where), delimiter)
+    """Fields of a line, quotes taken off.
+
+    Raises
+    ------
+    InputError
+        As `decode`, or if a quote opens a field and does not close it.
+    """
+    try:
+        return _fields(decode(line, where), delimiter, strict=True)
+    except csv.Error:
+        raise InputError(
+            f"{where}: expected quotes in pairs around a field; found one alone: close it, or "
+            "double it within quotes"
+        ) from None
 
 
-def _fields(text: str, delimiter: str) -> list[str]:
+def _fields(text: str, delimiter: str, *, strict: bool = False) -> list[str]:
     if delimiter == " ":
-        row = csv.reader([text.strip()], delimiter=" ", skipinitialspace=True)
+        row = csv.reader([text.strip()], delimiter=" ", skipinitialspace=True, strict=strict)
         return next(row, [""])
     if '"' in text:
-        return next(csv.reader([text], delimiter=delimiter))
+        return next(csv.reader([text], delimiter=delimiter, strict=strict))
     return text.split(delimiter)
 
 
@@ -354,8 +366,13 @@ def decode(text: bytes, where: str) -> str:
     Raises
     ------
     InputError
-        If it is of another encoding.
+        If it is of another encoding, or a carriage return stands in it.
     """
+    if b"\r" in text:
+        raise InputError(
+            f"{where}: expected a line end; found a carriage return inside the line: take it out "
+            "(tr -d '\\r')"
+        )
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:

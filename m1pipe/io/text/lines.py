@@ -90,7 +90,7 @@ class TextReader:
         end = len(self._held) if end < 0 else end
         line = self._held[self._at : end]
         self._at = end + 1
-        return line.removesuffix(b"\r")
+        return line.rstrip(b"\r")
 
     def piece(self) -> bytes | None:
         """All the next lines that are at hand, some megabyte; None at the end."""

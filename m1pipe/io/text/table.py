@@ -263,7 +263,7 @@ class TextTable:
     def _lines_of(self, piece: bytes, number: int) -> Iterator[tuple[int, bytes]]:
         """Lines of a piece with their numbers; an empty one before a row is refused."""
         for offset, line in enumerate(piece.removesuffix(b"\n").split(b"\n")):
-            line = line.removesuffix(b"\r")
+            line = line.rstrip(b"\r")
             if is_blank(line, self.delimiter):
                 self._blank = self._blank or number + offset
                 continue
