@@ -8,6 +8,7 @@ last bits of the product, so that a loaded model computes what the saved one did
 import hashlib
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ DAMAGE = (
     TypeError,
     ValueError,
     zlib.error,
+    zipfile.BadZipFile,
 )
 
 
@@ -96,6 +98,12 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a record with its digest, by which `read_json` knows it as it was written."""
     plain = json.loads(json.dumps(value))
     return {**plain, SEAL: _digest(plain)}
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _digest(value: Mapping[str, Any]) -> str:

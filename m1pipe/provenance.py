@@ -1,6 +1,5 @@
 """Where a result came from: version, commit, libraries, command line, host, job, input files."""
 
-import hashlib
 import os
 import platform
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
-from m1pipe.artefacts import read_json, reading
+from m1pipe.artefacts import file_digest, read_json, reading
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import split_address
 from m1pipe.settings import read_config_file
@@ -91,8 +90,7 @@ def describe_input(path: PathLike, folder: PathLike | None = None) -> dict[str, 
     """
     path, part = split_address(path)
     try:
-        with open(path, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = file_digest(path)
         stat = path.stat()
     except OSError as error:
         raise InputError(f"{path}: expected a readable file; {error.strerror}") from None

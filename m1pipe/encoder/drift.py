@@ -96,6 +96,24 @@ class Drift:
         return self.beyond >= max(FAR, 3 * (self.beyond_held_out or 0))
 
 
+def drift_range(encoder: Encoder) -> dict[str, Any]:
+    """What new samples are compared with: levels of the training samples, and how well they fit.
+
+    Returns
+    -------
+    dict
+        `gene_means` and `gene_sds` in the units of training (None of the latter where the
+        transform is not affine, and for counts), `error_q99` (99 % quantile of the mean squared
+        standardised error of reconstruction) and `error_beyond` (share of the validation samples
+        beyond it).
+    """
+    sds = None
+    if encoder.scaler.levels is None and not encoder.module.of_counts:
+        sds = (gene_scale(encoder.scaler, encoder.pca) * encoder.scaler.scale).tolist()
+    known = {name: encoder.summary[name] for name in ("error_q99", "error_beyond")}
+    return {"gene_means": encoder.recipe.gene_means.tolist(), "gene_sds": sds, **known}
+
+
 def encode_with_drift(
     encoder: Encoder, data: Any, *, min_coverage: float = MIN_COVERAGE
 ) -> tuple[np.ndarray, Drift]:

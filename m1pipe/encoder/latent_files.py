@@ -14,6 +14,7 @@ from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.bundle import is_bundle
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import open_hdf5, reading
 from m1pipe.io.reader import open_matrix
@@ -80,7 +81,7 @@ def read_latents(
         with open_matrix(data, aliases=aliases) as matrix:
             Z, obs = encoder.transform(matrix, min_coverage=min_coverage), matrix.obs
         return Latents(Z, obs, str(source), encoder.digest(), encoder, encoder.latent_scale)
-    if Path(source).is_dir():
+    if Path(source).is_dir() or is_bundle(source):
         raise InputError(
             f"{source}: a run needs the samples to {command}: m1pipe {command} RUN DATA"
         )

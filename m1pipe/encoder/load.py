@@ -1,4 +1,4 @@
-"""Load a trained encoder from the folder of a run."""
+"""Load a trained encoder from the folder of a run, or from a bundle."""
 
 import os
 from dataclasses import replace
@@ -15,6 +15,7 @@ from m1pipe.config import EncoderConfig, ModelConfig
 from m1pipe.data.centring import Centring
 from m1pipe.data.recipe import Recipe
 from m1pipe.data.transforms import GeneTransform
+from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.conditional import Condition
 from m1pipe.encoder.trained import FORMAT_VERSION, LEVELS_FILE, Encoder, gene_means
 from m1pipe.errors import InputError
@@ -26,13 +27,13 @@ WHAT = "JSON written by m1pipe train"
 REMEDY = "train it again, or copy the whole folder again"
 
 
-def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
-    """Read an encoder from the folder of a run.
+def load_encoder(run: str | os.PathLike[str]) -> Encoder:
+    """Read an encoder from the folder of a run, or from a bundle.
 
     Parameters
     ----------
-    folder : path
-        Written by `m1pipe train` or `Encoder.save`.
+    run : path
+        Written by `m1pipe train`, `Encoder.save` or `m1pipe export --bundle`.
 
     Returns
     -------
@@ -41,9 +42,14 @@ def load_encoder(folder: str | os.PathLike[str]) -> Encoder:
     Raises
     ------
     InputError
-        If a file is missing, damaged or of another format version, or they do not fit together.
+        If a file is missing, damaged or of another format version, they do not fit together, or
+        a digest differs.
     """
-    folder = Path(folder)
+    with run_files(run) as folder:
+        return _read_encoder(folder)
+
+
+def _read_encoder(folder: Path) -> Encoder:
     stored = _read_model_json(folder)
     try:
         encoder = _read_model(folder, stored)

@@ -70,7 +70,7 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str], *, force: bool =
         The file. Input `X`, float32, shape (n, n_genes): levels in the units of training, genes
         in the order of the metadata, NaN where a level is missing; for a conditional model also
         `codes`, int64, shape (n,): the place of each sample's class among the classes. Output
-        `Z`, float32, shape (n, n_latent). Metadata: see `metadata`.
+        `Z`, float32, shape (n, n_latent). Metadata: see `contract`.
     force : bool
         Overwrite the file.
 
@@ -87,28 +87,34 @@ def export_onnx(encoder: Encoder, path: str | os.PathLike[str], *, force: bool =
         If what was exported differs from torch by more than `TOLERANCE`.
     """
     path = refuse_existing(path, force=force)
+    content, gap = pack_onnx(encoder)
+    write_bytes(path, content)
+    return gap
+
+
+def pack_onnx(encoder: Encoder) -> tuple[bytes, float]:
+    """What `export_onnx` writes, and the difference that it returns; the errors are the same."""
     _refuse(encoder)
     encoder.refuse_centred("export")
     for name in _NEEDED:
         _need(name)
     proto = _translated(encoder)
-    for key, value in metadata(encoder).items():
+    for key, value in contract(encoder).items():
         entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
     content: bytes = proto.SerializeToString()
     gap = _gap(encoder, content)
     if not gap <= TOLERANCE:
         raise RuntimeError(f"export: latents differ from those of torch by {gap:.1e} (relative)")
-    write_bytes(path, content)
-    return gap
+    return content, gap
 
 
-def metadata(encoder: Encoder) -> dict[str, str]:
-    """What stands beside the network in the file; lists are JSON.
+def contract(encoder: Encoder) -> dict[str, Any]:
+    """What goes in and what comes out; the metadata of the file, lists as JSON there.
 
     Returns
     -------
-    dict of str
+    dict
         m1pipe (version), digest (SHA-256 of the weights), genes, units, n_latent, latent_scale
         (what the network's own latents are multiplied by); target_sum where there is one;
         condition and classes for a conditional model.
@@ -116,16 +122,16 @@ def metadata(encoder: Encoder) -> dict[str, str]:
     found = {
         "m1pipe": __version__,
         "digest": encoder.digest(),
-        "genes": json.dumps(encoder.genes),
+        "genes": encoder.genes,
         "units": encoder.units.name,
-        "n_latent": str(encoder.n_latent),
-        "latent_scale": json.dumps(encoder.latent_scale.tolist()),
+        "n_latent": encoder.n_latent,
+        "latent_scale": encoder.latent_scale.tolist(),
     }
     if encoder.units.target_sum is not None:
-        found["target_sum"] = repr(encoder.units.target_sum)
+        found["target_sum"] = encoder.units.target_sum
     if encoder.condition is not None and encoder.needs_class:
         found["condition"] = encoder.condition.column
-        found["classes"] = json.dumps(encoder.condition.classes)
+        found["classes"] = encoder.condition.classes
     return found
 
 

@@ -15,8 +15,10 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
 from m1pipe.data.units import Units
 from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.likelihood import log_likelihood
 from m1pipe.encoder.missing import impute_array
+from m1pipe.encoder.trained import QUANTILES_FILE
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
@@ -26,7 +28,6 @@ PathLike = str | os.PathLike[str]
 Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 CHUNK_ROWS = 1024
 MOST_TRAINING = 1000
-QUANTILES_FILE = "training_scores.json"
 QUANTILES = "log_likelihood_a_level"
 
 
@@ -113,7 +114,8 @@ def run_score(
         raise InputError(
             f"{run}: expected a model with a likelihood; found a plain autoencoder (beta 0)"
         )
-    known = _training_quantiles(encoder, Path(run))
+    with run_files(run) as folder:
+        known = _training_quantiles(encoder, folder)
     with open_matrix(data, aliases=aliases) as matrix:
         scores, n_known = log_likelihood(encoder, matrix, min_coverage=min_coverage)
         uns = missing_uns(match_recipe(matrix, encoder.recipe, min_coverage=min_coverage).missing)

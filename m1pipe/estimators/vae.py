@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from m1pipe import config, seeds
 from m1pipe.console import log, speaking
 from m1pipe.encoder import load_encoder
+from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.likelihood import DRAWS, iwae_bound
 from m1pipe.encoder.missing import impute_array
 from m1pipe.encoder.plan import OF_COUNTS, plan_training
@@ -328,7 +329,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """A fitted estimator from what `save` or `m1pipe train` wrote.
+        """A fitted estimator from what `save`, `m1pipe train` or `export --bundle` wrote.
 
         Raises
         ------
@@ -345,8 +346,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         given = dataclasses.asdict(chosen.model) | dataclasses.asdict(chosen.training)
         estimator = cls(**settings.parameters(given, cls().get_params()))
         estimator.encoder_ = encoder
-        path = Path(folder) / MIXTURE_FILE
-        estimator._fitted_mixtures = latents.load_mixtures(path, model=encoder.digest())
+        with run_files(folder) as files:
+            mixtures = latents.load_mixtures(files / MIXTURE_FILE, model=encoder.digest())
+        estimator._fitted_mixtures = mixtures
         estimator.n_features_in_ = len(encoder.genes)
         if not _are_numbered(encoder.genes):
             estimator.feature_names_in_ = np.asarray(encoder.genes, dtype=object)

@@ -12,6 +12,7 @@ from m1pipe import seeds
 from m1pipe.atomic import refuse_existing
 from m1pipe.console import log, over_rows
 from m1pipe.encoder import Encoder, load_encoder
+from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.trained import MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
@@ -74,7 +75,8 @@ def run_generate(
         )
     codes = allot(encoder, config.n, _wanted(encoder, config))
     rng = seeds.rng(config.seed, seeds.GENERATED_LATENTS)
-    draw, source = _latents(encoder, Path(run), config, data, rng)
+    with run_files(run) as folder:
+        draw, source = _latents(encoder, folder, config, data, rng)
     blocks = calibrated_samples(encoder, codes, draw, noise=config.noise, seed=config.seed)
     obs, made = _annotations(encoder, config, codes, source)
     with MatrixWriter(

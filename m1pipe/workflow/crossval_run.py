@@ -13,6 +13,7 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
 from m1pipe.data.labels import find_column
 from m1pipe.data.recipe import MISSING_FILE, missing_table
+from m1pipe.encoder.bundle import weights_file
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
@@ -290,7 +291,7 @@ def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
     inputs |= {f"source {i}": file for i, file in enumerate(run.source, start=1)}
     for row in problem.encoders:
         for i, source in enumerate(row.sources if row.frozen else (), start=1):
-            inputs[f"{row.name} {i}"] = str(Path(source) / "model.safetensors")
+            inputs[f"{row.name} {i}"] = str(weights_file(source))
     return {role: path for role, path in inputs.items() if path is not None}
 
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.artefacts import read_json, read_table, reading, sealed
+from m1pipe.artefacts import file_digest, read_json, read_table, reading, sealed
 from m1pipe.atomic import atomic_folder, make_folder, write_json
 from m1pipe.errors import Alarm, InputError
 from m1pipe.evaluation.fold_results import Plan, Share, ShareKey
@@ -130,7 +130,7 @@ def write_share(folder: Path, share: Share, marks: Fingerprint, *, force: bool =
         share.scores.to_csv(part / "scores.csv", index=False, na_rep="NaN")
         facts = {
             "fingerprint": dict(marks),
-            "sha256": {name: _file_digest(part / name) for name in SHARE_FILES[:2]},
+            "sha256": {name: file_digest(part / name) for name in SHARE_FILES[:2]},
             "repeat": share.repeat,
             "fold": share.fold,
             "alarms": {
@@ -164,7 +164,7 @@ def read_share(folder: Path, key: ShareKey, marks: Fingerprint) -> Share | None:
         )
     with reading(path, WHAT, remedy=REMEDY):
         for name, known in facts.get("sha256", {}).items():
-            if _file_digest(path / name) != known:
+            if file_digest(path / name) != known:
                 raise ValueError(f"{name} is not as it was written")
         return _read_parts(path, key, facts)
 
@@ -204,11 +204,6 @@ def _read_scores(path: Path) -> pd.DataFrame:
     """Scores of a share, bit for bit."""
     columns = ("model", "metric", "value")
     return read_table(path, WHAT, columns, remedy=REMEDY, dtype=dict.fromkeys(columns[:2], str))
-
-
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _write_targets(group: h5py.Group, sums: TargetSums) -> None:

@@ -12,7 +12,9 @@ from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.recipe import MISSING_FILE, missing_table
+from m1pipe.encoder.bundle import weights_file
 from m1pipe.encoder.missing import fill_missing
+from m1pipe.encoder.trained import CARD_FILE
 from m1pipe.errors import InputError
 from m1pipe.evaluation.deploy import ONE_ENCODER, fit_model, open_fit
 from m1pipe.evaluation.encoders import parse_encoder
@@ -33,7 +35,7 @@ from m1pipe.reports.evaluation_report import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
 from m1pipe.source_labels import Sources
 from m1pipe.workflow.augment import train_generator
-from m1pipe.workflow.model_card import CARD_FILE, describe_head, head_card
+from m1pipe.workflow.model_card import describe_head, head_card
 
 SAMPLES = "samples.csv"
 A_MODEL = "a model"
@@ -122,8 +124,8 @@ def run_fit(
     files_of_others = () if sources is None else sources.files
     inputs |= {f"source {i}": Path(file) for i, file in enumerate(files_of_others, start=1)}
     for item in named.values():
-        if Path(item).is_dir():
-            inputs["encoder"] = Path(item) / "model.safetensors"
+        if Path(item).exists():
+            inputs["encoder"] = weights_file(item)
     samples, head = problem.samples, predictor.head
     n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)

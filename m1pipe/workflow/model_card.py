@@ -20,7 +20,6 @@ from m1pipe.predictor import LATENTS, Predictor
 from m1pipe.reports.terms import model_label
 from m1pipe.settings import to_dict
 
-CARD_FILE = "model.md"
 NOTABLE_DEPTH_R = 0.5
 _NAMED = 3
 Cells = Iterator[tuple[str, str]]

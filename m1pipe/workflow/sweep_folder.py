@@ -23,8 +23,13 @@ from m1pipe.atomic import (
 )
 from m1pipe.config import EncoderConfig
 from m1pipe.encoder.load import load_encoder
-from m1pipe.encoder.reconstruct import QUANTILES_FILE
-from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
+from m1pipe.encoder.trained import (
+    CARD_FILE,
+    ENCODER_FILES,
+    MIXTURE_FILE,
+    QUANTILES_FILE,
+    Encoder,
+)
 from m1pipe.evaluation.compression import (
     HEADLINE,
     FoldScores,
@@ -40,7 +45,7 @@ from m1pipe.settings import build, to_dict
 from m1pipe.sweep.compression import FoldTrial, Reconstruction
 from m1pipe.sweep.config import SweepConfig
 from m1pipe.sweep.trials import SCORE, Split
-from m1pipe.workflow.model_card import CARD_FILE, model_card
+from m1pipe.workflow.model_card import model_card
 
 WHAT = "the encoder of a trial"
 RUN_FILES = (

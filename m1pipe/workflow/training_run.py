@@ -20,10 +20,15 @@ from m1pipe.data.splits import resolve_groups
 from m1pipe.data.units import MILLION, Units
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import OF_COUNTS, TrainingPlan, plan_training
-from m1pipe.encoder.reconstruct import QUANTILES_FILE
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import ENCODER_FILES, MIXTURE_FILE, Encoder
+from m1pipe.encoder.trained import (
+    CARD_FILE,
+    ENCODER_FILES,
+    MIXTURE_FILE,
+    QUANTILES_FILE,
+    Encoder,
+)
 from m1pipe.errors import InputError, all_but
 from m1pipe.io.conversion.steps import Steps
 from m1pipe.io.reader import open_matrix
@@ -34,7 +39,7 @@ from m1pipe.training.device import choose_threads, resolve_device, threads
 from m1pipe.training.distributed import Workers, joined
 from m1pipe.training.history import Observer
 from m1pipe.training.signals import StopFlag
-from m1pipe.workflow.model_card import CARD_FILE, model_card
+from m1pipe.workflow.model_card import model_card
 from m1pipe.workflow.progress import STEPS_FILE, Watcher
 from m1pipe.workflow.run_folder import RunFolder
 

@@ -239,7 +239,7 @@ def make_queues(folder: Path) -> None:
 
 def without_results(folder: Path, line: str) -> None:
     """Remove what a command would write, as if it were run for the first time."""
-    written = re.findall(r"--(?:out|onnx) (\S+)", line)
+    written = re.findall(r"--(?:out|onnx|bundle) (\S+)", line)
     written += re.findall(r"m1pipe convert \S+ (\S+)", line)
     for path in map(folder.joinpath, written):
         if path.is_dir():
