@@ -3,6 +3,7 @@
 Each has a public fallback, taken where a version of torch lacks it, and the tests compare the two.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -145,6 +146,18 @@ def add_to_each(counts: list[Tensor], value: Tensor) -> None:
         return
     for count in counts:
         count.add_(value)
+
+
+class EagerAdamW(torch.optim.AdamW):
+    """AdamW without the import of torch's compiler, a second of processor time.
+
+    torch wraps these methods to keep them out of compiled graphs, of which there are none here.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
 
 
 @torch.no_grad()

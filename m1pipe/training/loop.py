@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from m1pipe.artefacts import reading
 from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError
+from m1pipe.models.kernels import EagerAdamW
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.vae import PosteriorNoise
 from m1pipe.training.batches import Batch, Batches
@@ -199,7 +200,7 @@ class Loop:
         groups = self.groups
         if groups is None:
             groups = decay_groups(self.module, config.weight_decay or 0.0)
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
+        self.optimizer = EagerAdamW(groups, lr=config.lr, weight_decay=0.0, fused=True)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.generator = make_generator(config.seed, device)

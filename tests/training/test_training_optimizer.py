@@ -1,28 +1,34 @@
 """AdamW's step against torch's optimiser."""
 
 import copy
+import importlib
+import sys
 
+import pytest
 import torch
 from torch import nn
 
+from m1pipe.models.kernels import EagerAdamW
 from m1pipe.training.optimizer import adamw_step
 
 GOOD, BAD = torch.zeros(()), torch.ones(())
 
 
-def _optimizer(module: nn.Module) -> torch.optim.AdamW:
+def _optimizer(
+    module: nn.Module, kind: type[torch.optim.AdamW] = torch.optim.AdamW
+) -> torch.optim.AdamW:
     groups = [
         {"params": [module[0].weight], "weight_decay": 0.1, "lr": 0.02},
         {"params": [module[0].bias, *module[2].parameters()], "betas": (0.8, 0.99), "eps": 1e-6},
     ]
-    return torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0, fused=True)
+    return kind(groups, lr=0.01, weight_decay=0.0, fused=True)
 
 
 def _pair() -> tuple[nn.Module, torch.optim.AdamW, nn.Module, torch.optim.AdamW]:
     torch.manual_seed(0)
     ours = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     theirs = copy.deepcopy(ours)
-    return ours, _optimizer(ours), theirs, _optimizer(theirs)
+    return ours, _optimizer(ours, EagerAdamW), theirs, _optimizer(theirs)
 
 
 def _give_gradients(module: nn.Module, seed: int) -> None:
@@ -80,3 +86,15 @@ def test_state_goes_back_and_forth_between_torch_and_here() -> None:
     b.step()
     adamw_step(a, GOOD)
     _same(ours, a, theirs, b)
+
+
+def test_no_step_asks_for_torchs_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    module = nn.Linear(2, 2)
+    optimizer = EagerAdamW(module.parameters(), fused=True)
+    optimizer.zero_grad()
+    _give_gradients(module, 0)
+    adamw_step(optimizer, GOOD)
+    optimizer.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ImportError, match="_dynamo"):
+        importlib.import_module("torch._dynamo")
