@@ -1,10 +1,10 @@
 """A matrix of samples x genes, read by rows and never whole unless asked."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import copy
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import h5py
@@ -24,41 +24,6 @@ LOOKED_AT = 96  # rows that show what the values are
 LARGEST = 1e15  # no level is; float32 holds sums of squares of what is not larger
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Where the rows of a matrix come from.
-
-    Attributes
-    ----------
-    layout : str
-        "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
-    read_into : callable
-        (start, out): fills `out`, float32 of shape (n, n_genes), with the n rows from `start` on.
-    obs, var : DataFrame
-        Annotations, indexed by sample and by gene names.
-    units : Units
-    band : int
-        Rows that are stored together: reading one costs as much as reading all of them.
-    prefetch_rows : callable or None
-        (start, stop): asks the system to fetch rows that will be read soon.
-    whole_genes : Dataset or None
-        Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
-        them again and again: better transposed once, on disk.
-    logarithm : "natural", "2", "10" or ""
-        That `uns["log1p"]` says was taken of 1 + x.
-    """
-
-    layout: str
-    read_into: Callable[[int, np.ndarray], None]
-    obs: pd.DataFrame
-    var: pd.DataFrame
-    units: Units
-    band: int = 1
-    prefetch_rows: Callable[[int, int], None] | None = None
-    whole_genes: h5py.Dataset | None = None
-    logarithm: str = ""
-
-
 class Matrix:
     """Expression values with their names, annotations and units.
 
@@ -67,38 +32,57 @@ class Matrix:
     Rows come out as fresh float32 arrays, whatever is stored. A context manager: a matrix that
     came from a file holds it open until it is closed.
 
+    Parameters
+    ----------
+    read_into : callable
+        (start, out): fills `out`, float32 of shape (n, n_genes), with the n rows from `start` on.
+    obs, var, units, layout, band, whole_genes
+        As the attributes.
+    prefetch_rows : callable, optional
+        (start, stop): asks the system to fetch rows that will be read soon.
+
     Attributes
     ----------
     path : Path or None
         The file, where there is one.
+    handle : h5py.File or None
+        The same, open.
     obs, var : DataFrame
         Annotations of samples and of genes, indexed by their names.
     units : Units
     layout : str
         "memory", "h5ad", "h5ad_csr", "h5ad_csc", "flat", "archs4", "dee2" or "10x_h5".
+    band : int
+        Rows that are stored together: reading one costs as much as reading all of them.
+    whole_genes : Dataset or None
+        Values (n_genes, n_samples) whose chunks hold so many samples that reading rows inflates
+        them again and again: better transposed once, on disk.
     logarithm : str
-        That scanpy's `uns["log1p"]` records: "natural", its base, or empty.
+        That scanpy's `uns["log1p"]` says was taken of 1 + x: "natural", its base, or empty.
     aliases : mapping of str to str
         Other names of genes, for whoever matches them; empty where none were given.
     """
 
-    def __init__(
-        self, stored: Stored, path: Path | None = None, handle: h5py.File | None = None
-    ) -> None:
-        self.aliases: Mapping[str, str] = {}
-        self._stored = stored
-        self._handle = handle
-        self.path = path
-        self.obs = tidy_frame(stored.obs)
-        self.var = stored.var
-        self.units = stored.units
-        self.layout = stored.layout
-        self.logarithm = stored.logarithm
+    path: Path | None = None
+    handle: h5py.File | None = None
+    logarithm: str = ""
+    aliases: Mapping[str, str] = MappingProxyType({})
 
-    @property
-    def band(self) -> int:
-        """Rows that are stored together."""
-        return self._stored.band
+    def __init__(
+        self,
+        read_into: Callable[[int, np.ndarray], None],
+        obs: pd.DataFrame,
+        var: pd.DataFrame,
+        units: Units,
+        *,
+        layout: str = "memory",
+        band: int = 1,
+        prefetch_rows: Callable[[int, int], None] | None = None,
+        whole_genes: h5py.Dataset | None = None,
+    ) -> None:
+        self._read_into, self._prefetch_rows = read_into, prefetch_rows
+        self.obs, self.var, self.units = tidy_frame(obs), var, units
+        self.layout, self.band, self.whole_genes = layout, band, whole_genes
 
     @property
     def samples(self) -> np.ndarray:
@@ -130,11 +114,6 @@ class Matrix:
         """Bytes of the whole matrix as float32."""
         return 4 * self.n_samples * self.n_genes
 
-    @property
-    def whole_genes(self) -> h5py.Dataset | None:
-        """Values (n_genes, n_samples) where those are better read by genes; else None."""
-        return self._stored.whole_genes
-
     def rows(
         self,
         start: int,
@@ -165,13 +144,13 @@ class Matrix:
             If the file cannot be read there.
         """
         stop = min(stop, self.n_samples)
-        if self._handle is not None and not self._handle:
+        if self.handle is not None and not self.handle:
             raise ValueError(f"{self.path} is closed")
         if start < 0 or start > stop:
             raise IndexError(f"rows {start} to {stop} of a matrix with {self.n_samples}")
         X = np.empty((stop - start, self.n_genes), np.float32) if out is None else out
         try:
-            self._stored.read_into(start, X)
+            self._read_into(start, X)
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"{self.path}: rows {start} to {stop} could not be read: {error}"
@@ -209,7 +188,7 @@ class Matrix:
         order = np.argsort(indices, kind="stable")
         runs = [run for run in np.split(order, self._breaks(indices[order])) if len(run)]
         spans = [(int(indices[run[0]]), int(indices[run[-1]]) + 1) for run in runs]
-        fetch = self._stored.prefetch_rows or (lambda first, last: None)
+        fetch = self._prefetch_rows or (lambda first, last: None)
         for first, last in spans[:SPANS_AHEAD]:
             fetch(first, last)
         for i, (run, (first, last)) in enumerate(zip(runs, spans, strict=True)):
@@ -303,17 +282,14 @@ class Matrix:
         units : Units
             Of the changed values.
         """
-        read = self._stored.read_into
 
         def read_changed(start: int, out: np.ndarray) -> None:
-            read(start, out)
+            self._read_into(start, out)
             change(start, out)
 
-        stored = replace(
-            self._stored, read_into=read_changed, obs=obs, units=units, whole_genes=None
-        )
-        other = Matrix(stored, self.path, self._handle)
-        other.aliases = self.aliases
+        other = copy(self)
+        other.obs, other.units, other.whole_genes = tidy_frame(obs), units, None
+        other._read_into = read_changed
         return other
 
     def match(
@@ -347,8 +323,8 @@ class Matrix:
 
     def close(self) -> None:
         """Close the file; a matrix in memory stays as it is."""
-        if self._handle is not None:
-            self._handle.close()
+        if self.handle is not None:
+            self.handle.close()
 
     def __enter__(self) -> "Matrix":
         return self
@@ -370,13 +346,12 @@ class Matrix:
 
     def _block_rows(self) -> int:
         """Rows of a default block: whole bands of about BLOCK_BYTES."""
-        band = self._stored.band
         rows = BLOCK_BYTES // max(4 * self.n_genes, 1)
-        return max(rows // band, 1) * band
+        return max(rows // self.band, 1) * self.band
 
     def _breaks(self, ordered: np.ndarray) -> np.ndarray:
         """Positions at which sorted row indices are cut into runs that are read at one go."""
-        band = ordered // self._stored.band
+        band = ordered // self.band
         block = ordered // self._block_rows()
         apart = (np.diff(ordered) > 1) & (np.diff(band) > 0)
         return np.flatnonzero(apart | (np.diff(block) > 0)) + 1
@@ -467,8 +442,8 @@ def _way_out(matrix: Matrix, fault: str) -> str:
 
 def in_memory(
     X: Any, obs: pd.DataFrame, var: pd.DataFrame, units: Units, *, layout: str = "memory"
-) -> Stored:
-    """Rows of an array or of a scipy sparse matrix.
+) -> Matrix:
+    """An array or a a scipy sparse matrix.
 
     Parameters
     ----------
@@ -483,18 +458,13 @@ def in_memory(
             f"matrix: expected {len(obs)} samples x {len(var)} genes by the names; "
             f"found an array of shape {X.shape}"
         )
-    if sparse.issparse(X):
-        rows = _csr(X)
-
-        def read_sparse(start: int, out: np.ndarray) -> None:
-            out[:] = rows[start : start + len(out)].toarray()
-
-        return Stored(layout, read_sparse, obs, var, units)
+    rows = _csr(X) if sparse.issparse(X) else X
 
     def read(start: int, out: np.ndarray) -> None:
-        out[:] = X[start : start + len(out)]
+        some = rows[start : start + len(out)]
+        out[:] = some.toarray() if sparse.issparse(some) else some
 
-    return Stored(layout, read, obs, var, units)
+    return Matrix(read, obs, var, units, layout=layout)
 
 
 def _csr(X: Any) -> Any:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from m1pipe.config import EncoderConfig
 from m1pipe.console import log
-from m1pipe.data.matrix import Matrix, in_memory
+from m1pipe.data.matrix import in_memory
 from m1pipe.data.recipe import match_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.transforms import GeneTransform, fit_gene_transform
@@ -244,7 +244,7 @@ def _added_rows(
 def _latents(problem: Problem, encoders: Sequence[Encoder], X: np.ndarray) -> list[np.ndarray]:
     """Latents of synthetic samples by every seed of an encoder."""
     obs = pd.DataFrame(index=[f"synthetic_{i + 1}" for i in range(len(X))])
-    matrix = Matrix(in_memory(X, obs, problem.matrix.var, problem.matrix.units))
+    matrix = in_memory(X, obs, problem.matrix.var, problem.matrix.units)
     matrix.aliases = problem.matrix.aliases
     least = problem.config.min_coverage
     return [encoder.transform(matrix, min_coverage=least) for encoder in encoders]

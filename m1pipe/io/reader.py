@@ -7,7 +7,6 @@ h5ad file may hold `obsm`, arrays of one row a sample, and `layers`, of the shap
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from m1pipe.data.matrix import Matrix, Stored, in_memory
+from m1pipe.data.matrix import Matrix, in_memory
 from m1pipe.data.unit_guess import inferred_sum, part_units
 from m1pipe.data.units import LN, Units, read_logarithm, read_units
 from m1pipe.errors import InputError
@@ -35,9 +34,9 @@ from m1pipe.io.rows import (
     dense_rows,
     sparse_rows,
 )
-from m1pipe.io.sources.archs4 import archs4_stored, is_archs4
-from m1pipe.io.sources.dee2 import dee2_stored, is_dee2
-from m1pipe.io.sources.tenx import is_tenx, tenx_stored
+from m1pipe.io.sources.archs4 import is_archs4, read_archs4
+from m1pipe.io.sources.dee2 import is_dee2, read_dee2
+from m1pipe.io.sources.tenx import is_tenx, read_tenx
 from m1pipe.io.tables import read_aliases
 from m1pipe.io.unreadable_formats import is_zarr
 
@@ -88,13 +87,13 @@ def _open(source: Any) -> Matrix:
     if isinstance(source, str | os.PathLike):
         return _open_path(Path(source))
     if isinstance(source, pd.DataFrame):
-        return Matrix(_from_frame(source))
+        return _from_frame(source)
     if isinstance(source, tuple) and len(source) == 2:
         array, names = np.asarray(source[0]), [str(name) for name in source[1]]
         obs = pd.DataFrame(index=[str(i) for i in range(len(array))])
-        return Matrix(in_memory(array, obs, pd.DataFrame(index=names), Units()))
+        return in_memory(array, obs, pd.DataFrame(index=names), Units())
     if all(hasattr(source, part) for part in ("X", "obs", "var", "uns")):
-        return _settled(Matrix(_from_anndata(source)))
+        return _settled(_from_anndata(source))
     raise InputError(
         "matrix: expected a path, AnnData, DataFrame or (array, names); found "
         f"{type(source).__name__}"
@@ -108,7 +107,8 @@ def _open_path(address: Path) -> Matrix:
     handle = open_hdf5(path)
     try:
         with reading(path, part or "the file"):
-            matrix = Matrix(find_stored(handle, path, part), path, handle)
+            matrix = read_layout(handle, path, part)
+            matrix.path, matrix.handle = path, handle
             return _settled(matrix, part)
     except BaseException:
         handle.close()
@@ -125,7 +125,7 @@ def _settled(matrix: Matrix, part: str = "") -> Matrix:
     return matrix
 
 
-def _from_frame(frame: pd.DataFrame) -> Stored:
+def _from_frame(frame: pd.DataFrame) -> Matrix:
     for name, kind in frame.dtypes.items():
         if not pd.api.types.is_numeric_dtype(kind):
             raise InputError(
@@ -138,16 +138,17 @@ def _from_frame(frame: pd.DataFrame) -> Stored:
     return in_memory(frame.to_numpy(dtype=np.float32), obs, var, read_units(attrs))
 
 
-def _from_anndata(adata: Any) -> Stored:
+def _from_anndata(adata: Any) -> Matrix:
     if adata.isbacked:
         adata = adata.to_memory()
     if adata.X is None:
         raise InputError("matrix: expected an AnnData with values; its X is None")
-    stored = in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))
-    return replace(stored, logarithm=read_logarithm(adata.uns))
+    matrix = in_memory(adata.X, adata.obs, adata.var, read_units(adata.uns))
+    matrix.logarithm = read_logarithm(adata.uns)
+    return matrix
 
 
-def find_stored(handle: h5py.File, path: Path, part: str = "") -> Stored:
+def read_layout(handle: h5py.File, path: Path, part: str = "") -> Matrix:
     """Recognise the layout of an open HDF5 file.
 
     Parameters
@@ -169,11 +170,11 @@ def find_stored(handle: h5py.File, path: Path, part: str = "") -> Stored:
     if part:
         raise InputError(f"{path}: expected an h5ad file for #{part}; found another layout")
     if is_archs4(handle):
-        return archs4_stored(handle, path)
+        return read_archs4(handle, path)
     if is_dee2(handle):
-        return dee2_stored(handle, path)
+        return read_dee2(handle, path)
     if is_tenx(handle):
-        return tenx_stored(handle, path)
+        return read_tenx(handle, path)
     found = ", ".join(sorted(handle)[:12]) or "none"
     for keys, words in _FOREIGN.items():
         if keys <= set(handle):
@@ -184,12 +185,14 @@ def find_stored(handle: h5py.File, path: Path, part: str = "") -> Stored:
     )
 
 
-def _h5ad(handle: h5py.File, path: Path, part: str) -> Stored:
+def _h5ad(handle: h5py.File, path: Path, part: str) -> Matrix:
     values, genes = _values_of(handle, path, part)
     uns = _read_uns(handle)
     obs, var = _read_frame(handle, "obs", path), _read_frame(handle, genes, path)
     units = read_units(uns, str(path)) if part in ("", "X") else Units()
-    return replace(_rows_of(handle, values, obs, var, units, path), logarithm=read_logarithm(uns))
+    matrix = _rows_of(handle, values, obs, var, units, path)
+    matrix.logarithm = read_logarithm(uns)
+    return matrix
 
 
 def _values_of(handle: h5py.File, path: Path, part: str) -> tuple[str, str]:
@@ -220,7 +223,7 @@ def _values_of(handle: h5py.File, path: Path, part: str) -> tuple[str, str]:
 
 def _rows_of(
     handle: h5py.File, key: str, obs: pd.DataFrame, var: pd.DataFrame, units: Units, path: Path
-) -> Stored:
+) -> Matrix:
     """Rows of X, a layer or raw, dense or sparse."""
     X = handle[key]
     if isinstance(X, h5py.Dataset):
@@ -238,7 +241,7 @@ def _rows_of(
     return sparse_rows(X, kind, obs, var, units)
 
 
-def _flat(handle: h5py.File, path: Path) -> Stored:
+def _flat(handle: h5py.File, path: Path) -> Matrix:
     X = handle["expressions"]
     check_dense(X, f"{path}: expressions")
     obs = pd.DataFrame(index=pd.Index(read_names(handle["row_names"]), dtype=object))

@@ -6,7 +6,6 @@ Dense rows that lie in the file as they are wanted are read past HDF5.
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from m1pipe.data.matrix import Stored, in_memory
+from m1pipe.data.matrix import Matrix, in_memory
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import read_whole
@@ -43,7 +42,7 @@ def check_dense(X: h5py.Dataset, where: str) -> None:
 
 def dense_rows(
     layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
-) -> Stored:
+) -> Matrix:
     """Rows of a dense dataset, past HDF5 where they lie in the file as they are wanted.
 
     Parameters
@@ -57,7 +56,7 @@ def dense_rows(
     offset = X.id.get_offset()
     if offset is None or X.dtype != np.dtype("<f4") or sys.byteorder != "little":
         band = int(X.chunks[0]) if X.chunks else 1
-        return Stored(layout, _read_dataset(X), obs, var, units, band)
+        return Matrix(_read_dataset(X), obs, var, units, layout=layout, band=band)
     descriptor = X.file.id.get_vfd_handle()
     row_bytes = 4 * len(var)
 
@@ -67,12 +66,12 @@ def dense_rows(
     def fetch(start: int, stop: int) -> None:
         prefetch(descriptor, offset + start * row_bytes, (stop - start) * row_bytes)
 
-    return Stored(layout, read, obs, var, units, prefetch_rows=fetch)
+    return Matrix(read, obs, var, units, layout=layout, prefetch_rows=fetch)
 
 
 def transposed_rows(
     layout: str, X: h5py.Dataset, obs: pd.DataFrame, var: pd.DataFrame, units: Units
-) -> Stored:
+) -> Matrix:
     """Rows of a dense dataset that has genes as its rows and samples as its columns.
 
     Samples of one chunk make a band, so that a chunk is inflated once a pass, unless a band would
@@ -94,13 +93,13 @@ def transposed_rows(
             out[:, first : first + slab] = X[first : first + slab, start:stop].T
 
     largest = max(_LARGEST_BAND // (4 * max(len(var), 1)), 1)
-    stored = Stored(layout, read, obs, var, units, min(int(chunk_samples), largest))
-    return stored if chunk_samples <= largest else replace(stored, whole_genes=X)
+    band, whole = min(int(chunk_samples), largest), X if chunk_samples > largest else None
+    return Matrix(read, obs, var, units, layout=layout, band=band, whole_genes=whole)
 
 
 def sparse_rows(
     X: h5py.Group, kind: str, obs: pd.DataFrame, var: pd.DataFrame, units: Units
-) -> Stored:
+) -> Matrix:
     """Rows of a sparse matrix of h5ad; one by columns is transposed in memory.
 
     Parameters
@@ -123,7 +122,8 @@ def sparse_rows(
         raise InputError(f"{where}: expected a shape of two whole numbers; found {shape.tolist()}")
     check_shape(shape, obs, var, where)
     if kind == "csr_matrix":
-        return Stored("h5ad_csr", csr_reader(X, len(obs), len(var)), obs, var, units)
+        reader = csr_reader(X, len(obs), len(var))
+        return Matrix(reader, obs, var, units, layout="h5ad_csr")
     pointers = _pointers(X, len(var), len(obs))
     values = as_float32(read_whole(X["data"], kinds="fiub"))
     indices = read_whole(X["indices"], kinds="iu")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from m1pipe.console import log
 from m1pipe.data.depth import in_units
-from m1pipe.data.matrix import Matrix, Stored
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Recipe, align, name_columns
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
@@ -71,7 +71,7 @@ def open_together(paths: Sequence[str | os.PathLike[str]], opened: ExitStack) ->
                 out[low - start : high - start] = one.take(np.arange(low, high) - begin)
             begin = end
 
-    return Matrix(Stored("together", read_into, _obs(files, paths), var, first.units))
+    return Matrix(read_into, _obs(files, paths), var, first.units, layout="together")
 
 
 def _obs(files: Sequence[Matrix], paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:

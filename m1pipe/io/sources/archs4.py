@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-from m1pipe.data.matrix import Stored
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import read_columns, read_names
@@ -33,7 +33,7 @@ def is_archs4(handle: h5py.File) -> bool:
     return "data/expression" in handle and "meta" in handle
 
 
-def archs4_stored(handle: h5py.File, path: Path) -> Stored:
+def read_archs4(handle: h5py.File, path: Path) -> Matrix:
     """Rows of an ARCHS4 file, which holds genes as rows.
 
     Genes go by the first of their keys whose values are all there and all different, Ensembl ids

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.data.labels import label_column, listed_columns
-from m1pipe.data.matrix import Stored
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.loaded import Loaded, append, load_text, row_blocks
@@ -39,7 +39,7 @@ def is_dee2(handle: h5py.File) -> bool:
     return set(handle) >= _KEYS
 
 
-def dee2_stored(handle: h5py.File, path: Path) -> Stored:
+def read_dee2(handle: h5py.File, path: Path) -> Matrix:
     """Rows of a bulk file of DEE2.
 
     R wrote it, as runs x genes; because R stores the first dimension fastest, the file itself

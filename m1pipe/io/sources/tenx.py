@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from m1pipe.data.matrix import Stored
+from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.loaded import Loaded, row_blocks
@@ -29,7 +29,7 @@ def is_tenx(handle: h5py.File) -> bool:
     return bool(_matrices(handle))
 
 
-def tenx_stored(handle: h5py.File, path: Path) -> Stored:
+def read_tenx(handle: h5py.File, path: Path) -> Matrix:
     """Rows of Cell Ranger's HDF5: features x barcodes by columns, which is cells by rows.
 
     Features of version 3 that are no gene expression (antibodies, guides) are left out. Genes go
@@ -62,7 +62,7 @@ def tenx_stored(handle: h5py.File, path: Path) -> Stored:
     obs = pd.DataFrame(index=pd.Index(barcodes, dtype=object))
     var = pd.DataFrame({"symbol": names[kept]}, index=pd.Index(ids[kept], dtype=object))
     reader = csr_reader(group, n_cells, n_features, None if len(kept) == n_features else kept)
-    return Stored("10x_h5", reader, obs, var, Units("counts"))
+    return Matrix(reader, obs, var, Units("counts"), layout="10x_h5")
 
 
 def _matrices(handle: h5py.File) -> list[str]:
