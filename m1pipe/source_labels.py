@@ -15,11 +15,11 @@ import pandas as pd
 from m1pipe.console import log
 from m1pipe.data.depth import in_units
 from m1pipe.data.duplicates import find_copies
+from m1pipe.data.groups import GROUP_WORDS
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.names import plain
 from m1pipe.data.recipe import Recipe, align
-from m1pipe.data.splits import GROUP_WORDS
 from m1pipe.data.targets import Kind, Targets, load_targets, name_classes
 from m1pipe.errors import Alarm, InputError
 from m1pipe.heads.score import contrasted, fit_score

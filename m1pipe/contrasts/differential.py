@@ -16,7 +16,8 @@ from scipy.stats import t as student_t
 from m1pipe.console import progress
 from m1pipe.contrasts.config import ContrastsConfig
 from m1pipe.contrasts.design import CONTROL, Skipped, StudyDesign, design_matrix, plan_studies
-from m1pipe.data.matrix import Matrix, check_finite, check_units
+from m1pipe.data.matrix import Matrix, check_finite
+from m1pipe.data.unit_guess import check_units
 from m1pipe.errors import InputError
 
 _PRIOR_COUNT = 2.0

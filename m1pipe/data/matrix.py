@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from pathlib import Path
-from shlex import quote
 from types import MappingProxyType, TracebackType
 from typing import Any
 
@@ -14,8 +13,7 @@ from scipy import sparse
 
 from m1pipe.data.labels import tidy_frame
 from m1pipe.data.names import GeneMatch, match_genes
-from m1pipe.data.unit_guess import log_fault, survey_rows, unit_fault
-from m1pipe.data.units import LN, Units
+from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 
 BLOCK_BYTES = 2**25
@@ -401,43 +399,6 @@ def check_finite(
         f"{matrix.path or 'matrix'}: expected {wanted}; found {value:g} in sample {sample!r}, gene "
         f"{gene!r}: {way}, or leave the sample or gene out"
     )
-
-
-def check_units(matrix: Matrix) -> None:
-    """Refuse a matrix whose values cannot be in the units that it says.
-
-    Parameters
-    ----------
-    matrix : Matrix
-        Some of its rows are read.
-
-    Raises
-    ------
-    InputError
-        With the way out.
-    """
-    if matrix.n_samples == 0 or matrix.n_genes == 0:
-        return
-    known = matrix.units.name not in ("unknown", "latent", "normal_score", "log_fold_change")
-    fault = log_fault(matrix.units, matrix.logarithm)
-    if not fault and known:
-        X = matrix.some_rows()
-        fault = unit_fault(matrix.units, survey_rows(X), X)
-    if fault:
-        where = str(matrix.path or "data")
-        raise InputError(f"{where}: {fault}: {_way_out(matrix, fault)}")
-
-
-def _way_out(matrix: Matrix, fault: str) -> str:
-    """What mends units that values belie."""
-    if matrix.logarithm not in ("", "natural", "2"):
-        return f"take the logarithm back, X = {matrix.logarithm} ** X - 1, and say the units"
-    natural = matrix.logarithm == "natural" or "natural" in fault
-    if matrix.path is None:
-        return f"correct uns['units'] ({LN!r} for ln(1 + x))"
-    units = LN if natural else "UNITS (zscore, counts, tpm, ...)"
-    command = f"m1pipe convert {quote(str(matrix.path))} NEW.h5ad --units {units}"
-    return f"say what the values are, {command}"
 
 
 def in_memory(

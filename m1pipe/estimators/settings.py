@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from m1pipe import config, settings
-from m1pipe.data.matrix import check_units
+from m1pipe.data.unit_guess import check_units
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 

@@ -7,9 +7,9 @@ import numpy as np
 from m1pipe.data.confounding import confounded_label
 from m1pipe.data.depth import QUANTILES, depths
 from m1pipe.data.duplicates import file_signatures, find_copies, row_digests
+from m1pipe.data.groups import group_column, recurring_columns
 from m1pipe.data.labels import tidy
 from m1pipe.data.recipe import match_recipe, unknown_units
-from m1pipe.data.splits import group_column, recurring_columns
 from m1pipe.encoder.drift import sampled_drift
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import Alarm

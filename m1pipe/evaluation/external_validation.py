@@ -11,10 +11,10 @@ import pandas as pd
 from m1pipe.artefacts import hold_in_rows, pack_arrays, read_arrays, read_json, reading
 from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.labels import CLASS, LEVEL, find_column
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import unknown_units
-from m1pipe.data.splits import resolve_groups
 from m1pipe.data.targets import Kind, Targets, left_out, load_targets, say_left_out
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import convert_units

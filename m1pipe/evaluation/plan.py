@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from m1pipe.data.groups import group_column
 from m1pipe.data.labels import as_text, tidy
-from m1pipe.data.splits import group_column
 from m1pipe.data.targets import left_out
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT

@@ -10,11 +10,12 @@ import pandas as pd
 
 from m1pipe import seeds
 from m1pipe.config import CrossvalConfig
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.labels import find_column
-from m1pipe.data.matrix import Matrix, are_levels, check_finite, check_units
+from m1pipe.data.matrix import Matrix, are_levels, check_finite
 from m1pipe.data.names import near_names
 from m1pipe.data.recipe import Recipe, name_columns
-from m1pipe.data.splits import draw_subset, resolve_groups
+from m1pipe.data.splits import draw_subset
 from m1pipe.data.targets import (
     OwnGenes,
     Targets,
@@ -23,6 +24,7 @@ from m1pipe.data.targets import (
     own_columns,
     read_own_genes,
 )
+from m1pipe.data.unit_guess import check_units
 from m1pipe.errors import InputError, all_but
 from m1pipe.evaluation.augment import FEW_ROWS, Generator, refuse_conditional, refuse_unfit
 from m1pipe.evaluation.compared_models import (

@@ -10,12 +10,12 @@ import pandas as pd
 from m1pipe.console import over_rows
 from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
+from m1pipe.data.survey import Survey, binary_genes, survey
 from m1pipe.data.targets import genes_of, own_columns
-from m1pipe.data.unit_guess import Survey, binary_genes, guess_scale, log_fault, survey, unit_fault
+from m1pipe.data.unit_guess import guess_scale, log_fault, unit_fault
 from m1pipe.data.units import LOG_OF, Units
 from m1pipe.errors import InputError
-from m1pipe.io.conversion.steps import doubtful_names
-from m1pipe.io.text.header import named_like_annotations, no_genes
+from m1pipe.io.text.known_names import doubtful_names, named_like_annotations, no_genes
 
 WIDTH = 80
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)

@@ -9,9 +9,10 @@ import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.choose_samples import matching_samples
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.splits import inner_split, resolve_groups
+from m1pipe.data.splits import inner_split
 from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.settings import setting

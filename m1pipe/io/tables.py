@@ -9,7 +9,7 @@ import pandas as pd
 from m1pipe.data.labels import doubtful_numbers, label_column, warn_of_levels
 from m1pipe.data.names import canonical_gene, match_genes, near_names, refuse_duplicates
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.io.text.header import is_index, names_a_gene
+from m1pipe.io.text.known_names import is_index, names_a_gene
 from m1pipe.io.text.numbers import PLAIN, Notation
 from m1pipe.io.text.table import TextTable, open_table
 

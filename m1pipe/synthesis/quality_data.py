@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.labels import listed_columns
-from m1pipe.data.matrix import Matrix, check_finite, check_units
+from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.names import match_genes, require_coverage
-from m1pipe.data.splits import resolve_groups
+from m1pipe.data.unit_guess import check_units
 from m1pipe.data.units import LN, Units, log2p1
 from m1pipe.errors import InputError, M1Warning, did_you_mean
 from m1pipe.io.reader import open_matrix

@@ -15,8 +15,8 @@ import pandas as pd
 from m1pipe.artefacts import read_json, reading
 from m1pipe.atomic import atomic_file, below, clear, locked, make_folder, refuse_folder, write_json
 from m1pipe.console import log, progress
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.splits import resolve_groups
 from m1pipe.encoder.trained import ENCODER_FILES, Encoder
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix

@@ -15,8 +15,8 @@ from m1pipe.console import log
 from m1pipe.data.choose_samples import matching_samples
 from m1pipe.data.depth import Thinning, depths, in_units, plan_thinning, thinned
 from m1pipe.data.duplicates import find_copies
+from m1pipe.data.groups import resolve_groups
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.splits import resolve_groups
 from m1pipe.data.units import MILLION, Units
 from m1pipe.encoder.load import load_encoder
 from m1pipe.encoder.plan import OF_COUNTS, TrainingPlan, plan_training

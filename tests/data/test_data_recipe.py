@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.recipe import Recipe, Universe, align, name_columns
+from m1pipe.data.recipe import Recipe, align, name_columns
 from m1pipe.data.unit_guess import refuse_counts
 from m1pipe.data.units import Units
+from m1pipe.data.universe import Universe
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from m1pipe.data.splits import inner_split, make_folds, resolve_groups
+from m1pipe.data.groups import resolve_groups
+from m1pipe.data.splits import inner_split, make_folds
 from m1pipe.errors import InputError, M1Warning
 
 

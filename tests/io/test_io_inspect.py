@@ -8,7 +8,7 @@ import pytest
 
 from m1pipe.cli.main import run
 from m1pipe.data.matrix import Matrix
-from m1pipe.data.unit_guess import survey
+from m1pipe.data.survey import survey
 from m1pipe.data.units import Units
 from m1pipe.io.inspect import column_words, guess_scale, inspect_matrix, overlap
 from m1pipe.io.reader import open_matrix

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from said import Said
 
+from m1pipe.data.groups import group_column, recurring_columns, resolve_groups
 from m1pipe.data.labels import as_text, label_column, tidy
-from m1pipe.data.splits import group_column, recurring_columns, resolve_groups
 from m1pipe.data.targets import load_targets
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix

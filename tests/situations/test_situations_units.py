@@ -10,8 +10,7 @@ import pytest
 from said import Said
 
 from m1pipe import VAE, load_encoder
-from m1pipe.data.matrix import check_units
-from m1pipe.data.unit_guess import looks_other
+from m1pipe.data.unit_guess import check_units, looks_other
 from m1pipe.data.units import LN, Units, read_units
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix

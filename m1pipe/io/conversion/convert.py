@@ -1,6 +1,7 @@
 """Turning a source into h5ad: read once, check, floor, normalise, log, label, write."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,37 +14,37 @@ import pandas as pd
 from m1pipe.atomic import refuse_existing
 from m1pipe.data.matrix import LOOKED_AT
 from m1pipe.data.names import refuse_duplicates
-from m1pipe.data.unit_guess import Block, survey
+from m1pipe.data.survey import Block, survey
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError
-from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
-from m1pipe.io.conversion.load import (
+from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.conversion.choose import (
     add_quality,
+    choose,
+    choose_genes,
     choose_samples,
-    find_format,
     join_runs,
-    load_source,
     name_genes,
     sum_runs,
 )
+from m1pipe.io.conversion.config import ConvertConfig, ConvertSummary
+from m1pipe.io.conversion.load import find_format, load_source
 from m1pipe.io.conversion.loaded import Loaded
 from m1pipe.io.conversion.steps import (
     Steps,
-    annotate,
     apply_steps,
     check_values,
-    gtex_columns,
     kept_samples,
-    leave_out,
     screen,
     target_sum,
     with_totals,
 )
 from m1pipe.io.hdf5 import split_address
 from m1pipe.io.sources.quant import Quantifier, read_quants, sums_by_gene
-from m1pipe.io.tables import read_lengths, read_table
+from m1pipe.io.tables import join_labels, read_lengths, read_table
+from m1pipe.io.text.known_names import describing_columns, no_genes, sums_of_others
 from m1pipe.io.writer import MatrixWriter
 
+_GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
 Tables = tuple[pd.DataFrame | None, pd.DataFrame | None, pd.DataFrame | None]
 
 
@@ -152,13 +153,13 @@ def _convert_loaded(
     """Choose, annotate, check, take the steps and write; `layers` of all samples and genes."""
     labels, annotations, runs = tables
     all_samples, all_genes = data.obs.index, data.var.index
-    data = leave_out(data, str(source))
+    data = _leave_out(data, str(source))
     n_source = len(data.obs)
-    obs, n_labelled = annotate(data.obs, labels, f"{config.labels}: samples")
-    data = add_quality(replace(data, obs=gtex_columns(obs)), source, config)
+    obs, n_labelled = _annotate(data.obs, labels, f"{config.labels}: samples")
+    data = add_quality(replace(data, obs=_gtex_columns(obs)), source, config)
     data = _chosen(data, units, config, runs, str(source))
     refuse_duplicates(list(data.obs.index), f"{source}: samples")
-    var, n_annotated = annotate(data.var, annotations, f"{config.var}: genes", genes=True)
+    var, n_annotated = _annotate(data.var, annotations, f"{config.var}: genes", genes=True)
     data = name_genes(replace(data, var=var), units, config, str(source))
     steps = _plan(units, config, data.var.index)
     found = survey(_screened(data, steps, source), *data.shape)
@@ -249,3 +250,63 @@ def _record(source: Path, steps: Steps, dropped: tuple[str, ...]) -> dict[str, A
     if dropped:
         words.append(f"dropped {len(dropped)} samples with a total of 0")
     return {"source": source.name, "steps": np.array(words, dtype=object)}
+
+
+def _annotate(
+    frame: pd.DataFrame, table: pd.DataFrame | None, what: str, *, genes: bool = False
+) -> tuple[pd.DataFrame, int | None]:
+    """Join a table where there is one, and how many rows of `frame` it knows; None without one.
+
+    A column `gene` of genes becomes `gene_id`.
+    """
+    if table is None:
+        return frame, None
+    if genes and "gene_id" not in table.columns:
+        table = table.rename(columns={"gene": "gene_id"})
+    return join_labels(frame, table, what, genes=genes)
+
+
+def _leave_out(data: Loaded, where: str) -> Loaded:
+    """A source without what is no gene or sample, named on the way: counters, totals."""
+    genes, samples = _odd(data.var.index, no_genes), _odd(data.obs.index, sums_of_others)
+    for what, index, odd in (("gene", data.var.index, genes), ("sample", data.obs.index, samples)):
+        if odd.any():
+            names = ", ".join(map(str, index[odd][:6]))
+            text = f"{where}: left out, being no {what}s: {names}{', ...' * int(odd.sum() > 6)}"
+            warnings.warn(text, M1Warning, stacklevel=3)
+    data = _described(choose_genes(data, ~genes), where)
+    return choose(data, ~_odd(data.obs.index, sums_of_others))
+
+
+def _odd(index: pd.Index, test: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+    """Which names a test finds, unless it finds all."""
+    found = test([str(name) for name in index])
+    return found & ~found.all()
+
+
+def _described(data: Loaded, where: str) -> Loaded:
+    """Rows that describe genes among samples, such as Length, moved to `var`."""
+    names = [str(name) for name in data.obs.index]
+    known = describing_columns(names, [])
+    if not known:
+        return data
+    mask = data.obs.index.isin(known)
+    values = np.concatenate([X for _, _, X in choose(data, mask).blocks()])
+    var = data.var.assign(**dict(zip(np.array(names)[mask], values, strict=True)))
+    text = f"{where}: rows that describe genes, not samples: {', '.join(known)} (kept in var)"
+    warnings.warn(text, M1Warning, stacklevel=4)
+    return choose(replace(data, var=var), ~mask)
+
+
+def _gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
+    """`tissue` and `donor` of GTEx's samples, where they are and go by other names.
+
+    `SMTSD` of the sample attributes becomes `tissue`; ids such as GTEX-1117F-0226-SM-5GZZ7, if
+    all samples have them, give the `donor` GTEX-1117F.
+    """
+    if "SMTSD" in obs and "tissue" not in obs:
+        obs = obs.assign(tissue=obs["SMTSD"])
+    donors = obs.index.astype(str).str.extract(_GTEX_ID, expand=False)
+    if "donor" not in obs and len(obs) and donors.notna().all():
+        obs = obs.assign(donor=donors.to_numpy())
+    return obs

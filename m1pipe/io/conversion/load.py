@@ -2,56 +2,36 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, get_args
 
 import anndata as ad
-import numpy as np
-import pandas as pd
 
-from m1pipe.console import log
-from m1pipe.data.choose_samples import matching_samples, require_column
-from m1pipe.data.labels import listed_columns
-from m1pipe.data.matrix import Matrix, check_units
-from m1pipe.data.names import resolve_aliases
-from m1pipe.data.splits import SERIES
-from m1pipe.data.unit_guess import inferred_sum
+from m1pipe.data.matrix import Matrix
+from m1pipe.data.unit_guess import check_units, inferred_sum
 from m1pipe.data.units import LN, Units
-from m1pipe.errors import InputError, M1Warning, did_you_mean
+from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import (
     Loaded,
-    choose,
     load_genes,
     load_matrix,
     load_text,
-    refuse_repeated_genes,
-    rename_genes,
-    sum_genes,
-    sum_samples,
 )
 from m1pipe.io.hdf5 import reading, split_address
 from m1pipe.io.reader import open_matrix
-from m1pipe.io.sources.archs4 import SINGLE_CELL
 from m1pipe.io.sources.dee2 import (
-    QUALITY,
-    experiments,
     is_study_folder,
     load_long,
     load_study,
     looks_long,
-    quality_beside,
-    quality_column,
-    read_quality,
     unpacked,
 )
 from m1pipe.io.sources.gct import load_gct, looks_like_gct
 from m1pipe.io.sources.quant import Quantifier, quantifier_of
 from m1pipe.io.sources.tenx import load_folder
-from m1pipe.io.tables import read_aliases
 from m1pipe.io.text.lines import open_lines
 from m1pipe.io.unreadable_formats import is_zarr, named_kind
 
@@ -181,191 +161,6 @@ def _load_counts(
         return load_long(source, raw)
     with _temporary_folder(dest) as room, unpacked(source, room) as folder:
         return load_study(folder, raw, isoforms=config.isoforms)
-
-
-def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:
-    """The verdict of DEE2's quality control in `obs`, from its own file where no column has it.
-
-    Raises
-    ------
-    InputError
-        If that file is broken, or knows none of the runs.
-    """
-    if config.qc is None or (config.quality is None and quality_column(data.obs) is not None):
-        return data
-    path = quality_beside(source) if config.quality is None else Path(config.quality)
-    if path is None:
-        return data
-    verdicts = read_quality(path).reindex(data.obs.index)
-    n_known = int(verdicts.notna().sum())
-    if not n_known:
-        raise InputError(f"{path}: expected runs such as {data.obs.index[0]!r}; found none of them")
-    log.info("%s: quality of %d of %d runs", path, n_known, len(data.obs))
-    return replace(data, obs=data.obs.assign(**{QUALITY: verdicts}))
-
-
-def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
-    """The samples that are wanted, by all conditions at once.
-
-    Raises
-    ------
-    InputError
-        If a condition makes no sense, or no sample meets them all.
-    """
-    wanted = np.ones(len(data.obs), dtype=bool)
-    if config.qc is not None:
-        wanted &= passing_runs(data.obs, config.qc)
-    if config.series:
-        wanted &= samples_of_series(data.obs, config.series)
-    if config.single_cell_below is not None:
-        wanted &= bulk_samples(data.obs, config.single_cell_below)
-    if config.where is not None:
-        wanted &= matching_samples(data.obs, config.where)
-    if not wanted.any():
-        raise InputError(
-            f"samples: none of {len(wanted):,} meets all conditions together: leave out a --where"
-        )
-    return choose(data, wanted)
-
-
-def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
-    """Samples of GEO series, by the column `series_id`, which may name several to a sample.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    series : sequence of str
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If there is no such column, or a series has no sample.
-    """
-    require_column(obs, SERIES, "series")
-    of_sample = obs[SERIES].astype(str).str.split(r"[,;\s]+", regex=True)
-    lacking = sorted(set(series) - set(of_sample.explode()))
-    if lacking:
-        raise InputError(f"series: expected samples of {lacking[0]}; found none")
-    wanted = set(series)
-    return np.array([not wanted.isdisjoint(names) for names in of_sample], dtype=bool)
-
-
-def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
-    """Samples that ARCHS4 holds for single cells with a probability below a bound.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    bound : float
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If the file does not tell, or no sample is below.
-    """
-    require_column(obs, SINGLE_CELL, "--single-cell-below")
-    chosen = np.asarray(obs[SINGLE_CELL].to_numpy(dtype=np.float64) < bound)
-    if not chosen.any():
-        raise InputError(f"single-cell-below: no sample is below {bound:g}")
-    return chosen
-
-
-def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
-    """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    bound : {"pass", "warn"}
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If there is no column `QC_summary` (in upper or lower case), or no run passes.
-    """
-    column = quality_column(obs) or QUALITY
-    require_column(obs, column, "qc")
-    levels = ("PASS",) if bound == "pass" else ("PASS", "WARN")
-    chosen = obs[column].astype(str).str.startswith(levels).to_numpy(dtype=bool)
-    if not chosen.any():
-        raise InputError(f"qc: none of {len(obs):,} runs has {' or '.join(levels)} in {column}")
-    return chosen
-
-
-def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
-    """What a table says of the runs, in `obs`; runs without a row are left out, with a warning.
-
-    Parameters
-    ----------
-    data : Loaded
-    runs : DataFrame, shape (n_runs, n_columns)
-        Indexed by run.
-    where : str
-        Named in messages.
-
-    Raises
-    ------
-    InputError
-        If the table knows none of the runs.
-    """
-    known = data.obs.index.isin(runs.index)
-    if not known.any():
-        raise InputError(
-            f"{where}: expected runs such as {data.obs.index[0]!r} in its first column; found "
-            f"{runs.index[0]!r}, and none in common"
-        )
-    if not known.all():
-        lacking = data.obs.index[~known]
-        message = f"{where}: {len(lacking):,} runs have no row (such as {lacking[0]!r}): left out"
-        warnings.warn(message, M1Warning, stacklevel=2)
-    data = choose(data, known)
-    obs = data.obs.drop(columns=data.obs.columns.intersection(runs.columns)).join(runs)
-    return Loaded(obs, data.var, data.blocks, data.chosen)
-
-
-def sum_runs(data: Loaded, units: Units, where: str) -> Loaded:
-    """Runs of one experiment summed."""
-    return sum_samples(data, experiments(data.obs, where), units, where=where)
-
-
-def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) -> Loaded:
-    """Genes under the names that are wanted, those that share one summed if asked.
-
-    Raises
-    ------
-    InputError
-        If the column of names is not there, or names repeat and are not to be summed.
-    """
-    names = list(data.var.index)
-    if config.gene_names is not None:
-        if config.gene_names not in data.var:
-            raise InputError(
-                f"{where}: --gene-names: expected a column of the genes' annotations "
-                f"({listed_columns(data.var)}); found {config.gene_names!r}"
-                f"{did_you_mean(config.gene_names, data.var)}"
-            )
-        better = data.var[config.gene_names]
-        usable = better.notna() & (better.astype(str).str.strip() != "")
-        names = [str(b) if u else n for b, u, n in zip(better, usable, names, strict=True)]
-    if config.aliases is not None:
-        names = resolve_aliases(names, read_aliases(Path(config.aliases)))
-    data = rename_genes(data, names)
-    if config.duplicates == "sum":
-        return sum_genes(data, units, where=where)
-    refuse_repeated_genes(data, where=where)
-    return data
 
 
 def _temporary_file(dest: Path) -> BinaryIO:

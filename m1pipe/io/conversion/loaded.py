@@ -7,7 +7,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,12 +17,10 @@ import pandas as pd
 from m1pipe.console import log
 from m1pipe.data.labels import label_column, one_number
 from m1pipe.data.matrix import Matrix, check_finite
-from m1pipe.data.names import refuse_duplicates
-from m1pipe.data.unit_guess import Block
-from m1pipe.data.units import Units
+from m1pipe.data.survey import Block
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.rows import read_at
-from m1pipe.io.text.header import (
+from m1pipe.io.text.known_names import (
     describing_columns,
     doubtful_samples,
     is_measure,
@@ -202,48 +200,6 @@ def load_genes(matrix: Matrix, raw: BinaryIO) -> Loaded:
     return Loaded(matrix.obs, matrix.var, data)
 
 
-def choose_genes(data: Loaded, kept: np.ndarray) -> Loaded:
-    """Some of the genes, shape (n_genes,) of bool."""
-    columns = np.flatnonzero(kept)
-
-    def of_these(blocks: Iterator[Block]) -> Iterator[Block]:
-        for start, stop, X in blocks:
-            yield start, stop, X[:, columns]
-
-    alone = data.chosen
-    chosen = None if alone is None else lambda rows: of_these(alone(rows))
-    return Loaded(data.obs, data.var[kept], lambda: of_these(data.blocks()), chosen)
-
-
-def choose(data: Loaded, wanted: np.ndarray) -> Loaded:
-    """Some of the samples; a matrix on disk is read only where they lie.
-
-    Parameters
-    ----------
-    data : Loaded
-    wanted : ndarray of bool, shape (n_samples,)
-
-    Returns
-    -------
-    Loaded
-    """
-    if wanted.all():
-        return data
-    obs, rows = data.obs[wanted], np.flatnonzero(wanted)
-    alone = data.chosen
-    if alone is not None:
-        return Loaded(obs, data.var, lambda: alone(rows), lambda some: alone(rows[some]))
-
-    def blocks() -> Iterator[Block]:
-        done = 0
-        for start, stop, X in data.blocks():
-            kept = X[wanted[start:stop]]
-            yield done, done + len(kept), kept
-            done += len(kept)
-
-    return Loaded(obs, data.var, blocks)
-
-
 def store_rows(
     blocks: Iterable[TextBlock], raw: BinaryIO, path: Path, *, repeats: bool
 ) -> tuple[list[str], list[list[str]]]:
@@ -377,103 +333,3 @@ def append(raw: BinaryIO, X: np.ndarray) -> None:
             raise InputError(
                 f"no room for a temporary copy beside the destination: {error.strerror}"
             ) from None
-
-
-def sum_genes(data: Loaded, units: Units, *, where: str) -> Loaded:
-    """Genes of one name summed; names stand where they come first, with the first's annotations.
-
-    Raises
-    ------
-    InputError
-        If names repeat and the values are not known to be on a linear scale.
-    """
-    codes, names = pd.factorize(data.var.index)
-    if len(names) == len(codes):
-        return data
-    if not units.is_linear:
-        raise InputError(
-            f"{where}: duplicates can be summed on a linear scale only; found {units}: name the "
-            "genes apart, or say the units"
-        )
-    order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(len(names)))
-
-    def blocks() -> Iterator[Block]:
-        for start, stop, X in data.blocks():
-            sums = np.add.reduceat(X[:, order], starts, axis=1, dtype=np.float64)
-            yield start, stop, sums.astype(np.float32)
-
-    var = data.var[~data.var.index.duplicated()]
-    return Loaded(data.obs, var, blocks)
-
-
-def refuse_repeated_genes(data: Loaded, *, where: str) -> None:
-    """Raise an InputError that names the first gene that comes twice, and the way out."""
-    try:
-        refuse_duplicates(list(data.var.index), f"{where}: genes")
-    except InputError as error:
-        raise InputError(f"{error}, or sum them with --duplicates sum") from None
-
-
-def sum_samples(data: Loaded, groups: pd.Series, units: Units, *, where: str) -> Loaded:
-    """Samples of one group summed, such as the runs of an experiment.
-
-    A sum leaves as soon as its last sample has passed, so that memory holds the open groups only:
-    few, where runs of an experiment lie close together. The result is in the order in which
-    groups end.
-
-    Parameters
-    ----------
-    data : Loaded
-    groups : Series of str, shape (n_samples,)
-        Group of each sample, in the samples' order.
-    units : Units
-    where : str
-        The source, for messages.
-
-    Returns
-    -------
-    Loaded
-        `obs` of each group's first sample, with `n_runs`, the number of samples summed.
-
-    Raises
-    ------
-    InputError
-        If the values are not known to be counts.
-    """
-    if not units.is_counts:
-        raise InputError(f"{where}: expected counts to sum runs of; found {units}")
-    codes, _ = pd.factorize(groups)
-    last = pd.Series(np.arange(len(codes))).groupby(codes).max().to_numpy()
-    obs = data.obs.assign(n_runs=groups.map(groups.value_counts()).to_numpy())
-    obs = obs.set_axis(pd.Index(groups.to_numpy(), dtype=object))
-    obs = obs[~obs.index.duplicated()].iloc[np.argsort(last)]
-
-    def blocks() -> Iterator[Block]:
-        """Sums in the order of the groups' last samples, each held until that one is read."""
-        held: dict[int, np.ndarray] = {}
-        done = 0
-        for start, _, X in data.blocks():
-            complete = []
-            for row, values in enumerate(X):
-                code = int(codes[start + row])
-                total = held.pop(code, None)
-                total = values.astype(np.float64) if total is None else total + values
-                if last[code] == start + row:
-                    complete.append(total.astype(np.float32))
-                else:
-                    held[code] = total
-            if complete:
-                yield done, done + len(complete), np.stack(complete)
-                done += len(complete)
-
-    return Loaded(obs, data.var, blocks)
-
-
-def rename_genes(data: Loaded, names: list[str]) -> Loaded:
-    """The same values under other gene names; the old ones stay in `var["source_name"]`."""
-    old = data.var.index
-    if list(old) == names:
-        return data
-    var = data.var.assign(source_name=np.asarray(old, dtype=object))
-    return replace(data, var=var.set_axis(pd.Index(names, dtype=object)))

@@ -4,25 +4,20 @@ Some is decided once the values are known: target sum, samples left out, labels,
 """
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from m1pipe.data.matrix import LARGEST
-from m1pipe.data.unit_guess import MANY_GENES, Survey, binary_genes, guess_scale, unit_fault
+from m1pipe.data.survey import Survey, binary_genes
+from m1pipe.data.unit_guess import MANY_GENES, guess_scale, unit_fault
 from m1pipe.data.units import LN, MILLION, Units, convert_units, log2p1, log_units, scale_rows
 from m1pipe.errors import InputError, M1Warning
-from m1pipe.io.conversion.loaded import Loaded, choose, choose_genes
-from m1pipe.io.tables import join_labels
-from m1pipe.io.text.header import (
-    counts_rows,
-    describing_columns,
+from m1pipe.io.text.known_names import (
+    doubtful_names,
     named_like_annotations,
-    no_genes,
-    sums_of_others,
-    turned_to_dates,
     unlike_others,
 )
 
@@ -188,7 +183,6 @@ def _no_negatives(steps: Steps) -> str:
 
 
 _NAMED = 6
-_GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
 ZeroTotal = Literal["error", "drop", "keep"]
 
 
@@ -242,37 +236,6 @@ def check_values(
         doubts.append("the units are not known: say them by --units")
     for doubt in doubts:
         warnings.warn(f"{where}: {doubt}", M1Warning, stacklevel=2)
-
-
-def doubtful_names(genes: pd.Index) -> list[str]:
-    """What names of genes are taken for, where they are none: dates, numbers of rows."""
-    names, doubts = [str(gene) for gene in genes], []
-    dates = turned_to_dates(names)
-    if dates:
-        doubts.append(
-            f"{len(dates)} gene names are dates or numbers ({', '.join(dates[:3])}): Excel turned "
-            "names such as SEPT2 and MARCH1 into them; take the table from its source"
-        )
-    if len(names) > 1 and counts_rows(names):
-        doubts.append(
-            f"the genes are named {names[0]}, {names[1]}, ...: are these numbers of rows? "
-            "--gene-names COLUMN names them by an annotation"
-        )
-    return doubts
-
-
-def _described(data: Loaded, where: str) -> Loaded:
-    """Rows that describe genes among samples, such as Length, moved to `var`."""
-    names = [str(name) for name in data.obs.index]
-    known = describing_columns(names, [])
-    if not known:
-        return data
-    mask = data.obs.index.isin(known)
-    values = np.concatenate([X for _, _, X in choose(data, mask).blocks()])
-    var = data.var.assign(**dict(zip(np.array(names)[mask], values, strict=True)))
-    text = f"{where}: rows that describe genes, not samples: {', '.join(known)} (kept in var)"
-    warnings.warn(text, M1Warning, stacklevel=4)
-    return choose(replace(data, var=var), ~mask)
 
 
 def _label_doubts(found: Survey, genes: pd.Index) -> list[str]:
@@ -346,83 +309,6 @@ def kept_samples(
     done = "dropped" if zero_total == "drop" else "kept at 0"
     warnings.warn(f"{what}: {done}", M1Warning, stacklevel=2)
     return ~zero if zero_total == "drop" else everyone
-
-
-def annotate(
-    frame: pd.DataFrame, table: pd.DataFrame | None, what: str, *, genes: bool = False
-) -> tuple[pd.DataFrame, int | None]:
-    """Join a table where there is one; its column `gene` becomes `gene_id`.
-
-    Parameters
-    ----------
-    frame : DataFrame, shape (n, a)
-    table : DataFrame, shape (m, b), or None
-    what : str
-        Named in messages.
-    genes : bool
-        Rows are genes.
-
-    Returns
-    -------
-    joined : DataFrame, shape (n, a + b)
-    n_matched : int or None
-        Rows of `frame` that the table knows; None without a table.
-    """
-    if table is None:
-        return frame, None
-    if genes and "gene_id" not in table.columns:
-        table = table.rename(columns={"gene": "gene_id"})
-    return join_labels(frame, table, what, genes=genes)
-
-
-def leave_out(data: Loaded, where: str) -> Loaded:
-    """A source without what is no gene or sample, named on the way: counters, totals.
-
-    Parameters
-    ----------
-    data : Loaded
-    where : str
-        The source, for the warning.
-
-    Warns
-    -----
-    M1Warning
-        Naming what was left out.
-    """
-    genes = no_genes([str(name) for name in data.var.index])
-    samples = sums_of_others([str(name) for name in data.obs.index])
-    for what, index, odd in (("gene", data.var.index, genes), ("sample", data.obs.index, samples)):
-        if odd.any() and not odd.all():
-            names = ", ".join(map(str, index[odd][:6]))
-            text = f"{where}: left out, being no {what}s: {names}{', ...' * int(odd.sum() > 6)}"
-            warnings.warn(text, M1Warning, stacklevel=3)
-    data = _described(data, where)
-    samples = sums_of_others([str(name) for name in data.obs.index])
-    if genes.any() and not genes.all():
-        data = choose_genes(data, ~genes)
-    return choose(data, ~samples) if samples.any() and not samples.all() else data
-
-
-def gtex_columns(obs: pd.DataFrame) -> pd.DataFrame:
-    """`tissue` and `donor` of GTEx's samples, where they are and go by other names.
-
-    `SMTSD` of the sample attributes becomes `tissue`; ids such as GTEX-1117F-0226-SM-5GZZ7, if
-    all samples have them, give the `donor` GTEX-1117F.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-
-    Returns
-    -------
-    DataFrame, shape (n_samples, n_columns + at most 2)
-    """
-    if "SMTSD" in obs and "tissue" not in obs:
-        obs = obs.assign(tissue=obs["SMTSD"])
-    donors = obs.index.astype(str).str.extract(_GTEX_ID, expand=False)
-    if "donor" not in obs and len(obs) and donors.notna().all():
-        obs = obs.assign(donor=donors.to_numpy())
-    return obs
 
 
 def with_totals(obs: pd.DataFrame, found: Survey, steps: Steps) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 from m1pipe.data.names import match_genes, refuse_duplicates
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.tables import read_table
-from m1pipe.io.text.header import names_a_gene
+from m1pipe.io.text.known_names import names_a_gene
 from m1pipe.io.text.table import open_table
 
 Quantifier = Literal["salmon", "kallisto", "rsem"]
