@@ -1,7 +1,7 @@
 """What names of rows and columns mean: genes and samples, what describes them, what is neither."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import numpy as np
@@ -240,7 +240,7 @@ def unlike_others(names: Sequence[str]) -> np.ndarray:
     return ~known if few else np.zeros(len(names), dtype=bool)
 
 
-def doubtful_names(genes: Sequence[object]) -> list[str]:
+def doubtful_names(genes: Iterable[object]) -> list[str]:
     """What names of genes are taken for, where they are none: dates, numbers of rows."""
     names, doubts = [str(gene) for gene in genes], []
     dates = turned_to_dates(names)
