@@ -73,6 +73,14 @@ def libraries() -> dict[str, str]:
     return found
 
 
+def processor() -> str:
+    """What the numbers were computed on: processors of other kinds round differently."""
+    import torch
+
+    found = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return found + (", CUDA" if torch.cuda.is_available() else "")
+
+
 def describe_input(path: PathLike, folder: PathLike | None = None) -> dict[str, Any]:
     """Absolute path, size in bytes, time of change and SHA-256 of an input file.
 
@@ -175,6 +183,7 @@ def make_provenance(
         "command": command_line(),
         "folder": os.getcwd(),
         "host": socket.gethostname(),
+        "processor": processor(),
         "job_id": job_id(),
         "started": now(),
         "seed": seed,
@@ -215,6 +224,59 @@ def recorded_paths(known: Mapping[str, Any], folder: PathLike) -> list[Path]:
     if "relative" in known:
         found.append(Path(os.path.normpath(Path(folder) / known["relative"]) + part))
     return [*found, Path(known["path"] + part)] if "path" in known else found
+
+
+def environment_changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs of two provenances, of all that decides the last bits of a number."""
+
+    def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("m1pipe", "git_commit", "processor", "threads")
+        return {**{name: record.get(name) for name in names}, **(record.get("libraries") or {})}
+
+    old, new = flat(there), flat(here)
+    return [
+        f"{name.replace('_', ' ')} {old.get(name, 'none')} there, {new.get(name, 'none')} here"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def find_input(
+    role: str, known: Mapping[str, Any], folder: Path, search: PathLike | None = None
+) -> str:
+    """Where an input of a result is, as it was: the address of a file of the same SHA-256.
+
+    Parameters
+    ----------
+    role : str
+    known : mapping
+        From `inputs` of the provenance.
+    folder : Path
+        That has this provenance.
+    search : path, optional
+        A folder to look in, whatever the names there.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    paths = recorded_paths(known, folder)
+    there = [path for path in paths if split_address(path)[0].is_file()]
+    for path in there:
+        if describe_input(path)["sha256"] == known["sha256"]:
+            return str(path)
+    part = f"#{known['part']}" if known.get("part") else ""
+    for found in [] if search is None else sorted(Path(search).rglob("*")):
+        same_size = found.is_file() and found.stat().st_size == known["size"]
+        if same_size and describe_input(found)["sha256"] == known["sha256"]:
+            return f"{found}{part}"
+    other = f"{there[0]} with SHA-256 {describe_input(there[0])['sha256'][:12]}" if there else ""
+    raise InputError(
+        f"{folder}: expected the input {role} as it was, SHA-256 {known['sha256'][:12]}; found "
+        f"{other or 'no file ' + ' or '.join(map(str, paths))}: put it back, or name a folder that "
+        "holds it with --inputs"
+    )
 
 
 def training_data(run: Path, data: PathLike | None, what_for: str, advice: str) -> Path:

@@ -165,6 +165,4 @@ def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict
             rows[name] = items
     if named["x"] is None:
         raise click.UsageError("Missing option '--x'.")
-    named["targets"] = None if named["targets"] is None else tuple(named["targets"])
-    named["source"] = tuple(named["source"] or ())
-    return CrossvalRun(**named, encoders={name: tuple(items) for name, items in rows.items()})
+    return CrossvalRun.read({**named, "source": named["source"] or (), "encoders": rows})

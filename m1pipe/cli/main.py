@@ -42,6 +42,7 @@ GROUPS = {
     "Compare and predict": {
         "crossval": "compare models by cross-validation, with a report",
         "report": "that report from the folds of a job array, or anew",
+        "verify": "make a result again from its inputs, and compare",
         "fit": "fit one of these models to all labelled samples",
         "evaluate": "test a fitted model on other labelled samples",
         "predict": "predict targets of new samples",
@@ -131,7 +132,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         # workers of torchrun are ended by their agent, also from calls that hear no signal
         with stopped_at_once() if "RANK" not in os.environ else nullcontext():
-            cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
+            code = cli.main(args=arguments, prog_name="m1pipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -156,7 +157,7 @@ def run(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         click.echo("m1pipe: this is a fault of m1pipe itself; please report it", err=True)
         return errors.EXIT_OURS
-    return errors.EXIT_DONE
+    return code if isinstance(code, int) else errors.EXIT_DONE
 
 
 if __name__ == "__main__":

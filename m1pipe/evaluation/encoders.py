@@ -139,8 +139,8 @@ def fold_config(text: str) -> EncoderConfig:
         return EncoderConfig()
     if text in PRESETS:
         return build(EncoderConfig, preset_options(text), where=f"preset {text}")
-    path = Path(text) / "config.json" if Path(text).is_dir() else Path(text)
-    if not path.is_file():
+    path = settings_file(f"{FOLD_PREFIX}{text}")
+    if path is None:
         raise InputError(
             f"encoder: fold:{text}: expected a JSON or TOML file, a run's folder, default, or one "
             f"of {', '.join(PRESETS)}; found none of these"
@@ -149,6 +149,13 @@ def fold_config(text: str) -> EncoderConfig:
     if "model" in values or "training" in values:
         values = {part: values[part] for part in ("model", "training") if part in values}
     return build(EncoderConfig, values, where=str(path))
+
+
+def settings_file(item: str) -> Path | None:
+    """The file behind `fold:CONFIG`; None where there is none, as of a preset."""
+    path = Path(item.removeprefix(FOLD_PREFIX))
+    path = path / "config.json" if path.is_dir() else path
+    return path if path.is_file() and str(path) not in ("default", *PRESETS) else None
 
 
 def frozen_inputs(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from m1pipe.encoder.bundle import weights_file
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
+from m1pipe.evaluation.encoders import FOLD_PREFIX, settings_file
 from m1pipe.evaluation.fold_results import Plan, assemble
 from m1pipe.evaluation.plan import make_plan
 from m1pipe.evaluation.predictions import remove_stale
@@ -44,6 +46,7 @@ from m1pipe.workflow.crossval_shares import (
 )
 
 SHARES = "shares"
+SETTINGS = " settings"
 TOP_FILES = (
     *RESULT_FILES,
     *EXTRA_FILES,
@@ -90,6 +93,34 @@ class CrossvalRun:
     source: tuple[str, ...] = ()
     source_label: str | None = None
     source_study: str | None = None
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> "CrossvalRun":
+        """What a configuration names, its lists as tuples."""
+        lists = {"targets": None, "source": (), **stored}
+        return cls(
+            **{
+                **lists,
+                "targets": None if lists["targets"] is None else tuple(lists["targets"]),
+                "source": tuple(lists["source"]),
+                "encoders": {n: tuple(items) for n, items in stored.get("encoders", {}).items()},
+            }
+        )
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Role to file, for everything that is read; `NAME i settings` of encoders in folds."""
+        files = {"x": self.x, "y": self.y, "multilabel": self.multilabel, "aliases": self.aliases}
+        if self.multilabel is not None and self.multilabel.startswith(PREFIX):
+            files["multilabel"] = None  # part of x
+        files |= {f"source {i}": file for i, file in enumerate(self.source, start=1)}
+        for name, items in self.encoders.items():
+            for i, item in enumerate(items, start=1):
+                if not item.startswith(FOLD_PREFIX):
+                    files[f"{name} {i}"] = str(weights_file(item))
+                elif (file := settings_file(item)) is not None:
+                    files[f"{name} {i}{SETTINGS}"] = str(file)
+        return {role: path for role, path in files.items() if path is not None}
 
     def problem(self, config: CrossvalConfig) -> Problem:
         """Open everything that is named here."""
@@ -198,9 +229,7 @@ def gather(folder: str | Path) -> CrossvalResult:
         If a share is missing, or was made with other settings, data or folds.
     """
     folder = Path(folder)
-    plan, marks = read_plan(folder / SHARES)
-    shares = [read_share(folder / SHARES, place, marks) for place in plan.shares]
-    result = assemble(plan, [share for share in shares if share is not None])
+    result = gathered(folder)
     write_report(
         result,
         folder,
@@ -208,6 +237,13 @@ def gather(folder: str | Path) -> CrossvalResult:
         config=crossval_settings(folder / "config.json"),
     )
     return result
+
+
+def gathered(folder: Path) -> CrossvalResult:
+    """The result that the shares of a folder make; nothing is written."""
+    plan, marks = read_plan(folder / SHARES)
+    shares = [read_share(folder / SHARES, place, marks) for place in plan.shares]
+    return assemble(plan, [share for share in shares if share is not None])
 
 
 def _refuse_folder(out: Path, *, force: bool) -> None:
@@ -240,9 +276,13 @@ def _start_folder(
     """Write config, provenance and plan, or check that those there are of the same run."""
     missing = _missing(problem)
     provenance = make_provenance(
-        _inputs(run, problem), folder=out, seed=config.seed, threads=_n_threads(problem)
+        run.inputs, folder=out, seed=config.seed, threads=_n_threads(problem)
     )
-    hashes = {role: str(file["sha256"]) for role, file in provenance["inputs"].items()}
+    hashes = {
+        role: str(file["sha256"])
+        for role, file in provenance["inputs"].items()
+        if not role.endswith(SETTINGS)  # what is in them is among the settings
+    }
     marks = fingerprint(_deciding(run, config, problem), hashes, plan)
     if again:
         _clear(out)
@@ -283,18 +323,6 @@ def _n_threads(problem: Problem) -> int:
     return choose_threads(largest, problem.config.head.batch_size)
 
 
-def _inputs(run: CrossvalRun, problem: Problem) -> dict[str, str]:
-    """Role to file, for everything that is read."""
-    inputs = {"x": run.x, "y": run.y, "multilabel": run.multilabel, "aliases": run.aliases}
-    if run.multilabel is not None and run.multilabel.startswith(PREFIX):
-        inputs["multilabel"] = None  # part of x
-    inputs |= {f"source {i}": file for i, file in enumerate(run.source, start=1)}
-    for row in problem.encoders:
-        for i, source in enumerate(row.sources if row.frozen else (), start=1):
-            inputs[f"{row.name} {i}"] = str(weights_file(source))
-    return {role: path for role, path in inputs.items() if path is not None}
-
-
 def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dict[str, Any]:
     """Settings that decide a number; paths and devices do not."""
     settings: dict[str, Any] = to_dict(config)
@@ -312,7 +340,7 @@ def _deciding(run: CrossvalRun, config: CrossvalConfig, problem: Problem) -> dic
         "version": __version__,
         "crossval": settings,
         "label": run.label,
-        "multilabel": run.multilabel if "multilabel" not in _inputs(run, problem) else None,
+        "multilabel": None if "multilabel" in run.inputs else run.multilabel,
         "targets": run.targets,
         **({"source": [run.source_label, run.source_study]} if run.source else {}),
         "in_fold": in_fold,

@@ -1,0 +1,242 @@
+"""`m1pipe verify`: a result made again from its inputs, and every number of its tables compared."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from m1pipe.artefacts import read_arrays, read_json, read_table, reading
+from m1pipe.config import CrossvalConfig, EncoderConfig
+from m1pipe.console import log
+from m1pipe.errors import InputError
+from m1pipe.evaluation.encoders import FOLD_PREFIX
+from m1pipe.provenance import environment_changes, find_input, read_provenance
+from m1pipe.reports.files import EXTRA_FILES, write_tables
+from m1pipe.settings import build
+from m1pipe.workflow.crossval_run import SETTINGS, SHARES, CrossvalRun, gathered, run_crossval
+from m1pipe.workflow.crossval_shares import share_folder
+from m1pipe.workflow.training_run import run_training
+
+SAME, ELSEWHERE = 1e-6, 1e-4
+"""Tolerances of numbers: in the same environment, and in another one."""
+TABLES = ("folds.csv", "scores.csv", "comparisons.csv", "losses.h5", *EXTRA_FILES, "summary.json")
+RUN_TABLES = ("samples.csv", "history.csv", "model.safetensors", "pca.safetensors")
+SELECTED = {
+    "validation": "validation_file",
+    "dropped samples": "drop_samples_of",
+    "thinned to": "thin_to",
+    "aliases": "aliases",
+}
+
+
+def verify(
+    folder: Path,
+    *,
+    only: tuple[int, int] | None = None,
+    search: Path | None = None,
+    tolerance: float | None = None,
+) -> tuple[bool, str]:
+    """Make a result again in a temporary folder, and compare.
+
+    Parameters
+    ----------
+    folder : Path
+        Of `m1pipe train` or `m1pipe crossval`, finished; it is only read.
+    only : (int, int), optional
+        Repeat and fold (from 0) of a cross-validation that are run again; its tables are made
+        again from the folds that are there.
+    search : Path, optional
+        A folder in which inputs that were moved are looked for.
+    tolerance : float, optional
+        Largest difference of two numbers, as a share of them where they are above 1. None: `SAME`,
+        or `ELSEWHERE` where the environment is another one.
+
+    Returns
+    -------
+    verified : bool
+    line : str
+        The verdict.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no finished result, or an input is missing or has changed.
+    """
+    config, known = read_json(folder / "config.json", "a result"), read_provenance(folder)
+    kind = "crossval" if "crossval" in config else "train" if "training" in config else None
+    if kind is None or known is None:
+        raise InputError(
+            f"{folder}: expected the folder of m1pipe crossval or m1pipe train; found another one"
+        )
+    if kind == "train" and only is not None:
+        raise InputError(f"--fold: expected a cross-validation; found the run {folder}")
+    found = {r: find_input(r, file, folder, search) for r, file in known["inputs"].items()}
+    with tempfile.TemporaryDirectory(prefix="m1pipe-verify-") as place:
+        again = Path(place) / "again"
+        if kind == "train":
+            _train(config, found, again)
+            names = list(RUN_TABLES)
+        else:
+            _crossval(config, found, again, only)
+            names = _tables(folder, again, only)
+        changes = environment_changes(known, read_provenance(again) or {})
+        for change in changes:
+            log.info("another environment: %s", change)
+        if tolerance is None:
+            tolerance = ELSEWHERE if changes else SAME
+        return _judge(folder, names, again, tolerance)
+
+
+def _train(config: Mapping[str, Any], found: Mapping[str, str], again: Path) -> None:
+    """Train an encoder again."""
+    chosen = build(EncoderConfig, config, where="config.json")
+    files: dict[str, Any] = {name: found[role] for role, name in SELECTED.items() if role in found}
+    chosen = replace(chosen, selection=replace(chosen.selection, **files))
+    run_training([found[r] for r in found if r.split(" ")[0] == "data"], again, chosen)
+
+
+def _crossval(
+    config: Mapping[str, Any], found: Mapping[str, str], again: Path, only: tuple[int, int] | None
+) -> None:
+    """Run a cross-validation again, or one fold of it."""
+    run = CrossvalRun.read({name: value for name, value in config.items() if name != "crossval"})
+    encoders = {
+        name: tuple(_item(item, f"{name} {i}", found) for i, item in enumerate(items, start=1))
+        for name, items in run.encoders.items()
+    }
+    files: dict[str, Any] = {
+        role: found[role] for role in ("x", "y", "multilabel", "aliases") if role in found
+    }
+    source = tuple(found[f"source {i}"] for i in range(1, len(run.source) + 1))
+    run = replace(run, **files, encoders=encoders, source=source)
+    chosen = build(CrossvalConfig, config["crossval"], where="config.json")
+    run_crossval(run, chosen, again, only=only, report=False)
+
+
+def _tables(folder: Path, again: Path, only: tuple[int, int] | None) -> list[str]:
+    """Write the tables of a cross-validation made again; the files that are compared.
+
+    Of one fold its shares first, and then the tables that the shares of the folder make.
+    """
+    shares = []
+    if only is not None:
+        name = share_folder(Path(), *only).name
+        made = [p.name for p in sorted((again / SHARES).iterdir()) if p.name.startswith(name)]
+        shares = [f"{SHARES}/{m}/{file}" for m in made for file in ("scores.csv", "losses.h5")]
+        if not (folder / "summary.json").is_file():
+            return shares
+    write_tables(gathered(again if only is None else folder), again)
+    return [*shares, *TABLES]
+
+
+def _item(item: str, role: str, found: Mapping[str, str]) -> str:
+    """An encoder of the comparison where it lies now."""
+    if role in found:
+        weights = Path(found[role])
+        return str(weights.parent if weights.name == "model.safetensors" else weights)
+    settings = found.get(f"{role}{SETTINGS}")
+    return item if settings is None else f"{FOLD_PREFIX}{settings}"
+
+
+def _parts(path: Path) -> dict[str, pd.DataFrame]:
+    """Tables of one file, by their names in it; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    what = "a result of m1pipe"
+    if path.suffix == ".csv":
+        return {"": read_table(path, what).drop(columns="seconds", errors="ignore")}
+    if path.suffix == ".json":
+        return {" models": pd.DataFrame(read_json(path, what)["models"])}
+    if path.suffix == ".safetensors":
+        arrays = read_arrays(path, what, finite=False)[0]
+    else:
+        arrays = {}
+        with reading(path, what), h5py.File(path) as file:
+            file.visititems(lambda name, part: arrays.update(_array(name, part)))
+    return {f" {name}": _as_table(array) for name, array in arrays.items()}
+
+
+def _array(name: str, part: h5py.Dataset | h5py.Group) -> dict[str, np.ndarray]:
+    if isinstance(part, h5py.Group):
+        return {}
+    return {name: part.asstr()[...] if h5py.check_string_dtype(part.dtype) else part[...]}
+
+
+def _as_table(array: np.ndarray) -> pd.DataFrame:
+    """Rows of the last axis; numbers of every kind as float64."""
+    rows = array.reshape(-1, array.shape[-1]) if array.ndim > 1 else np.atleast_2d(array)
+    return pd.DataFrame(rows if rows.dtype == object else rows.astype(np.float64))
+
+
+def _judge(folder: Path, names: Sequence[str], again: Path, tolerance: float) -> tuple[bool, str]:
+    """The verdict: the largest difference, or the first that is beyond the tolerance."""
+    worst, n_tables, n_numbers = 0.0, 0, 0
+    for name in names:
+        there, here = _parts(folder / name), _parts(again / name)
+        for part in dict.fromkeys([*there, *here]):
+            if part not in there or part not in here:
+                where = "here" if part in there else "there"
+                return False, f"{folder}: not verified: {name}{part}: no such table {where}"
+            largest, place = distance(there[part], here[part], tolerance)
+            if place:
+                return False, f"{folder}: not verified: {name}{part}, {place}"
+            worst, n_tables = max(worst, largest), n_tables + 1
+            n_numbers += there[part].select_dtypes("number").size
+    if n_tables == 0:
+        raise InputError(f"{folder}: expected tables of a finished result; found none")
+    how = f"equal to {tolerance:g} (largest difference {worst:.1g})" if worst else "equal"
+    tables = "1 table" if n_tables == 1 else f"{n_tables} tables"
+    return True, f"{folder}: verified: {how}, {n_numbers:,} numbers of {tables}"
+
+
+def distance(there: pd.DataFrame, here: pd.DataFrame, tolerance: float) -> tuple[float, str]:
+    """How far two tables are apart.
+
+    Parameters
+    ----------
+    there, here : DataFrame
+    tolerance : float
+        Largest difference that counts as none, as a share of the numbers where they are above 1.
+
+    Returns
+    -------
+    largest : float
+        Largest difference of two numbers; infinite where texts, or what is missing, differ.
+    place : str
+        The first row, and its first column, that are farther apart than the tolerance, with both
+        values; empty where there are none.
+    """
+    if list(there) != list(here) or len(there) != len(here):
+        return np.inf, f"{_shape(there)} there, {_shape(here)} made again"
+    apart = np.zeros(there.shape)
+    for j in range(there.shape[1]):
+        apart[:, j] = _apart(there.iloc[:, j], here.iloc[:, j])
+    beyond = np.argwhere(apart > tolerance)
+    if not len(beyond):
+        return float(apart.max(initial=0.0)), ""
+    i, j = beyond[0]
+    keys = [str(value) for value in there.iloc[i] if isinstance(value, str)]
+    named = f" ({', '.join(keys)})" if keys else ""
+    values = f"{there.iat[i, j]!s} there, {here.iat[i, j]!s} made again"
+    return float(apart.max()), f"row {i + 1}{named}, column {there.columns[j]}: {values}"
+
+
+def _apart(a: pd.Series, b: pd.Series) -> np.ndarray:
+    """Distance of every pair of values."""
+    if not all(pd.api.types.is_numeric_dtype(column) for column in (a, b)):
+        same = a.astype(str).to_numpy() == b.astype(str).to_numpy()
+        return np.where(same, 0.0, np.inf)
+    x, y = a.to_numpy(float), b.to_numpy(float)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore"):
+        far = np.abs(x - y) / np.maximum(1.0, np.maximum(np.abs(x), np.abs(y)))
+    return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
+
+
+def _shape(table: pd.DataFrame) -> str:
+    return f"{len(table):,} rows of {', '.join(map(str, list(table)[:8]))}"
