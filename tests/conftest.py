@@ -57,6 +57,8 @@ WANTED = {
     "gseapy": ("gseapy", EXTRA.format("gsea")),
     "umap": ("umap-learn", EXTRA.format("umap")),
     "optuna": ("optuna", EXTRA.format("optuna")),
+    "tensorboard": ("tensorboard", EXTRA.format("tensorboard")),
+    "mlflow": ("mlflow", EXTRA.format("mlflow")),
     "scanpy": ("scanpy", EXTRA.format("notebooks")),
     "extra docs": ("mkdocs", EXTRA.format("docs")),
     "package index": ("a package index", "connect to one"),

@@ -142,6 +142,15 @@ def test_light_starts_load_no_torch(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_trackers_are_loaded_where_they_are_asked_for() -> None:
+    code = (
+        "import sys, m1pipe.cli.train, m1pipe.workflow.training_run\n"
+        "assert not {'tensorboard', 'mlflow'} & set(sys.modules), 'a tracker was loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_has_help_with_an_example(command: str) -> None:
     from click.testing import CliRunner

@@ -51,6 +51,11 @@ from m1pipe.settings import read_config_file
 @ALIASES
 @from_config(EncoderConfig, "memory precision micro_batch")
 @option("--log-steps", is_flag=True, help="Keep the losses of every step in steps.csv.")
+@option(
+    "--log-to",
+    type=OneOf(["tensorboard", "mlflow"]),
+    help="Tell it of the losses of every epoch (the extra of its name).",
+)
 @option("--resume", is_flag=True, help="Take options that are not given from the run in --out.")
 def train(
     *,
@@ -60,6 +65,7 @@ def train(
     preset: str | None,
     validation: str | None,
     log_steps: bool,
+    log_to: Any,
     resume: bool,
     force: bool,
     dry_run: bool,
@@ -100,7 +106,7 @@ def train(
             click.echo(runs.dry_run_text(plan))
         return
     tune_allocator()
-    encoder = runs.run_training(data, out, chosen, force=force, log_steps=log_steps)
+    encoder = runs.run_training(data, out, chosen, force=force, log_steps=log_steps, log_to=log_to)
     if leads():
         click.echo(runs.summary_line(out, encoder))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +43,10 @@ from m1pipe.training.signals import StopFlag
 from m1pipe.workflow.model_card import model_card
 from m1pipe.workflow.progress import STEPS_FILE, Watcher
 from m1pipe.workflow.run_folder import RunFolder
+from m1pipe.workflow.trackers import TRACKER_FILES, Tracker, load_tracker, tracked
 
 PathLike = str | os.PathLike[str]
-RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE)
+RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE, *TRACKER_FILES)
 
 
 def run_training(
@@ -54,6 +56,7 @@ def run_training(
     *,
     force: bool = False,
     log_steps: bool = False,
+    log_to: Tracker | None = None,
 ) -> Encoder:
     """Train an encoder in a run folder, or resume it there.
 
@@ -71,6 +74,8 @@ def run_training(
         Overwrite a run that is there.
     log_steps : bool
         Keep the losses of every step in steps.csv.
+    log_to : "tensorboard" or "mlflow", optional
+        Tell it of every epoch.
 
     Returns
     -------
@@ -84,6 +89,8 @@ def run_training(
     StoppedBySignalError, KeyboardInterrupt
         If a signal came; the run can be resumed.
     """
+    if log_to is not None:
+        load_tracker(log_to)
     paths = [data] if isinstance(data, str | os.PathLike) else list(data)
     config = by_file(config, len(paths))
     files: dict[str, PathLike | None] = {
@@ -126,7 +133,8 @@ def run_training(
             if not workers.leads:
                 return train()
             with folder, Watcher(folder, plan, log_steps=log_steps) as watcher:
-                return _watched(folder, plan, watcher, train, resumed=start == "resumed")
+                resumed = start == "resumed"
+                return _watched(folder, plan, watcher, train, log_to, resumed=resumed)
 
 
 def by_file(config: EncoderConfig, n_files: int) -> EncoderConfig:
@@ -144,6 +152,7 @@ def _watched(
     plan: TrainingPlan,
     watcher: Watcher,
     train: Callable[..., Encoder],
+    log_to: Tracker | None,
     *,
     resumed: bool,
 ) -> Encoder:
@@ -153,7 +162,13 @@ def _watched(
     if resumed:
         with reading(folder.checkpoint, "the state of a run", remedy="start again with --force"):
             watcher.go_on(load_checkpoint(folder.checkpoint)["fit"])
-    encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=watcher.on_epoch))
+    with tracked(log_to, folder.path, to_dict(plan.config), len(watcher.rows)) as tell:
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            watcher.on_epoch(row)
+            tell(row)
+
+        encoder = train(observer=Observer(on_step=watcher.on_step, on_epoch=on_epoch))
     encoder.save(folder.path)
     card = model_card(encoder, str(folder.path), folder.read_provenance() or {})
     write_text(folder.path / CARD_FILE, card)

@@ -41,6 +41,9 @@ NOT_RUN = {
     "make demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "m1pipe demo --out demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "make test": "the tests do not run themselves",
+    "tensorboard --logdir runs": "serves until it is stopped",
+    "export MLFLOW_TRACKING_URI=http://mlflow.example.org:5000": "no server",
+    "m1pipe train cohort.h5ad --out runs/vae3 --latent 32 --log-to mlflow": "no server",
     "module load python/3.12": "a cluster's own command",
     "python3 -m venv venv && source venv/bin/activate": "makes an environment",
     "python3 -m venv .venv": "makes an environment",
@@ -100,7 +103,11 @@ SMALLER = {
     "GSE101705": "Cheung",
 }
 # What a command needs beyond the test extra.
-NEEDS = {"m1pipe contrasts ": "inmoose", "--sampler optuna": "optuna"}
+NEEDS = {
+    "m1pipe contrasts ": "inmoose",
+    "--sampler optuna": "optuna",
+    "--log-to tensorboard": "tensorboard",
+}
 BLOCKS = [block for document in DOCUMENTS for block in markdown_blocks(document)]
 HELP = [help_block(name, command) for name, command in commands()]
 NOTEBOOKS = [b for path in sorted(ROOT.glob("notebooks/*.ipynb")) for b in notebook_blocks(path)]
