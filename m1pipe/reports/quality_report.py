@@ -33,8 +33,9 @@ from m1pipe.reports.page import (
     picture,
     render,
 )
+from m1pipe.synthesis.attacks import succeeded
 from m1pipe.synthesis.quality import SYNTHETIC, QualityReport
-from m1pipe.synthesis.scores import Score
+from m1pipe.synthesis.scores import UNCALIBRATED, Score
 
 PAGE = "quality.html"
 QUALITY_FILES = ("quality.json", "quality.csv")
@@ -132,9 +133,8 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
 def summary_line(report: QualityReport) -> str:
     """The answer in a line: how many scores are like real samples', which are not, and privacy."""
     texts = [_in_short(report, without=("near",))]
-    found = privacy(report)
-    if found is not None:
-        score = next(s for s in report.scores[SYNTHETIC] if s.definition.name == PRIVACY_SCORE)
+    found, score = privacy(report), _telling(report)
+    if found is not None and score is not None:
         texts.append(f"{_value(score)}{_LEAK.get(found.tag, '')}")
     return "; ".join(texts)
 
@@ -156,24 +156,30 @@ def _headline(report: QualityReport) -> list[Score]:
 
 def privacy(report: QualityReport) -> Verdict | None:
     """Whether a leak was found; to find none is no good mark, since none may be seen."""
-    found = [s for s in report.scores[SYNTHETIC] if s.definition.name == PRIVACY_SCORE]
-    if not found:
+    found = _telling(report)
+    if found is None:
         return None
-    score = found[0]
-    if not math.isfinite(score.value):
-        return Verdict("failed", _text(score), word="failed")
-    if score.low > 0.5:
-        return Verdict(
-            "worse",
-            f"{_text(score)}: synthetic samples are too close to training samples.",
-            word="leak",
-        )
-    if not score.high <= WIDEST_OF_NO_LEAK:
-        text = f"{_text(score)}: too few samples, a leak is neither shown nor excluded."
+    text = _text(found)
+    if not math.isfinite(found.value):
+        return Verdict("failed", text, word="failed")
+    if found.definition.family == "attack":
+        text += ": members of the training samples can be told from other samples."
+        return Verdict("worse", text, word="leak")
+    if found.low > 0.5:
+        text += ": synthetic samples are too close to training samples."
+        return Verdict("worse", text, word="leak")
+    if not found.high <= WIDEST_OF_NO_LEAK:
+        text += ": too few samples, a leak is neither shown nor excluded."
         return Verdict("open", text, word="unsure")
-    return Verdict(
-        "open", f"{_text(score)}: no leak was found, which proves none.", word="not shown"
-    )
+    return Verdict("open", f"{text}: no leak was found, which proves none.", word="not shown")
+
+
+def _telling(report: QualityReport) -> Score | None:
+    """The score that says most of privacy: that of distances, or an attack that found more."""
+    scores = report.scores[SYNTHETIC]
+    closer = next((s for s in scores if s.definition.name == PRIVACY_SCORE), None)
+    told = succeeded(scores)
+    return told[0] if told and not (closer is not None and closer.low > 0.5) else closer
 
 
 def _in_short(report: QualityReport, *, without: Sequence[str] = ()) -> str:
@@ -250,7 +256,7 @@ def _family(scores: Sequence[Score]) -> dict[str, Any]:
 
 def _cells(score: Score, has_corrupted: bool) -> list[str]:
     digits, says = _digits(score), score.definition.meaning
-    is_fidelity = score.definition.family != "privacy"
+    is_fidelity = score.definition.family not in UNCALIBRATED
     value = ABSENT if score.error else DASH
     if math.isfinite(score.value):
         value = number(score.value, digits)

@@ -25,7 +25,6 @@ WARNING = (
     "guarantee of privacy, bad ones are a leak."
 )
 TOLERANCE = 0.01
-FALSE_POSITIVES = 0.01
 _CANDIDATES = 5
 _definition = partial(Definition, "privacy")
 BY_DISTANCE = (
@@ -62,13 +61,6 @@ BY_DISTANCE = (
         "membership inference, AUC",
         "half",
         "how well distance to the nearest synthetic sample tells members from held-out ones",
-        SHARE,
-    ),
-    _definition(
-        "membership_tpr",
-        "membership inference, TPR at 1 % FPR",
-        "lower",
-        "members found while one held-out sample in a hundred is taken for one; chance: 0.01",
         SHARE,
     ),
 )
@@ -126,14 +118,12 @@ def distance_values(d: Distances) -> dict[str, float]:
     """
     to_x, to_h = d.s_x.min(axis=1), d.s_h.min(axis=1)
     members, others = -d.s_x.min(axis=0), -d.s_h.min(axis=0)
-    threshold = np.quantile(others, 1 - FALSE_POSITIVES, method="higher")
     return {
         "closer_to_train": float(np.mean((to_x < to_h) + 0.5 * (to_x == to_h))),
         "dcr_median": float(np.median(to_x)),
         "dcr_p5": float(np.quantile(to_x, 0.05)),
         "nndr_p5": float(np.quantile(_nndr(d.s_x), 0.05)),
         "membership_auc": auc(members, others),
-        "membership_tpr": float(np.mean(members > threshold)),
     }
 
 
@@ -187,10 +177,6 @@ def _score(
     plan: ResamplingPlan,
 ) -> Score:
     name = definition.name
-    fewest = round(1 / FALSE_POSITIVES)
-    if name == "membership_tpr" and plan.size < fewest:
-        reason = f"1 % of the hold-out has to be a sample: {fewest} needed, {plan.size} at hand"
-        return Score(definition=definition, error=reason)
     value = float(np.mean([v[name] for v in values]))
     half = Z95 * plan.inflation * float(np.std([v[name] for v in halves], ddof=1))
     real = [v[name] for v in beside if name in v]

@@ -11,7 +11,7 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.console import log
 from m1pipe.errors import Alarm
-from m1pipe.synthesis import privacy, utility
+from m1pipe.synthesis import attacks, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.fidelity import (
     Reference,
@@ -240,7 +240,9 @@ def privacy_scores(reference: Reference, synthetic: np.ndarray) -> list[Score]:
         reference.space.components(synthetic),
         reference.pcs["holdout"],
     )
-    return [*found, privacy.copies_score(X, S, H, places)]
+    donors = data.real_groups, data.holdout_groups
+    told = attacks.attack_scores(X, S, H, reference.config, donors)
+    return [*found, privacy.copies_score(X, S, H, places), *told]
 
 
 def _facts(reference: Reference) -> dict[str, Any]:
@@ -291,6 +293,13 @@ def find_alarms(scores: Sequence[Score], info: Mapping[str, Any]) -> list[Alarm]
     """
     by_name = {score.definition.name: score for score in scores}
     found = [*_of_data(info), *_of_scores(by_name)]
+    told = attacks.succeeded(scores)
+    if told:
+        listed = ", ".join(f"{s.definition.title} {s.value:.2f}" for s in told)
+        text = (
+            f"Membership attacks tell training from held-out samples: {listed} (0.5: not at all)."
+        )
+        found.append(Alarm("membership", "warning", text))
     found += [
         Alarm("score_not_computed", "warning", f"{s.definition.title}: not computed: {s.error}.")
         for s in scores

@@ -115,6 +115,25 @@ def _half(rng: np.random.Generator, draw: Rows, half: int, groups: np.ndarray | 
     return Rows(real[: rows.size], synthetic[: rows.size], rng.permutation(rows)[:half])
 
 
+def units_of_rows(n: int, groups: np.ndarray | None) -> list[np.ndarray]:
+    """Rows of every independent unit: a donor where they are known, else a sample.
+
+    Parameters
+    ----------
+    n : int
+        Samples.
+    groups : ndarray of str, shape (n,), or None
+        Their donors.
+    """
+    codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+
+
+def bootstrapped(units: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Rows of as many units, from `units_of_rows`, drawn with replacement."""
+    return np.concatenate([units[i] for i in rng.integers(0, len(units), len(units))])
+
+
 def shuffled(X: np.ndarray, seed: int) -> np.ndarray:
     """Every gene shuffled on its own: the same marginals, no dependence.
 

@@ -11,6 +11,7 @@ from m1pipe import seeds
 from m1pipe.synthesis.c2st import balanced_accuracy, logistic_scores
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.marginal import pearson
+from m1pipe.synthesis.resampling import bootstrapped, units_of_rows
 from m1pipe.synthesis.scores import CORRELATION, SHARE, Definition, Score, Values
 
 N_BOOTSTRAPS = 400
@@ -223,11 +224,10 @@ def _bootstrap(
     found: list[_Predictions], true: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator
 ) -> list[dict[str, float]]:
     """Summaries with donors (or samples) of the hold-out and seeds drawn with replacement."""
-    codes = np.arange(len(true)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    units = units_of_rows(len(true), groups)
     draws = []
     for _ in range(N_BOOTSTRAPS):
-        rows = np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))])
+        rows = bootstrapped(units, rng)
         drawn = [found[i] for i in rng.integers(0, len(found), len(found))]
         picked = [_resampled(seed, rows, rng) for seed in drawn]
         draws.append(_summaries(_mean_accuracies(picked, true[rows])))

@@ -18,6 +18,7 @@ from m1pipe.reports.quality_report import (
     verdicts,
     write_quality,
 )
+from m1pipe.synthesis.attacks import ATTACKED
 from m1pipe.synthesis.c2st import C2ST
 from m1pipe.synthesis.dependence import DEPENDENCE
 from m1pipe.synthesis.marginal import MARGINAL
@@ -36,6 +37,7 @@ def _score(definition: Definition, value: float = 0.6, **changes: float) -> Scor
 def report() -> QualityReport:
     """A report as it could be: one failed score, one that does not apply, one rival that failed."""
     scores = [_score(d) for d in (*MARGINAL, *DEPENDENCE, *PRDC, *C2ST, *PRIVACY)]
+    scores += [_score(d, 0.52, low=0.48, ceiling=0.5) for d in ATTACKED["logan"]]
     scores = [
         Score(definition=s.definition, error="no genes vary") if s.definition.name == "gamma" else s
         for s in scores
@@ -137,6 +139,17 @@ def test_privacy_is_no_score_of_fidelity_and_never_green(
     page = quality_html(_with(report, ks + closer), provenance={})
     assert page.index("no score of fidelity") < page.index(f'tag {kind}">{tag}<')
     assert page.count('tag better">') == 1  # of the mean KS
+
+
+def test_an_attack_that_tells_members_is_a_leak(report: QualityReport) -> None:
+    """Its interval has to hold for all five attacks together."""
+    closer = [_score(d, 0.5, low=0.4, high=0.6) for d in PRIVACY if d.name == "closer_to_train"]
+    for low, tag in ((0.56, "leak"), (0.51, "not shown")):
+        attack = _score(ATTACKED["logan"][0], 0.6, low=low, ceiling=0.5)
+        found = privacy(_with(report, [*closer, attack]))
+        assert found.tag == tag
+        assert ("LOGAN AUC 0.60" in found.text) == (tag == "leak")
+        assert found.kind in ("worse", "open")
 
 
 def test_the_first_screen_says_what_each_score_is_in_few_words(report: QualityReport) -> None:
