@@ -347,8 +347,7 @@ class Predictor:
             predicted = to_linear(np.asarray(predicted, dtype=np.float64), self.head.units)
         elif have not in ENDS_AT_ZERO:
             return predicted
-        found: np.ndarray = np.maximum(predicted, 0, dtype=np.float32)
-        return found
+        return np.maximum(predicted, 0, dtype=np.float32)
 
     def _annotated(self, obs: pd.DataFrame, X: np.ndarray) -> pd.DataFrame:
         """Copy of obs with the likeliest class of each sample, where there are classes."""

@@ -83,8 +83,7 @@ class Condition:
 
     def shift_of(self, codes: np.ndarray) -> np.ndarray:
         """The shift of each sample's class, shape (n_samples, n_genes); 0 for unknown batches."""
-        found: np.ndarray = np.where(codes[:, None] < 0, np.float32(0), self.shift[codes])
-        return found
+        return np.where(codes[:, None] < 0, np.float32(0), self.shift[codes])
 
     def code(self, name: str) -> int:
         """Place of a class among the classes.
@@ -319,5 +318,4 @@ def class_means(mean: np.ndarray, condition: Condition | None) -> np.ndarray:
     if condition is None:
         return mean[None]
     shift = np.zeros_like(condition.shift) if condition.is_batch else condition.shift
-    found: np.ndarray = mean + shift
-    return found
+    return mean + shift

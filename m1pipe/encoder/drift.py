@@ -225,8 +225,7 @@ def gap_shift(encoder: Encoder, present: np.ndarray) -> np.ndarray:
     full, part = (encoder.encode_array(encoder.scaler.invert(X), codes) for X in (whole, gapped))
     spread = full.std(axis=0, dtype=np.float64)
     moved = np.sqrt(np.mean((part - full).astype(np.float64) ** 2, axis=0))
-    found: np.ndarray = np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
-    return found
+    return np.divide(moved, spread, out=np.zeros_like(moved), where=spread > 0)
 
 
 def _drift(

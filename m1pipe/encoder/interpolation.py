@@ -103,8 +103,7 @@ def latent_mean_of(encoder: Encoder, matrix: Matrix, text: str) -> tuple[np.ndar
 def interpolate(start: np.ndarray, stop: np.ndarray, n_steps: int) -> np.ndarray:
     """Latents on the line between two, ends included, shape (n_steps, n_latent)."""
     share = np.linspace(0, 1, n_steps, dtype=np.float32)[:, None]
-    line: np.ndarray = (1 - share) * start + share * stop
-    return line
+    return (1 - share) * start + share * stop
 
 
 def _rows(matrix: Matrix, text: str) -> np.ndarray:

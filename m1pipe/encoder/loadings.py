@@ -174,10 +174,9 @@ class _Sums:
         still = [v <= 1e-10 * (s / n) for v, s in zip(varies, (self.zz, self.xx), strict=True)]
         product = np.sqrt(np.outer(*varies))
         moves = ~(still[0][:, None] | still[1][None])
-        out: np.ndarray = np.divide(
-            covariance, product, out=np.zeros_like(covariance), where=moves
-        ).astype(np.float32)
-        return out
+        return np.divide(covariance, product, out=np.zeros_like(covariance), where=moves).astype(
+            np.float32
+        )
 
 
 def _responses(encoder: Encoder, active: np.ndarray, seen: OfRows) -> np.ndarray:
@@ -212,8 +211,7 @@ def _active(encoder: Encoder) -> np.ndarray:
 def _spread(encoder: Encoder) -> np.ndarray:
     """Standard deviation of each latent over the samples of the summary, shape (n_latent,)."""
     own = np.sqrt(np.array(encoder.summary["mu_variance"], dtype=float))
-    found: np.ndarray = own * encoder.latent_scale
-    return found
+    return own * encoder.latent_scale
 
 
 def _mean_samples(encoder: Encoder) -> np.ndarray:

@@ -153,8 +153,7 @@ def known_means(blocks: Blocks, n_known: np.ndarray) -> np.ndarray:
     total = np.zeros(n_known.size)
     for X in blocks:
         total += np.nansum(X, axis=0, dtype=np.float64)
-    means: np.ndarray = (total / n_known).astype(np.float32)
-    return means
+    return (total / n_known).astype(np.float32)
 
 
 def level_means(X: np.ndarray) -> np.ndarray:

@@ -243,8 +243,7 @@ def _add_gradients(
     ) -> dict[str, Tensor]:
         values = {f"module.{name}": value for name, value in (parameters | buffers).items()}
         of_rows = PosteriorNoise(loops[0].generator, (0, n_rows), noise)
-        terms: dict[str, Tensor] = functional_call(blank, values, ((x,), beta, of_rows))
-        return terms
+        return functional_call(blank, values, ((x,), beta, of_rows))
 
     drawn = None if noise is None else 0
     mapped = (0, 0, None if shared else 0, drawn, drawn)

@@ -248,8 +248,7 @@ class Encoder:
             encode_mean(self.module, torch.from_numpy(self.scaled(x, c)), _as_tensor(c)).numpy()
             for x, c in _chunks(X, codes)
         ]
-        Z: np.ndarray = _joined(parts, self.n_latent) * self.latent_scale
-        return Z
+        return _joined(parts, self.n_latent) * self.latent_scale
 
     def unit_latents(self, Z: np.ndarray) -> np.ndarray:
         """Latents on the network's own scale, as its decoder takes them.
@@ -262,8 +261,7 @@ class Encoder:
         -------
         ndarray of float32, shape (n_samples, n_latent)
         """
-        own: np.ndarray = np.divide(Z, self.latent_scale, dtype=np.float32)
-        return own
+        return np.divide(Z, self.latent_scale, dtype=np.float32)
 
     def scaled(self, X: np.ndarray, codes: np.ndarray | None = None) -> np.ndarray:
         """Rows after the per-gene transform, as the network takes them.
@@ -516,10 +514,8 @@ def gene_means(scaler: GeneTransform, pca: PCA, module: VAEModule) -> np.ndarray
     With normal scores: the level of the mean score.
     """
     if isinstance(module.inputs, CountInputs):
-        counts: np.ndarray = module.inputs.mean_counts.cpu().numpy()
-        return counts
-    means: np.ndarray = scaler.invert(pca.mean[None])[0]
-    return means
+        return module.inputs.mean_counts.cpu().numpy()
+    return scaler.invert(pca.mean[None])[0]
 
 
 def _chunks(

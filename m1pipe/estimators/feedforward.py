@@ -245,8 +245,7 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         ndarray, shape (n_samples,)
         """
         probabilities = _predict(self, X)
-        found: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
-        return found
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -311,8 +311,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 for x, mask in zip(self._chunks(X), masks, strict=True)
             ]
         slope = np.where(known, self.encoder_.scaler.log_slope(X), 0).sum(axis=1)
-        found: np.ndarray = np.concatenate(parts) + slope
-        return found
+        return np.concatenate(parts) + slope
 
     @available_if(_has_prior)
     def score(self, X: Any, y: Any = None) -> float:

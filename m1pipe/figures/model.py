@@ -352,8 +352,7 @@ def _share(matrix: Matrix) -> np.ndarray:
             f'obs["share"]; found {matrix.n_samples:,} samples with the columns '
             f"{listed_columns(matrix.obs)}"
         )
-    share: np.ndarray = matrix.obs["share"].to_numpy(dtype=float)
-    return share
+    return matrix.obs["share"].to_numpy(dtype=float)
 
 
 def _ends(matrix: Matrix) -> tuple[str, str]:

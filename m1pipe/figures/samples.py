@@ -154,8 +154,7 @@ def column_of(matrix: Matrix, label: str) -> pd.Series:
             f"label: expected a column of {matrix.path or 'the samples'}: "
             f"{listed_columns(matrix.obs)}; found {label!r}{did_you_mean(label, matrix.obs)}"
         )
-    column: pd.Series = matrix.obs[label]
-    return column
+    return matrix.obs[label]
 
 
 def is_number(column: pd.Series) -> bool:
@@ -215,8 +214,7 @@ def _classes(matrix: Matrix, rows: np.ndarray, label: str) -> np.ndarray:
     if is_number(column):
         text = f"label: {label!r} is a number: taken as classes, one for each of its values"
         warnings.warn(text, M1Warning, stacklevel=2)
-    found: np.ndarray = as_classes(column, label)[rows]
-    return found
+    return as_classes(column, label)[rows]
 
 
 def _unit(units: Units, is_log: bool) -> str:

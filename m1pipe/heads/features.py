@@ -50,14 +50,12 @@ class Rotation:
     @property
     def scores(self) -> NDArray[np.float64]:
         """Scores of the rotated rows themselves, shape (n_samples, rank)."""
-        found: NDArray[np.float64] = self.left * self.singular
-        return found
+        return self.left * self.singular
 
     @property
     def shift(self) -> NDArray[np.float64]:
         """Scores of the origin with its sign turned, shape (rank,)."""
-        found: NDArray[np.float64] = self.center if self.on_axes else self.center @ self.basis
-        return found
+        return self.center if self.on_axes else self.center @ self.basis
 
     @classmethod
     def empty(cls, n_samples: int, n_features: int) -> "Rotation":
@@ -67,8 +65,7 @@ class Rotation:
 
     def lift(self, weights: np.ndarray) -> np.ndarray:
         """Coefficients of the features from those of the scores, (rank, k) -> (n_features, k)."""
-        found: np.ndarray = weights if self.on_axes else self.basis @ weights
-        return found
+        return weights if self.on_axes else self.basis @ weights
 
     def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores (X - center) @ basis, shape (n_samples, rank)."""
@@ -150,8 +147,7 @@ class FeatureMap:
         ndarray, shape (n_samples, n_inputs)
         """
         scaled: np.ndarray = self.scaler.apply(X).astype(dtype, copy=False)
-        found: np.ndarray = scaled if self.basis is None else scaled @ self.basis.astype(dtype)
-        return found
+        return scaled if self.basis is None else scaled @ self.basis.astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)

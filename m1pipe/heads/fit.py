@@ -270,8 +270,7 @@ def _changes(part: Part, found: Sequence[tuple[Network, Progress]], epochs: int)
     _, place = np.unique(part.groups[rows].astype(str), return_inverse=True)
     if place.max() == 0:
         return changes
-    means: np.ndarray = np.bincount(place, changes) / np.bincount(place)
-    return means
+    return np.bincount(place, changes) / np.bincount(place)
 
 
 def _rates(config: HeadConfig) -> HeadConfig:

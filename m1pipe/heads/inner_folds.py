@@ -54,8 +54,7 @@ def inner_folds(
     order = order[np.argsort(codes[first][order], kind="stable")]
     fold_of_unit = np.empty(n_units, dtype=np.intp)
     fold_of_unit[order] = np.arange(n_units) % min(n_folds, n_units)
-    found: NDArray[np.intp] = fold_of_unit[unit]
-    return found
+    return fold_of_unit[unit]
 
 
 def fold_names(folds: np.ndarray) -> NDArray[np.intp]:
@@ -136,8 +135,7 @@ def stepped_rows(
     if validation == 0:
         return rows
     own = None if groups is None else groups[rows]
-    kept: np.ndarray = rows[deal_inner(targets.take(rows), own, seed, validation) != 0]
-    return kept
+    return rows[deal_inner(targets.take(rows), own, seed, validation) != 0]
 
 
 def is_lower(changes: np.ndarray, n_tried: int = 1) -> bool:

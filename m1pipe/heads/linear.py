@@ -143,10 +143,8 @@ def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.nd
             raise ValueError(f"class weights: expected classes or labels; found {targets.kind}")
         weight = found.numpy()
     if targets.kind == "multilabel":
-        of_label: np.ndarray = np.where(values > 0.5, weight[1], weight[0])
-        return of_label
-    of_row: np.ndarray = np.asarray(weight)[values][:, None]
-    return of_row
+        return np.where(values > 0.5, weight[1], weight[0])
+    return np.asarray(weight)[values][:, None]
 
 
 def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoice:

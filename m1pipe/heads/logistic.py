@@ -171,8 +171,7 @@ def _output_columns(targets: ArrayLike, kind: str, n_classes: int | None) -> NDA
 def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     """Class or label probabilities of the outputs on the last axis."""
     if kind == "multiclass":
-        found: NDArray[np.float64] = softmax(logits, axis=-1)
-        return found
+        return softmax(logits, axis=-1)
     p = expit(logits)
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 

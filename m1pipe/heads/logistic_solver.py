@@ -46,8 +46,7 @@ class LogisticProblem:
     @cached_property
     def codes(self) -> NDArray[np.intp]:
         """Class of every row, (n_samples, 1, 1)."""
-        found: NDArray[np.intp] = self.targets.argmax(axis=1)[:, None, None]
-        return found
+        return self.targets.argmax(axis=1)[:, None, None]
 
     def logits(
         self, weights: NDArray[np.float64], intercept: NDArray[np.float64]
@@ -234,8 +233,7 @@ def _preconditioner(
         squares = problem.scores[rows].T ** 2
         hessian[:-1] += (squares @ spread[rows]).reshape(hessian[:-1].shape)
     hessian[-1] = spread.sum(axis=0).reshape(p.shape[1:])
-    found: NDArray[np.float64] = 1 / np.sqrt(np.maximum(hessian, 1e-8))
-    return found
+    return 1 / np.sqrt(np.maximum(hessian, 1e-8))
 
 
 def _initial(

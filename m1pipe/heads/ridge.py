@@ -47,8 +47,7 @@ class LinearFit:
     @property
     def coef(self) -> NDArray[np.float64]:
         """Coefficients of the features, shape (n_features, n_targets)."""
-        found: NDArray[np.float64] = self.basis @ self.weights
-        return found
+        return self.basis @ self.weights
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predicted levels, shape (n_samples, n_targets), in the precision of the targets."""
@@ -140,8 +139,7 @@ def _blocks(groups: ArrayLike | None) -> list[NDArray[np.intp]]:
 
 def _spans_all(U: np.ndarray) -> bool:
     """Whether U and the constant vector span every vector, so that nothing is outside."""
-    found: bool = U.shape[1] >= len(U) - 1
-    return found
+    return U.shape[1] >= len(U) - 1
 
 
 def _project(
@@ -198,8 +196,7 @@ def _leave_one_out(
         free = np.maximum(1 - 1 / len(U) - np.einsum("ij,ij->i", U, U), 0)
     one_minus_leverage = np.einsum("ij,ij->i", K, U) + free
     losses = np.einsum("ij,ij->i", squared, K) + products.ee
-    found: NDArray[np.float64] = losses / one_minus_leverage**2
-    return found
+    return losses / one_minus_leverage**2
 
 
 def _left_out_groups(
@@ -211,10 +208,7 @@ def _left_out_groups(
     if U.shape[2] < n - 1:  # not spanned by U and the constant
         own += np.eye(U.shape[1]) - 1 / n - U @ U.swapaxes(1, 2)
     left = np.linalg.solve(own, residuals)
-    found: NDArray[np.float64] = np.trace(
-        np.linalg.solve(own, left.swapaxes(1, 2)), axis1=1, axis2=2
-    )
-    return found
+    return np.trace(np.linalg.solve(own, left.swapaxes(1, 2)), axis1=1, axis2=2)
 
 
 def _search(

@@ -40,8 +40,7 @@ class NegativeBinomial(nn.Module):
 
     def log_prob(self, x: Tensor, eta: Tensor) -> Tensor:
         """Log probability (nats) of each count, shape (n_samples, n_genes)."""
-        log_prob: Tensor = self._distribution(eta).log_prob(x)
-        return log_prob
+        return self._distribution(eta).log_prob(x)
 
     def mean(self, eta: Tensor) -> Tensor:
         """Expected count, shape (n_samples, n_genes)."""
@@ -54,8 +53,7 @@ class NegativeBinomial(nn.Module):
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One draw, a whole number, of each count, shape (n_samples, n_genes)."""
         with _seeded(generator, eta.device):
-            drawn: Tensor = self._distribution(eta).sample()
-            return drawn
+            return self._distribution(eta).sample()
 
     def sample_given_total(
         self, eta: Tensor, total: Tensor, generator: torch.Generator | None = None
@@ -77,8 +75,7 @@ class NegativeBinomial(nn.Module):
         """One draw of the rate of each count, float64, shape (n_samples, n_genes)."""
         theta = self.theta.double().expand_as(eta)
         with _seeded(generator, eta.device):
-            drawn: Tensor = Gamma(theta, theta * torch.exp(-eta.double())).sample()
-            return drawn
+            return Gamma(theta, theta * torch.exp(-eta.double())).sample()
 
     def mean_log1p(self, eta: Tensor, factor: Tensor) -> Tensor:
         """Expectation of log(1 + factor * count), shape (n_samples, n_genes).

@@ -67,8 +67,7 @@ class Head(nn.Module):
             added = self.output(self.hidden(x))
             out = added if out is None else out + added
         assert out is not None
-        total: Tensor = out
-        return total
+        return out
 
 
 def _zero_linear(n_in: int, n_out: int) -> Linear:

@@ -73,8 +73,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map rows, shape (n_samples, n_in) -> (n_samples, n_out)."""
         if _multiplies_much(input, self.weight) and full_width_pays():
-            found: Tensor = FullWidth.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return found
+            return FullWidth.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return super().forward(input)
 
 
@@ -135,8 +134,7 @@ def gradient_norm(gradients: list[Tensor]) -> Tensor:
         norms = list(torch._foreach_norm(gradients))
     else:
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-    return norm
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def add_to_each(counts: list[Tensor], value: Tensor) -> None:

@@ -73,8 +73,7 @@ class Gaussian(nn.Module):
         if self.raw_scale is None or under_vmap():
             return -self.log_prob(x, eta).sum(1)
         log_scale = self.log_scale().expand(x.shape[1])
-        found: Tensor = GaussianNegativeLogLikelihood.apply(x, eta, log_scale)  # type: ignore[no-untyped-call]
-        return found
+        return GaussianNegativeLogLikelihood.apply(x, eta, log_scale)  # type: ignore[no-untyped-call]
 
     def mean(self, eta: Tensor) -> Tensor:
         """Expected level: `eta` itself, shape (n_samples, n_genes)."""

@@ -66,8 +66,7 @@ class PCA:
         ndarray of float32, shape (n_samples, n_components)
         """
         centred = np.subtract(X, self.mean, dtype=np.float32, order="C")
-        scores: np.ndarray = centred @ self.components.T
-        return scores
+        return centred @ self.components.T
 
     def reconstruct(self, scores: np.ndarray) -> np.ndarray:
         """Rows that the scores stand for.
@@ -86,8 +85,7 @@ class PCA:
 
     def residuals(self, X: np.ndarray) -> np.ndarray:
         """What the components leave of rows, shape (n_samples, n_genes)."""
-        left: np.ndarray = X - self.reconstruct(self.scores(X))
-        return left
+        return X - self.reconstruct(self.scores(X))
 
 
 def fit_pca(
@@ -217,5 +215,4 @@ def _signed(components: np.ndarray) -> np.ndarray:
         return components
     largest = np.abs(components).argmax(axis=1)
     signs = np.sign(components[np.arange(components.shape[0]), largest])
-    turned: np.ndarray = components * signs[:, None]
-    return turned
+    return components * signs[:, None]

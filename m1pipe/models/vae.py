@@ -175,8 +175,7 @@ class VAEModule(nn.Module):
         """
         if isinstance(self.inputs, CountInputs) and library is not None:
             return self.inputs.expected(self.likelihood, eta, library)
-        mean: Tensor = self.likelihood.mean(eta)
-        return mean
+        return self.likelihood.mean(eta)
 
     def _with_depth(self, eta: Tensor, library: Tensor | None) -> Tensor:
         """Log expected counts: each gene's share of the library, times its size."""
@@ -208,8 +207,7 @@ class VAEModule(nn.Module):
         mu = self.mu_head(h).to(seen.dtype)
         if self.skip_encoder is not None:
             mu = mu + self.skip_encoder(seen)
-        found: Tensor = self.latent_activation(mu).to(seen.dtype)
-        return found
+        return self.latent_activation(mu).to(seen.dtype)
 
 
 def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -136,15 +136,13 @@ def _mds(points: np.ndarray, seed: int) -> np.ndarray:
         random_state=seed,
         normalized_stress=False,
     )
-    places: np.ndarray = found[0]
-    return places
+    return found[0]
 
 
 def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
     perplexity = min(30.0, (len(points) - 1) / 3)
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    found: np.ndarray = model.fit_transform(points)
-    return found
+    return model.fit_transform(points)
 
 
 def _umap(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -214,8 +212,7 @@ class DiffusionMap:
     @property
     def coordinates(self) -> np.ndarray:
         """Of the points themselves, shape (n, n_components)."""
-        found: np.ndarray = self.eigenvectors * self.eigenvalues
-        return found
+        return self.eigenvectors * self.eigenvalues
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """Coordinates of new points by the walk from them to the known ones (Nystroem).
@@ -234,8 +231,7 @@ class DiffusionMap:
         distances = euclidean_distances(points, self.points)
         widths = _widths(distances)
         walk = _walk(_log_kernel(distances, widths, self.widths), self.density)
-        found: np.ndarray = walk @ self.eigenvectors
-        return found
+        return walk @ self.eigenvectors
 
 
 def fit_diffusion_map(points: np.ndarray, n_components: int = 2) -> DiffusionMap:
@@ -287,13 +283,11 @@ def _log_kernel(distances: np.ndarray, widths: np.ndarray, others: np.ndarray) -
     """Logarithm of the Gaussian kernel with the widths of both its points."""
     squares = widths[:, None] ** 2 + others[None] ** 2
     scale = np.log(2 * np.outer(widths, others) / squares) / 2
-    found: np.ndarray = scale - distances**2 / (2 * squares)
-    return found
+    return scale - distances**2 / (2 * squares)
 
 
 def _walk(log_kernel: np.ndarray, density: np.ndarray) -> np.ndarray:
     """Probabilities of the steps from each row; also where all are far away."""
     logits = log_kernel - np.log(density)
     steps = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found: np.ndarray = steps / steps.sum(axis=1, keepdims=True)
-    return found
+    return steps / steps.sum(axis=1, keepdims=True)

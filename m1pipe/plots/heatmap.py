@@ -69,8 +69,7 @@ def correlation_of(X: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(values, axis=0)
     tiny = norms <= 1e-9 * np.sqrt(len(values))
     scaled = np.divide(values, norms, out=np.full_like(values, np.nan), where=~tiny)
-    found: np.ndarray = np.clip(scaled.T @ scaled, -1, 1)
-    return found
+    return np.clip(scaled.T @ scaled, -1, 1)
 
 
 def cluster_order(correlation: np.ndarray) -> np.ndarray:
@@ -92,8 +91,7 @@ def cluster_order(correlation: np.ndarray) -> np.ndarray:
     distance = 1 - (correlation + correlation.T) / 2
     np.fill_diagonal(distance, 0)
     condensed = squareform(np.maximum(distance, 0), checks=False)
-    order: np.ndarray = leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
-    return order
+    return leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
 
 
 def plot_correlation(

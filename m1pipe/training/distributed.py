@@ -56,8 +56,7 @@ class Workers:
             return decide()
         box: list[Any] = [decide() if self.leads else None]
         dist.broadcast_object_list(box, src=0)
-        decided: T = box[0]
-        return decided
+        return box[0]
 
     def total(self, values: Tensor) -> Tensor:
         """Sum of each value over the processes, in place, the same bits in all of them."""
