@@ -39,7 +39,7 @@ from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.training.batches import Batch, ResidentFeed
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.history import History
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 
 ROWS = 167_884
 EPOCHS = {"cuda": (100, 3, 6), "cpu": (2, 2, 2)}
@@ -87,12 +87,14 @@ def train(X: Tensor, shape: Shape, batch_size: int, epochs: int, steps: int | No
     torch.manual_seed(0)
     feed = ResidentFeed((X,), np.arange(len(X)), MemoryBatches((X,), batch_size, 0))
     return fit(
-        VAEModule(shape.n_genes, config.model).to(X.device),
-        feed if steps is None else FirstSteps(feed, min(steps, feed.n_steps)),
-        vae_objective,
-        replace(config.training, epochs=epochs),
-        beta=config.model.beta,
-        keep="last",
+        Loop(
+            VAEModule(shape.n_genes, config.model).to(X.device),
+            feed if steps is None else FirstSteps(feed, min(steps, feed.n_steps)),
+            vae_objective,
+            replace(config.training, epochs=epochs),
+            beta=config.model.beta,
+            keep_best=False,
+        )
     )
 
 

@@ -32,7 +32,7 @@ from m1pipe.settings import build, parse_bytes
 from m1pipe.training.batches import Batch, StreamedFeed, make_feed
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.history import Observer
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 
 KRYLOV_PRODUCTS = 5  # of the PCA, each a pass over the rows, beside one for the moments
 
@@ -90,13 +90,15 @@ def time_steps(feed: StreamedFeed, module: VAEModule, config: EncoderConfig, n: 
         last[0] = now
 
     fit(
-        module,
-        FirstSteps(feed, n),
-        vae_objective,
-        config.training,
-        beta=config.model.beta,
-        observer=Observer(on_step=on_step),
-        keep="last",
+        Loop(
+            module,
+            FirstSteps(feed, n),
+            vae_objective,
+            config.training,
+            beta=config.model.beta,
+            observer=Observer(on_step=on_step),
+            keep_best=False,
+        )
     )
     return seconds
 

@@ -52,7 +52,7 @@ from m1pipe.settings import build
 from m1pipe.training.batches import Batch, ResidentFeed
 from m1pipe.training.device import tune_allocator
 from m1pipe.training.history import Observer
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 
 SIDES = ("original", "tuned", "pythae", "scvi", "fp32", "default", "limits")
 RIVALS = ("pythae", "scvi")
@@ -268,13 +268,15 @@ def train_ours(path: Path, shape: Shape, options: argparse.Namespace, clock: Clo
     torch.manual_seed(0)
     feed = ResidentFeed((X,), np.arange(len(X)), MemoryBatches((X,), options.batch_size, 0))
     fit(
-        VAEModule(shape.n_genes, config.model),
-        FirstSteps(feed, WARM + options.steps),
-        vae_objective,
-        config.training,
-        beta=config.model.beta,
-        observer=Observer(on_step=clock.tick),
-        keep="last",
+        Loop(
+            VAEModule(shape.n_genes, config.model),
+            FirstSteps(feed, WARM + options.steps),
+            vae_objective,
+            config.training,
+            beta=config.model.beta,
+            observer=Observer(on_step=clock.tick),
+            keep_best=False,
+        )
     )
 
 

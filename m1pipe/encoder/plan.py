@@ -28,8 +28,7 @@ from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
-from m1pipe.training.optimizer import default_weight_decay
-from m1pipe.training.schedule import WARMUP, resolve_epochs
+from m1pipe.training.optimizer import WARMUP, default_weight_decay, resolve_epochs
 
 BLOCK_BYTES = 2**25
 AFFINE: tuple[Transform, ...] = ("standardize", "center", "minmax", "none")

@@ -34,8 +34,8 @@ from m1pipe.training.distributed import (
     common_batch_norm,
     peers_present,
 )
-from m1pipe.training.history import Explain, History, Observer, explain_rows
-from m1pipe.training.loop import fit
+from m1pipe.training.history import History, Observer, explain_rows
+from m1pipe.training.loop import Loop, fit
 from m1pipe.training.optimizer import vae_groups
 from m1pipe.training.signals import StopFlag
 
@@ -116,23 +116,37 @@ def train_planned(
     """
     one = prepare(plan, workers)
     with common_batch_norm(one.module, workers), peers_present(workers):
-        history = fit(
-            one.module,
-            one.batches,
-            one.objective,
-            plan.config.training,
-            beta=plan.config.model.beta,
-            validation=one.validation,
-            parameters=vae_groups(one.module, plan.config.training),
-            checkpoint=checkpoint,
-            resume=resume,
-            stop=stop,
-            observer=observer,
-            explain=explain_plan(plan),
-            start_counts=plan.config.model.starts_at_pca,
-            workers=workers,
-        )
+        loop = loop_of(one, checkpoint=checkpoint, stop=stop, observer=observer, workers=workers)
+        history = fit(loop, resume=resume)
     return finish(one, history)
+
+
+def loop_of(
+    one: Prepared,
+    *,
+    checkpoint: Path | None = None,
+    stop: StopFlag | None = None,
+    observer: Observer | None = None,
+    workers: Workers = ALONE,
+) -> Loop:
+    """The run of the training loop that was prepared; the rest as for `train_planned`."""
+    plan, training = one.plan, one.plan.config.training
+    samples, genes = plan.source.matrix.samples.tolist(), plan.source.recipe.genes
+    return Loop(
+        one.module,
+        one.batches,
+        one.objective,
+        training,
+        beta=plan.config.model.beta,
+        validation=one.validation,
+        groups=vae_groups(one.module, training),
+        checkpoint=checkpoint,
+        stop=stop or StopFlag(),
+        observer=observer or Observer(),
+        explain=explain_rows(samples, genes, some_missing=plan.missing is not None),
+        start_counts=plan.config.model.starts_at_pca,
+        workers=workers,
+    )
 
 
 def finish(one: Prepared, history: History) -> Encoder:
@@ -160,12 +174,6 @@ def finish(one: Prepared, history: History) -> Encoder:
     }
     module.cpu()
     return encoder
-
-
-def explain_plan(plan: TrainingPlan) -> Explain:
-    """What names samples and genes of a loss that is not finite."""
-    samples, genes = plan.source.matrix.samples.tolist(), plan.source.recipe.genes
-    return explain_rows(samples, genes, some_missing=plan.missing is not None)
 
 
 def _encoder(

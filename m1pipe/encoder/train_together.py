@@ -17,7 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from m1pipe.config import EncoderConfig
 from m1pipe.encoder.plan import TrainingPlan
 from m1pipe.encoder.prepare import Prepared, prepare
-from m1pipe.encoder.train import explain_plan, finish, train_planned
+from m1pipe.encoder.train import finish, loop_of, train_planned
 from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.models.kernels import float32_products
@@ -27,7 +27,6 @@ from m1pipe.training.device import resolve_device, resolve_precision, seeded
 from m1pipe.training.distributed import Losses, sum_terms
 from m1pipe.training.history import History
 from m1pipe.training.loop import Loop, close, close_epoch, start, take_step
-from m1pipe.training.optimizer import vae_groups
 
 # What trials of one pass may differ in.
 FREE = ("lr", "weight_decay", "schedule", "plateau_factor", "plateau_patience", "clip", "ema",
@@ -88,20 +87,7 @@ def train_together(plans: Sequence[TrainingPlan]) -> list[Encoder | InputError]:
         return [_alone(plan) for plan in plans]
     first = prepare(plans[0])
     several = [first, *(_sharing(prepare(plan), first) for plan in plans[1:])]
-    loops = [
-        Loop(
-            module=one.module,
-            batches=one.batches,
-            objective=first.objective,
-            config=one.plan.config.training,
-            beta=one.plan.config.model.beta,
-            validation=one.validation,
-            groups=vae_groups(one.module, one.plan.config.training),
-            explain=explain_plan(one.plan),
-            start_counts=one.plan.config.model.starts_at_pca,
-        )
-        for one in several
-    ]
+    loops = [loop_of(one) for one in several]
     histories = fit_together(loops, first.plan.config.model.n_latent)
     return [
         history if isinstance(history, InputError) else finish(one, history)

@@ -15,7 +15,7 @@ from m1pipe.atomic import atomic_file
 from m1pipe.config import TrainingConfig
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.training.history import History
-from m1pipe.training.schedule import Plateau
+from m1pipe.training.optimizer import Plateau
 
 FORMAT_VERSION = 1
 NOT_IN_RESULT = ("device", "memory", "checkpoint_minutes", "micro_batch")

@@ -4,8 +4,7 @@ import ctypes
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 
@@ -75,13 +74,6 @@ def resolve_precision(
         return torch.float32
     fast = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """A block whose matrix products are taken in "fp32" or "bf16"."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def compare_bf16(losses: Mapping[str, float], asked: str) -> tuple[float, str]:

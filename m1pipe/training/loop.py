@@ -2,11 +2,11 @@
 
 import math
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from m1pipe.training.checkpoint import (
     unpack_state,
 )
 from m1pipe.training.device import (
-    autocast,
     compare_bf16,
     make_generator,
     resolve_precision,
@@ -49,14 +48,17 @@ from m1pipe.training.history import Explain, History, Observer
 from m1pipe.training.optimizer import (
     adamw_step,
     averaged,
+    beta_at,
     clip_gradient,
+    cosine_factor,
     decay_groups,
     load_average,
     moving_values,
+    resolve_epochs,
     start_average,
     update_average,
+    warmup_epochs,
 )
-from m1pipe.training.schedule import beta_at, cosine_factor, resolve_epochs, warmup_epochs
 from m1pipe.training.signals import StopFlag
 
 # Steps after which the host reads at once what they found. Where it waits for a card to read, the
@@ -64,31 +66,13 @@ from m1pipe.training.signals import StopFlag
 STEPS_A_READING = {"cpu": 1, "cuda": 64}
 
 
-def fit(
-    module: nn.Module,
-    batches: Batches,
-    objective: Objective,
-    config: TrainingConfig,
-    *,
-    beta: float = 0.0,
-    validation: Batches | None = None,
-    parameters: list[dict[str, Any]] | None = None,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    stop: StopFlag | None = None,
-    observer: Observer | None = None,
-    explain: Explain | None = None,
-    keep: Literal["best", "last"] = "best",
-    start_counts: bool = False,
-    workers: Workers = ALONE,
-) -> History:
-    """Train a module in place and leave it, in evaluation mode, at its best weights.
+@dataclass
+class Loop:
+    """One training run: what is trained, on what, how; and how far it has come.
 
-    The result is a function of the module's weights, the batches and the configuration: torch's
-    global generators are seeded for the run and given back afterwards. A run that was stopped at
-    any step and resumed ends, on the CPU, with the same weights bit for bit.
+    The result is a function of the module's weights, the batches and the configuration.
 
-    Parameters
+    Attributes
     ----------
     module : nn.Module
         On the device where it is to be trained.
@@ -102,83 +86,47 @@ def fit(
         Epochs, rates, schedule, patience, seed, precision.
     beta : float
         KL weight after the warm-up; 0 (no warm-up) where there is no KL term.
-    validation : Batches, optional
+    validation : Batches or None
         Rows for early stopping, always visited in the order of their epoch 0, with the same noise
         each time and the full `beta`. Without them the training loss decides.
-    parameters : list of dict, optional
-        Parameter groups for AdamW, as torch takes them. All trainable parameters where not
-        given, with weight decay on matrices only.
-    checkpoint : Path, optional
+    groups : list of dict or None
+        Parameter groups for AdamW, as torch takes them. None: all trainable parameters, with
+        weight decay on matrices only.
+    checkpoint : Path or None
         File written after every epoch, every `checkpoint_minutes`, and before a stop.
-    resume : bool
-        Resume the run from `checkpoint`.
-    stop : StopFlag, optional
+    stop : StopFlag
         Checked after every step.
-    observer : Observer, optional
+    observer : Observer
         Called with every step and epoch.
-    explain : callable, optional
+    explain : callable or None
         From `explain_rows`: names samples and genes when a loss is not finite.
-    keep : {"best", "last"}
-        "last" neither restores the best weights nor stops early.
+    keep_best : bool
+        False neither restores the best weights nor stops early.
     start_counts : bool
         The weights that the module comes with are validated too, and kept if no epoch is better;
         only where there are validation rows and no warm-up.
     workers : Workers
         Processes that train together, each with its part of every batch in `batches` and
         `validation`; the first writes the checkpoint, which any number of processes can resume.
-
-    Returns
-    -------
-    History
-        With the epoch whose weights were kept; epochs of the warm-up are not eligible.
-
-    Raises
-    ------
-    InputError
-        If a loss or gradient is not finite. The weights are then those of the best epoch so far,
-        or those before the step if no epoch is finished (running means of batch normalisation
-        have then seen its batch); a checkpoint on disk stays.
-    StoppedBySignalError, KeyboardInterrupt
-        If `stop` was raised; the checkpoint, if any, is written.
+    state : FitState
+        Epochs, steps, best weights so far.
+    saved_at : float
+        When the checkpoint was written, for `time.monotonic`.
+    leaves : bool
+        Whether any process was asked to stop.
+    unread : list of tuple
+        Of each step that was not read yet: its number in the epoch, its rows and learning rate,
+        its terms and the norm of its gradient.
     """
-    loop = Loop(
-        module=module,
-        batches=batches,
-        objective=objective,
-        config=config,
-        beta=beta,
-        validation=validation,
-        groups=parameters,
-        checkpoint=checkpoint,
-        stop=stop or StopFlag(),
-        observer=observer or Observer(),
-        explain=explain,
-        keep_best=keep == "best",
-        start_counts=start_counts,
-        workers=workers,
-    )
-    with seeded(config.seed, loop.device):
-        if resume:
-            _resume(loop)
-        else:
-            start(loop)
-        while not loop.state.finished:
-            _train_epoch(loop)
-            close_epoch(loop)
-    return close(loop)
-
-
-@dataclass(kw_only=True)
-class Loop:
-    """Settings and state of one training run; the settings are described in `fit`."""
 
     module: nn.Module
     batches: Batches
     objective: Objective
     config: TrainingConfig
-    beta: float
-    validation: Batches | None
-    groups: list[dict[str, Any]] | None
+    _: KW_ONLY
+    beta: float = 0.0
+    validation: Batches | None = None
+    groups: list[dict[str, Any]] | None = None
     checkpoint: Path | None = None
     stop: StopFlag = field(default_factory=StopFlag)
     observer: Observer = field(default_factory=Observer)
@@ -189,8 +137,6 @@ class Loop:
     state: FitState = field(default_factory=FitState)
     saved_at: float = 0.0
     leaves: bool = False
-    # Of each step that was not read yet: its number in the epoch, its rows and learning rate, its
-    # terms and the norm of its gradient.
     unread: list[tuple[int, int, float, BatchTerms, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -232,6 +178,13 @@ class Loop:
         return STEPS_A_READING[self.device.type] if self.workers.size == 1 else 1
 
     @property
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A block whose matrix products are taken in the run's precision."""
+        if self.state.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @property
     def beta_now(self) -> float:
         """KL weight of the present epoch."""
         return beta_at(self.beta, self.state.epoch, self.n_warmup)
@@ -248,6 +201,43 @@ class Loop:
         n_validation = self.validation.n_rows if self.validation else 0
         rows = {"training rows": self.batches.n_rows, "validation rows": n_validation}
         return {**result_settings(self.config), "epochs": self.n_epochs, "beta": self.beta, **rows}
+
+
+def fit(loop: Loop, *, resume: bool = False) -> History:
+    """Train a module in place and leave it, in evaluation mode, at its best weights.
+
+    torch's global generators are seeded for the run and given back afterwards. A run that was
+    stopped at any step and resumed ends, on the CPU, with the same weights bit for bit.
+
+    Parameters
+    ----------
+    loop : Loop
+    resume : bool
+        Resume the run from its checkpoint.
+
+    Returns
+    -------
+    History
+        With the epoch whose weights were kept; epochs of the warm-up are not eligible.
+
+    Raises
+    ------
+    InputError
+        If a loss or gradient is not finite. The weights are then those of the best epoch so far,
+        or those before the step if no epoch is finished (running means of batch normalisation
+        have then seen its batch); a checkpoint on disk stays.
+    StoppedBySignalError, KeyboardInterrupt
+        If the stop flag was raised; the checkpoint, if any, is written.
+    """
+    with seeded(loop.config.seed, loop.device):
+        if resume:
+            _resume(loop)
+        else:
+            start(loop)
+        while not loop.state.finished:
+            _train_epoch(loop)
+            close_epoch(loop)
+    return close(loop)
 
 
 def start(loop: Loop) -> None:
@@ -285,13 +275,13 @@ def _choose_bf16(loop: Loop) -> None:
     batch = next(loop.batches.epoch(0))
     means = {}
     with evaluating(loop.module), torch.no_grad():
-        for precision in ("fp32", "bf16"):
+        for loop.state.precision in ("fp32", "bf16"):
             generator = make_generator(loop.config.seed, loop.device)
             noise = _noise(loop, batch, loop.batches, 0, generator)
-            with autocast(precision, loop.device):
+            with loop.autocast:
                 found = sum_terms(loop.objective(loop.module, batch, loop.beta, noise))
             loop.workers.total(found.sums)
-            means[precision] = float(found.loss_sum) / noise.n_rows
+            means[loop.state.precision] = float(found.loss_sum) / noise.n_rows
     loop.state.precision_gap, loop.state.precision = compare_bf16(means, loop.config.precision)
 
 
@@ -337,7 +327,7 @@ def _add_gradient(loop: Loop, batch: Batch, noise: PosteriorNoise) -> BatchTerms
         if begun is not None:
             generator.set_state(begun)
         with unshared(loop.losses) if i < len(parts) else nullcontext():
-            with autocast(loop.state.precision, loop.device):
+            with loop.autocast:
                 own = PosteriorNoise(generator, (first, n_total))
                 terms = loop.losses(part, loop.beta_now, own)
             loss = terms["loss"]
@@ -442,7 +432,7 @@ def _validate(loop: Loop, validation: Batches) -> dict[str, float]:
     found: list[BatchTerms] = []
     generator = make_generator(loop.config.seed, loop.device)
     loop.workers.align_buffers(loop.module)
-    with evaluating(loop.module), torch.no_grad(), autocast(loop.state.precision, loop.device):
+    with evaluating(loop.module), torch.no_grad(), loop.autocast:
         for step, batch in enumerate(validation.epoch(0)):
             noise = _noise(loop, batch, validation, step, generator)
             found.append(sum_terms(loop.objective(loop.module, batch, loop.beta, noise)))

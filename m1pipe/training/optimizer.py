@@ -1,4 +1,4 @@
-"""AdamW: parameter groups, weight decay, the clipped step, and averages of the weights.
+"""AdamW: number of epochs, learning rate and KL weight over them; groups, decay, step, averages.
 
 Where a model starts at its PCA, every layer is stepped in proportion to its natural scale, so that
 one rate fits layers whose weights differ a hundredfold, and is drawn back to the start by the same
@@ -9,8 +9,10 @@ Averages are exponential over the steps, as in Polyak & Juditsky 1992 (SIAM J. C
 30:838), with a short memory at first so that the start is soon forgotten.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,6 +28,71 @@ DISPERSION_RATE = 10.0
 DECAY_ROWS = 15.0
 DECAY_BOUNDS = (1e-4, 0.1)  # of a step
 HALF_LIFE_STEPS = 10
+ENOUGH_STEPS = 2000
+FEWEST_EPOCHS, MOST_EPOCHS = 20, 100
+WARMUP = 0.25
+
+
+def resolve_epochs(config: TrainingConfig, n_steps: int) -> int:
+    """Epochs as configured, or as many as make about `ENOUGH_STEPS` steps.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Its `epochs` may be left open.
+    n_steps : int
+        Steps an epoch.
+    """
+    if config.epochs is not None:
+        return config.epochs
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(ENOUGH_STEPS / max(n_steps, 1))))
+
+
+def warmup_epochs(config: TrainingConfig, n_epochs: int, beta: float) -> int:
+    """Epochs of rising KL weight; at least one epoch is left after them, none at beta = 0."""
+    if beta == 0:
+        return 0
+    share = WARMUP if config.kl_warmup is None else config.kl_warmup
+    return min(round(share * n_epochs), n_epochs - 1)
+
+
+def beta_at(beta: float, epoch: int, n_warmup: int) -> float:
+    """KL weight in an epoch (from 0): rises linearly, and is never 0 unless `beta` is."""
+    return beta * min(1.0, (epoch + 1) / (n_warmup + 1))
+
+
+def cosine_factor(step: int, n_steps: int) -> float:
+    """Learning-rate factor after `step` of `n_steps` steps: half a cosine from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * min(step / n_steps, 1.0)))
+
+
+@dataclass
+class Plateau:
+    """Learning-rate factor that falls when a loss no longer does.
+
+    Attributes
+    ----------
+    factor : float
+        Present factor of the learning rate.
+    best : float
+        Best loss so far.
+    waited : int
+        Epochs since the best one.
+    """
+
+    factor: float = 1.0
+    best: float = math.inf
+    waited: int = 0
+
+    def update(self, loss: float, config: TrainingConfig) -> None:
+        """Take an epoch's loss; a gain under 1e-4 of it counts as none."""
+        if loss < self.best - 1e-4 * abs(self.best) or math.isinf(self.best):
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > config.plateau_patience:
+            self.factor *= config.plateau_factor
+            self.waited = 0
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

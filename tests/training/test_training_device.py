@@ -17,7 +17,7 @@ from m1pipe.training.device import (
     threads,
     tune_allocator,
 )
-from m1pipe.training.schedule import (
+from m1pipe.training.optimizer import (
     Plateau,
     beta_at,
     cosine_factor,

@@ -22,7 +22,7 @@ from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.settings import build, to_dict
 from m1pipe.training.batches import ResidentFeed
 from m1pipe.training.distributed import ALONE, Workers, place_in_batch, row_parts
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 from m1pipe.workflow.training_run import run_training
 
 SETTINGS = {
@@ -94,7 +94,7 @@ def test_gradients_added_up_give_the_same_weights(most: int) -> None:
         module = VAEModule(6, ModelConfig(n_latent=2, hidden=(8,), batch_norm=False))
         feed = ResidentFeed((x,), np.arange(N), MemoryBatches((x,), 16, 0))
         config = TrainingConfig(epochs=3, batch_size=16, micro_batch=micro, validation=0.0)
-        history = fit(module, feed, vae_objective, config, beta=1.0)
+        history = fit(Loop(module, feed, vae_objective, config, beta=1.0))
         found.append((module.state_dict(), history.rows[-1]["train_loss"]))
     for name, value in found[0][0].items():
         torch.testing.assert_close(found[1][0][name], value, rtol=1e-5, atol=1e-5)

@@ -17,7 +17,7 @@ from m1pipe.models.vae import VAEModule, decode_mean, encode_mean, vae_objective
 from m1pipe.training import loop as loop_module
 from m1pipe.training.batches import ResidentFeed
 from m1pipe.training.history import History, Observer, epoch_line, explain_rows
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 from m1pipe.training.optimizer import clip_gradient, moving_values, start_average, update_average
 
 
@@ -63,7 +63,7 @@ def test_a_linear_autoencoder_at_beta_zero_spans_the_pca_subspace() -> None:
     training = TrainingConfig(
         epochs=150, lr=2e-2, schedule="cosine", patience=0, batch_size=60, clip=0.0
     )
-    fit(module, _feed(x, batch_size=60), vae_objective, training)
+    fit(Loop(module, _feed(x, batch_size=60), vae_objective, training))
     pca = PCA(3).fit(x.numpy())
     decoded = module.output.weight.detach().numpy()
     assert np.degrees(subspace_angles(decoded, pca.components_.T)).max() < 1.0
@@ -82,7 +82,7 @@ def test_epoch_loss_is_the_sum_over_rows_divided_by_their_number() -> None:
     feed = _feed(x, y)
     sizes = [len(batch[0]) for batch in feed.epoch(0)]
     assert sizes == [16, 16, 16, 2]
-    history = fit(module, feed, _squares, config, validation=_feed(x, y, batch_size=7))
+    history = fit(Loop(module, feed, _squares, config, validation=_feed(x, y, batch_size=7)))
     row = history.rows[0]
     assert row["train_loss"] == pytest.approx(by_hand, rel=1e-6)
     assert row["train_half"] == pytest.approx(by_hand / 2, rel=1e-6)
@@ -96,7 +96,7 @@ def test_one_step_is_adam_on_the_batch_mean() -> None:
     config = TrainingConfig(
         epochs=1, lr=0.01, clip=0.5, weight_decay=0.1, schedule="constant", ema=0.0
     )
-    fit(ours, _feed(x, y, shuffle=False), _squares, config)
+    fit(Loop(ours, _feed(x, y, shuffle=False), _squares, config))
     groups = [{"params": [theirs.weight], "weight_decay": 0.1}, {"params": [theirs.bias]}]
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
     _squares(theirs, (x, y), 0.0, torch.Generator())["loss"].mean().backward()
@@ -111,7 +111,7 @@ def test_a_last_batch_of_one_sample_works(batch_norm: bool) -> None:
     feed = _feed(_data(33))
     assert [len(b[0]) for b in feed.epoch(0)] == [16, 16, 1]
     module = _vae(batch_norm=batch_norm, dropout=0.1)
-    history = fit(module, feed, vae_objective, TrainingConfig(epochs=3), beta=1.0)
+    history = fit(Loop(module, feed, vae_objective, TrainingConfig(epochs=3), beta=1.0))
     assert len(history.rows) == 3 and math.isfinite(history.best_loss)
 
 
@@ -125,7 +125,7 @@ def test_best_weights_are_restored_and_early_stopping_waits_its_patience() -> No
 
     config = TrainingConfig(epochs=200, lr=0.02, patience=4, schedule="constant", ema=0.0)
     seen = Observer(on_epoch=on_epoch)
-    history = fit(module, _feed(x, y), _squares, config, validation=held_out, observer=seen)
+    history = fit(Loop(module, _feed(x, y), _squares, config, validation=held_out, observer=seen))
     losses = [row["val_loss"] for row in history.rows]
     assert history.stopped_early and 1 < history.best_epoch < len(losses)
     assert history.best_epoch == int(np.argmin(losses)) + 1 == len(losses) - 4
@@ -140,7 +140,7 @@ def test_keep_last_goes_on_to_the_end() -> None:
     config = TrainingConfig(epochs=9, lr=1.0, patience=1, schedule="constant", ema=0.0)
     module, last = _linear(), []
     seen = Observer(on_epoch=lambda row: last.append(module.weight.detach().clone()))
-    history = fit(module, _feed(x, y), _squares, config, observer=seen, keep="last")
+    history = fit(Loop(module, _feed(x, y), _squares, config, observer=seen, keep_best=False))
     assert history.n_epochs == 9 and history.best_epoch == 0
     assert torch.equal(module.weight, last[-1])
 
@@ -167,7 +167,7 @@ def test_averages_of_the_weights_are_what_is_validated_and_kept() -> None:
 
     config = TrainingConfig(epochs=3, lr=0.05, schedule="constant", ema=0.8)
     watching = Observer(on_step=follow)
-    history = fit(module, _feed(x, y), _squares, config, keep="last", observer=watching)
+    history = fit(Loop(module, _feed(x, y), _squares, config, keep_best=False, observer=watching))
     assert history.n_epochs == 3
     torch.testing.assert_close(module.weight, oracle.module.weight, rtol=1e-4, atol=1e-6)
     assert not torch.equal(module.weight, own.weight)
@@ -178,7 +178,9 @@ def test_averaging_does_not_disturb_the_steps() -> None:
     for ema in (0.0, 0.9):
         config = TrainingConfig(epochs=4, ema=ema)
         held_out = _feed(_data(20))
-        history = fit(_vae(), _feed(_data()), vae_objective, config, beta=1.0, validation=held_out)
+        history = fit(
+            Loop(_vae(), _feed(_data()), vae_objective, config, beta=1.0, validation=held_out)
+        )
         losses.append([row["train_loss"] for row in history.rows])
     assert losses[0] == losses[1]
 
@@ -191,7 +193,9 @@ def test_the_start_is_kept_where_no_epoch_is_better() -> None:
     config = TrainingConfig(epochs=50, patience=3, lr=0.1)
     held_out = _feed(x, y)
     noisy = torch.randn(50, 2)
-    history = fit(module, _feed(x, noisy), _squares, config, validation=held_out, start_counts=True)
+    history = fit(
+        Loop(module, _feed(x, noisy), _squares, config, validation=held_out, start_counts=True)
+    )
     assert history.start == {"val_loss": 0.0, "val_half": 0.0}
     assert (history.best_epoch, history.best_loss, history.n_epochs) == (0, 0.0, 3)
     assert history.stopped_early and not module.weight.any()
@@ -200,20 +204,22 @@ def test_the_start_is_kept_where_no_epoch_is_better() -> None:
 def test_the_start_does_not_count_before_a_warm_up() -> None:
     config = TrainingConfig(epochs=4, kl_warmup=0.5)
     history = fit(
-        _vae(),
-        _feed(_data()),
-        vae_objective,
-        config,
-        beta=1.0,
-        validation=_feed(_data(20)),
-        start_counts=True,
+        Loop(
+            _vae(),
+            _feed(_data()),
+            vae_objective,
+            config,
+            beta=1.0,
+            validation=_feed(_data(20)),
+            start_counts=True,
+        )
     )
     assert history.start is None and history.best_epoch > 2
 
 
 def test_best_epoch_counts_only_after_the_warm_up() -> None:
     config = TrainingConfig(epochs=8, kl_warmup=0.5, lr=1e-30, patience=0)
-    history = fit(_vae(), _feed(_data()), vae_objective, config, beta=2.0)
+    history = fit(Loop(_vae(), _feed(_data()), vae_objective, config, beta=2.0))
     betas = [row["beta"] for row in history.rows]
     np.testing.assert_allclose(betas, [0.4, 0.8, 1.2, 1.6, 2.0, 2.0, 2.0, 2.0])
     losses = [row["train_loss"] for row in history.rows]
@@ -225,7 +231,7 @@ def test_validation_uses_the_full_beta_and_the_same_noise_each_epoch() -> None:
     config = TrainingConfig(epochs=4, kl_warmup=0.5, lr=1e-30)
     module = _vae(batch_norm=False)
     history = fit(
-        module, _feed(_data()), vae_objective, config, beta=1.0, validation=_feed(_data(20))
+        Loop(module, _feed(_data()), vae_objective, config, beta=1.0, validation=_feed(_data(20)))
     )
     assert len({row["val_loss"] for row in history.rows}) == 1
     row = history.rows[0]
@@ -238,7 +244,7 @@ def test_the_global_generator_is_neither_used_nor_disturbed() -> None:
         module = _vae(dropout=0.3)
         torch.manual_seed(noise)
         before = torch.get_rng_state()
-        fit(module, _feed(_data()), vae_objective, TrainingConfig(epochs=2), beta=1.0)
+        fit(Loop(module, _feed(_data()), vae_objective, TrainingConfig(epochs=2), beta=1.0))
         assert torch.equal(torch.get_rng_state(), before)
         results.append(module.output.weight.detach().clone())
     assert torch.equal(results[0], results[1])
@@ -248,7 +254,11 @@ def test_another_seed_gives_other_weights() -> None:
     weights = []
     for seed in (0, 1):
         module = _vae()
-        fit(module, _feed(_data()), vae_objective, TrainingConfig(epochs=1, seed=seed), beta=1.0)
+        fit(
+            Loop(
+                module, _feed(_data()), vae_objective, TrainingConfig(epochs=1, seed=seed), beta=1.0
+            )
+        )
         weights.append(module.output.weight.detach().clone())
     assert not torch.equal(*weights)
 
@@ -257,7 +267,7 @@ def test_losses_of_every_step_are_told_on_request() -> None:
     told: list[dict] = []
     seen = Observer(on_step=told.append)
     config = TrainingConfig(epochs=2)
-    history = fit(_vae(), _feed(_data()), vae_objective, config, beta=1.0, observer=seen)
+    history = fit(Loop(_vae(), _feed(_data()), vae_objective, config, beta=1.0, observer=seen))
     assert [(t["epoch"], t["step"]) for t in told] == [(e, s) for e in (1, 2) for s in (1, 2, 3, 4)]
     first = [t for t in told if t["epoch"] == 1]
     mean = sum(t["loss"] * t["rows"] for t in first) / sum(t["rows"] for t in first)
@@ -268,7 +278,7 @@ def test_losses_of_every_step_are_told_on_request() -> None:
 def test_cosine_schedule_matches_torch() -> None:
     told: list[dict] = []
     config = TrainingConfig(epochs=3, lr=0.1, schedule="cosine")
-    fit(_vae(), _feed(_data()), vae_objective, config, observer=Observer(on_step=told.append))
+    fit(Loop(_vae(), _feed(_data()), vae_objective, config, observer=Observer(on_step=told.append)))
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     oracle = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
     expected = []
@@ -292,12 +302,14 @@ def test_groups_keep_their_own_rates_and_frozen_parameters_stay() -> None:
 
     config = TrainingConfig(epochs=2, lr=0.1, schedule="cosine")
     fit(
-        module,
-        _feed(_data(), torch.zeros(50, 2)),
-        _squares,
-        config,
-        parameters=[{"params": [module.bias], "lr": 0.01}],
-        observer=Observer(on_step=watch),
+        Loop(
+            module,
+            _feed(_data(), torch.zeros(50, 2)),
+            _squares,
+            config,
+            groups=[{"params": [module.bias], "lr": 0.01}],
+            observer=Observer(on_step=watch),
+        )
     )
     assert rates[0] == 0.1 and rates[-1] < 0.1, "as it was set"
     first = (biases[1] - biases[0]).abs()  # Adam's first step is the rate, whatever the gradient
@@ -313,7 +325,7 @@ def test_non_finite_loss_names_place_samples_and_genes_and_keeps_the_weights() -
     feed = _feed(x, shuffle=False)
     explain = explain_rows([f"s{i}" for i in range(50)], [f"g{j}" for j in range(6)])
     with pytest.raises(InputError) as raised:
-        fit(module, feed, vae_objective, TrainingConfig(epochs=2), beta=1.0, explain=explain)
+        fit(Loop(module, feed, vae_objective, TrainingConfig(epochs=2), beta=1.0, explain=explain))
     message = str(raised.value)
     assert "non-finite loss at step 1 of epoch 1" in message
     assert "samples s7; genes without a finite level g2" in message
@@ -333,7 +345,7 @@ def test_non_finite_loss_later_on_restores_the_best_epoch() -> None:
 
     config = TrainingConfig(epochs=5, lr=0.01, schedule="constant", ema=0.0)
     with pytest.raises(InputError, match="non-finite loss at step 1 of epoch 3"):
-        fit(module, _feed(x, y), _squares, config, observer=Observer(on_epoch=poison))
+        fit(Loop(module, _feed(x, y), _squares, config, observer=Observer(on_epoch=poison)))
     assert torch.equal(module.weight, kept[1])
 
 
@@ -344,7 +356,7 @@ def test_non_finite_gradient_changes_nothing() -> None:
     module = _linear()
     before = module.weight.detach().clone()
     with pytest.raises(InputError, match="non-finite gradient at step 1"):
-        fit(module, _feed(_data()), infinite_slope, TrainingConfig(epochs=1))
+        fit(Loop(module, _feed(_data()), infinite_slope, TrainingConfig(epochs=1)))
     assert torch.equal(module.weight, before)
 
 
@@ -352,20 +364,22 @@ def test_non_finite_validation_loss_is_refused() -> None:
     bad = _feed(torch.full((3, 6), math.nan), torch.zeros(3, 2))
     with pytest.raises(InputError, match="non-finite validation loss of epoch 1"):
         fit(
-            _linear(),
-            _feed(_data(), torch.zeros(50, 2)),
-            _squares,
-            TrainingConfig(epochs=1),
-            validation=bad,
+            Loop(
+                _linear(),
+                _feed(_data(), torch.zeros(50, 2)),
+                _squares,
+                TrainingConfig(epochs=1),
+                validation=bad,
+            )
         )
 
 
 def test_bf16_is_taken_where_asked_for_and_recorded() -> None:
     config = TrainingConfig(epochs=1, precision="bf16")
-    history = fit(_vae(), _feed(_data()), vae_objective, config, beta=1.0)
+    history = fit(Loop(_vae(), _feed(_data()), vae_objective, config, beta=1.0))
     assert history.precision == "bf16"
     assert history.precision_gap is not None and 0 < history.precision_gap < 0.01
-    plain = fit(_vae(), _feed(_data()), vae_objective, TrainingConfig(epochs=1), beta=1.0)
+    plain = fit(Loop(_vae(), _feed(_data()), vae_objective, TrainingConfig(epochs=1), beta=1.0))
     assert plain.precision == "fp32" and plain.precision_gap is None
 
 
@@ -376,7 +390,7 @@ def test_auto_falls_back_to_fp32_where_bf16_disagrees(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(loop_module, "resolve_precision", lambda *a, **k: torch.bfloat16)
     with pytest.warns(M1Warning, match="differs by .* from fp32 .* continues in fp32"):
-        history = fit(_linear(), _feed(_data()), cancelling, TrainingConfig(epochs=1))
+        history = fit(Loop(_linear(), _feed(_data()), cancelling, TrainingConfig(epochs=1)))
     assert history.precision == "fp32" and history.precision_gap > 0.01
 
 

@@ -15,7 +15,7 @@ from m1pipe.models.vae import VAEModule, vae_objective
 from m1pipe.training import loop as loop_module
 from m1pipe.training.batches import ResidentFeed
 from m1pipe.training.history import History, Observer, explain_rows
-from m1pipe.training.loop import STEPS_A_READING, fit
+from m1pipe.training.loop import STEPS_A_READING, Loop, fit
 from m1pipe.training.signals import StopFlag
 
 N_STEPS = 6  # of an epoch: 83 rows in batches of 16
@@ -35,16 +35,19 @@ def _vae(*, batch_norm: bool = True) -> VAEModule:
     return VAEModule(12, ModelConfig(n_latent=3, hidden=(8,), batch_norm=batch_norm))
 
 
-def _trained(x: Tensor, **options: object) -> tuple[VAEModule, History]:
+def _trained(x: Tensor, resume: bool = False, **options: object) -> tuple[VAEModule, History]:
     module = _vae()
     history = fit(
-        module,
-        _feed(x),
-        vae_objective,
-        TrainingConfig(**CONFIG),
-        beta=1.0,
-        validation=_feed(x[:20] + 0.3, 9),
-        **options,
+        Loop(
+            module,
+            _feed(x),
+            vae_objective,
+            TrainingConfig(**CONFIG),
+            beta=1.0,
+            validation=_feed(x[:20] + 0.3, 9),
+            **options,
+        ),
+        resume=resume,
     )
     return module, history
 
@@ -89,7 +92,7 @@ def _failed(module: nn.Module, x: Tensor, **settings: object) -> str:
     explain = explain_rows([f"s{i}" for i in range(83)], [f"g{j}" for j in range(12)])
     config = TrainingConfig(**{**CONFIG, **settings})
     with pytest.raises(InputError, match="non-finite") as raised:
-        fit(module, _feed(x), vae_objective, config, beta=1.0, explain=explain)
+        fit(Loop(module, _feed(x), vae_objective, config, beta=1.0, explain=explain))
     return str(raised.value)
 
 
@@ -123,7 +126,7 @@ def test_a_bad_epoch_later_on_restores_the_best_one(monkeypatch: pytest.MonkeyPa
 
     config = TrainingConfig(**{**CONFIG, "ema": 0.0, "lr": 1e-3, "schedule": "constant"})
     with pytest.raises(InputError, match=r"non-finite loss at step \d of epoch 3"):
-        fit(module, _feed(x), vae_objective, config, observer=Observer(on_epoch=poison))
+        fit(Loop(module, _feed(x), vae_objective, config, observer=Observer(on_epoch=poison)))
     assert torch.equal(module.output.weight, kept[1])
 
 
@@ -154,11 +157,13 @@ def test_the_validation_batch_that_is_not_finite_is_found_again() -> None:
     explain = explain_rows([f"s{i}" for i in range(83)], [f"g{j}" for j in range(12)])
     with pytest.raises(InputError, match=rf"validation loss of epoch 1 \(samples s{bad}; .* g4\)"):
         fit(
-            _vae(batch_norm=False),
-            _feed(x),
-            vae_objective,
-            TrainingConfig(**CONFIG),
-            beta=1.0,
-            validation=_feed(held_out, 9),
-            explain=explain,
+            Loop(
+                _vae(batch_norm=False),
+                _feed(x),
+                vae_objective,
+                TrainingConfig(**CONFIG),
+                beta=1.0,
+                validation=_feed(held_out, 9),
+                explain=explain,
+            )
         )

@@ -25,7 +25,7 @@ from m1pipe.training.checkpoint import (
     unpack_state,
 )
 from m1pipe.training.history import Observer
-from m1pipe.training.loop import fit
+from m1pipe.training.loop import Loop, fit
 from m1pipe.training.optimizer import start_average
 from m1pipe.training.signals import StopFlag
 
@@ -54,7 +54,9 @@ def _feed(kind: str = "memory") -> ResidentFeed | StreamedFeed:
     return ResidentFeed(tensors, np.arange(len(X)), MemoryBatches(tensors, 16, 5))
 
 
-def _run(checkpoint: Path | None = None, kind: str = "memory", **options: object):
+def _run(
+    checkpoint: Path | None = None, kind: str = "memory", resume: bool = False, **options: object
+):
     torch.manual_seed(0)
     module = VAEModule(12, ModelConfig(n_latent=3, hidden=(8,), dropout=0.2))
     held_out = torch.from_numpy(X[:20] + 0.3)
@@ -63,14 +65,17 @@ def _run(checkpoint: Path | None = None, kind: str = "memory", **options: object
     )
     config = options.pop("config", _config())
     history = fit(
-        module,
-        _feed(kind),
-        vae_objective,
-        config,
-        beta=1.0,
-        validation=validation,
-        checkpoint=checkpoint,
-        **options,
+        Loop(
+            module,
+            _feed(kind),
+            vae_objective,
+            config,
+            beta=1.0,
+            validation=validation,
+            checkpoint=checkpoint,
+            **options,
+        ),
+        resume=resume,
     )
     return module.state_dict(), history
 
@@ -153,12 +158,13 @@ def test_the_average_goes_to_the_device_of_the_module() -> None:
 def test_stopped_and_resumed_on_a_card(tmp_path: Path) -> None:
     """Single precision; one of the two runs is left in its third epoch and resumed."""
 
-    def trained(**options: object) -> dict[str, torch.Tensor]:
+    def trained(resume: bool = False, **options: object) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         module = VAEModule(12, ModelConfig(n_latent=3, hidden=(8,))).to("cuda")
         rows = torch.from_numpy(X).to("cuda")
         feed = ResidentFeed((rows,), np.arange(len(X)), MemoryBatches((rows,), 16, 5))
-        fit(module, feed, vae_objective, _config(precision="fp32"), beta=1.0, **options)
+        loop = Loop(module, feed, vae_objective, _config(precision="fp32"), beta=1.0, **options)
+        fit(loop, resume=resume)
         return {name: value.cpu() for name, value in module.state_dict().items()}
 
     wanted, stop = trained(), StopFlag()
