@@ -14,7 +14,7 @@ from m1pipe.encoder.conditional import Condition
 from m1pipe.errors import InputError
 from m1pipe.evaluation.external_validation import Rivals
 from m1pipe.heads.features import FeatureMap
-from m1pipe.heads.own_gene import OwnTerm
+from m1pipe.heads.linear import OwnTerm
 from m1pipe.models.pca import PCA
 from m1pipe.synthesis.mixture import Mixture
 

@@ -6,7 +6,7 @@ chosen is then fitted to all training rows. Networks of all heads, inner folds a
 in one pass (`m1pipe.heads.networks`); one head alone is the plain case of it.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from m1pipe import seeds
 from m1pipe.config import HeadConfig
+from m1pipe.data.batches import row_order
 from m1pipe.data.targets import OwnGenes, Targets
 from m1pipe.heads.batched import Base, Network
 from m1pipe.heads.features import Scale, View
@@ -27,13 +28,11 @@ from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.linear_fit import Part, Start, prepare
 from m1pipe.heads.networks import (
     NetworkPlan,
-    Order,
     PassFile,
     Progress,
     held_out_curve,
     train_networks,
 )
-from m1pipe.heads.own_gene import OwnTerm
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import resolve_device, seeded
 from m1pipe.training.signals import StopFlag
@@ -140,50 +139,52 @@ def fit_heads(
     return _finish(parts, tools)
 
 
+# A head, which of its configurations, a network of it, and most epochs.
+_Wanted = tuple[Part, int, Network, int]
+
+
 @dataclass(frozen=True, eq=False)
 class _Tools:
     """What the two passes share."""
 
     y: Tensor
-    order: Order
+    order: Callable[[int], np.ndarray]
     targets: Targets
     kept: PassFile | None
     stop: StopFlag | None
     on_epoch: Callable[[int], object]
 
 
-def _order(design: HeadData, n: int) -> Order:
-    """The order of all rows, those that are added behind the others."""
+def _order(design: HeadData, n: int) -> Callable[[int], np.ndarray]:
+    """The order of all rows in an epoch, those that are added behind the others."""
     folds = design.folds
     if folds is not None and n > folds.size:
         folds = np.concatenate([folds, np.full(n - folds.size, folds.max() + 1)])
-    return Order(n, design.order_seed, folds)
+    return lambda epoch: row_order(n, design.order_seed, epoch, folds)
 
 
-def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Network:
+def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> Network:
     """A hidden part at its start: beside the linear part of all rows, or without an inner fold."""
-    widths = config.hidden
+    widths, seed = config.hidden, seeds.of_network(part.job.seed, number)
     with seeded(seed):
         module = Head(part.x.shape[1], part.targets.n_outputs, widths, dropout=config.dropout)
+    assert module.output is not None
     if config.linear:
-        assert module.output is not None
         nn.init.zeros_(module.output.weight)
-        nn.init.zeros_(module.output.bias)
-    elif config.initialize_bias:
-        assert module.output is not None
+    if config.linear or config.initialize_bias:
         nn.init.zeros_(module.output.bias)
     everything = np.arange(part.targets.n)
     is_out = np.zeros(part.targets.n, bool) if fold is None else part.folds == fold
-    pair = part.start.whole
-    if fold is not None and part.start.inner:
-        pair = part.start.inner[int(np.flatnonzero(part.judged == fold)[0])]
+    linear = None if part.start.fit is None else part.start.fit.whole
+    if fold is not None and part.start.fit is not None and part.start.fit.inner:
+        linear = part.start.fit.inner[int(np.flatnonzero(part.judged == fold)[0])]
     return Network(
         module=module.to(part.x.device),
         x=part.x,
         places=part.places,
         rows=everything[~is_out],
         held_out=everything[is_out],
-        base=None if pair is None else _base(part, pair),
+        base=None if linear is None else _base(part, linear),
         scale=part.scale,
         class_weight=part.class_weight,
         seed=seed,
@@ -191,29 +192,16 @@ def _network(part: Part, config: HeadConfig, seed: int, fold: int | None) -> Net
     )
 
 
-def _base(part: Part, pair: tuple[LinearPart, OwnTerm | None]) -> Base:
-    linear, own = pair
-    device = part.x.device
-    weight, bias = (torch.from_numpy(a).to(device) for a in (linear.weight, linear.bias))
-    if own is None or part.start.own is None:
-        return Base(weight, bias)
-    return Base(
-        weight,
-        bias,
-        torch.from_numpy(part.start.own).to(device),
-        torch.from_numpy(np.maximum(own.column, 0)).to(device),
-        torch.from_numpy(own.slope).to(device),
-    )
-
-
-def _seed(part: Part, number: int) -> int:
-    """Seed of one of a head's networks; the first has the head's own."""
-    return seeds.of_network(part.job.seed, number)
+def _base(part: Part, linear: LinearPart) -> Base:
+    arrays = [linear.weight, linear.bias]
+    if linear.own is not None and part.start.own is not None:
+        arrays += [part.start.own, np.maximum(linear.own.column, 0), linear.own.slope]
+    return Base(*(torch.from_numpy(values).to(part.x.device) for values in arrays))
 
 
 def _choose(parts: Sequence[Part], tools: _Tools) -> None:
     """Epochs of every head, by the held-out rows of its inner folds; 0 leaves the network out."""
-    tried: dict[HeadConfig, list[tuple[Part, int, Network, int]]] = {}
+    tried: list[_Wanted] = []
     for part in parts:
         if part.job.configs[0].validation == 0:
             continue
@@ -222,28 +210,33 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
             continue
         for i, config in enumerate(part.job.configs):
             for number, fold in enumerate(part.judged if config.hidden else ()):
-                network = _network(part, config, _seed(part, number), int(fold))
-                key = _rates(config)
-                tried.setdefault(key, []).append((part, i, network, config.epochs))
+                tried.append((part, i, _network(part, config, number, int(fold)), config.epochs))
     curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
-    for number, (config, items) in enumerate(tried.items()):
-        plan = NetworkPlan(
-            [network for _, _, network, _ in items],
-            [(part, i) for part, i, _, _ in items],
-            [epochs for *_, epochs in items],
-            tools.targets.kind,
-            config,
-            tools.order,
-        )
-        for (part, i, network, _), progress in zip(
-            items, _train(plan, tools, f"inner{number}"), strict=True
-        ):
-            curves.setdefault((part, i), []).append((network, progress))
-            part.seconds += progress.seconds
+    for part, i, network, progress in _trained(tried, tools, "inner"):
+        curves.setdefault((part, i), []).append((network, progress))
     for part in parts:
         own = {i: curves[part, i] for i in part.epochs if (part, i) in curves}
         if own:
             _take_best(part, own)
+
+
+def _trained(
+    wanted: Sequence[_Wanted], tools: _Tools, name: str
+) -> Iterator[tuple[Part, int, Network, Progress]]:
+    """Networks after their training, those of equal rates in one pass."""
+    passes: dict[HeadConfig, list[_Wanted]] = {}
+    for one in wanted:  # what networks of one pass may differ in is left out of the key
+        rates = replace(one[0].job.configs[one[1]], hidden=(1,), epochs=1)
+        passes.setdefault(rates, []).append(one)
+    for number, (config, items) in enumerate(passes.items()):
+        networks, epochs = [network for *_, network, _ in items], [epochs for *_, epochs in items]
+        jobs = [(part, i) for part, i, *_ in items]
+        plan = NetworkPlan(networks, jobs, epochs, tools.targets.kind, config, tools.order)
+        kept = None if tools.kept is None else tools.kept.part(f"{name}{number}")
+        found = train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
+        for (part, i, network, _), progress in zip(items, found, strict=True):
+            part.seconds += progress.seconds
+            yield part, i, network, progress
 
 
 def _take_best(part: Part, found: dict[int, list[tuple[Network, Progress]]]) -> None:
@@ -273,43 +266,19 @@ def _changes(part: Part, found: Sequence[tuple[Network, Progress]], epochs: int)
     return np.bincount(place, changes) / np.bincount(place)
 
 
-def _rates(config: HeadConfig) -> HeadConfig:
-    """The configuration without what networks of one pass may differ in."""
-    return replace(config, hidden=(1,), epochs=1)
-
-
-def _train(plan: NetworkPlan, tools: _Tools, name: str) -> list[Progress]:
-    kept = None if tools.kept is None else tools.kept.part(name)
-    return train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
-
-
 def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
     """Train what was chosen on all rows, and put the heads together."""
-    wanted: dict[HeadConfig, list[tuple[Part, Network, int]]] = {}
+    wanted: list[_Wanted] = []
     for part in parts:
         for i, epochs in part.epochs.items():
             config = part.job.configs[i]
             n_seeds = config.networks if config.linear and part.targets.n < ENOUGH_ROWS else 1
             for number in range(n_seeds):
-                network = _network(part, config, _seed(part, number), None)
-                key = _rates(config)
-                wanted.setdefault(key, []).append((part, network, epochs))
+                wanted.append((part, i, _network(part, config, number, None), epochs))
     networks: dict[Part, list[Network]] = {}
-    for number, (config, items) in enumerate(wanted.items()):
-        plan = NetworkPlan(
-            [network for _, network, _ in items],
-            list(range(len(items))),
-            [epochs for _, _, epochs in items],
-            tools.targets.kind,
-            config,
-            tools.order,
-        )
-        for (part, network, _), progress in zip(
-            items, _train(plan, tools, f"final{number}"), strict=True
-        ):
-            networks.setdefault(part, []).append(network)
-            part.seconds += progress.seconds
-            part.chosen["train_loss"] = progress.train[-1]
+    for part, _, network, progress in _trained(wanted, tools, "final"):
+        networks.setdefault(part, []).append(network)
+        part.chosen["train_loss"] = progress.train[-1]
     return [_assemble(part, networks.get(part, []), tools.targets) for part in parts]
 
 
@@ -317,29 +286,27 @@ def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> Fitt
     """One module of the linear part and the mean of the networks, in the targets' units."""
     hidden = mean_head([network.module for network in networks]) if networks else None
     widths = None if hidden is None else [m.out_features for m in linear_layers(hidden)[:-1]]
-    is_linear = part.start.whole is not None
+    linear = None if part.start.fit is None else part.start.fit.whole
     with seeded(part.job.seed):  # the start is drawn, and written over
-        module = Head(part.x.shape[1], targets.n_outputs, widths, linear=is_linear)
+        module = Head(part.x.shape[1], targets.n_outputs, widths, linear=linear is not None)
     module.to(part.x.device)
     with torch.no_grad():
-        if part.start.whole is not None and module.linear is not None:
-            module.linear.weight.copy_(torch.from_numpy(part.start.whole[0].weight))
-            module.linear.bias.copy_(torch.from_numpy(part.start.whole[0].bias))
+        if linear is not None and module.linear is not None:
+            module.linear.weight.copy_(torch.from_numpy(linear.weight))
+            module.linear.bias.copy_(torch.from_numpy(linear.bias))
         if hidden is not None and module.output is not None:
             for own, trained in zip(linear_layers(module), linear_layers(hidden), strict=True):
                 own.weight.copy_(trained.weight)
                 own.bias.copy_(trained.bias)
             module.output.weight.mul_(part.scale)
             module.output.bias.mul_(part.scale)
-    own_term = None if part.start.whole is None else part.start.whole[1]
-    names, units = targets.names, targets.units
     return FittedHead(
         module.eval(),
         targets.kind,
-        names,
-        units,
+        targets.names,
+        targets.units,
         part.start.features,
-        own_term,
+        None if linear is None else linear.own,
         _facts(part, len(networks)),
         part.curve,
         part.seconds,

@@ -12,7 +12,7 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap
-from m1pipe.heads.own_gene import OwnTerm
+from m1pipe.heads.linear import OwnTerm
 from m1pipe.models.heads import Head, head_probabilities, linear_layers
 from m1pipe.models.mlp import evaluating
 

@@ -4,14 +4,16 @@ Beside the solution of all training rows stand those of inner folds at the same 
 it is judged whether a hidden part adds anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import linalg
 
+from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.targets import Targets
 from m1pipe.heads.features import Rotation
 from m1pipe.heads.inner_folds import fold_names
@@ -19,20 +21,78 @@ from m1pipe.heads.logistic import fit_logistic
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.models.heads import balanced_weight
 
+BLOCK_CELLS = 2**21
+
+
+@dataclass(frozen=True, eq=False)
+class OwnTerm:
+    """A multiple of each target's own gene.
+
+    Attributes
+    ----------
+    column : ndarray of int64, shape (n_targets,)
+        Column of each target's gene among the levels given; -1 where X lacks it.
+    slope : ndarray of float32, shape (n_targets,)
+        Of the standardised gene, in the targets' units; 0 where there is none.
+    location, scale : ndarray of float32, shape (n_own,)
+        Standardisation; a gene that is constant in the training rows has an infinite scale.
+    """
+
+    column: np.ndarray
+    slope: np.ndarray
+    location: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self) -> None:
+        hold_in_rows(self)
+
+    def standardize(self, values: np.ndarray) -> NDArray[np.float32]:
+        """Standardised levels of the genes, float32, shape (n_samples, n_own)."""
+        found: NDArray[np.float32] = np.subtract(values, self.location, dtype=np.float32)
+        found /= self.scale
+        return found
+
+    def add_to(self, out: np.ndarray, values: np.ndarray) -> None:
+        """Add the term to predictions, in place.
+
+        Parameters
+        ----------
+        out : ndarray, shape (n_samples, n_targets)
+        values : ndarray, shape (n_samples, n_own)
+            Levels of the genes, in X's units.
+        """
+        own = self.standardize(values)
+        on = np.flatnonzero(self.slope)
+        step = max(1, BLOCK_CELLS // max(1, len(out)))
+        for targets in (on[start : start + step] for start in range(0, on.size, step)):
+            out[:, targets] += own[:, self.column[targets]] * self.slope[targets]
+
+    def to_state(self) -> dict[str, np.ndarray]:
+        """Arrays from which `from_state` makes the same term."""
+        return {f"own.{name}": value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, np.ndarray]) -> "OwnTerm":
+        """Term stored by `to_state`."""
+        names = ("column", "slope", "location", "scale")
+        return cls(**{name: arrays[f"own.{name}"] for name in names})
+
 
 @dataclass(frozen=True, eq=False)
 class LinearPart:
-    """Coefficients of a head's inputs.
+    """Coefficients of a head's inputs, and of each target's own gene.
 
     Attributes
     ----------
     weight : ndarray of float32, shape (n_outputs, n_inputs)
     bias : ndarray of float32, shape (n_outputs,)
         Levels in the targets' units, or logits.
+    own : OwnTerm or None
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    own: OwnTerm | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,20 +102,20 @@ class LinearChoice:
     Attributes
     ----------
     whole : LinearPart
-    inner : tuple of LinearPart
-        Fitted without the rows of each fold that judges.
-    alpha : float
-        The penalty.
+    inner : list of LinearPart
+        Fitted without the rows of each fold that judges, at the same penalties.
+    facts : dict
+        What was chosen: the penalty `alpha`.
     loss : float
         On left-out rows: the mean squared error, or of classes the log loss with
         `m1pipe.heads.inner_folds.MISSED_ROWS` missed rows more.
     unit_losses : ndarray, shape (n_units,)
-        That of every left-out row or group; empty where nothing is left out.
+        That of every left-out row, group or fold; empty where nothing is left out.
     """
 
     whole: LinearPart
-    inner: tuple[LinearPart, ...]
-    alpha: float
+    inner: list[LinearPart]
+    facts: dict[str, Any]
     loss: float
     unit_losses: NDArray[np.float64]
 
@@ -101,9 +161,8 @@ def fit_linear(
         ridge = fit_ridge(rotation, targets.values, groups=groups)
         whole = LinearPart(_float32(rotation.lift(ridge.weights).T), _float32(ridge.intercept))
         inner = _inner_ridges(rotation, targets, folds, judged, ridge.alpha)
-        return LinearChoice(
-            whole, tuple(inner), ridge.alpha, float(ridge.losses.min()), ridge.unit_losses
-        )
+        loss = float(ridge.losses.min())
+        return LinearChoice(whole, inner, {"alpha": ridge.alpha}, loss, ridge.unit_losses)
     fit = fit_logistic(
         rotation,
         targets.values,
@@ -122,7 +181,7 @@ def fit_linear(
             coef = rotation.lift(weights)
             parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
     of_rows = np.zeros(0) if fit.row_criterion is None else fit.row_criterion
-    return LinearChoice(whole, tuple(parts), fit.alpha, float(fit.criterion.min()), of_rows)
+    return LinearChoice(whole, parts, {"alpha": fit.alpha}, float(fit.criterion.min()), of_rows)
 
 
 def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.ndarray:
@@ -152,19 +211,19 @@ def _constant(rotation: Rotation, targets: Targets, n_inner: int) -> LinearChoic
     mean = targets.values.mean(axis=0, dtype=np.float64)
     weight = np.zeros((mean.size, len(rotation.basis)), dtype=np.float32)
     part = LinearPart(weight, _float32(mean))
-    return LinearChoice(part, (part,) * n_inner, np.inf, np.nan, np.zeros(0))
+    return LinearChoice(part, [part] * n_inner, {"alpha": np.inf}, np.nan, np.zeros(0))
 
 
 def _inner_ridges(
     rotation: Rotation, targets: Targets, folds: np.ndarray, judged: np.ndarray, alpha: float
-) -> Sequence[LinearPart]:
+) -> list[LinearPart]:
     """Ridges of the same penalty without the rows of each fold that judges.
 
     In the rotated inputs X'X is diagonal; what the left-out rows add to it, to X'Y and to the means
     is taken off.
     """
     if not len(judged):
-        return ()
+        return []
     scores = rotation.scores
     Y = targets.values
     mean = Y.mean(axis=0, dtype=np.float64)

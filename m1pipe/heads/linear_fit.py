@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m1pipe.data.targets import OwnGenes, Targets
+from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
 from m1pipe.heads.head_data import HeadData, HeadJob
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds
-from m1pipe.heads.linear import LinearPart, class_weights, fit_linear
-from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
+from m1pipe.heads.linear import LinearChoice, LinearPart, class_weights, fit_linear
+from m1pipe.heads.own_gene import fit_own_genes
 from m1pipe.heads.score import SHARES, add_score, beside_score, mean_share
 from m1pipe.models.heads import balanced_weight, initial_bias
 
@@ -32,27 +32,30 @@ class Start:
     ----------
     features : FeatureMap
     inputs : ndarray of float32, shape (n_known, n_inputs)
-    whole, inner : pair of LinearPart and OwnTerm or None, or a list of them
-        Of all known rows, and without those of each fold of `Part.judged`; None and empty where
-        nothing stands beside the network, and empty where there is none.
-    own : ndarray of float32, shape (n_known, n_own), or None
-        Standardised levels of own genes.
+    fit : LinearChoice or None
+        Of all known rows, and without those of each fold of `Part.judged`; None where nothing
+        stands beside the network.
     facts : dict
         What was chosen.
-    loss : float
-        On left-out rows, as of `LinearChoice`.
-    unit_losses : ndarray, shape (n_units,)
-        Of every left-out row, group or fold.
+    own : ndarray of float32, shape (n_known, n_own), or None
+        Standardised levels of own genes.
     """
 
     features: FeatureMap
     inputs: np.ndarray
-    whole: tuple[LinearPart, OwnTerm | None] | None
-    inner: list[tuple[LinearPart, OwnTerm | None]]
-    own: np.ndarray | None
-    facts: dict[str, Any]
-    loss: float = np.nan
-    unit_losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    fit: LinearChoice | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    own: np.ndarray | None = None
+
+    @property
+    def loss(self) -> float:
+        """On left-out rows, as of `LinearChoice`."""
+        return np.nan if self.fit is None else self.fit.loss
+
+    @property
+    def unit_losses(self) -> np.ndarray:
+        """Of every left-out row, group or fold."""
+        return np.zeros(0) if self.fit is None else self.fit.unit_losses
 
 
 @dataclass(eq=False)
@@ -192,21 +195,22 @@ def _scored_start(
 ) -> Start:
     """The exact part of a head beside a multiple of a score, which inner folds choose."""
     seen, centre = (features, inputs, rotation), score.mean(axis=0)
-    tried = [
-        _start(part, *seen, with_inner=False, offset=share * (score - centre)) for share in SHARES
-    ]
+
+    def beside(share: float, *, with_inner: bool) -> Start:
+        return _start(part, *seen, with_inner=with_inner, offset=share * (score - centre))
+
+    tried = [beside(share, with_inner=False) for share in SHARES]
     n_units = tried[0].unit_losses.size or part.targets.n
     losses = np.array([start.loss for start in tried])
     share = mean_share(losses, n_units, squared=part.targets.kind == "regression")
-    start = _start(part, *seen, with_inner=with_inner, offset=share * (score - centre))
-    assert start.whole is not None
-    return replace(
-        start,
-        features=beside_score(features, centre),
-        inputs=np.concatenate([inputs, score - centre], axis=1),
-        whole=(add_score(start.whole[0], share), None),
-        inner=[(add_score(linear, share), None) for linear, _ in start.inner],
-        facts=start.facts | {"score": share},
+    start = beside(share, with_inner=with_inner)
+    assert start.fit is not None
+    whole, *inner = (add_score(linear, share) for linear in (start.fit.whole, *start.fit.inner))
+    return Start(
+        beside_score(features, centre),
+        np.concatenate([inputs, score - centre], axis=1),
+        replace(start.fit, whole=whole, inner=inner),
+        start.facts | {"score": share},
     )
 
 
@@ -234,91 +238,56 @@ def _start(
         inputs = np.concatenate([inputs, features.apply(job.added.X)])
         rotation = None if rotation is None else rotate(inputs)
     own = None if job.own is None else job.own.take(job.rows)
-    if config.linear and rotation is not None:
-        return _linear_start(
-            part, features, inputs, rotation, own, with_inner=with_inner, offset=offset
-        )
-    if own is not None:
-        none = Rotation.empty(len(inputs), inputs.shape[1])
-        judged = part.judged if with_inner else part.judged[:0]
-        return _own_start(part, features, inputs, none, np.inf, own, judged)
-    if config.initialize_bias:
-        whole, inner = _constant(part, inputs.shape[1])
-        return Start(features, inputs, whole, inner, None, {})
-    return Start(features, inputs, None, [], None, {})
-
-
-def _linear_start(
-    part: Part,
-    features: FeatureMap,
-    inputs: np.ndarray,
-    rotation: Rotation,
-    own: OwnGenes | None,
-    *,
-    with_inner: bool,
-    offset: np.ndarray | None,
-) -> Start:
-    """Ridge or logistic regression, and with own genes their joint fit."""
     judged = part.judged if with_inner else part.judged[:0]
+    if rotation is None or not config.linear:
+        if own is None:
+            return Start(
+                features, inputs, _constant(part, inputs) if config.initialize_bias else None
+            )
+        alpha, rotation = np.inf, Rotation.empty(len(inputs), inputs.shape[1])
+    else:
+        fit = _linear(part, rotation, judged if own is None else judged[:0], offset)
+        if own is None:
+            facts = fit.facts | {"inner_loss": fit.loss / part.scale**2}
+            return Start(features, inputs, fit, facts)
+        alpha = fit.facts["alpha"]
+    fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds, judged=judged)
+    assert fit.whole.own is not None
+    return Start(features, inputs, fit, fit.facts, fit.whole.own.standardize(own.values))
+
+
+def _linear(
+    part: Part, rotation: Rotation, judged: NDArray[np.intp], offset: np.ndarray | None
+) -> LinearChoice:
+    """Ridge or logistic regression."""
     weight = None
     if part.targets.kind != "regression" and part.class_weight is not None:
         weight = class_weights(part.targets, part.class_weight.cpu().numpy())
-    fit = fit_linear(
+    return fit_linear(
         rotation,
         part.targets,
         folds=part.folds,
         groups=part.groups,
         weight=weight,
-        judged=judged if own is None else judged[:0],
+        judged=judged,
         offset=offset,
     )
-    if own is not None:
-        return _own_start(part, features, inputs, rotation, fit.alpha, own, judged)
-    inner: list[tuple[LinearPart, OwnTerm | None]] = [(linear, None) for linear in fit.inner]
-    facts = {"alpha": fit.alpha, "inner_loss": fit.loss / part.scale**2}
-    whole = (fit.whole, None)
-    return Start(features, inputs, whole, inner, None, facts, fit.loss, fit.unit_losses)
 
 
-def _own_start(
-    part: Part,
-    features: FeatureMap,
-    inputs: np.ndarray,
-    rotation: Rotation,
-    alpha: float,
-    own: OwnGenes,
-    judged: NDArray[np.intp],
-) -> Start:
-    """A slope of each level's own gene, and the ridge that is fitted with it."""
-    fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds, judged=judged)
-    return Start(
-        features,
-        inputs,
-        fit.whole,
-        list(fit.inner),
-        fit.whole[1].standardize(own.values),
-        fit.facts,
-        fit.loss,
-        fit.unit_losses,
-    )
-
-
-def _constant(
-    part: Part, n_in: int
-) -> tuple[tuple[LinearPart, None], list[tuple[LinearPart, OwnTerm | None]]]:
+def _constant(part: Part, inputs: np.ndarray) -> LinearChoice:
     """The mean level, or the log-odds, where a network stands alone."""
     targets = part.targets
+    weight = None if part.class_weight is None else part.class_weight.cpu()
 
-    def constant(rows: np.ndarray) -> tuple[LinearPart, None]:
+    def constant(rows: np.ndarray) -> LinearPart:
         values = torch.from_numpy(targets.values[rows])
-        weight = None if part.class_weight is None else part.class_weight.cpu()
         bias = initial_bias(targets.kind, values, len(targets.names), weight).numpy()
-        none = np.zeros((bias.size, n_in), dtype=np.float32)
-        return LinearPart(none, bias.astype(np.float32)), None
+        none = np.zeros((bias.size, inputs.shape[1]), dtype=np.float32)
+        return LinearPart(none, bias.astype(np.float32))
 
-    inner: list[tuple[LinearPart, OwnTerm | None]] = []
-    inner += [constant(part.folds != fold) for fold in part.judged]
-    return constant(np.ones(targets.n, dtype=bool)), inner
+    inner = [constant(part.folds != fold) for fold in part.judged]
+    whole = constant(np.ones(targets.n, dtype=bool))
+    return LinearChoice(whole, inner, {}, np.nan, np.zeros(0))
 
 
 def _level_scale(targets: Targets) -> float:

@@ -6,6 +6,7 @@ each starting where the last ended.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,14 +138,14 @@ def fit_logistic(
     )
     dealt = inner_folds(targets, kind, groups, seed) if folds is None else np.asarray(folds)
     search = _search(problem, dealt, _grid(rotation, alphas))
-    alpha = float(search.alphas[int(np.argmin(search.criterion))])
+    alpha = float(search["alphas"][int(np.argmin(search["criterion"]))])
     everything = np.ones((len(coded), 1), dtype=bool)
     tolerance = _FINAL_TOLERANCE * np.sqrt(len(coded))
-    start = None if search.inner is None else search.inner.mean()
+    start = search["inner"].mean() if "inner" in search else None
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - rotation.shift @ weights
-    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, **vars(search))
+    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, **search)
 
 
 def _grid(rotation: Rotation, alphas: ArrayLike | None) -> NDArray[np.float64]:
@@ -176,23 +177,15 @@ def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
     return p if kind == "multilabel" else np.concatenate([1 - p, p], axis=-1)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What inner folds say of penalties; attributes as of `LogisticFit`."""
+def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> dict[str, Any]:
+    """Try penalties, strongest first, on the rows that each inner fold leaves out.
 
-    alphas: NDArray[np.float64]
-    losses: NDArray[np.float64]
-    criterion: NDArray[np.float64]
-    inner: Fits | None = None
-    row_criterion: NDArray[np.float64] | None = None
-
-
-def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> _Search:
-    """Try penalties, strongest first, on the rows that each inner fold leaves out."""
+    What is found is named as the attributes of `LogisticFit`.
+    """
     names = fold_names(folds)
     if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
         middle, unknown = len(grid) // 2, np.array([np.nan])
-        return _Search(grid[middle : middle + 1], unknown, unknown)
+        return {"alphas": grid[middle : middle + 1], "losses": unknown, "criterion": unknown}
     train = folds[:, None] != names
     out = np.flatnonzero(folds >= 0)
     place = np.searchsorted(names, folds[out])[:, None, None]
@@ -211,7 +204,13 @@ def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> _S
         rises_twice = len(criterion) > 2 and criterion[-1] > criterion[-2] > criterion[-3]
         if rises_twice or criterion[-1] > _CLEAR_RISE * min(criterion):
             break
-    return _Search(grid[: len(losses)], np.array(losses), np.array(criterion), best, of_rows)
+    return {
+        "alphas": grid[: len(losses)],
+        "losses": np.array(losses),
+        "criterion": np.array(criterion),
+        "inner": best,
+        "row_criterion": of_rows,
+    }
 
 
 def _row_losses(

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from m1pipe.config import HeadConfig
-from m1pipe.data.batches import row_order
 from m1pipe.errors import InputError
 from m1pipe.heads.batched import (
     Network,
@@ -63,29 +62,6 @@ class PassFile:
             path.unlink()
 
 
-@dataclass(frozen=True, eq=False)
-class Order:
-    """The order in which an epoch visits all rows.
-
-    Attributes
-    ----------
-    n, seed : int
-    folds : ndarray of int, shape (n,), or None
-        Spread evenly over the order.
-    """
-
-    n: int
-    seed: int
-    folds: np.ndarray | None = None
-
-    def ranks(self, epoch: int) -> np.ndarray:
-        """Rank of every row in an epoch, shape (n,)."""
-        order = row_order(self.n, self.seed, epoch, self.folds)
-        found = np.empty(self.n, dtype=np.int64)
-        found[order] = np.arange(self.n)
-        return found
-
-
 @dataclass(eq=False)
 class Progress:
     """How the training of one network went.
@@ -120,7 +96,9 @@ class NetworkPlan:
         Kind of target.
     config : HeadConfig
         Rates, batch size and patience of all; widths are the networks' own.
-    order : Order
+    order : callable
+        Takes the number of an epoch, from 0; returns the order in which it visits all n rows, an
+        ndarray of int, shape (n,).
     """
 
     networks: Sequence[Network]
@@ -128,7 +106,7 @@ class NetworkPlan:
     epochs: Sequence[int]
     kind: str
     config: HeadConfig
-    order: Order
+    order: Callable[[int], np.ndarray]
 
 
 @dataclass(eq=False)
@@ -188,7 +166,7 @@ def train_networks(
     began = saved_at = time.monotonic()
     while groups:
         begun = time.perf_counter()
-        ranks = plan.order.ranks(epoch)
+        ranks = np.argsort(plan.order(epoch))
         epoch += 1
         for group in groups:
             _train_epoch(group, y, ranks, progress)

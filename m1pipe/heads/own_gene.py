@@ -6,112 +6,23 @@ penalties are those with the lowest squared error on inner folds, the ridge left
 penalty) and the own genes left out among them.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from m1pipe.artefacts import hold_in_rows
 from m1pipe.data.targets import OwnGenes
 from m1pipe.heads.features import Rotation
-from m1pipe.heads.linear import LinearPart
+from m1pipe.heads.linear import BLOCK_CELLS, LinearChoice, LinearPart, OwnTerm
 
 PENALTIES = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf])
 """Penalties of the slopes that are tried, times the training rows; infinity leaves them out."""
 RIDGES = np.array([1.0, 10.0, 100.0, 1000.0, np.inf])
 """Penalties of the ridge beside them, times the one that it has alone."""
 
-_BLOCK_CELLS = 2**21
 _NO_SPREAD = 1e-9  # of a standardised gene's sum of squares: nothing of it is its own
-
-
-@dataclass(frozen=True, eq=False)
-class OwnTerm:
-    """A multiple of each target's own gene.
-
-    Attributes
-    ----------
-    column : ndarray of int64, shape (n_targets,)
-        Column of each target's gene among the levels given; -1 where X lacks it.
-    slope : ndarray of float32, shape (n_targets,)
-        Of the standardised gene, in the targets' units; 0 where there is none.
-    location, scale : ndarray of float32, shape (n_own,)
-        Standardisation; a gene that is constant in the training rows has an infinite scale.
-    """
-
-    column: np.ndarray
-    slope: np.ndarray
-    location: np.ndarray
-    scale: np.ndarray
-
-    def __post_init__(self) -> None:
-        hold_in_rows(self)
-
-    def standardize(self, values: np.ndarray) -> NDArray[np.float32]:
-        """Standardised levels of the genes, float32, shape (n_samples, n_own)."""
-        found: NDArray[np.float32] = np.subtract(values, self.location, dtype=np.float32)
-        found /= self.scale
-        return found
-
-    def add_to(self, out: np.ndarray, values: np.ndarray) -> None:
-        """Add the term to predictions, in place.
-
-        Parameters
-        ----------
-        out : ndarray, shape (n_samples, n_targets)
-        values : ndarray, shape (n_samples, n_own)
-            Levels of the genes, in X's units.
-        """
-        own = self.standardize(values)
-        on = np.flatnonzero(self.slope)
-        step = max(1, _BLOCK_CELLS // max(1, len(out)))
-        for targets in (on[start : start + step] for start in range(0, on.size, step)):
-            out[:, targets] += own[:, self.column[targets]] * self.slope[targets]
-
-    @property
-    def has_genes(self) -> bool:
-        """Whether X has the gene of any target."""
-        return bool((self.column >= 0).any())
-
-    @property
-    def share_on(self) -> float:
-        """Share of the targets whose gene X has that use the term."""
-        return float((self.slope[self.column >= 0] != 0).mean()) if self.has_genes else 0.0
-
-    def to_state(self) -> dict[str, np.ndarray]:
-        """Arrays from which `from_state` makes the same term."""
-        return {f"own.{name}": value for name, value in vars(self).items()}
-
-    @classmethod
-    def from_state(cls, arrays: Mapping[str, np.ndarray]) -> "OwnTerm":
-        """Term stored by `to_state`."""
-        names = ("column", "slope", "location", "scale")
-        return cls(**{name: arrays[f"own.{name}"] for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class OwnChoice:
-    """The joint fit of all rows, and those without the folds that judge at the same penalties.
-
-    Attributes
-    ----------
-    whole, inner : LinearPart and OwnTerm, or a tuple of such pairs
-    facts : dict
-        Penalties chosen: `alpha` of the ridge, `own_penalty` of the slopes.
-    loss : float
-        Mean squared error over the rows of the inner folds.
-    unit_losses : ndarray, shape (n_folds,)
-        That of every inner fold.
-    """
-
-    whole: tuple[LinearPart, OwnTerm]
-    inner: tuple[tuple[LinearPart, OwnTerm], ...]
-    facts: dict[str, Any]
-    loss: float
-    unit_losses: NDArray[np.float64]
 
 
 def fit_own_genes(
@@ -122,7 +33,7 @@ def fit_own_genes(
     *,
     folds: NDArray[np.intp],
     judged: NDArray[np.intp] | tuple[()] = (),
-) -> OwnChoice:
+) -> LinearChoice:
     """Fit a ridge and a slope of the own gene to every target.
 
     Parameters
@@ -141,7 +52,9 @@ def fit_own_genes(
 
     Returns
     -------
-    OwnChoice
+    LinearChoice
+        Its facts: `alpha` of the ridge, `own_penalty` of the slopes. Its losses are mean squared
+        errors, of all rows and of those of every inner fold.
     """
     term = _untrained(own)
     genes = term.standardize(own.values).astype(np.float64)
@@ -150,22 +63,22 @@ def fit_own_genes(
     by_fold = np.zeros((names.size, ridges.size, PENALTIES.size))
     for number, fold in enumerate(names):
         part = _Part.of(rotation.scores, genes, Y, folds != fold)
-        held_out = _HeldOut(rotation.scores, genes, Y, folds == fold)
+        X, G, Y_out = (values[folds == fold] for values in (rotation.scores, genes, Y))
         for i, ridge in enumerate(ridges):
-            by_fold[number, i] = _held_out_errors(part, part.solve(alpha * ridge), held_out, own)
+            by_fold[number, i] = _held_out_errors(part, alpha * ridge, X, G, Y_out, own)
     errors = by_fold.sum(axis=0)
     best, chosen = np.unravel_index(int(errors.argmin()), errors.shape)
     at, penalty = float(alpha * ridges[best]), float(PENALTIES[chosen])
 
-    def fitted(rows: np.ndarray) -> tuple[LinearPart, OwnTerm]:
+    def fitted(rows: np.ndarray) -> LinearPart:
         return _fit(_Part.of(rotation.scores, genes, Y, rows), at, penalty, term, rotation)
 
-    inner = tuple(fitted(folds != fold) for fold in judged)
+    inner = [fitted(folds != fold) for fold in judged]
     facts = {"alpha": at, "own_penalty": penalty}
     loss = float(errors.min()) / Y.size
     sizes = np.array([(folds == fold).sum() for fold in names])
     unit_losses = by_fold[:, best, chosen] / (sizes * Y.shape[1])
-    return OwnChoice(fitted(np.ones(len(Y), dtype=bool)), inner, facts, loss, unit_losses)
+    return LinearChoice(fitted(np.ones(len(Y), dtype=bool)), inner, facts, loss, unit_losses)
 
 
 def _untrained(own: OwnGenes) -> OwnTerm:
@@ -176,14 +89,6 @@ def _untrained(own: OwnGenes) -> OwnTerm:
     scale = np.where(constant, np.inf, np.maximum(sd, 1e-6))
     slope = np.zeros(own.column.size, dtype=np.float32)
     return OwnTerm(own.column, slope, mean.astype(np.float32), scale.astype(np.float32))
-
-
-@dataclass(frozen=True, eq=False)
-class _Solved:
-    """Ridges of the targets and of the genes at one penalty, in the part's own axes."""
-
-    y: NDArray[np.float64]  # (rank, n_targets)
-    genes: NDArray[np.float64]  # (rank, n_own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,37 +128,27 @@ class _Part:
             own_Y,
         )
 
-    def solve(self, alpha: float) -> _Solved:
-        """Coefficients of the axes; none at an infinite penalty."""
+    def solve(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """Ridges of the targets and of the genes, (rank, n); 0 at an infinite penalty."""
         if not np.isfinite(alpha):
-            return _Solved(np.zeros_like(self.y_cross), np.zeros_like(self.genes_cross))
+            return np.zeros_like(self.y_cross), np.zeros_like(self.genes_cross)
         weight = 1 / (self.squares + alpha)[:, None]
-        return _Solved(self.y_cross * weight, self.genes_cross * weight)
+        return self.y_cross * weight, self.genes_cross * weight
 
-    def slopes(self, solved: _Solved, own: OwnGenes) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(
+        self, of_y: np.ndarray, of_genes: np.ndarray, own: OwnGenes
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Products own' M y and own' M own of every target, 0 where its gene is missing."""
         spread = np.einsum("ij,ij->j", self.genes, self.genes)
-        spread -= np.einsum("ij,ij->j", self.genes_cross, solved.genes)
+        spread -= np.einsum("ij,ij->j", self.genes_cross, of_genes)
         product = np.zeros(own.column.size)
         for targets, genes in _blocks(own, self.n):
             centred = self.Y[:, targets] - self.y_mean[targets]
             product[targets] = np.einsum("ij,ij->j", self.genes[:, genes], centred)
-            product[targets] -= np.einsum(
-                "ij,ij->j", self.genes_cross[:, genes], solved.y[:, targets]
-            )
+            product[targets] -= np.einsum("ij,ij->j", self.genes_cross[:, genes], of_y[:, targets])
         of_target = np.zeros(own.column.size)
         of_target[own.has] = spread[own.column[own.has]]
         return product, np.where(of_target > _NO_SPREAD * self.n, of_target, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    """The rows of an inner fold."""
-
-    scores: np.ndarray
-    genes: np.ndarray
-    Y: np.ndarray
-    rows: np.ndarray
 
 
 def _slope(product: np.ndarray, spread: np.ndarray, penalty: float) -> NDArray[np.float64]:
@@ -263,19 +158,19 @@ def _slope(product: np.ndarray, spread: np.ndarray, penalty: float) -> NDArray[n
 
 
 def _held_out_errors(
-    part: _Part, solved: _Solved, held_out: _HeldOut, own: OwnGenes
+    part: _Part, alpha: float, scores: np.ndarray, genes: np.ndarray, Y: np.ndarray, own: OwnGenes
 ) -> NDArray[np.float64]:
     """Squared error over held-out rows and targets at every penalty of the slopes."""
-    product, spread = part.slopes(solved, own)
-    X = (held_out.scores[held_out.rows] - part.x_mean) @ part.axes
-    free = held_out.genes[held_out.rows] - part.genes_mean - X @ solved.genes
+    of_y, of_genes = part.solve(alpha)
+    product, spread = part.slopes(of_y, of_genes, own)
+    X = (scores - part.x_mean) @ part.axes
+    free = genes - part.genes_mean - X @ of_genes
     slopes = [_slope(product, spread, float(p) * part.n) for p in PENALTIES]
     found = np.zeros(PENALTIES.size)
-    places = np.flatnonzero(held_out.rows)
-    step = max(1, _BLOCK_CELLS // max(1, len(X)))
+    step = max(1, BLOCK_CELLS // max(1, len(X)))
     for start in range(0, part.y_mean.size, step):
         here = slice(start, start + step)
-        left = held_out.Y[places, here] - part.y_mean[here] - X @ solved.y[:, here]
+        left = Y[:, here] - part.y_mean[here] - X @ of_y[:, here]
         column = own.column[here]
         gene = np.where(column >= 0, free[:, np.maximum(column, 0)], 0.0)
         base = np.einsum("ij,ij->", left, left)
@@ -288,23 +183,22 @@ def _held_out_errors(
 
 def _fit(
     part: _Part, alpha: float, penalty: float, term: OwnTerm, rotation: Rotation
-) -> tuple[LinearPart, OwnTerm]:
+) -> LinearPart:
     """Coefficients of the inputs and slopes at given penalties."""
-    own = OwnGenes(part.genes, term.column)
-    solved = part.solve(alpha)
-    product, spread = part.slopes(solved, own)
+    of_y, of_genes = part.solve(alpha)
+    product, spread = part.slopes(of_y, of_genes, OwnGenes(part.genes, term.column))
     slope = _slope(product, spread, penalty * part.n)
     column = np.maximum(term.column, 0)
-    weights = part.axes @ (solved.y - solved.genes[:, column] * slope)
+    weights = part.axes @ (of_y - of_genes[:, column] * slope)
     bias = part.y_mean - part.genes_mean[column] * slope - (part.x_mean + rotation.shift) @ weights
     coef = np.ascontiguousarray(rotation.lift(weights).T, dtype=np.float32)
-    linear = LinearPart(coef, bias.astype(np.float32))
-    return linear, OwnTerm(term.column, slope.astype(np.float32), term.location, term.scale)
+    own = replace(term, slope=slope.astype(np.float32))
+    return LinearPart(coef, bias.astype(np.float32), own)
 
 
 def _blocks(own: OwnGenes, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Targets that have a gene, some at a time, and the column of it."""
-    step = max(1, _BLOCK_CELLS // n)
+    step = max(1, BLOCK_CELLS // n)
     for start in range(0, own.has.size, step):
         targets = own.has[start : start + step]
         yield targets, own.column[targets]

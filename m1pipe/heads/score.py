@@ -140,4 +140,4 @@ def beside_score(features: FeatureMap, centre: np.ndarray) -> FeatureMap:
 def add_score(linear: LinearPart, share: float) -> LinearPart:
     """A linear map with a multiple of the score, whose columns come last."""
     own = share * np.eye(len(linear.weight), dtype=np.float32)
-    return LinearPart(np.concatenate([linear.weight, own], axis=1), linear.bias)
+    return replace(linear, weight=np.concatenate([linear.weight, own], axis=1))

@@ -14,7 +14,7 @@ from m1pipe.heads import batched, networks
 from m1pipe.heads.fit import fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.head_data import HeadData, HeadJob
-from m1pipe.heads.networks import Order, PassFile
+from m1pipe.heads.networks import PassFile
 from m1pipe.training.signals import StopFlag
 
 N, FOLDS = 200, np.random.default_rng(4).permutation(200) % 4
@@ -164,11 +164,11 @@ def test_steps_go_through_the_rows_in_the_common_order(
 
 
 def test_few_rows_get_eight_steps_an_epoch(X: list[np.ndarray]) -> None:
-    assert [networks.LEAST_STEPS, Order(5, 0).ranks(0).size] == [8, 5]
+    assert networks.LEAST_STEPS == 8
     for n, expected in ((2, 1), (6, 3), (33, 8), (600, 10)):
         network = batched.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
         plan = networks.NetworkPlan(
-            [network], [0], [1], "binary", HeadConfig(batch_size=64), Order(n, 0)
+            [network], [0], [1], "binary", HeadConfig(batch_size=64), np.arange
         )
         assert networks._n_steps(network, plan) == expected
 

@@ -4,8 +4,8 @@ import pytest
 from m1pipe.data.targets import OwnGenes
 from m1pipe.heads import own_gene
 from m1pipe.heads.features import Rotation, rotate
-from m1pipe.heads.linear import LinearPart
-from m1pipe.heads.own_gene import OwnTerm, fit_own_genes
+from m1pipe.heads.linear import LinearPart, OwnTerm
+from m1pipe.heads.own_gene import fit_own_genes
 from m1pipe.heads.ridge import fit_ridge
 
 FOLDS = np.arange(40) % 4
@@ -25,10 +25,9 @@ def shape(request: pytest.FixtureRequest) -> tuple[int, int]:
     return found
 
 
-def predict(pair: tuple[LinearPart, OwnTerm], X: np.ndarray, values: np.ndarray) -> np.ndarray:
-    linear, own = pair
+def predict(linear: LinearPart, X: np.ndarray, values: np.ndarray) -> np.ndarray:
     out = (X @ linear.weight.T.astype(float) + linear.bias).astype(np.float32)
-    own.add_to(out, values)
+    linear.own.add_to(out, values)
     return out
 
 
@@ -74,9 +73,9 @@ def test_both_penalties_are_those_of_the_lowest_error_on_the_inner_folds(
             monkeypatch.setattr(own_gene, "PENALTIES", np.array([penalty]))
             fit = fit_own_genes(rotate(X), alpha, Y, own, folds=FOLDS, judged=np.arange(4))
             predicted = np.empty_like(Y)
-            for fold, pair in enumerate(fit.inner):
+            for fold, linear in enumerate(fit.inner):
                 out = FOLDS == fold
-                predicted[out] = predict(pair, X[out], own.values[out])
+                predicted[out] = predict(linear, X[out], own.values[out])
             errors[i, k] = np.mean((predicted - Y) ** 2)
             assert fit.loss == pytest.approx(errors[i, k], rel=1e-4)
     monkeypatch.setattr(own_gene, "RIDGES", ridges)
@@ -94,7 +93,7 @@ def test_inner_fits_do_not_look_at_their_fold(shape: tuple[int, int]) -> None:
     folds = np.where(FOLDS == 1, 1, 0)
     other = fit_own_genes(rotate(X), 3.0, spoilt, own, folds=folds, judged=np.array([1]))
     if other.facts == fit.facts:  # the choice may change; what is fitted without the fold does not
-        np.testing.assert_allclose(fit.inner[0][0].weight, other.inner[0][0].weight, rtol=1e-3)
+        np.testing.assert_allclose(fit.inner[0].weight, other.inner[0].weight, rtol=1e-3)
 
 
 def test_alone_it_is_a_regression_on_one_gene_and_missing_genes_get_the_mean(
@@ -108,7 +107,7 @@ def test_alone_it_is_a_regression_on_one_gene_and_missing_genes_get_the_mean(
         line = np.polyfit(own.values[:, j].astype(float), Y[:, j], 1)
         np.testing.assert_allclose(found[:, j], np.polyval(line, own.values[:, j]), rtol=1e-5)
     np.testing.assert_allclose(found[:, 2], Y[:, 2].mean(), rtol=1e-6)
-    assert fit.whole[1].share_on == 1.0
+    assert fit.whole.own.slope[:2].all()
 
 
 def test_a_gene_that_is_constant_in_training_moves_nothing() -> None:
@@ -145,7 +144,7 @@ def test_where_isoforms_are_multiples_of_their_genes_the_inputs_are_left_out() -
 
 def test_a_stored_term_adds_the_same() -> None:
     _, Y, own = make(40, 4)
-    term = fit_own_genes(Rotation.empty(40, 0), np.inf, Y, own, folds=FOLDS).whole[1]
+    term = fit_own_genes(Rotation.empty(40, 0), np.inf, Y, own, folds=FOLDS).whole.own
     again = OwnTerm.from_state(term.to_state())
     out, other = np.zeros((2, 40, 3), dtype=np.float32)
     term.add_to(out, own.values)
