@@ -6,7 +6,7 @@ Classes that are batches are told to the decoder alone, and a sample of an unkno
 import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,9 @@ class Condition:
             but for batches.
         """
         if self.is_batch:
-            return known_batches(batch_names(obs, self.column.split(",")), self.classes)
+            place = {name: i for i, name in enumerate(self.classes)}
+            names = batch_names(obs, self.column.split(","))
+            return np.array([place.get(name, -1) for name in names], dtype=np.int64)
         return codes_of(read_column(obs, self.column, where), self.classes, where)
 
     def shift_of(self, codes: np.ndarray) -> np.ndarray:
@@ -136,13 +138,8 @@ def find_condition(obs: pd.DataFrame, column: str, rows: np.ndarray, where: str)
         If a class has few training rows: what is generated of it resembles them.
     """
     names = read_column(obs.iloc[rows], column, where)
-    classes, counts = np.unique(names.astype(str), return_counts=True)
-    if not 2 <= classes.size <= MOST_CLASSES:
-        raise InputError(
-            f"{where}: condition: expected 2 to {MOST_CLASSES} classes in the training rows; found "
-            f"{classes.size} in column {column!r}"
-        )
-    few = [f"{c} ({n})" for c, n in zip(classes, counts, strict=True) if n < FEW_ROWS]
+    found = _counted(column, names, f"{where}: condition", "classes", f"in column {column!r}")
+    few = [f"{c} ({n})" for c, n in zip(found.classes, found.counts, strict=True) if n < FEW_ROWS]
     if few:
         warnings.warn(
             f"{where}: condition {column}: classes with under {FEW_ROWS} training rows, which "
@@ -150,8 +147,7 @@ def find_condition(obs: pd.DataFrame, column: str, rows: np.ndarray, where: str)
             M1Warning,
             stacklevel=2,
         )
-    empty = np.empty((classes.size, 0), dtype=np.float32)
-    return Condition(column, tuple(map(str, classes)), tuple(map(int, counts)), empty)
+    return found
 
 
 def find_batches(
@@ -173,16 +169,22 @@ def find_batches(
     for column in columns:
         read_column(obs.iloc[rows], column, where)
     names = batch_names(obs.iloc[rows], columns).astype(str)
-    classes, counts = np.unique(names, return_counts=True)
+    by = f"by {', '.join(columns)}"
+    found = _counted(",".join(columns), names, f"{where}: batch", "batches", by)
+    _warn_of_confounded(obs.iloc[rows], names, columns, where)
+    return replace(found, is_batch=True)
+
+
+def _counted(column: str, names: np.ndarray, where: str, what: str, by: str) -> Condition:
+    """The classes of some rows, their shift not yet fitted."""
+    classes, counts = np.unique(names.astype(str), return_counts=True)
     if not 2 <= classes.size <= MOST_CLASSES:
         raise InputError(
-            f"{where}: batch: expected 2 to {MOST_CLASSES} batches in the training rows; found "
-            f"{classes.size} by {', '.join(columns)}"
+            f"{where}: expected 2 to {MOST_CLASSES} {what} in the training rows; found "
+            f"{classes.size} {by}"
         )
-    _warn_of_confounded(obs.iloc[rows], names, columns, where)
     empty = np.empty((classes.size, 0), dtype=np.float32)
-    known = tuple(map(str, classes))
-    return Condition(",".join(columns), known, tuple(map(int, counts)), empty, True)
+    return Condition(column, tuple(classes.tolist()), tuple(counts.tolist()), empty)
 
 
 def _warn_of_confounded(
@@ -214,12 +216,6 @@ def batch_names(obs: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     found = names.astype(object)
     found[np.any([column.isna().to_numpy() for column in values], axis=0)] = None
     return found
-
-
-def known_batches(names: np.ndarray, batches: Sequence[str]) -> np.ndarray:
-    """Place of each name among the batches, int64; -1 where it is none of them."""
-    place = {name: i for i, name in enumerate(batches)}
-    return np.array([place.get(name, -1) for name in names], dtype=np.int64)
 
 
 def read_column(obs: pd.DataFrame, column: str, where: str) -> np.ndarray:

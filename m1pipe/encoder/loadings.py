@@ -135,48 +135,33 @@ def correlation_loadings(
     """
     active = _active(encoder)
     aligned = encoder.align(data, min_coverage=min_coverage)
-    codes, sums = encoder.codes(aligned.matrix), _Sums(active.size, len(encoder.genes))
+    codes, n_genes = encoder.codes(aligned.matrix), len(encoder.genes)
+    of_units, of_genes = np.zeros((2, active.size)), np.zeros((2, n_genes))
+    cross, n = np.zeros((active.size, n_genes)), 0
     for start, stop, X in aligned.blocks(CHUNK_ROWS):
         here = None if codes is None else codes[start:stop]
-        sums.add(encoder.encode_array(X, here)[:, active], encoder.inputs(X, here))
-    values = sums.correlations()
+        Z = encoder.encode_array(X, here)[:, active].astype(np.float64)
+        X, n = encoder.inputs(X, here).astype(np.float64), n + len(Z)
+        of_units += Z.sum(axis=0), (Z**2).sum(axis=0)
+        of_genes += X.sum(axis=0), (X**2).sum(axis=0)
+        cross += Z.T @ X
+    values = _correlations(max(n, 1), of_units, of_genes, cross)
     values[:, ~aligned.present] = np.nan
     return _table(encoder, active, values, Units())
 
 
-class _Sums:
-    """Running moments of units and genes, in float64; the genes are about 0 as they come."""
-
-    def __init__(self, n_units: int, n_genes: int) -> None:
-        self.n = 0
-        self.z, self.zz = np.zeros(n_units), np.zeros(n_units)
-        self.x, self.xx = np.zeros(n_genes), np.zeros(n_genes)
-        self.zx = np.zeros((n_units, n_genes))
-
-    def add(self, Z: np.ndarray, X: np.ndarray) -> None:
-        """Take rows of both, shapes (n_rows, n_units) and (n_rows, n_genes)."""
-        Z, X = Z.astype(np.float64), X.astype(np.float64)
-        self.n += len(Z)
-        self.z += Z.sum(axis=0)
-        self.zz += (Z**2).sum(axis=0)
-        self.x += X.sum(axis=0)
-        self.xx += (X**2).sum(axis=0)
-        self.zx += Z.T @ X
-
-    def correlations(self) -> np.ndarray:
-        """Shape (n_units, n_genes); 0 where either is constant."""
-        n = max(self.n, 1)
-        covariance = self.zx / n - np.outer(self.z, self.x) / n**2
-        varies = [
-            np.maximum(squares / n - (total / n) ** 2, 0)
-            for total, squares in ((self.z, self.zz), (self.x, self.xx))
-        ]
-        still = [v <= 1e-10 * (s / n) for v, s in zip(varies, (self.zz, self.xx), strict=True)]
-        product = np.sqrt(np.outer(*varies))
-        moves = ~(still[0][:, None] | still[1][None])
-        return np.divide(covariance, product, out=np.zeros_like(covariance), where=moves).astype(
-            np.float32
-        )
+def _correlations(
+    n: int, of_units: np.ndarray, of_genes: np.ndarray, cross: np.ndarray
+) -> np.ndarray:
+    """Correlations from sums and squares, (2, n), and sums of products; 0 where one is constant."""
+    covariance = cross / n - np.outer(of_units[0], of_genes[0]) / n**2
+    both = [of_units / n, of_genes / n]
+    varies = [np.maximum(squares - mean**2, 0) for mean, squares in both]
+    moves = [v > 1e-10 * squares for v, (_, squares) in zip(varies, both, strict=True)]
+    found = np.zeros_like(covariance)
+    product = np.sqrt(np.outer(*varies))
+    np.divide(covariance, product, out=found, where=np.logical_and.outer(*moves))
+    return found.astype(np.float32)
 
 
 def _responses(encoder: Encoder, active: np.ndarray, seen: OfRows) -> np.ndarray:

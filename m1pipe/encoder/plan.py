@@ -172,17 +172,18 @@ def plan_training(
             f"{matrix.path or 'data'}: expected at least 2 training rows; found {train_rows.size}: "
             "give more samples, or choose more by --rows"
         )
-    kept = None
+    kept, other = None, held_out if held_out and held_out.matrix is not matrix else None
     if config.model.min_variance is not None:
         kept = _varying(source, train_rows, config.model.min_variance)
     elif drop_unknown:
         kept = _known(source, train_rows)
     if kept is not None:
-        source, other = _with_genes(source, kept), held_out
-        if other is not None:
-            held_out = source if other.matrix is matrix else _with_genes(other, kept)
-    if config.model.center_within is not None:
-        source, held_out = _centred(source, usable, held_out, config.model.center_within)
+        source = _with_genes(source, kept)
+        other = other and _with_genes(other, kept)
+    if (column := config.model.center_within) is not None:
+        centred = source = CentredWithin(source, column, rows=usable)
+        other = other and CentredWithin(other, column, centring=centred.centring)
+    held_out = held_out and (other or source)
     complete = complete_config(config, train_rows.size)
     plan = TrainingPlan(source, train_rows, held_out, held_out_rows, complete)
     if config.model.condition is not None or config.model.batch:
@@ -196,16 +197,6 @@ def plan_training(
     plan = replace(plan, missing=missing)
     _check_values(plan)
     return plan
-
-
-def _centred(
-    source: Aligned, rows: np.ndarray, held_out: Aligned | None, column: str
-) -> tuple[CentredWithin, Aligned | None]:
-    """The data centred within studies, those of another file by its own samples."""
-    centred = CentredWithin(source, column, rows=rows)
-    if held_out is None or held_out.matrix is source.matrix:
-        return centred, None if held_out is None else centred
-    return centred, CentredWithin(held_out, column, centring=centred.centring)
 
 
 def block_rows(n_genes: int) -> int:

@@ -38,7 +38,7 @@ error_q99, error_beyond
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -206,7 +206,7 @@ def measure(
         sse=sse,
         pca_sse=pca_sse,
         sst=sst,
-        dead_share=spans.dead_share(),
+        dead_share=_dead_share(spans),
         low=low,
     )
 
@@ -297,43 +297,37 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-@dataclass
-class _Spans:
-    """Lowest and highest output of every unit of every hidden layer."""
-
-    low: dict[int, Tensor] = field(default_factory=dict)
-    high: dict[int, Tensor] = field(default_factory=dict)
-
-    def add(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Take a layer's output, shape (n_samples, n_units): a forward hook."""
-        low, high, key = output.amin(0), output.amax(0), id(layer)
-        self.low[key] = torch.minimum(self.low.get(key, low), low)
-        self.high[key] = torch.maximum(self.high.get(key, high), high)
-
-    def dead_share(self) -> float:
-        """Share of units whose lowest and highest output are the same."""
-        if not self.low:
-            return 0.0
-        still = [self.high[key] - self.low[key] <= _CONSTANT for key in self.low]
-        return float(torch.cat(still).double().mean())
+# Lowest and highest output of every unit, by hidden layer.
+_Spans = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 @contextmanager
 def _watching(module: VAEModule) -> Iterator[_Spans]:
     """Record what the hidden units put out while the block runs."""
-    spans = _Spans()
-    layers = [
-        layer
+    spans: _Spans = {}
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        low, high = output.amin(0), output.amax(0)
+        before = spans.get(layer, (low, high))
+        spans[layer] = torch.minimum(before[0], low), torch.maximum(before[1], high)
+
+    hooks = [
+        layer.register_forward_hook(add)
         for trunk in (module.encoder, module.decoder)
-        for before, layer in zip((None, *trunk), trunk, strict=False)
-        if not isinstance(layer, nn.Linear | nn.Dropout | nn.BatchNorm1d) and before is not None
+        for layer in list(trunk)[1:]
+        if not isinstance(layer, nn.Linear | nn.Dropout | nn.BatchNorm1d)
     ]
-    hooks = [layer.register_forward_hook(spans.add) for layer in layers]
     try:
         yield spans
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _dead_share(spans: _Spans) -> float:
+    """Share of hidden units whose lowest and highest output are the same."""
+    still = [high - low <= _CONSTANT for low, high in spans.values()]
+    return float(torch.cat(still).double().mean()) if still else 0.0
 
 
 def health(summary: Mapping[str, Any]) -> str:

@@ -61,13 +61,8 @@ def history(runs: Sequence[PathLike]) -> Figure:
                 continue
             table, best = _read_history(Path(run))
             plot_history(row, [table], name=name, colour=style.PALETTE[0], best=best)
-        figure.suptitle(
-            "Training curves (solid: validation, dashed: training, triangle: weights kept)",
-            fontsize=10,
-            x=0.01,
-            ha="left",
-        )
-    return figure
+    title = "Training curves (solid: validation, dashed: training, triangle: weights kept)"
+    return style.head(figure, title)
 
 
 def architecture(encoder: Encoder, *, name: str = "") -> Figure:
@@ -76,12 +71,12 @@ def architecture(encoder: Encoder, *, name: str = "") -> Figure:
     figure, axes = style.panels(width=max(5.0, 0.95 * n_columns(shape)), height=3.6)
     with style.styled():
         plot_architecture(axes[0, 0], shape)
-        kind = "Variational autoencoder" if shape.is_variational else "Autoencoder"
-        kind = f"Conditional {kind[0].lower()}{kind[1:]}" if shape.n_classes else kind
-        trained = f"{encoder.module.n_parameters:,} parameters"
-        text = f"{kind}{f' {name}' if name else ''}\n{shape.likelihood} likelihood, {trained}"
-        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
-    return figure
+    kind = "Variational autoencoder" if shape.is_variational else "Autoencoder"
+    kind = f"Conditional {kind[0].lower()}{kind[1:]}" if shape.n_classes else kind
+    trained = f"{encoder.module.n_parameters:,} parameters"
+    return style.head(
+        figure, f"{kind}{f' {name}' if name else ''}", f"{shape.likelihood} likelihood, {trained}"
+    )
 
 
 def shape_of(encoder: Encoder) -> Shape:
@@ -152,12 +147,13 @@ def latent(
     figure, axes = style.panels(width=4.8 + beside, height=4.4)
     with style.styled():
         _colour(axes[0, 0], found, column, label)
-        how = "" if Z.shape[1] == 2 else f", {METHODS[method]} of {Z.shape[1]} latent units"
-        text = f"Latent space{f' by {label}' if label else ''}{how}"
-        if rows.size < matrix.n_samples:
-            text += f"\n{rows.size:,} of {matrix.n_samples:,} samples drawn, seed {seed}"
-        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
-    return figure
+    how = "" if Z.shape[1] == 2 else f", {METHODS[method]} of {Z.shape[1]} latent units"
+    drawn = f"{rows.size:,} of {matrix.n_samples:,} samples drawn, seed {seed}"
+    return style.head(
+        figure,
+        f"Latent space{f' by {label}' if label else ''}{how}",
+        drawn if rows.size < matrix.n_samples else "",
+    )
 
 
 def interpolation(
@@ -193,10 +189,9 @@ def interpolation(
         names = matrix.genes[chosen].tolist()
         unit, ends = matrix.units.label, _ends(matrix)
         plot_way(axes[0, 0], X[:, chosen], share, names, unit=unit, ends=ends)
-        which = "chosen" if genes is not None else f"{len(chosen)} of {matrix.n_genes:,}"
-        text = f"Genes on the way through latent space: {which}, rising to falling"
-        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
-    return figure
+    which = "chosen" if genes is not None else f"{len(chosen)} of {matrix.n_genes:,}"
+    title = f"Genes on the way through latent space: {which}, rising to falling"
+    return style.head(figure, title)
 
 
 def on_map(
@@ -245,9 +240,8 @@ def on_map(
             plot_numbers(ax, places, column.to_numpy(dtype=float), axes=axes, label=label)
         else:
             plot_classes(ax, places, names, axes=axes, centroids=False)
-        text = f"{Path(data).name}{f' on the map of {Path(onto).name}' if onto else ''}"
-        figure.suptitle(text + (f" by {label}" if label else ""), fontsize=10, x=0.01, ha="left")
-    return figure
+    title = f"{Path(data).name}{f' on the map of {Path(onto).name}' if onto else ''}"
+    return style.head(figure, title + (f" by {label}" if label else ""))
 
 
 def _read_trials(sweep: Path) -> dict[str, pd.DataFrame]:

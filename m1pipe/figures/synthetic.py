@@ -43,12 +43,12 @@ def augmentation(pair: Pair, method: str = "pca", *, seed: int = 0) -> Figure:
         figure, axes = style.panels(width=5.6, height=4.4)
         with style.styled():
             plot_sides(axes[0, 0], found.real, found.synthetic, axes=found.axes)
-        return _titled(figure, title, pair.drawn)
+        return style.head(figure, title, pair.drawn)
     beside = legend_width(np.concatenate(pair.labels))
     figure, axes = style.panels(1, 2, width=7.4 + beside, height=4.2)
     with style.styled():
         _by_class(axes[0], found, pair.labels)
-    return _titled(figure, title, pair.drawn)
+    return style.head(figure, title, pair.drawn)
 
 
 def gene_distributions(pair: Pair, genes: Sequence[str] | None = None) -> Figure:
@@ -90,7 +90,7 @@ def gene_distributions(pair: Pair, genes: Sequence[str] | None = None) -> Figure
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2)
     which = "from the closest gene to the furthest" if genes is None else "chosen genes"
-    return _titled(figure, f"Levels in real and synthetic samples: {which}", pair.drawn)
+    return style.head(figure, f"Levels in real and synthetic samples: {which}", pair.drawn)
 
 
 def correlations(
@@ -140,7 +140,7 @@ def correlations(
         )
     which = "chosen genes" if named else f"the {len(names)} genes that vary most"
     title = f"Correlations of {which}, in the order of a clustering of the real ones"
-    return _titled(figure, title, pair.drawn)
+    return style.head(figure, title, pair.drawn)
 
 
 def mean_variance(pair: Pair) -> Figure:
@@ -150,7 +150,7 @@ def mean_variance(pair: Pair) -> Figure:
         plot_mean_variance(axes[0, 0], pair.real, pair.synthetic, unit=pair.unit)
         plot_variance_ratio(axes[0, 1], pair.real, pair.synthetic, unit=pair.unit)
     title = f"Means and variances of {len(pair.genes):,} genes (lines: medians of tenths)"
-    return _titled(figure, title, pair.drawn)
+    return style.head(figure, title, pair.drawn)
 
 
 def _by_class(axes: np.ndarray, found: Embedding, labels: tuple[np.ndarray, np.ndarray]) -> None:
@@ -164,17 +164,11 @@ def _by_class(axes: np.ndarray, found: Embedding, labels: tuple[np.ndarray, np.n
     both = np.concatenate([found.real, found.synthetic])
     margin = 0.05 * np.ptp(both, axis=0)
     for ax in axes:
-        ax.set_xlim(both[:, 0].min() - margin[0], both[:, 0].max() + margin[0])
-        ax.set_ylim(both[:, 1].min() - margin[1], both[:, 1].max() + margin[1])
+        ax.set(
+            xlim=(both[:, 0].min() - margin[0], both[:, 0].max() + margin[0]),
+            ylim=(both[:, 1].min() - margin[1], both[:, 1].max() + margin[1]),
+        )
 
 
 def _widest(spread: np.ndarray, most: int) -> np.ndarray:
     return np.sort(np.argsort(-spread, kind="stable")[:most])
-
-
-def _titled(figure: Figure, title: str, drawn: str) -> Figure:
-    """Title over all panels; a second line says what was drawn from what."""
-    text = f"{title}\n{drawn}" if drawn else title
-    with style.styled():
-        figure.suptitle(text, fontsize=10, x=0.01, ha="left")
-    return figure

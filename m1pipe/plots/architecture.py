@@ -107,8 +107,7 @@ def plot_architecture(ax: Axes, shape: Shape) -> Axes:
     handles = [Patch(color=colour, label=part) for part, colour in PARTS.items() if part in present]
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3)
     last = n_columns(shape) - 1
-    ax.set_xlim(-0.6, last + 0.6)
-    ax.set_ylim(-2.3, 2.2)
+    ax.set(xlim=(-0.6, last + 0.6), ylim=(-2.3, 2.2))
     ax.set_axis_off()
     return ax
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid, spread
 
 LOWEST_R2 = -0.5
 LONGEST_NAME = 30
@@ -50,8 +50,8 @@ def plot_ladder(
     """
     for place, model in enumerate(order):
         losses = folds.loc[folds["model"] == model, "loss"].to_numpy(float)
-        spread = _spread(len(losses))
-        ax.plot(losses, place + spread, "o", ms=3.4, color=colours[model], alpha=0.45, mew=0)
+        rows = place + spread(len(losses), 0.18)
+        ax.plot(losses, rows, "o", ms=3.4, color=colours[model], alpha=0.45, mew=0)
         if np.isfinite(losses).any():
             ax.plot(np.nanmean(losses), place, "D", ms=6.5, color=colours[model], mec="white")
     if reference is not None:
@@ -94,7 +94,7 @@ def plot_differences(
     shades = colours if colours is not None else [PALETTE[0]] * len(table)
     numbers = table[["difference", "ci_low", "ci_high"]].to_numpy(float)
     for place, values in enumerate(points):
-        ax.plot(values, place + _spread(len(values)), "o", ms=3, color=MUTED, alpha=0.5, mew=0)
+        ax.plot(values, place + spread(len(values), 0.18), "o", ms=3, color=MUTED, alpha=0.5, mew=0)
     for place, (middle, low, high) in enumerate(numbers):
         ax.plot([low, high], [place, place], color=shades[place], linewidth=2.2)
         ax.plot(middle, place, "D", color=shades[place], ms=6, mec="white")
@@ -117,11 +117,6 @@ def _shortened(name: str) -> str:
         return name
     half = LONGEST_NAME // 2
     return f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
-
-
-def _spread(n: int) -> np.ndarray:
-    """Small fixed vertical offsets that keep equal values apart."""
-    return np.linspace(-0.18, 0.18, n) if n > 1 else np.zeros(n)
 
 
 def plot_label_efficiency(
@@ -174,8 +169,7 @@ def plot_label_efficiency(
     top = float(np.nanmax(shares.to_numpy()))
     if top > 2:
         ax.set_ylim(top=2)
-    ax.set_xlabel("labelled training samples")
-    ax.set_ylabel(label)
+    ax.set(xlabel="labelled training samples", ylabel=label)
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     grid(ax, "y")
     return ax
@@ -224,8 +218,7 @@ def plot_r2_histogram(
         ticks = np.array([LOWEST_R2 - 0.09, -0.25, *ticks])
     ax.set_xticks(ticks, [f"{LOWEST_R2:g} or less" if t < LOWEST_R2 else f"{t:g}" for t in ticks])
     ax.axvline(0, color=MUTED, linewidth=1, zorder=0)
-    ax.set_xlabel("R2 of a target")
-    ax.set_ylabel("targets")
+    ax.set(xlabel="R2 of a target", ylabel="targets")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     grid(ax, "y")
     return ax
@@ -272,10 +265,12 @@ def plot_calibration(
     ax.set_yscale("function", functions=scale)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_ticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
-    ax.set_xlabel("predicted probability (mean of a bin)")
-    ax.set_ylabel("share of true labels")
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="predicted probability (mean of a bin)",
+        ylabel="share of true labels",
+    )
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     grid(ax)
     return ax

@@ -106,8 +106,7 @@ def embed(
 
 def _by_pca(real: np.ndarray, other: np.ndarray, seed: int) -> Embedding:
     pca = PCA(2, svd_solver="randomized", random_state=seed)
-    near = pca.fit_transform(np.asarray(real, dtype=np.float64))
-    far = pca.transform(np.asarray(other, dtype=np.float64)) if len(other) else near[:0]
+    near, far = _placed(pca, real, other)
     first, second = pca.explained_variance_ratio_
     axes = f"PC 1 ({first:.1%} of the variance)", f"PC 2 ({second:.1%})"
     return Embedding(near, far, axes, fitted_on_real=True)
@@ -120,9 +119,14 @@ def _by_nmf(real: np.ndarray, other: np.ndarray, seed: int) -> Embedding:
             f"nmf: expected values of at least 0; found {lowest:.4g}: choose another --method"
         )
     nmf = NMF(2, init="nndsvda", random_state=seed, max_iter=1000, tol=1e-3)
-    near = nmf.fit_transform(np.asarray(real, dtype=np.float64))
-    far = nmf.transform(np.asarray(other, dtype=np.float64)) if len(other) else near[:0]
+    near, far = _placed(nmf, real, other)
     return Embedding(near, far, _numbered("NMF factor"), fitted_on_real=True)
+
+
+def _placed(model: Any, real: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Real samples by a model that is fitted to them, and others by the same model."""
+    near = model.fit_transform(np.asarray(real, dtype=np.float64))
+    return near, model.transform(np.asarray(other, dtype=np.float64)) if len(other) else near[:0]
 
 
 def _mds(points: np.ndarray, seed: int) -> np.ndarray:
@@ -148,14 +152,12 @@ def _tsne(points: np.ndarray, seed: int) -> np.ndarray:
 def _umap(real: np.ndarray, other: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     n_components = min(MOST_COMPONENTS, max(2, len(real) // 20), real.shape[1])
     pca = PCA(n_components, svd_solver="randomized", random_state=seed)
-    near = pca.fit_transform(np.asarray(real, dtype=np.float64))
+    near, far = _placed(pca, real, other)
     model = _umap_class()(
         n_neighbors=min(15, len(near) - 1), random_state=seed, transform_seed=seed, n_jobs=1
     )
     places = model.fit_transform(near)
-    if not len(other):
-        return places, places[:0]
-    return places, model.transform(pca.transform(np.asarray(other, dtype=np.float64)))
+    return places, model.transform(far) if len(far) else places[:0]
 
 
 def _umap_class() -> Any:

@@ -56,8 +56,7 @@ def plot_way(
         extent=(float(share[0]) - half, float(share[-1]) + half, len(genes) - 0.5, -0.5),
     )
     ax.figure.colorbar(image, ax=ax, label=f"change from {ends[0]} ({unit})", pad=0.02)
-    ax.set_xlabel(f"share of the way from {ends[0]} to {ends[1]}")
-    ax.set_ylabel("gene")
+    ax.set(xlabel=f"share of the way from {ends[0]} to {ends[1]}", ylabel="gene")
     _name_genes(ax, genes)
     return ax
 
@@ -134,8 +133,7 @@ def plot_correlation(
         pad=0.03,
         ticks=[-1, -0.5, 0, 0.5, 1],
     )
-    ax.set_title(title)
-    ax.set_xlabel(f"{len(genes):,} genes")
+    ax.set(title=title, xlabel=f"{len(genes):,} genes")
     ax.set_xticks([])
     _name_genes(ax, genes if names else [])
     return ax

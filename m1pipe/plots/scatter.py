@@ -214,8 +214,7 @@ def _size(n: int) -> float:
 
 
 def _name_axes(ax: Axes, names: tuple[str, str]) -> None:
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1])
+    ax.set(xlabel=names[0], ylabel=names[1])
     grid(ax)
 
 

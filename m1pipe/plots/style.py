@@ -91,6 +91,18 @@ def panels(
         return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
+def head(figure: Figure, *lines: str) -> Figure:
+    """Write lines over all panels, at the left; empty ones are left out."""
+    with styled():
+        figure.suptitle("\n".join(filter(None, lines)), fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def spread(n: int, half: float) -> np.ndarray:
+    """Fixed offsets, n of them from -half to half, that keep equal values apart; 0 for one."""
+    return np.linspace(-half, half, n) if n > 1 else np.zeros(n)
+
+
 def colours(names: Sequence[str]) -> dict[str, str]:
     """Colour of each name by its place; names beyond the palette are grey."""
     padded = [*PALETTE, *[MUTED] * len(names)]

@@ -50,8 +50,7 @@ def plot_sweep(ax: Axes, table: pd.DataFrame, x: str, *, label: str, log: bool =
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.axhline(1.0, color=MUTED, linewidth=0.6)
-    ax.set_xlabel(label)
-    ax.set_ylabel("unexplained variance (1 - R2)")
+    ax.set(xlabel=label, ylabel="unexplained variance (1 - R2)")
     grid(ax, "y")
     ax.legend()
     return ax
@@ -96,8 +95,7 @@ def plot_compression(
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.axhline(0.0, color=MUTED, linewidth=0.6)
-    ax.set_xlabel("latent units")
-    ax.set_ylabel(label)
+    ax.set(xlabel="latent units", ylabel=label)
     grid(ax, "y")
     ax.legend()
     return ax
@@ -123,8 +121,7 @@ def plot_trials(ax: Axes, table: pd.DataFrame) -> Axes:
     ax.plot(
         order, np.fmin.accumulate(scores), color=INK, drawstyle="steps-post", label="best so far"
     )
-    ax.set_xlabel("trial")
-    ax.set_ylabel("unexplained variance (1 - R2)")
+    ax.set(xlabel="trial", ylabel="unexplained variance (1 - R2)")
     grid(ax, "y")
     ax.legend()
     return ax
@@ -154,9 +151,7 @@ def plot_trial_curves(
     for ax, part, title in zip(axes, ("val", "train"), ("validation", "training"), strict=False):
         for table, colour in zip(tables, shades, strict=False):
             ax.plot(table["epoch"], table[f"{part}_loss"], color=colour, linewidth=1.2)
-        ax.set_title(f"{name}: {title} loss")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("nats per sample")
+        ax.set(title=f"{name}: {title} loss", xlabel="epoch", ylabel="nats per sample")
         grid(ax, "y")
         clip_start(ax, tables, "loss", parts=(part,))
     last = axes[-1]

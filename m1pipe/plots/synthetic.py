@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from m1pipe.plots.style import INK, MUTED, PALETTE, grid
+from m1pipe.plots.style import INK, MUTED, PALETTE, grid, spread
 
 SHOWN = (-0.25, 1.25)
 _N_BINS = 30
@@ -36,8 +36,7 @@ def plot_calibrated(
         The same axes.
     """
     titles = list(dict.fromkeys(table["title"]))
-    offsets = np.linspace(-0.22, 0.22, len(models)) if len(models) > 1 else np.zeros(1)
-    for model, offset in zip(models, offsets, strict=True):
+    for model, offset in zip(models, spread(len(models), 0.22), strict=True):
         mine = table[table["model"] == model].set_index("title")["calibrated"].reindex(titles)
         value = mine.to_numpy(float)
         inside = np.clip(value, *SHOWN)
@@ -86,9 +85,7 @@ def plot_agreement(
     if real.size:
         ends = [min(real.min(), synthetic.min()), max(real.max(), synthetic.max())]
         ax.plot(ends, ends, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    ax.set_title(title)
-    ax.set_xlabel(f"hold-out, {unit}")
-    ax.set_ylabel(f"synthetic, {unit}")
+    ax.set(title=title, xlabel=f"hold-out, {unit}", ylabel=f"synthetic, {unit}")
     grid(ax)
     return ax
 
@@ -116,9 +113,7 @@ def plot_components(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, title:
     ):
         rows = np.pad(rows[:1000], ((0, 0), (0, max(0, 2 - rows.shape[1]))))
         ax.plot(rows[:, 0], rows[:, 1], ".", ms=4, color=colour, alpha=0.55, mew=0, label=name)
-    ax.set_title(title)
-    ax.set_xlabel("PC 1 of the real samples")
-    ax.set_ylabel("PC 2")
+    ax.set(title=title, xlabel="PC 1 of the real samples", ylabel="PC 2")
     ax.legend(loc="best", markerscale=2)
     grid(ax)
     return ax
@@ -145,9 +140,7 @@ def plot_ks(ax: Axes, ks: np.ndarray, *, title: str, ceiling: float | None = Non
     ax.hist(ks, bins=40, range=(0, max(float(np.max(ks)), 0.1)), color=PALETTE[0], alpha=0.8)
     if ceiling is not None and np.isfinite(ceiling):
         ax.axvline(ceiling, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    ax.set_title(title)
-    ax.set_xlabel("KS of a gene (dashed: real, mean)")
-    ax.set_ylabel("genes")
+    ax.set(title=title, xlabel="KS of a gene (dashed: real, mean)", ylabel="genes")
     grid(ax, "y")
     return ax
 
@@ -189,8 +182,7 @@ def plot_gene(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, title: str, 
         ax.text(0.97, 0.95, text, transform=ax.transAxes, ha="right", va="top", fontsize=7.5)
     ax.set_ylim(0, 1.25 * max(float(np.max(shares)), 1e-9))
     ax.set_title(title, fontsize=8.5 if len(title) < 24 else 7.5)
-    ax.set_xlabel(unit)
-    ax.set_ylabel("% of samples")
+    ax.set(xlabel=unit, ylabel="% of samples")
     grid(ax, "y")
     return ax
 
@@ -220,9 +212,7 @@ def plot_mean_variance(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, uni
         ax.plot(mean, variance, mark, ms=size, color=colour, alpha=0.25, mew=0, rasterized=True)
         at, middle = _trend(mean, variance)
         ax.plot(at, middle, "-" + mark, color=colour, ms=5, mec="white", linewidth=2, label=name)
-    ax.set_yscale("log")
-    ax.set_xlabel(f"mean of a gene ({unit})")
-    ax.set_ylabel(f"variance ({unit}, squared)")
+    ax.set(yscale="log", xlabel=f"mean of a gene ({unit})", ylabel=f"variance ({unit}, squared)")
     ax.legend(loc="best")
     grid(ax)
     return ax
@@ -244,10 +234,10 @@ def plot_variance_ratio(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, un
     Axes
         The same axes.
     """
-    spread = [X.var(axis=0, dtype=np.float64) for X in (real, synthetic)]
-    varies = (spread[0] > 0) & (spread[1] > 0)
+    variance = [X.var(axis=0, dtype=np.float64) for X in (real, synthetic)]
+    varies = (variance[0] > 0) & (variance[1] > 0)
     mean = real.mean(axis=0, dtype=np.float64)[varies]
-    ratio = spread[1][varies] / spread[0][varies]
+    ratio = variance[1][varies] / variance[0][varies]
     ax.axhline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     size = 1.5 if mean.size > 3000 else 2.5
     ax.plot(mean, ratio, "o", ms=size, color=PALETTE[1], alpha=0.3, mew=0, rasterized=True)
@@ -256,8 +246,7 @@ def plot_variance_ratio(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, un
     ax.set_yscale("log", base=2)
     ax.set_ylim(min(0.5, 0.9 * float(ratio.min(initial=1))), max(2, 1.1 * ratio.max(initial=1)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_xlabel(f"mean of a gene in real samples ({unit})")
-    ax.set_ylabel("variance, synthetic / real")
+    ax.set(xlabel=f"mean of a gene in real samples ({unit})", ylabel="variance, synthetic / real")
     grid(ax)
     return ax
 

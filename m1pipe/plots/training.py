@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid
+from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid, spread
 
 MOST_LINES = 10
 TERMS = (
@@ -53,9 +53,7 @@ def plot_term(
         The same axes.
     """
     drawn = [_plot_part(ax, histories, f"{part}_{term}", colour, part) for part in _LOOKS]
-    ax.set_title(title)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(unit)
+    ax.set(title=title, xlabel="epoch", ylabel=unit)
     grid(ax, "y")
     if not any(drawn):
         say_missing(ax)
@@ -216,8 +214,7 @@ def plot_unit_spectrum(
     ax.axhline(threshold, color=INK, linestyle=(0, (4, 3)), linewidth=1)
     ax.set_yscale("symlog", linthresh=threshold)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("latent unit, in falling order")
-    ax.set_ylabel(label)
+    ax.set(xlabel="latent unit, in falling order", ylabel=label)
     grid(ax, "y")
     return ax
 
@@ -254,13 +251,12 @@ def plot_reconstruction(
             ax.hlines([place] * 2, runs.min(0), runs.max(0), color=FAINT, linewidth=5, zorder=0)
             runs = np.median(runs, axis=0)[None]
         own, pca = runs.T
-        rows = place + (np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else np.zeros(1))
+        rows = place + spread(len(own), 0.2)
         ax.hlines(rows, own, pca, color=MUTED, linewidth=0.8, zorder=1)
         ax.plot(pca, rows, "o", mfc="none", mec=INK, ms=8, zorder=3)
         ax.plot(own, rows, "D", color=colours[name], mec="white", ms=6)
     ax.set_yticks(np.arange(len(scores)), list(scores))
-    ax.set_ylim(len(scores) - 0.4, -0.6)
-    ax.set_xlabel(label)
+    ax.set(ylim=(len(scores) - 0.4, -0.6), xlabel=label)
     ax.locator_params(axis="x", nbins=6)
     grid(ax, "x")
     return ax
