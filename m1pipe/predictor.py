@@ -38,6 +38,7 @@ PREDICTOR_FILES = (
     *("config.json", "model.json", "head.safetensors"),
     *below("encoder", ENCODER_FILES),
 )
+OPTIONAL = ("own_genes", "errors", "score")
 GENES, LATENTS, PCA_SCORES, SOURCE_SCORE = "genes", "latents", "pca", "source_score"
 LINEAR = (*LOG_OF, "counts")
 ENDS_AT_ZERO = (*LINEAR, LN, "log2_cpm1", "log2_tpm1", "log2_normalized1")
@@ -220,12 +221,9 @@ class Predictor:
             self.encoder.save(folder / "encoder")
         if not self._in_genes_of_encoder:
             arrays["recipe.gene_means"] = self.recipe.gene_means
-        if self.own_genes is not None:
-            arrays["predictor.own_genes"] = self.own_genes
-        if self.errors is not None:
-            arrays["predictor.errors"] = self.errors
-        if self.score is not None:
-            arrays["predictor.score"] = self.score
+        for name in OPTIONAL:
+            if (values := getattr(self, name)) is not None:
+                arrays[f"predictor.{name}"] = values
         write_bytes(folder / "head.safetensors", pack_arrays(arrays, free=FREE))
         write_json(folder / "config.json", to_dict(self.config))
         write_json(
@@ -414,14 +412,6 @@ def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarr
     else:
         assert encoder is not None
         recipe = encoder.recipe
-    return Predictor(
-        encoder=encoder,
-        recipe=recipe,
-        head=head,
-        config=config,
-        own_genes=arrays.get("predictor.own_genes"),
-        errors=arrays.get("predictor.errors"),
-        added=stored.get("added"),
-        inputs=inputs,
-        score=arrays.get("predictor.score"),
-    )
+    optional = {name: arrays.get(f"predictor.{name}") for name in OPTIONAL}
+    added = stored.get("added")
+    return Predictor(encoder, recipe, head, config, inputs=inputs, added=added, **optional)

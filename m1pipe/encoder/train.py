@@ -168,7 +168,7 @@ def finish(one: Prepared, history: History) -> Encoder:
         latents = trained.mu * encoder.latent_scale
         encoder.summary["batches"] = what_is_left(latents, genes, obs, batch)
     encoder.summary |= {
-        **_facts(plan, history, device),
+        **_course(plan, history, device),
         **_measured(plan, encoder, plan.rows[chosen], trained, judged),
         "seconds": time.perf_counter() - one.begun,
     }
@@ -198,7 +198,7 @@ def _encoder(
     )
 
 
-def _facts(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
+def _course(plan: TrainingPlan, history: History, device: str) -> dict[str, Any]:
     """How training went, in plain numbers."""
     kept = {"train_loss": None, **history.start} if history.start else history.rows[-1]
     best = history.rows[history.best_epoch - 1] if history.best_epoch else kept

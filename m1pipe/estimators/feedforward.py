@@ -33,26 +33,8 @@ random_state : int, RandomState or None, default=0
 """
 
 
-@documented(config.HeadConfig, more=OTHERS)
-class FeedForwardRegressor(RegressorMixin, BaseEstimator):
-    """Ridge regression of one or many targets, and a network beside it where that pays.
-
-    Attributes
-    ----------
-    head_ : FittedHead
-        The head with its scaling, and what inner folds chose.
-    n_features_in_ : int
-        Number of inputs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from m1pipe import FeedForwardRegressor
-    >>> X = np.random.default_rng(0).normal(size=(80, 4))
-    >>> model = FeedForwardRegressor(epochs=5).fit(X, X[:, :2])
-    >>> model.predict(X).shape
-    (80, 2)
-    """
+class _FeedForward(BaseEstimator):
+    """Parameters that both estimators have."""
 
     def __init__(
         self,
@@ -88,6 +70,33 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
         self.initialize_bias = initialize_bias
         self.device = device
         self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+@documented(config.HeadConfig, more=OTHERS)
+class FeedForwardRegressor(RegressorMixin, _FeedForward):
+    """Ridge regression of one or many targets, and a network beside it where that pays.
+
+    Attributes
+    ----------
+    head_ : FittedHead
+        The head with its scaling, and what inner folds chose.
+    n_features_in_ : int
+        Number of inputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from m1pipe import FeedForwardRegressor
+    >>> X = np.random.default_rng(0).normal(size=(80, 4))
+    >>> model = FeedForwardRegressor(epochs=5).fit(X, X[:, :2])
+    >>> model.predict(X).shape
+    (80, 2)
+    """
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on all rows.
@@ -131,12 +140,11 @@ class FeedForwardRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.input_tags.sparse = True
         return tags
 
 
 @documented(config.HeadConfig, more=OTHERS)
-class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
+class FeedForwardClassifier(ClassifierMixin, _FeedForward):
     """Logistic regression of two or more classes, and a network beside it where that pays.
 
     Attributes
@@ -179,22 +187,24 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         device: str = HEAD.device,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
-        self.hidden = hidden
-        self.epochs = epochs
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.dropout = dropout
-        self.patience = patience
-        self.validation = validation
-        self.linear = linear
-        self.networks = networks
-        self.standardize = standardize
-        self.scale = scale
-        self.initialize_bias = initialize_bias
+        super().__init__(
+            hidden,
+            epochs=epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            dropout=dropout,
+            patience=patience,
+            validation=validation,
+            linear=linear,
+            networks=networks,
+            standardize=standardize,
+            scale=scale,
+            initialize_bias=initialize_bias,
+            device=device,
+            random_state=random_state,
+        )
         self.class_weight = class_weight
-        self.device = device
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train on all rows.
@@ -246,11 +256,6 @@ class FeedForwardClassifier(ClassifierMixin, BaseEstimator):
         """
         probabilities = _predict(self, X)
         return self.classes_[probabilities.argmax(axis=1)]
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
 
 def _fit(

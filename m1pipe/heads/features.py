@@ -192,7 +192,7 @@ class View:
     ratio: float | None = None
     power: float | None = None
 
-    def facts(self) -> dict[str, float]:
+    def chosen(self) -> dict[str, float]:
         """Plain values for a report: `share` of the second block, from 0 to 1, and `power`."""
         found = {} if self.power is None else {"power": self.power}
         if self.ratio is not None:

@@ -307,13 +307,13 @@ def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> Fitt
         targets.units,
         part.start.features,
         None if linear is None else linear.own,
-        _facts(part, len(networks)),
+        _described(part, len(networks)),
         part.curve,
         part.seconds,
     )
 
 
-def _facts(part: Part, n_networks: int) -> dict[str, Any]:
+def _described(part: Part, n_networks: int) -> dict[str, Any]:
     """What was chosen, in plain values."""
     (which, epochs), *_ = [*part.epochs.items(), (0, 0)]
     config = part.job.configs[which]

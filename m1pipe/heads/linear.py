@@ -104,7 +104,7 @@ class LinearChoice:
     whole : LinearPart
     inner : list of LinearPart
         Fitted without the rows of each fold that judges, at the same penalties.
-    facts : dict
+    chosen : dict
         What was chosen: the penalty `alpha`.
     loss : float
         On left-out rows: the mean squared error, or of classes the log loss with
@@ -115,7 +115,7 @@ class LinearChoice:
 
     whole: LinearPart
     inner: list[LinearPart]
-    facts: dict[str, Any]
+    chosen: dict[str, Any]
     loss: float
     unit_losses: NDArray[np.float64]
 

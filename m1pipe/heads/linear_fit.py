@@ -35,7 +35,7 @@ class Start:
     fit : LinearChoice or None
         Of all known rows, and without those of each fold of `Part.judged`; None where nothing
         stands beside the network.
-    facts : dict
+    chosen : dict
         What was chosen.
     own : ndarray of float32, shape (n_known, n_own), or None
         Standardised levels of own genes.
@@ -44,7 +44,7 @@ class Start:
     features: FeatureMap
     inputs: np.ndarray
     fit: LinearChoice | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
     own: np.ndarray | None = None
 
     @property
@@ -163,7 +163,7 @@ def prepare(
     if key not in starts:
         starts[key] = _fit_start(part, job.X[rows], with_inner=with_inner)
     view, part.start = starts[key]
-    part.chosen = part.start.facts | view.facts()
+    part.chosen = part.start.chosen | view.chosen()
     part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
     return part
 
@@ -210,7 +210,7 @@ def _scored_start(
         beside_score(features, centre),
         np.concatenate([inputs, score - centre], axis=1),
         replace(start.fit, whole=whole, inner=inner),
-        start.facts | {"score": share},
+        start.chosen | {"score": share},
     )
 
 
@@ -248,12 +248,12 @@ def _start(
     else:
         fit = _linear(part, rotation, judged if own is None else judged[:0], offset)
         if own is None:
-            facts = fit.facts | {"inner_loss": fit.loss / part.scale**2}
-            return Start(features, inputs, fit, facts)
-        alpha = fit.facts["alpha"]
+            chosen = fit.chosen | {"inner_loss": fit.loss / part.scale**2}
+            return Start(features, inputs, fit, chosen)
+        alpha = fit.chosen["alpha"]
     fit = fit_own_genes(rotation, alpha, part.targets.values, own, folds=part.folds, judged=judged)
     assert fit.whole.own is not None
-    return Start(features, inputs, fit, fit.facts, fit.whole.own.standardize(own.values))
+    return Start(features, inputs, fit, fit.chosen, fit.whole.own.standardize(own.values))
 
 
 def _linear(

@@ -53,7 +53,7 @@ def fit_own_genes(
     Returns
     -------
     LinearChoice
-        Its facts: `alpha` of the ridge, `own_penalty` of the slopes. Its losses are mean squared
+        Chosen are `alpha` of the ridge, `own_penalty` of the slopes. Its losses are mean squared
         errors, of all rows and of those of every inner fold.
     """
     term = _untrained(own)
@@ -67,18 +67,18 @@ def fit_own_genes(
         for i, ridge in enumerate(ridges):
             by_fold[number, i] = _held_out_errors(part, alpha * ridge, X, G, Y_out, own)
     errors = by_fold.sum(axis=0)
-    best, chosen = np.unravel_index(int(errors.argmin()), errors.shape)
-    at, penalty = float(alpha * ridges[best]), float(PENALTIES[chosen])
+    best, own_best = np.unravel_index(int(errors.argmin()), errors.shape)
+    at, penalty = float(alpha * ridges[best]), float(PENALTIES[own_best])
 
     def fitted(rows: np.ndarray) -> LinearPart:
         return _fit(_Part.of(rotation.scores, genes, Y, rows), at, penalty, term, rotation)
 
     inner = [fitted(folds != fold) for fold in judged]
-    facts = {"alpha": at, "own_penalty": penalty}
+    chosen = {"alpha": at, "own_penalty": penalty}
     loss = float(errors.min()) / Y.size
     sizes = np.array([(folds == fold).sum() for fold in names])
-    unit_losses = by_fold[:, best, chosen] / (sizes * Y.shape[1])
-    return LinearChoice(fitted(np.ones(len(Y), dtype=bool)), inner, facts, loss, unit_losses)
+    unit_losses = by_fold[:, best, own_best] / (sizes * Y.shape[1])
+    return LinearChoice(fitted(np.ones(len(Y), dtype=bool)), inner, chosen, loss, unit_losses)
 
 
 def _untrained(own: OwnGenes) -> OwnTerm:

@@ -1,4 +1,4 @@
-"""Principal components of rows that come in blocks: the rival and the yardstick of every encoder.
+"""Principal components of rows that come in blocks, with which every encoder is compared.
 
 Small problems are solved exactly. Large ones by block Krylov iteration, which reads the rows a
 fixed number of times and holds a few hundred vectors, so that neither the rows nor a gene by gene

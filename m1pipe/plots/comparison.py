@@ -17,7 +17,7 @@ _MARKERS_OF_BINS = "osD^v*"
 _TICKS = [0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1]
 
 
-def plot_ladder(
+def plot_losses(
     ax: Axes,
     folds: pd.DataFrame,
     order: Sequence[str],
@@ -124,11 +124,11 @@ def plot_label_efficiency(
     curve: pd.DataFrame,
     order: Sequence[str],
     *,
-    yardstick: str,
+    baseline: str,
     label: str,
     colours: Mapping[str, str],
 ) -> Axes:
-    """Loss as a share of the yardstick's by number of training samples, one line a model.
+    """Loss as a share of the baseline's by number of training samples, one line a model.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def plot_label_efficiency(
         columns ci_low and ci_high, one row a model and number: its interval as well.
     order : sequence of str
         Models; those of one colour differ by their dashes and marks.
-    yardstick : str
+    baseline : str
         Model whose mean loss at the same number is 1.
     label : str
         What the vertical axis shows.
@@ -152,14 +152,14 @@ def plot_label_efficiency(
         The same axes.
     """
     means = curve.pivot_table(index="n_train", columns="model", values="value", aggfunc="mean")
-    shares = means[list(order)].div(means[yardstick], axis=0)
+    shares = means[list(order)].div(means[baseline], axis=0)
     for model, colour, place in _with_places(order, colours):
         marker = _MARKERS_OF_CURVES[place // len(_DASHES) % len(_MARKERS_OF_CURVES)]
         line = _DASHES[place % len(_DASHES)]
         ax.plot(shares.index, shares[model], line, marker=marker, color=colour, label=model, ms=4.5)
         if "ci_low" in curve:
             own = curve[curve["model"] == model].set_index("n_train").reindex(shares.index)
-            low, high = (own[end].to_numpy() / means[yardstick] for end in ("ci_low", "ci_high"))
+            low, high = (own[end].to_numpy() / means[baseline] for end in ("ci_low", "ci_high"))
             beside = shares.index.to_numpy() * (1 + 0.012 * (list(order).index(model) % 5 - 2))
             ax.vlines(beside, low, high, color=colour, linewidth=1, alpha=0.45)
     ax.axhline(1, color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)

@@ -43,7 +43,7 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
     shown = [model for model in order if model != baseline]
     near = folds.loc[folds["model"].isin(shown), "loss"].max() > _NEAR
     return picture(
-        lambda axes: comparison.plot_ladder(
+        lambda axes: comparison.plot_losses(
             axes[0, 0],
             folds,
             shown,
@@ -147,7 +147,7 @@ def label_efficiency(result: CrossvalResult, means: pd.DataFrame) -> str:
             axes[0, 0],
             means[means["metric"] == result.metric],
             result.models[1:],
-            yardstick=baseline,
+            baseline=baseline,
             label=f"{metric_of(result.metric).label} as a share of that of {baseline}",
             colours=model_colours(result),
         ),

@@ -71,7 +71,7 @@ def test_ridges_of_inner_folds_are_those_of_the_other_rows(rng, n, p):
     assert len(fit.inner) == 3
     for fold, part in enumerate(fit.inner):
         out = folds == fold
-        expected = Ridge(alpha=fit.facts["alpha"]).fit(X[~out], Y[~out]).predict(X)
+        expected = Ridge(alpha=fit.chosen["alpha"]).fit(X[~out], Y[~out]).predict(X)
         np.testing.assert_allclose(X @ part.weight.T + part.bias, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -82,7 +82,7 @@ def test_logistic_fits_of_inner_folds_are_those_of_the_other_rows(rng):
     fit = fit_linear(rotate(X), targets, folds=folds, groups=None, weight=None, judged=np.arange(3))
     for fold, part in enumerate(fit.inner):
         kept = folds != fold
-        model = LogisticRegression(C=1 / fit.facts["alpha"], tol=1e-8, max_iter=10000)
+        model = LogisticRegression(C=1 / fit.chosen["alpha"], tol=1e-8, max_iter=10000)
         logits = X @ part.weight.T + part.bias
         expected = model.fit(X[kept], y[kept]).predict_proba(X)
         found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

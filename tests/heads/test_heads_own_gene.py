@@ -51,7 +51,7 @@ def test_the_joint_fit_solves_the_normal_equations(
     monkeypatch.setattr(own_gene, "RIDGES", np.array([10.0]))
     alpha = fit_ridge(X, Y).alpha
     fit = fit_own_genes(rotate(X), alpha, Y, own, folds=FOLDS)
-    assert fit.facts == {"alpha": 10 * alpha, "own_penalty": 0.3}
+    assert fit.chosen == {"alpha": 10 * alpha, "own_penalty": 0.3}
     found = predict(fit.whole, X, own.values)
     for j in range(2):
         expected = joint(X, own.values[:, j].astype(float), Y[:, j], 10 * alpha, 0.3)
@@ -82,7 +82,7 @@ def test_both_penalties_are_those_of_the_lowest_error_on_the_inner_folds(
     monkeypatch.setattr(own_gene, "PENALTIES", penalties)
     fit = fit_own_genes(rotate(X), alpha, Y, own, folds=FOLDS)
     best = np.unravel_index(errors.argmin(), errors.shape)
-    assert fit.facts == {"alpha": alpha * ridges[best[0]], "own_penalty": penalties[best[1]]}
+    assert fit.chosen == {"alpha": alpha * ridges[best[0]], "own_penalty": penalties[best[1]]}
 
 
 def test_inner_fits_do_not_look_at_their_fold(shape: tuple[int, int]) -> None:
@@ -92,7 +92,9 @@ def test_inner_fits_do_not_look_at_their_fold(shape: tuple[int, int]) -> None:
     spoilt[FOLDS == 1] = 1e3
     folds = np.where(FOLDS == 1, 1, 0)
     other = fit_own_genes(rotate(X), 3.0, spoilt, own, folds=folds, judged=np.array([1]))
-    if other.facts == fit.facts:  # the choice may change; what is fitted without the fold does not
+    if (
+        other.chosen == fit.chosen
+    ):  # the choice may change; what is fitted without the fold does not
         np.testing.assert_allclose(fit.inner[0].weight, other.inner[0].weight, rtol=1e-3)
 
 

@@ -18,7 +18,7 @@ def axes():
 
 
 def test_ladder_shows_every_fold_and_the_mean_from_the_top():
-    ax = comparison.plot_ladder(
+    ax = comparison.plot_losses(
         axes(),
         FOLDS,
         ["b", "a"],
@@ -49,14 +49,14 @@ def test_long_names_lose_their_middle_only():
     names = ["x" * 40 + "_one", "x" * 40 + "_two", "short"]
     folds = pd.DataFrame({"model": names, "repeat": 0, "fold": 0, "loss": range(3)})
     colours = dict.fromkeys(names, "grey")
-    ax = comparison.plot_ladder(axes(), folds, names, label="loss", colours=colours)
+    ax = comparison.plot_losses(axes(), folds, names, label="loss", colours=colours)
     shown = [tick.get_text() for tick in ax.get_yticklabels()]
     assert max(map(len, shown)) == comparison.LONGEST_NAME
     assert len(set(shown)) == 3
     assert shown[0].endswith("_one") and shown[2] == "short"
 
 
-def test_label_efficiency_is_a_share_of_the_yardstick_at_the_same_number():
+def test_label_efficiency_is_a_share_of_the_baseline_at_the_same_number():
     curve = pd.DataFrame(
         {
             "model": ["mean", "a", "a"] * 2,
@@ -66,7 +66,7 @@ def test_label_efficiency_is_a_share_of_the_yardstick_at_the_same_number():
         }
     )
     ax = comparison.plot_label_efficiency(
-        axes(), curve, ["a"], yardstick="mean", label="share", colours={"a": "red"}
+        axes(), curve, ["a"], baseline="mean", label="share", colours={"a": "red"}
     )
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [20, 100])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.6, 0.3])
@@ -80,7 +80,7 @@ def test_models_of_one_colour_differ_by_dashes_and_marks():
     )
     colours = dict.fromkeys(names, "grey")
     ax = comparison.plot_label_efficiency(
-        axes(), curve, names, yardstick="mean", label="share", colours=colours
+        axes(), curve, names, baseline="mean", label="share", colours=colours
     )
     looks = {(line.get_linestyle(), line.get_marker()) for line in ax.lines[:6]}
     assert len(looks) == 6
