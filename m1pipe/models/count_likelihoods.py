@@ -20,6 +20,14 @@ LOG_TIMES = np.arange(-20.0, 4.0)
 """Nodes of the trapezoidal rule in `NegativeBinomial.mean_log1p`."""
 
 
+def succeeds(log_odds: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One draw, true or false, of each success with these log-odds, of their shape."""
+    uniform = torch.rand(
+        log_odds.shape, generator=generator, dtype=log_odds.dtype, device=log_odds.device
+    )
+    return uniform < torch.sigmoid(log_odds)
+
+
 class NegativeBinomial(nn.Module):
     """Counts with mean m and variance m + m^2 / theta, theta learned for every gene.
 
@@ -150,18 +158,16 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         """
         log_mean, lost = eta.chunk(2, 1)
         drawn = self.counts.sample(log_mean, generator)
-        uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)
-        return torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(drawn), drawn)
+        return drawn.masked_fill(succeeds(lost, generator), 0)
 
     def sample_given_total(
         self, eta: Tensor, total: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """As of `NegativeBinomial`, of `eta` (n_samples, 2 * n_genes); lost counts stay 0."""
         log_mean, lost = eta.chunk(2, 1)
-        uniform = torch.rand(lost.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        is_lost = succeeds(lost, generator)
         rates = self.counts.rates(log_mean, generator)
-        kept = torch.where(uniform < torch.sigmoid(lost), torch.zeros_like(rates), rates)
-        return _multinomial(kept, total, generator)
+        return _multinomial(rates.masked_fill(is_lost, 0), total, generator)
 
     def mean_log1p(self, eta: Tensor, factor: Tensor) -> Tensor:
         """As of `NegativeBinomial`, of `eta` (n_samples, 2 * n_genes)."""

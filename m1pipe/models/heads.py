@@ -62,12 +62,10 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels or logits, shape (n_samples, n_out), of inputs of shape (n_samples, n_in)."""
-        out = None if self.linear is None else self.linear(x)
-        if self.hidden is not None and self.output is not None:
-            added = self.output(self.hidden(x))
-            out = added if out is None else out + added
-        assert out is not None
-        return out
+        if self.hidden is None or self.output is None:
+            return self.linear(x)  # type: ignore[misc]
+        added = self.output(self.hidden(x))
+        return added if self.linear is None else self.linear(x) + added
 
 
 def _zero_linear(n_in: int, n_out: int) -> Linear:
@@ -150,11 +148,6 @@ class StackedHeads:
     def tensors(self) -> list[Tensor]:
         """All weights: of the matrices, then of the biases."""
         return [*self.matrices, *self.biases]
-
-    @property
-    def n_heads(self) -> int:
-        """How many heads there are."""
-        return self.biases[0].shape[0]
 
     def hidden(self, x: Tensor, keep: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Last hidden layer, (n_heads, n_rows, width), of inputs (n_heads, n_rows, n_in).

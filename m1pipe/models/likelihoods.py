@@ -4,10 +4,11 @@
 transform); `eta` is `n_outputs` times as wide. Every likelihood has `log_prob(x, eta)` in nats,
 `mean(eta)` and `sample(eta, generator)`, of the shape of `x`, and `link(mean)`, the `eta` that has
 this mean. They work element by element; the loss sums over genes. Those of counts are in
-`counts.py`.
+`count_likelihoods.py`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.models.count_likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial
+from m1pipe.models.count_likelihoods import (
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+    succeeds,
+)
 from m1pipe.models.kernels import under_vmap
 
 SIGMA_BOUNDS = (0.1, 4.0)
@@ -167,8 +172,7 @@ class Bernoulli(nn.Module):
 
     def sample(self, eta: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One draw, 0 or 1, of each level, shape (n_samples, n_genes)."""
-        uniform = torch.rand(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
-        return (uniform < torch.sigmoid(eta)).to(eta.dtype)
+        return succeeds(eta, generator).to(eta.dtype)
 
 
 class HurdleGaussian(nn.Module):
@@ -226,9 +230,9 @@ class HurdleGaussian(nn.Module):
         Shape (n_samples, n_genes), of `eta` (n_samples, 2 * n_genes).
         """
         where, present = eta.chunk(2, 1)
-        uniform = torch.rand(present.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+        is_present = succeeds(present, generator)
         drawn = self._level(self.positive.sample(where, generator))
-        return torch.where(uniform < torch.sigmoid(present), drawn, self._zero.to(eta))
+        return torch.where(is_present, drawn, self._zero.to(eta))
 
     @property
     def _zero(self) -> Tensor:
@@ -309,21 +313,19 @@ def make_likelihood(name: str, n_genes: int) -> Likelihood:
     ValueError
         If there is no likelihood of that name.
     """
-    n_scales = {"gaussian": n_genes, "gaussian_shared": 1, "gaussian_unit": 0}
-    if name in n_scales:
-        return Gaussian(n_scales[name])
-    if name == "log_normal":
-        return LogNormal()
-    if name == "bernoulli":
-        return Bernoulli()
-    if name == "hurdle_gaussian":
-        return HurdleGaussian(n_genes)
-    if name == "zero_inflated_log_normal":
-        return ZeroInflatedLogNormal(n_genes)
-    if name == "negative_binomial":
-        return NegativeBinomial(n_genes)
-    if name == "zero_inflated_negative_binomial":
-        return ZeroInflatedNegativeBinomial(n_genes)
+    make: dict[str, Callable[[], Likelihood]] = {
+        "gaussian": lambda: Gaussian(n_genes),
+        "gaussian_shared": lambda: Gaussian(1),
+        "gaussian_unit": lambda: Gaussian(0),
+        "log_normal": LogNormal,
+        "bernoulli": Bernoulli,
+        "hurdle_gaussian": lambda: HurdleGaussian(n_genes),
+        "zero_inflated_log_normal": lambda: ZeroInflatedLogNormal(n_genes),
+        "negative_binomial": lambda: NegativeBinomial(n_genes),
+        "zero_inflated_negative_binomial": lambda: ZeroInflatedNegativeBinomial(n_genes),
+    }
+    if name in make:
+        return make[name]()
     raise ValueError(f"likelihood: no likelihood is named {name!r}")
 
 

@@ -216,14 +216,13 @@ def default_widths(config: ModelConfig, n_samples: int) -> tuple[tuple[int, ...]
     One layer, narrower for a small set. A model that starts at its PCA has a linear encoder
     below `DEEP_SET` samples, where a network beside it gained nothing.
     """
-    plain = (128,) if n_samples < SMALL_SET else (512,)
     if config.hidden is not None:
         hidden, back = config.hidden, config.hidden[::-1]
     elif config.starts_at_pca:
         hidden = () if n_samples < DEEP_SET else (512,)
         back = (128,) if n_samples < NARROW_SET else (512,)
     else:
-        hidden = back = plain
+        hidden = back = (128,) if n_samples < SMALL_SET else (512,)
     return hidden, back if config.decoder_hidden is None else config.decoder_hidden
 
 
