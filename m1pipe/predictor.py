@@ -298,13 +298,11 @@ class Predictor:
                     "its probabilities say how sure it is"
                 )
             width = choose_half_width(self.errors, interval)
-            turned = linear and self.head.units.name not in LINEAR
-            var["factor" if turned else "half_width"] = self._factor(width) if turned else width
+            if linear and self.head.units.name not in LINEAR:
+                var["factor"] = np.exp(width) if self.head.units.name == LN else np.exp2(width)
+            else:
+                var["half_width"] = width
         return var
-
-    def _factor(self, width: np.ndarray) -> np.ndarray:
-        """What a half width is before the logarithm."""
-        return np.asarray(np.exp(width) if self.head.units.name == LN else np.exp2(width))
 
     def _blocks(
         self, aligned: Aligned, linear: bool, min_coverage: float

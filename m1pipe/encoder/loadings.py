@@ -75,7 +75,11 @@ def decoder_loadings(encoder: Encoder) -> Loadings:
         If no unit is active.
     """
     active = _active(encoder)
-    values = _responses(encoder, active, lambda levels, _: _as_logarithm(encoder, levels))
+
+    def logarithms(levels: np.ndarray, codes: np.ndarray | None) -> np.ndarray:
+        return np.log2(1 + np.maximum(levels, 0)) if encoder.units.is_linear else levels
+
+    values = _responses(encoder, active, logarithms)
     known = encoder.units.is_log or encoder.units.is_linear
     return _table(encoder, active, values, Units("log_fold_change" if known else "unknown"))
 
@@ -205,11 +209,6 @@ def _mean_samples(encoder: Encoder) -> np.ndarray:
         return encoder.scaler.invert(class_means(encoder.pca.mean, encoder.condition))
     n_classes = 1 if encoder.condition is None else encoder.condition.n_classes
     return np.tile(encoder.recipe.gene_means, (n_classes, 1))
-
-
-def _as_logarithm(encoder: Encoder, levels: np.ndarray) -> np.ndarray:
-    """Levels as they are, or log2(1 + level) of linear ones."""
-    return np.log2(1 + np.maximum(levels, 0)) if encoder.units.is_linear else levels
 
 
 def _table(encoder: Encoder, active: np.ndarray, values: np.ndarray, units: Units) -> Loadings:

@@ -86,20 +86,14 @@ def prepare(plan: TrainingPlan, workers: Workers = ALONE) -> Prepared:
         blocks = scaled_blocks(plan.source, plan.rows, scaler, batches)
         return (network_inputs(module, X) for X in blocks) if module.of_counts else blocks
 
-    plan = _with_shift(plan, inputs())
+    if plan.condition is not None and plan.codes is not None:
+        shift = fit_shift(inputs(), plan.codes[plan.rows], plan.n_classes)
+        plan = replace(plan, condition=replace(plan.condition, shift=shift))
     pca = _components(plan, inputs)
     _start(module, plan, pca)
     module.to(device)
     means = torch.from_numpy(class_means(pca.mean, plan.condition)).to(device) if gaps else None
     return Prepared(plan, scaler, pca, module, batches, validation, means, begun)
-
-
-def _with_shift(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> TrainingPlan:
-    """The plan with the means of its classes, where it has classes."""
-    if plan.condition is None or plan.codes is None:
-        return plan
-    shift = fit_shift(blocks, plan.codes[plan.rows], plan.n_classes)
-    return replace(plan, condition=replace(plan.condition, shift=shift))
 
 
 def _within_classes(plan: TrainingPlan, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -192,10 +192,14 @@ def measure(
             mus.append(mu.cpu().numpy())
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
             left = (X - fitted, pca.residuals(X - centre), X - pca.mean)
-            three = [_known((part / scale) ** 2, known) for part in left]
+            three, share = [(part / scale) ** 2 for part in left], 1.0
+            if known is not None:
+                three = [np.where(known, squares, 0.0) for squares in three]
+                share = known.mean(axis=1)
             for total, part in zip((sse, pca_sse, sst), three, strict=True):
                 total += part.sum(axis=0)
-            by_row.append([_row_means(part, known) for part in three])
+            by_row.append([part.mean(axis=1) / share for part in three])
+    still = [high - low <= _CONSTANT for low, high in spans.values()]
     errors, pca_errors, deviations = (np.concatenate(parts) for parts in zip(*by_row, strict=True))
     return Measurement(
         mu=np.concatenate(mus),
@@ -206,20 +210,9 @@ def measure(
         sse=sse,
         pca_sse=pca_sse,
         sst=sst,
-        dead_share=_dead_share(spans),
+        dead_share=float(torch.cat(still).double().mean()) if still else 0.0,
         low=low,
     )
-
-
-def _known(squares: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-    """Squares with 0 where a level is missing; themselves where all are known."""
-    return squares if known is None else np.where(known, squares, 0.0)
-
-
-def _row_means(squares: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-    """Mean over the known levels of each sample."""
-    means: np.ndarray = squares.mean(axis=1)
-    return means if known is None else means / known.mean(axis=1)
 
 
 def latent_health(found: Measurement, beta: float) -> dict[str, Any]:
@@ -262,7 +255,7 @@ def library_size(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, str] | N
     for start in range(0, rows.size, _COUNT_BLOCK):
         part = slice(start, start + _COUNT_BLOCK)
         X = matrix.take(rows[part])
-        detected[part] = (X > 0).sum(axis=1) / _share_known(X)
+        detected[part] = (X > 0).sum(axis=1) / (1 - np.isnan(X).mean(axis=1))
     return detected, "detected genes"
 
 
@@ -270,11 +263,6 @@ def depth_quantiles(source: Aligned, rows: np.ndarray) -> list[float] | None:
     """Quantiles `QUANTILES` of the total counts of rows; None where they are not known."""
     found = depths(source.matrix, source.match.columns[source.present], rows)
     return None if found is None else np.quantile(found, QUANTILES).tolist()
-
-
-def _share_known(X: np.ndarray) -> np.ndarray | float:
-    """Share of each sample's levels that are not missing."""
-    return 1 - np.isnan(X).mean(axis=1) if np.isnan(X.sum()) else 1.0
 
 
 def correlations(mu: np.ndarray, depth: np.ndarray) -> list[float]:
@@ -322,12 +310,6 @@ def _watching(module: VAEModule) -> Iterator[_Spans]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _dead_share(spans: _Spans) -> float:
-    """Share of hidden units whose lowest and highest output are the same."""
-    still = [high - low <= _CONSTANT for low, high in spans.values()]
-    return float(torch.cat(still).double().mean()) if still else 0.0
 
 
 def health(summary: Mapping[str, Any]) -> str:

@@ -310,30 +310,26 @@ def recalibrate_noise(
         return
     scale = likelihood.log_scale().exp()
     squares, n = _squared_residuals(module, validation, seed, means)
-    if isinstance(n, Tensor):
-        ratio = squares / n.clamp_min(1) / scale.square()
-        common = ratio[n > 0].mean()
-    else:
-        ratio = squares / n / scale.square()
-        common = ratio.mean()
+    ratio = squares / n.clamp_min(1) / scale.square()
+    common = ratio[n > 0].mean()
     if likelihood.raw_scale.numel() == 1:
-        ratio, n = common[None], validation.n_rows
+        ratio, n = common[None], n.new_tensor([validation.n_rows])
     likelihood.set_scale(scale * ((PSEUDO_ROWS * common + n * ratio) / (PSEUDO_ROWS + n)).sqrt())
 
 
 def _squared_residuals(
     module: VAEModule, validation: Batches, seed: int, means: Tensor | None
-) -> tuple[Tensor, Tensor | int]:
+) -> tuple[Tensor, Tensor]:
     """Squared residual of each gene summed over rows, and its known levels, both (n_genes,)."""
     total = torch.zeros(module.n_genes, device=next(module.parameters()).device)
-    n: Tensor | int = validation.n_rows if means is None else torch.zeros_like(total)
+    n = torch.full_like(total, validation.n_rows if means is None else 0)
     noise = make_generator(seed, total.device)
     with evaluating(module):
         for x, *rest in validation.epoch(0):
             codes, known = rest[0] if module.n_classes else None, None
             if means is not None:
                 x, known = mask_missing(x, means, codes)
-                n = n + known.sum(0)
+                n += known.sum(0)
             mu, logvar = module.encode(x, codes)
             spread = torch.exp(0.5 * logvar) if module.config.beta > 0 else torch.zeros_like(mu)
             for _ in range(DRAWS):

@@ -176,15 +176,11 @@ def _train_epoch(
         terms = _add_gradients(stack, own, batches, n_latent)
         for i, k in enumerate(running):
             mine = {name: values[i] for name, values in terms.items()}
-            step = partial(_own_step, batch=batches[i], terms=mine)
+            step = partial(take_step, found=sum_terms(mine), n_rows=len(batches[i][-1]))
             _each(loops, [k], faults, step)
         elapsed = time.perf_counter() - begun
         for loop in own:
             loop.state.seconds += elapsed / len(own)
-
-
-def _own_step(loop: Loop, batch: Batch, terms: dict[str, Tensor]) -> None:
-    take_step(loop, sum_terms(terms), len(batch[-1]))
 
 
 def _stack(loops: Sequence[Loop]) -> Stack:

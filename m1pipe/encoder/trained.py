@@ -490,18 +490,15 @@ class Encoder:
 
     def _by_rows(self, data: Any, min_coverage: float, of_rows: OfRows, width: int) -> np.ndarray:
         """What `of_rows` makes of data's samples, some rows at a time, (n_samples, width)."""
-        aligned = self._seen(data, min_coverage)
+        aligned = data
+        if not isinstance(data, Aligned):
+            aligned = self.align(data, min_coverage=min_coverage, keep_missing=True)
         codes = self.codes(aligned.matrix)
         parts = [
             of_rows(X, None if codes is None else codes[start:stop])
             for start, stop, X in aligned.blocks(CHUNK_ROWS)
         ]
         return _joined(parts, width)
-
-    def _seen(self, data: Any, min_coverage: float) -> Aligned:
-        if isinstance(data, Aligned):
-            return data
-        return self.align(data, min_coverage=min_coverage, keep_missing=True)
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

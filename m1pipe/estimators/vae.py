@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -349,7 +348,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             mixtures = latents.load_mixtures(files / MIXTURE_FILE, model=encoder.digest())
         estimator._fitted_mixtures = mixtures
         estimator.n_features_in_ = len(encoder.genes)
-        if not _are_numbered(encoder.genes):
+        if any(name != f"x{j}" for j, name in enumerate(encoder.genes)):  # not numbered here
             estimator.feature_names_in_ = np.asarray(encoder.genes, dtype=object)
         return estimator
 
@@ -405,8 +404,3 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.allow_nan = self._takes_gaps()
         tags.input_tags.sparse = True
         return tags
-
-
-def _are_numbered(genes: Sequence[str]) -> bool:
-    """Whether the names were made here for an array without names."""
-    return all(name == f"x{j}" for j, name in enumerate(genes))

@@ -113,7 +113,9 @@ def correlations(
     """
     spread = pair.real.var(axis=0, dtype=np.float64)
     named = genes is not None
-    chosen = choose_genes(pair.genes, genes) if genes is not None else _widest(spread, max_genes)
+    chosen = np.sort(np.argsort(-spread, kind="stable")[:max_genes])
+    if genes is not None:
+        chosen = choose_genes(pair.genes, genes)
     chosen = chosen[spread[chosen] > 0]
     if len(chosen) < 2:
         raise InputError(
@@ -168,7 +170,3 @@ def _by_class(axes: np.ndarray, found: Embedding, labels: tuple[np.ndarray, np.n
             xlim=(both[:, 0].min() - margin[0], both[:, 0].max() + margin[0]),
             ylim=(both[:, 1].min() - margin[1], both[:, 1].max() + margin[1]),
         )
-
-
-def _widest(spread: np.ndarray, most: int) -> np.ndarray:
-    return np.sort(np.argsort(-spread, kind="stable")[:most])

@@ -269,14 +269,10 @@ def fit_features(
     basis = basis if turn is None else turn @ basis
     inputs = (rotation.left * (rotation.singular / spread)).astype(np.float32)
     inputs += (rotation.shift / spread).astype(np.float32)
-    return FeatureMap(scaler, basis), inputs, _own_axes(rotation, spread)
-
-
-def _own_axes(rotation: Rotation, spread: float) -> Rotation:
-    """The rotation of rows that lie along its axes already, about their rounding of a mean."""
-    rank = rotation.singular.size
-    center = rotation.shift / spread
-    return Rotation(center, np.eye(rank), rotation.left, rotation.singular / spread, on_axes=True)
+    # The rotation of rows that lie along its axes already, about their rounding of a mean.
+    center, axes = rotation.shift / spread, np.eye(rotation.singular.size)
+    own = Rotation(center, axes, rotation.left, rotation.singular / spread, on_axes=True)
+    return FeatureMap(scaler, basis), inputs, own
 
 
 def _each(X: np.ndarray) -> GeneTransform:

@@ -6,7 +6,6 @@ penalties are those with the lowest squared error on inner folds, the ridge left
 penalty) and the own genes left out among them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,7 +141,10 @@ class _Part:
         spread = np.einsum("ij,ij->j", self.genes, self.genes)
         spread -= np.einsum("ij,ij->j", self.genes_cross, of_genes)
         product = np.zeros(own.column.size)
-        for targets, genes in _blocks(own, self.n):
+        step = max(1, BLOCK_CELLS // self.n)
+        for start in range(0, own.has.size, step):
+            targets = own.has[start : start + step]
+            genes = own.column[targets]
             centred = self.Y[:, targets] - self.y_mean[targets]
             product[targets] = np.einsum("ij,ij->j", self.genes[:, genes], centred)
             product[targets] -= np.einsum("ij,ij->j", self.genes_cross[:, genes], of_y[:, targets])
@@ -194,11 +196,3 @@ def _fit(
     coef = np.ascontiguousarray(rotation.lift(weights).T, dtype=np.float32)
     own = replace(term, slope=slope.astype(np.float32))
     return LinearPart(coef, bias.astype(np.float32), own)
-
-
-def _blocks(own: OwnGenes, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Targets that have a gene, some at a time, and the column of it."""
-    step = max(1, BLOCK_CELLS // n)
-    for start in range(0, own.has.size, step):
-        targets = own.has[start : start + step]
-        yield targets, own.column[targets]

@@ -205,7 +205,9 @@ class HurdleGaussian(nn.Module):
         """
         where, present = eta.chunk(2, 1)
         level = F.logsigmoid(present) + self._log_density(x, where)
-        return torch.where(self._absent(x), F.logsigmoid(-present), level)
+        return torch.where(
+            x * self.scale + self.location <= ABOUT_ZERO, F.logsigmoid(-present), level
+        )
 
     def mean(self, eta: Tensor) -> Tensor:
         """Expected level.
@@ -237,9 +239,6 @@ class HurdleGaussian(nn.Module):
     @property
     def _zero(self) -> Tensor:
         return -self.location / self.scale
-
-    def _absent(self, x: Tensor) -> Tensor:
-        return x * self.scale + self.location <= ABOUT_ZERO
 
     def _log_density(self, x: Tensor, where: Tensor) -> Tensor:
         return self.positive.log_prob(x, where)
