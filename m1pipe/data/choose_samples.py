@@ -10,11 +10,12 @@ import operator
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.arrays import BooleanArray
 
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.regex import compile_pattern, texts_with
@@ -24,70 +25,27 @@ LONGEST = 20_000
 DEEPEST = 50
 LARGEST = 2**63
 INDEX = "index"
+Compare = Callable[[Any, Any], Any]
 _SEGMENT = re.compile(
     r"""(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`(?P<name>[^`]*)`|(?P<sign>[&|\r\n])""",
     re.DOTALL,
 )
 _WORD = re.compile(r"[^\s=<>!&|()'\"`~,]+")
 _SIGNS = {"&": " and ", "|": " or "}
-_ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
+# A comparison, and the same with its sides exchanged.
+_COMPARED = {
+    ast.Lt: (operator.lt, operator.gt),
+    ast.LtE: (operator.le, operator.ge),
+    ast.Gt: (operator.gt, operator.lt),
+    ast.GtE: (operator.ge, operator.le),
+    ast.Eq: (operator.eq, operator.eq),
+    ast.NotEq: (operator.ne, operator.ne),
 }
-_MIRRORED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.Gt,
-    ast.LtE: ast.GtE,
-    ast.Gt: ast.Lt,
-    ast.GtE: ast.LtE,
-}
-_EQUALITY = (ast.Eq, ast.NotEq)
-_MEMBERSHIP = (ast.In, ast.NotIn)
-_ABSENCE = ("isna", "notna", "isnull", "notnull")
-_TEXT_METHODS = ("contains", "startswith", "endswith")
+_EQUALITY = (operator.eq, operator.ne)
 _ALLOWED = (
     "columns, numbers and text, ==, !=, <, <=, >, >=, in [...], not in [...], and, or, not, "
     "COLUMN.isna(), COLUMN.notna(), COLUMN.str.contains('...'), startswith, endswith"
 )
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """For which samples something is true, and for which false; where neither, it is unknown."""
-
-    yes: np.ndarray
-    no: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column: its name, values, and which of them are there."""
-
-    name: str
-    values: pd.Series
-    known: np.ndarray
-
-    @property
-    def is_number(self) -> bool:
-        """Numbers, or true and false."""
-        return getattr(self.values.dtype, "kind", "O") in "biuf"
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """Values of a column of numbers; what pandas knows to be missing is 0."""
-        kind = getattr(self.values.dtype, "numpy_dtype", None)
-        if kind is None:
-            return np.asarray(self.values.to_numpy())
-        return np.asarray(self.values.to_numpy(dtype=kind, na_value=kind.type(0)))
-
-    def by_level(self, test: Callable[[list[Any]], list[bool]]) -> "_Truth":
-        """Truth of a test that is made once for each level."""
-        codes, levels = pd.factorize(self.values)
-        hits = np.array([*test(list(levels)), False], dtype=bool)[codes]
-        return _Truth(hits & self.known, ~hits & self.known)
 
 
 def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") -> np.ndarray:
@@ -99,8 +57,9 @@ def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") ->
     where : str
         ``COLUMN~REGEX``: the regular expression is found in the column, in upper or lower case;
         ``*~REGEX``: in any column of text. COLUMN is any column that exists, whatever its name
-        holds. Anything else is a condition, such as ``tissue == "Liver" and age > 50``, as `holds`
-        takes it. A missing value never matches.
+        holds. Anything else is a condition, such as ``tissue == "Liver" and age > 50``, in which a
+        name that is no word stands in backticks, and `index` is the sample's own, unless a column
+        has that name. A missing value never matches.
     option : str
         That the condition was given by, for messages.
 
@@ -111,13 +70,15 @@ def matching_samples(obs: pd.DataFrame, where: str, *, option: str = "where") ->
     Raises
     ------
     InputError
-        If the condition cannot be understood, or holds for no sample.
+        If the condition cannot be understood, with the place; if a column is not there, text is
+        compared with numbers, or it holds for no sample.
     """
     by_regex = _apart(obs, where)
     if by_regex is not None:
         chosen = _by_regex(obs, *by_regex, option)
     else:
-        chosen = holds(obs, where, option=option)
+        truth = _Condition(obs, where, option).truth()
+        chosen = truth.to_numpy(dtype=bool, na_value=False)
     if not chosen.any():
         raise InputError(f"{option}: {where!r} holds for none of the {len(obs):,} samples")
     return chosen
@@ -132,46 +93,22 @@ def require_column(obs: pd.DataFrame, column: str, option: str) -> None:
         )
 
 
-def holds(obs: pd.DataFrame, condition: str, *, option: str = "where") -> np.ndarray:
-    """Samples for which a condition is true.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    condition : str
-        Such as ``tissue == "Liver" and age > 50``. A name that is no word stands in backticks;
-        `index` is the sample's own, unless a column has that name.
-    option : str
-        That it was given by, for messages.
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If it holds anything but what is allowed, with the place; if a column is not there, or
-        text is compared with numbers.
-    """
-    return _Condition(obs, condition, option).truth().yes
-
-
 class _Condition:
-    """A condition's tree beside its text, whose places messages name."""
+    """A condition's tree beside its text, whose places messages name.
+
+    What is true, false or unknown of each sample is a BooleanArray: and, or, not are Kleene's.
+    """
 
     def __init__(self, obs: pd.DataFrame, text: str, option: str) -> None:
         self.obs, self.text, self.option = obs, text, option
         if len(text) > LONGEST:
-            raise InputError(
-                f"{option}: expected a condition of at most {LONGEST:,} characters; found "
-                f"{len(text):,}"
-            )
+            at_most = f"a condition of at most {LONGEST:,} characters"
+            raise InputError(f"{option}: expected {at_most}; found {len(text):,}")
         self.names: dict[str, str] = {}
         self.places: list[int] = []
         self.plain = self._without_backticks()
 
-    def truth(self) -> _Truth:
+    def truth(self) -> BooleanArray:
         """What the whole is."""
         try:
             with warnings.catch_warnings():
@@ -222,110 +159,95 @@ class _Condition:
         column = len(stripped.encode()[:offset].decode(errors="ignore"))
         return self.places[min(start + column, len(self.places) - 1)]
 
-    def _truth(self, node: ast.expr, depth: int) -> _Truth:
+    def _truth(self, node: ast.expr, depth: int) -> BooleanArray:
         if depth > DEEPEST:
             raise self._fault(f"found more than {DEEPEST} levels of brackets", node)
-        if isinstance(node, ast.BoolOp):
-            parts = [self._truth(value, depth + 1) for value in node.values]
-            yes, no = [part.yes for part in parts], [part.no for part in parts]
-            if isinstance(node.op, ast.And):
-                return _Truth(np.logical_and.reduce(yes), np.logical_or.reduce(no))
-            return _Truth(np.logical_or.reduce(yes), np.logical_and.reduce(no))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
-            inner = self._truth(node.operand, depth + 1)
-            return _Truth(inner.no, inner.yes)
-        if isinstance(node, ast.Compare):
-            return self._chain(node)
-        if isinstance(node, ast.Call):
-            return self._method(node)
-        if isinstance(node, ast.Name):
-            return self._flag(self._column(node), node)
-        if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-            every = np.full(len(self.obs), node.value)
-            return _Truth(every, ~every)
+        match node:
+            case ast.BoolOp(op=op, values=values):
+                join = operator.and_ if isinstance(op, ast.And) else operator.or_
+                return reduce(join, [self._truth(value, depth + 1) for value in values])
+            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+                return ~self._truth(operand, depth + 1)
+            case ast.Compare():
+                sides = [node.left, *node.comparators]
+                pairs = zip(sides, node.ops, sides[1:], strict=False)
+                return reduce(operator.and_, [self._compared(*pair) for pair in pairs])
+            case ast.Call():
+                return self._method(node)
+            case ast.Name():
+                return self._flag(self._column(node), node)
+            case ast.Constant(value=bool(value)):
+                return _where(np.full(len(self.obs), value))
         raise self._fault(f"found {_kind(node)}", node)
 
-    def _flag(self, column: _Column, node: ast.expr) -> _Truth:
+    def _flag(self, column: pd.Series, node: ast.expr) -> BooleanArray:
         """A column of true and false by itself."""
-        if not pd.api.types.is_bool_dtype(column.values.dtype):
-            raise self._fault(
-                f"found the column {column.name!r} alone, which is not true or false for each "
-                "sample",
-                node,
-            )
-        values = column.numbers.astype(bool)
-        return _Truth(values & column.known, ~values & column.known)
+        if not pd.api.types.is_bool_dtype(column.dtype):
+            alone = f"the column {column.name!r} alone, which is not true or false for each sample"
+            raise self._fault(f"found {alone}", node)
+        return _where(_numbers(column), column)
 
-    def _chain(self, node: ast.Compare) -> _Truth:
-        sides = [node.left, *node.comparators]
-        parts = [
-            self._compared(left, op, right)
-            for left, op, right in zip(sides, node.ops, sides[1:], strict=False)
-        ]
-        return _Truth(
-            np.logical_and.reduce([part.yes for part in parts]),
-            np.logical_or.reduce([part.no for part in parts]),
-        )
-
-    def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> _Truth:
-        if isinstance(op, _MEMBERSHIP):
+    def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> BooleanArray:
+        if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(right, ast.List | ast.Tuple | ast.Set):
                 raise self._fault("found no list in brackets after `in`", right)
             values = [self._literal(item) for item in right.elts]
-            found = self._in(self._column(left), values, right)
-            return found if isinstance(op, ast.In) else _Truth(found.no, found.yes)
-        if type(op) not in _ORDER:
+            column = self._column(left)
+            equal = [self._with_literal(column, operator.eq, value, right) for value in values]
+            found = reduce(operator.or_, equal, _where(np.zeros(len(column)), column))
+            return found if isinstance(op, ast.In) else ~found
+        if type(op) not in _COMPARED:
             raise self._fault("found `is`: write == or .isna()", right)
+        compare, exchanged = _COMPARED[type(op)]
         if isinstance(left, ast.Name) and isinstance(right, ast.Name):
-            return self._two_columns(self._column(left), op, self._column(right), right)
-        if not isinstance(left, ast.Name) and isinstance(right, ast.Name):
-            left, right = right, left
-            op = _MIRRORED.get(type(op), type(op))()
-        return self._with_literal(self._column(left), op, self._literal(right), right)
+            return self._two_columns(self._column(left), compare, self._column(right), right)
+        if isinstance(right, ast.Name) and not isinstance(left, ast.Name):
+            left, right, compare = right, left, exchanged
+        return self._with_literal(self._column(left), compare, self._literal(right), right)
 
-    def _two_columns(self, a: _Column, op: ast.cmpop, b: _Column, node: ast.expr) -> _Truth:
-        known, compare = a.known & b.known, _ORDER[type(op)]
-        if a.is_number and b.is_number:
-            hits = compare(a.numbers, b.numbers)
-        elif isinstance(op, _EQUALITY) and not a.is_number and not b.is_number:
-            hits = compare(a.values.astype(str).to_numpy(), b.values.astype(str).to_numpy())
+    def _two_columns(
+        self, a: pd.Series, compare: Compare, b: pd.Series, node: ast.expr
+    ) -> BooleanArray:
+        if _is_number(a) and _is_number(b):
+            hits = compare(_numbers(a), _numbers(b))
+        elif compare in _EQUALITY and not _is_number(a) and not _is_number(b):
+            hits = compare(a.astype(str).to_numpy(), b.astype(str).to_numpy())
         else:
             raise self._fault(f"found {a.name!r} and {b.name!r}, which cannot be compared", node)
-        return _Truth(known & hits, known & ~hits)
+        return BooleanArray(
+            np.asarray(hits, dtype=bool), (a.isna() | b.isna()).to_numpy(dtype=bool)
+        )
 
-    def _with_literal(self, column: _Column, op: ast.cmpop, value: Any, node: ast.expr) -> _Truth:
-        compare = _ORDER[type(op)]
-        if column.is_number:
+    def _with_literal(
+        self, column: pd.Series, compare: Compare, value: Any, node: ast.expr
+    ) -> BooleanArray:
+        if _is_number(column):
             if isinstance(value, str):
                 raise self._fault(f"found text beside numbers of {column.name!r}", node)
             with np.errstate(over="ignore"):  # of a number beyond the column's type
-                hits = np.asarray(compare(column.numbers, value))
-            return _Truth(hits & column.known, ~hits & column.known)
+                return _where(compare(_numbers(column), value), column)
         if not isinstance(value, str):
-            return column.by_level(
-                lambda levels: [compare(n, value) for n in self._as_numbers(column, levels, node)]
+            return _by_level(
+                column,
+                lambda levels: [compare(n, value) for n in self._as_numbers(column, levels, node)],
             )
-        if isinstance(op, _EQUALITY):
-            return column.by_level(lambda levels: [compare(str(level), value) for level in levels])
+        if compare in _EQUALITY:
+            return _by_level(column, lambda levels: [compare(str(x), value) for x in levels])
         ranks = self._ranks(column, value, node)
-        return column.by_level(
-            lambda levels: [compare(ranks[str(level)], ranks[value]) for level in levels]
-        )
+        least = ranks[value]
+        return _by_level(column, lambda levels: [compare(ranks[str(x)], least) for x in levels])
 
-    def _as_numbers(self, column: _Column, levels: list[Any], node: ast.expr) -> list[float]:
+    def _as_numbers(self, column: pd.Series, levels: list[Any], node: ast.expr) -> list[float]:
         """Levels that are numbers, or text of numbers, all of them."""
         try:
             return [float(level) for level in levels]
         except (TypeError, ValueError):
-            raise self._fault(
-                f"found a number beside the column {column.name!r} of text, such as "
-                f"{str(levels[0])!r}",
-                node,
-            ) from None
+            beside = f"the column {column.name!r} of text, such as {str(levels[0])!r}"
+            raise self._fault(f"found a number beside {beside}", node) from None
 
-    def _ranks(self, column: _Column, value: str, node: ast.expr) -> dict[str, int]:
+    def _ranks(self, column: pd.Series, value: str, node: ast.expr) -> dict[str, int]:
         """Places of the levels of an ordered categorical."""
-        kind = column.values.dtype
+        kind = column.dtype
         if not isinstance(kind, pd.CategoricalDtype) or not kind.ordered:
             raise self._fault(f"found an order of {column.name!r}: text has none", node)
         ranks = {str(level): i for i, level in enumerate(kind.categories)}
@@ -333,63 +255,52 @@ class _Condition:
             raise self._fault(f"found {value!r}, which is no level of {column.name!r}", node)
         return ranks
 
-    def _in(self, column: _Column, values: list[Any], node: ast.expr) -> _Truth:
-        equal = [self._with_literal(column, ast.Eq(), value, node) for value in values]
-        hits = np.zeros(len(self.obs), dtype=bool)
-        for found in equal:
-            hits |= found.yes
-        return _Truth(hits, column.known & ~hits)
-
-    def _method(self, node: ast.Call) -> _Truth:
+    def _method(self, node: ast.Call) -> BooleanArray:
         """COLUMN.isna() and its like; COLUMN.str.contains('...') and its like."""
-        function = node.func
-        if not isinstance(function, ast.Attribute):
-            raise self._fault("found a call", node)
-        name, owner = function.attr, function.value
-        if name in _ABSENCE and isinstance(owner, ast.Name):
-            if node.args or node.keywords:
-                raise self._fault(f"found something in the brackets of {name}()", node)
-            known = self._column(owner).known
-            return _Truth(~known, known) if name in ("isna", "isnull") else _Truth(known, ~known)
-        if (
-            name not in _TEXT_METHODS
-            or not isinstance(owner, ast.Attribute)
-            or owner.attr != "str"
-            or not isinstance(owner.value, ast.Name)
-        ):
-            raise self._fault(f"found a call of {name!r}", node)
-        if len(node.args) != 1 or node.keywords:
-            raise self._fault(f"expected one text in the brackets of {name}('...')", node)
-        wanted = self._literal(node.args[0])
-        if not isinstance(wanted, str):
-            raise self._fault(f"expected text in the brackets of {name}('...')", node)
-        return self._text_test(self._column(owner.value), name, wanted, node)
+        match node.func:
+            case ast.Attribute(
+                attr="isna" | "notna" | "isnull" | "notnull" as name, value=ast.Name() as owner
+            ):
+                if node.args or node.keywords:
+                    raise self._fault(f"found something in the brackets of {name}()", node)
+                absent = self._column(owner).isna().to_numpy(dtype=bool)
+                return _where(absent if name in ("isna", "isnull") else ~absent)
+            case ast.Attribute(
+                attr="contains" | "startswith" | "endswith" as name,
+                value=ast.Attribute(attr="str", value=ast.Name() as owner),
+            ):
+                if len(node.args) != 1 or node.keywords:
+                    raise self._fault(f"expected one text in the brackets of {name}('...')", node)
+                wanted = self._literal(node.args[0])
+                if not isinstance(wanted, str):
+                    raise self._fault(f"expected text in the brackets of {name}('...')", node)
+                return self._text_test(self._column(owner), name, wanted, node)
+            case ast.Attribute(attr=name):
+                raise self._fault(f"found a call of {name!r}", node)
+        raise self._fault("found a call", node)
 
-    def _text_test(self, column: _Column, name: str, wanted: str, node: ast.expr) -> _Truth:
-        if column.is_number:
+    def _text_test(self, column: pd.Series, name: str, wanted: str, node: ast.expr) -> BooleanArray:
+        if _is_number(column):
             raise self._fault(f"found .str on the column {column.name!r} of numbers", node)
         if name == "contains":
             where = f"{self.option}: {column.name}.str.contains"
             pattern = compile_pattern(wanted, where)
-            return column.by_level(lambda levels: texts_with(pattern, map(str, levels), where))
-        if name == "startswith":
-            return column.by_level(lambda levels: [str(x).startswith(wanted) for x in levels])
-        return column.by_level(lambda levels: [str(x).endswith(wanted) for x in levels])
+            return _by_level(column, lambda levels: texts_with(pattern, map(str, levels), where))
+        test = str.startswith if name == "startswith" else str.endswith
+        return _by_level(column, lambda levels: [test(str(x), wanted) for x in levels])
 
-    def _column(self, node: ast.expr) -> _Column:
+    def _column(self, node: ast.expr) -> pd.Series:
         if not isinstance(node, ast.Name):
             raise self._fault(f"expected a column; found {_kind(node)}", node)
         name = self.names.get(node.id, node.id)
         columns = [str(column) for column in self.obs.columns]
-        if name not in columns:
-            if name != INDEX:
-                raise self._fault(f"found no column {name!r}{did_you_mean(name, columns)}", node)
-            values = pd.Series(self.obs.index.astype(str), index=self.obs.index, dtype=object)
-        elif columns.count(name) > 1:
+        if columns.count(name) > 1:
             raise self._fault(f"found the column {name!r} twice", node)
-        else:
-            values = self.obs.iloc[:, columns.index(name)]
-        return _Column(name, values, values.notna().to_numpy(dtype=bool))
+        if name in columns:
+            return self.obs.iloc[:, columns.index(name)].rename(name)
+        if name != INDEX:
+            raise self._fault(f"found no column {name!r}{did_you_mean(name, columns)}", node)
+        return pd.Series(self.obs.index.astype(str), index=self.obs.index, dtype=object, name=name)
 
     def _literal(self, node: ast.expr) -> Any:
         sign = 1
@@ -410,6 +321,32 @@ class _Condition:
         return sign * value
 
 
+def _where(hits: Any, *columns: pd.Series) -> BooleanArray:
+    """Where something is true of some columns; unknown where one of them holds nothing."""
+    unknown = np.zeros(len(hits), dtype=bool)
+    for column in columns:
+        unknown |= column.isna().to_numpy(dtype=bool)
+    return BooleanArray(np.asarray(hits, dtype=bool), unknown)
+
+
+def _by_level(column: pd.Series, test: Callable[[list[Any]], list[bool]]) -> BooleanArray:
+    """Where a test is true that is made once for each level."""
+    codes, levels = pd.factorize(column)
+    return _where(np.array([*test(list(levels)), False], dtype=bool)[codes], column)
+
+
+def _is_number(column: pd.Series) -> bool:
+    """Numbers, or true and false."""
+    return getattr(column.dtype, "kind", "O") in "biuf"
+
+
+def _numbers(column: pd.Series) -> np.ndarray:
+    """Values of a column of numbers; what pandas knows to be missing is 0."""
+    kind = getattr(column.dtype, "numpy_dtype", None)
+    options = {} if kind is None else {"dtype": kind, "na_value": kind.type(0)}
+    return np.asarray(column.to_numpy(**options))
+
+
 def _short(text: str) -> str:
     """A text as messages show it."""
     return repr(text if len(text) <= 200 else text[:197] + "...")
@@ -426,35 +363,27 @@ def _kind(node: ast.AST) -> str:
     if isinstance(node, ast.BinOp):
         signs = {ast.Pow: "a power", ast.MatMult: "an @"}
         return signs.get(type(node.op), "arithmetic")
+    if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        return "a comprehension"
     kinds: dict[type[ast.AST], str] = {
-        ast.Call: "a call",
-        ast.Lambda: "a lambda",
         ast.IfExp: "an if",
         ast.Subscript: "square brackets after a name",
-        ast.ListComp: "a comprehension",
-        ast.SetComp: "a comprehension",
-        ast.DictComp: "a comprehension",
-        ast.GeneratorExp: "a comprehension",
         ast.NamedExpr: "an assignment",
         ast.JoinedStr: "an f-string",
         ast.UnaryOp: "a sign",
-        ast.List: "a list",
-        ast.Tuple: "a tuple",
     }
-    return kinds.get(type(node), f"a {type(node).__name__}")
+    return kinds.get(type(node), f"a {type(node).__name__.lower()}")
 
 
 def _apart(obs: pd.DataFrame, where: str) -> tuple[str, str] | None:
     """Column and regular expression of COLUMN~REGEX; None where it is none."""
     places = [i for i, character in enumerate(where) if character == "~" and where[i + 1 :]]
-    pairs = [(_plain(where[:i]), where[i + 1 :]) for i in places]
+    pairs = [
+        (where[:i].strip().removeprefix("`").removesuffix("`"), where[i + 1 :]) for i in places
+    ]
     columns = {"*", *map(str, obs.columns)}
     existing = [pair for pair in pairs if pair[0] and pair[0] in columns]
     return next(iter(existing + [pair for pair in pairs if _WORD.fullmatch(pair[0])]), None)
-
-
-def _plain(column: str) -> str:
-    return column.strip().removeprefix("`").removesuffix("`")
 
 
 def _by_regex(obs: pd.DataFrame, column: str, regex: str, option: str) -> np.ndarray:

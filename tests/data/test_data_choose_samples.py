@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m1pipe.data.choose_samples import DEEPEST, LONGEST, holds, matching_samples
+from m1pipe.data.choose_samples import DEEPEST, LONGEST, matching_samples
 from m1pipe.data.regex import LONGEST_PATTERN, compile_pattern, texts_with
 from m1pipe.errors import InputError
 
@@ -95,7 +95,7 @@ def test_numbers_agree_with_numpy(obs: pd.DataFrame) -> None:
         ("v < n", values < table["n"]),
         ("not (v > 0 or n > 5)", (values <= 0) & (table["n"] <= 5)),
     ):
-        np.testing.assert_array_equal(holds(table, text), oracle)
+        np.testing.assert_array_equal(matching_samples(table, text), oracle)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
