@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,11 +31,6 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 def strip(text: str) -> str:
     """Text without blanks at its ends, those that do not break a line included."""
     return text.strip(_BLANKS)
-
-
-def is_missing(text: str) -> bool:
-    """Whether text says that nothing is known, as NaN does."""
-    return text in MISSING
 
 
 def one_number(field: str) -> float | None:
@@ -69,10 +64,10 @@ def label_column(fields: Sequence[str]) -> np.ndarray:
         float64, or objects (str, and NaN where a value is missing).
     """
     texts = [strip(field) for field in fields]
-    known = {text for text in texts if not is_missing(text)}
+    known = {text for text in texts if text not in MISSING}
     if known and any(not _INTEGER.fullmatch(text) for text in known) and _come_back(known):
-        return np.array([np.nan if is_missing(text) else float(text) for text in texts])
-    return np.array([np.nan if is_missing(text) else text for text in texts], dtype=object)
+        return np.array([np.nan if text in MISSING else float(text) for text in texts])
+    return np.array([np.nan if text in MISSING else text for text in texts], dtype=object)
 
 
 def doubtful_numbers(values: np.ndarray) -> str:
@@ -117,9 +112,8 @@ def _come_back(texts: set[str]) -> bool:
 def tidy_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """A table with every column tidied; the same object where nothing had to be."""
     tidied = {name: tidy(frame[name]) for name in frame.columns if frame.columns.is_unique}
-    changed = {name: column for name, column in tidied.items() if column is not frame[name]}
-    changed = {n: c for n, c in changed.items() if not c.equals(frame[n])}
-    return frame.assign(**{str(n): c for n, c in changed.items()}) if changed else frame
+    changed = {str(name): c for name, c in tidied.items() if not c.equals(frame[name])}
+    return frame.assign(**changed) if changed else frame
 
 
 def tidy(column: pd.Series) -> pd.Series:
@@ -130,37 +124,30 @@ def tidy(column: pd.Series) -> pd.Series:
     column : Series, shape (n_samples,)
         Numbers and truth values are returned as they are.
     """
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        levels = column.cat.categories
-        if not _has_text(levels):
-            return column
-        names = [_plain(level) for level in levels]
-        if all(a is b or a == b for a, b in zip(names, levels, strict=True)):
-            return column
-        kept = list(dict.fromkeys(name for name in names if name is not np.nan))
-        place = {name: i for i, name in enumerate(kept)}
-        codes = np.array([place.get(name, -1) for name in names] + [-1])[column.cat.codes]
-        known = pd.Categorical.from_codes(codes.tolist(), pd.Index(kept, dtype=object))
-        return pd.Series(known, index=column.index, name=column.name)
-    if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
+    categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    if not (categorical or column.dtype == object or isinstance(column.dtype, pd.StringDtype)):
         return column
-    codes, levels = pd.factorize(column)
+    codes, levels = (
+        (column.cat.codes, column.cat.categories) if categorical else pd.factorize(column)
+    )
     names = [_plain(level) for level in levels]
     if all(a is b or a == b for a, b in zip(names, levels, strict=True)):
         return column
+    if categorical:
+        kept = list(dict.fromkeys(name for name in names if name is not np.nan))
+        place = {name: i for i, name in enumerate(kept)}
+        codes = np.array([place.get(name, -1) for name in names] + [-1])[codes]
+        known = pd.Categorical.from_codes(codes.tolist(), pd.Index(kept, dtype=object))
+        return pd.Series(known, index=column.index, name=column.name)
     values = np.array([*names, np.nan], dtype=object)[codes]
     return pd.Series(values, index=column.index, name=column.name)
-
-
-def _has_text(levels: Iterable[object]) -> bool:
-    return any(isinstance(level, str) for level in levels)
 
 
 def _plain(level: object) -> object:
     if not isinstance(level, str):
         return level
     text = strip(level)
-    return np.nan if is_missing(text) else text
+    return np.nan if text in MISSING else text
 
 
 def listed_columns(frame: pd.DataFrame) -> str:

@@ -125,7 +125,7 @@ def match_genes(
     """
     refuse_duplicates(wanted, "wanted genes")
     refuse_duplicates(available, "available genes")
-    columns = _match_exact(wanted, available)
+    columns = _places(wanted, available)
     counts = [("exact name", int((columns >= 0).sum()))]
     counts.append(("Ensembl id without version", _match_canonical(columns, wanted, available)))
     if aliases and (columns < 0).any():
@@ -201,22 +201,21 @@ def pair_samples(
     """
     refuse_duplicates(x_samples, "samples of X")
     refuse_duplicates(y_samples, "samples of Y")
-    row_in_y = {name: i for i, name in enumerate(y_samples)}
-    pairs = [(i, row_in_y[name]) for i, name in enumerate(x_samples) if name in row_in_y]
-    if not pairs and not set(x_samples).isdisjoint(y_columns):
+    rows = _places(x_samples, y_samples)
+    ix = np.flatnonzero(rows >= 0)
+    if ix.size:
+        return ix, rows[ix]
+    if not set(x_samples).isdisjoint(y_columns):
         raise InputError(
             f"samples: expected X's as the rows of Y; found them as its columns "
             f"({', '.join(y_columns[:3])}...): convert Y with --genes-as-rows"
         )
     near = near_names(x_samples, y_samples)
-    if not pairs:
-        raise InputError(
-            "samples: expected ids that X and Y share; found none: X has "
-            f"{', '.join(x_samples[:3])}, ...; Y has {', '.join(y_samples[:3])}, ...: "
-            f"{near and near + '; '}name the samples alike in both"
-        )
-    ix, iy = np.array(pairs, dtype=np.int64).T
-    return ix, iy
+    raise InputError(
+        "samples: expected ids that X and Y share; found none: X has "
+        f"{', '.join(x_samples[:3])}, ...; Y has {', '.join(y_samples[:3])}, ...: "
+        f"{near and near + '; '}name the samples alike in both"
+    )
 
 
 def near_names(names: Sequence[str], others: Sequence[str]) -> str:
@@ -266,7 +265,8 @@ def refuse_duplicates(names: Sequence[str], what: str) -> None:
         seen[name] = position
 
 
-def _match_exact(wanted: Sequence[str], available: Sequence[str]) -> np.ndarray:
+def _places(wanted: Sequence[str], available: Sequence[str]) -> np.ndarray:
+    """Place of each name among those available; -1 where it is missing."""
     column_of = {name: i for i, name in enumerate(available)}
     return np.array([column_of.get(name, -1) for name in wanted], dtype=np.int64)
 

@@ -6,6 +6,8 @@ back there are two ways. `from_scores` is the inverse: it returns the level that
 standard normal draws come out with the training distribution, zeros in their share.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy import special
 
@@ -59,20 +61,22 @@ def to_scores(X: np.ndarray, levels: np.ndarray) -> np.ndarray:
         Beyond the outermost knots a gene's own spread is the unit. NaN stays NaN; a gene that is
         constant in the training rows has 0 everywhere.
     """
-    out = np.empty(X.shape, dtype=np.float32)
-    for j in range(X.shape[1]):
-        at, scores, spread = _curve(levels[:, j])
-        out[:, j] = _outwards(X[:, j].astype(np.float64), at, scores, 1 / spread)
-    return out
+
+    def score(x: np.ndarray, knots: np.ndarray) -> np.ndarray:
+        at, scores, spread = _curve(knots)
+        return _outwards(x, at, scores, 1 / spread)
+
+    return _by_gene(score, X, levels)
 
 
 def from_scores(Z: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Levels that scores came from, the inverse of `to_scores`; shapes as there."""
-    out = np.empty(Z.shape, dtype=np.float32)
-    for j in range(Z.shape[1]):
-        at, scores, spread = _curve(levels[:, j])
-        out[:, j] = _outwards(Z[:, j].astype(np.float64), scores, at, spread)
-    return out
+
+    def level(z: np.ndarray, knots: np.ndarray) -> np.ndarray:
+        at, scores, spread = _curve(knots)
+        return _outwards(z, scores, at, spread)
+
+    return _by_gene(level, Z, levels)
 
 
 def from_places(Z: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -90,15 +94,15 @@ def from_places(Z: np.ndarray, levels: np.ndarray) -> np.ndarray:
         them, except from a level that many samples share, which is where the scale ends.
     """
     quantiles = special.ndtri(places(len(levels)))
-    out = np.empty(Z.shape, dtype=np.float32)
-    for j in range(Z.shape[1]):
-        knots = levels[:, j].astype(np.float64)
+
+    def level(z: np.ndarray, knots: np.ndarray) -> np.ndarray:
         spread = _spread(knots)
         ends = (knots[:2], knots[-2:])
         slopes = [0.0 if np.ptp(end) <= _EDGE * spread else spread for end in ends]
-        drawn = np.clip(Z[:, j], quantiles[0] - FURTHEST, quantiles[-1] + FURTHEST)
-        out[:, j] = _outwards(drawn.astype(np.float64), quantiles, knots, *slopes)
-    return out
+        drawn = np.clip(z, quantiles[0] - FURTHEST, quantiles[-1] + FURTHEST)
+        return _outwards(drawn, quantiles, knots, *slopes)
+
+    return _by_gene(level, Z, levels)
 
 
 def to_places(X: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -115,16 +119,28 @@ def to_places(X: np.ndarray, levels: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (n_samples, n_genes)
     """
     quantiles = special.ndtri(places(len(levels)))
-    out = np.empty(X.shape, dtype=np.float64)
+
+    def place(x: np.ndarray, knots: np.ndarray) -> np.ndarray:
+        return _outwards(x, knots, quantiles, 1 / _spread(knots))
+
+    return _by_gene(place, X, levels, np.float64)
+
+
+def _by_gene(
+    one: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    X: np.ndarray,
+    levels: np.ndarray,
+    dtype: type = np.float32,
+) -> np.ndarray:
+    """What a map of a gene's values and its knots makes of every gene."""
+    out = np.empty(X.shape, dtype=dtype)
     for j in range(X.shape[1]):
-        knots = levels[:, j].astype(np.float64)
-        out[:, j] = _outwards(X[:, j].astype(np.float64), knots, quantiles, 1 / _spread(knots))
+        out[:, j] = one(X[:, j].astype(np.float64), levels[:, j].astype(np.float64))
     return out
 
 
 def _curve(knots: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Different levels of a gene, their standardised scores, and the gene's spread."""
-    knots = knots.astype(np.float64)
     spread = _spread(knots)
     first = np.concatenate([[True], np.diff(knots) > _EDGE * spread])
     run = np.cumsum(first) - 1

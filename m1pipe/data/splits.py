@@ -65,7 +65,10 @@ def make_folds(
         _check_strata(strata, n_folds, strata_is_label)
         _check_label_groups(strata, group_codes, strata_is_label)
     return np.stack(
-        [_deal(n, n_folds, _state(seed, r), strata_codes, group_codes) for r in range(repeats)]
+        [
+            _deal(n, n_folds, seeds.derived(seed, r), strata_codes, group_codes)
+            for r in range(repeats)
+        ]
     )
 
 
@@ -208,11 +211,6 @@ def _codes(values: np.ndarray) -> np.ndarray:
     return codes.astype(np.int64)
 
 
-def _state(seed: int, stream: int) -> int:
-    """32-bit seed for scikit-learn, from a seed of any size."""
-    return seeds.derived(seed, stream)
-
-
 def _generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
 
@@ -312,7 +310,8 @@ def _draw_groups(
     n_groups = int(groups.max()) + 1
     if strata is not None and 2 <= round(groups.size / n_val) <= n_groups:
         return np.asarray(
-            _deal(groups.size, round(groups.size / n_val), _state(seed, 0), strata, groups) == 0
+            _deal(groups.size, round(groups.size / n_val), seeds.derived(seed, 0), strata, groups)
+            == 0
         )
     order = _generator(seed).permutation(n_groups)
     reached = np.cumsum(np.bincount(groups)[order])

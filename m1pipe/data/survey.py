@@ -77,25 +77,14 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
         counts += _count(X, finite=finite, negative=lowest < 0)
         minimum = min(minimum, lowest)
         maximum = max(maximum, float(most(X, axis=None, initial=-np.inf)))
-        whole = whole and _is_whole(X)
+        # Most matrices with fractions show one in the first row.
+        whole = whole and all((part == np.rint(part)).all() for part in (X[:1], X[1:]))
         _count_ones(X, ones)
         if start == 0:
             unlike = _unlike(X[:_FIRST_ROWS])
     if minimum > maximum:
         minimum = maximum = np.nan
-    n_zero, n_missing, n_infinite, n_negative = (int(n) for n in counts)
-    return Survey(
-        totals=totals,
-        minimum=minimum,
-        maximum=maximum,
-        n_zero=n_zero,
-        n_missing=n_missing,
-        n_infinite=n_infinite,
-        n_negative=n_negative,
-        whole=whole,
-        ones=ones,
-        unlike=unlike,
-    )
+    return Survey(totals, minimum, maximum, *counts.tolist(), whole, ones, unlike)
 
 
 def survey_rows(X: np.ndarray) -> Survey:
@@ -134,13 +123,9 @@ def binary_genes(found: Survey, *, few: int = 3, share: float = 0.05) -> np.ndar
 
 def _count(X: np.ndarray, *, finite: bool, negative: bool) -> np.ndarray:
     """Zeros, NaN, infinities and negatives among values."""
-    n_zero = X.size - np.count_nonzero(X)
+    odd = (0, 0) if finite else (int(np.isnan(X).sum()), int(np.isinf(X).sum()))
     n_negative = np.count_nonzero(X < 0) if negative else 0
-    n_missing = n_infinite = 0
-    if not finite:
-        n_missing = int(np.isnan(X).sum())
-        n_infinite = int(np.isinf(X).sum())
-    return np.array([n_zero, n_missing, n_infinite, n_negative], dtype=np.int64)
+    return np.array([X.size - np.count_nonzero(X), *odd, n_negative], dtype=np.int64)
 
 
 def _unlike(X: np.ndarray) -> np.ndarray:
@@ -151,11 +136,6 @@ def _unlike(X: np.ndarray) -> np.ndarray:
         if 0 < columns.sum() <= _FEW_UNLIKE * X.shape[1]:
             found |= columns
     return np.flatnonzero(found)
-
-
-def _is_whole(X: np.ndarray) -> bool:
-    # Most matrices with fractions show one in the first row.
-    return all(bool((part == np.rint(part)).all()) for part in (X[:1], X[1:]))
 
 
 def _count_ones(X: np.ndarray, ones: np.ndarray) -> None:

@@ -17,6 +17,8 @@ from m1pipe.settings import check_choice
 
 KINDS = ("standardize", "center", "minmax", "none", "normal_score")
 FLOOR_SHARE = 0.1
+# Known levels, mean, sum of squared deviations, smallest and largest, each of shape (n_genes,).
+Moments = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,40 +160,6 @@ class GeneTransform:
             )
 
 
-@dataclass
-class _Moments:
-    """Running count, mean, sum of squared deviations, smallest and largest, per gene."""
-
-    count: np.ndarray
-    mean: np.ndarray
-    squares: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def add(self, X: np.ndarray) -> None:
-        """Merge a block by the pairwise update of Chan, Golub and LeVeque (1979).
-
-        Parameters
-        ----------
-        X : ndarray, shape (n_rows, n_genes)
-        """
-        n = np.full(X.shape[1], X.shape[0])
-        mean = X.mean(axis=0, dtype=np.float64)
-        deviations = X - mean
-        if np.isnan(mean).any():
-            n = n - np.isnan(X).sum(axis=0)
-            mean = np.nansum(X, axis=0, dtype=np.float64) / np.maximum(n, 1)
-            deviations = np.nan_to_num(X - mean)
-        total = self.count + n
-        delta = mean - self.mean
-        self.mean += delta * (n / np.maximum(total, 1))
-        self.squares += np.einsum("ij,ij->j", deviations, deviations)
-        self.squares += delta**2 * (self.count * n / np.maximum(total, 1))
-        np.fmin(self.low, np.fmin.reduce(X, axis=0), out=self.low)
-        np.fmax(self.high, np.fmax.reduce(X, axis=0), out=self.high)
-        self.count = total
-
-
 def fit_gene_transform(
     kind: str, blocks: Iterable[np.ndarray], *, keep_missing: bool = False
 ) -> GeneTransform:
@@ -223,17 +191,14 @@ def fit_gene_transform(
     check_choice("--transform", kind, KINDS)
     if kind == "normal_score":
         return _fit_normal_scores(blocks, keep_missing=keep_missing)
-    moments = _accumulate(blocks, keep_missing=keep_missing)
-    location = moments.mean
-    scale = np.ones_like(moments.mean)
+    count, location, squares, low, high = _moments(blocks, keep_missing=keep_missing)
+    scale = np.ones_like(location)
     if kind == "standardize":
-        spread = np.sqrt(moments.squares / moments.count)
-        scale = floored_scale(np.where(moments.high > moments.low, spread, 0.0))
+        scale = floored_scale(np.where(high > low, np.sqrt(squares / count), 0.0))
     elif kind == "minmax":
-        location = moments.low
-        scale = floored_scale(moments.high - moments.low)
+        location, scale = low, floored_scale(high - low)
     elif kind == "none":
-        location = np.zeros_like(moments.mean)
+        location = np.zeros_like(location)
     return GeneTransform(kind, location.astype(np.float32), scale.astype(np.float32))
 
 
@@ -279,22 +244,38 @@ def floored_scale(spread: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(spread, FLOOR_SHARE * np.median(varying)))
 
 
-def _accumulate(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> _Moments:
-    moments: _Moments | None = None
+def _moments(blocks: Iterable[np.ndarray], *, keep_missing: bool) -> Moments:
+    """Moments of all rows; refused where one is not finite, or with `keep_missing` none is."""
+    known: Moments | None = None
     n_rows = 0
     for block in blocks:
-        if moments is None:
-            p = block.shape[1]
-            ends = np.full(p, np.inf), np.full(p, -np.inf)
-            moments = _Moments(np.zeros(p, dtype=np.int64), np.zeros(p), np.zeros(p), *ends)
         n_rows += block.shape[0]
         if block.shape[0]:
-            moments.add(block)
-    if moments is None or n_rows == 0:
+            known = _with_block(known, block)
+    if known is None:
         raise InputError("transform: expected at least one training row; found none")
-    lacking = moments.count < (1 if keep_missing else n_rows)
-    _refuse_genes(lacking | ~np.isfinite(moments.mean))
-    return moments
+    lacking = known[0] < (1 if keep_missing else n_rows)
+    _refuse_genes(lacking | ~np.isfinite(known[1]))
+    return known
+
+
+def _with_block(known: Moments | None, X: np.ndarray) -> Moments:
+    """Moments with those of a block, by the pairwise update of Chan, Golub and LeVeque (1979)."""
+    n = np.full(X.shape[1], X.shape[0])
+    mean = X.mean(axis=0, dtype=np.float64)
+    deviations = X - mean
+    if np.isnan(mean).any():
+        n = n - np.isnan(X).sum(axis=0)
+        mean = np.nansum(X, axis=0, dtype=np.float64) / np.maximum(n, 1)
+        deviations = np.nan_to_num(X - mean)
+    squares = np.einsum("ij,ij->j", deviations, deviations)
+    low, high = np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0)
+    if known is None:
+        return n, mean, squares, low.astype(np.float64), high.astype(np.float64)
+    total, delta = known[0] + n, mean - known[1]
+    mean = known[1] + delta * (n / np.maximum(total, 1))
+    squares = known[2] + squares + delta**2 * (known[0] * n / np.maximum(total, 1))
+    return total, mean, squares, np.fmin(known[3], low), np.fmax(known[4], high)
 
 
 def _refuse_genes(refused: np.ndarray) -> None:

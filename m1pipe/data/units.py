@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,21 +11,9 @@ from m1pipe.errors import InputError, M1Warning
 from m1pipe.settings import check_choice
 
 NAMES = (
-    "counts",
-    "cpm",
-    "log2_cpm1",
-    "tpm",
-    "log2_tpm1",
-    "normalized",
-    "log2_normalized1",
-    "ln_normalized1",
-    "intensity",
-    "log2_intensity",
-    "log_fold_change",
-    "zscore",
-    "normal_score",
-    "latent",
-    "unknown",
+    *("counts", "cpm", "log2_cpm1", "tpm", "log2_tpm1", "normalized", "log2_normalized1"),
+    *("ln_normalized1", "intensity", "log2_intensity", "log_fold_change", "zscore"),
+    *("normal_score", "latent", "unknown"),
 )
 LOG_OF = {
     "cpm": "log2_cpm1",
@@ -313,12 +301,8 @@ def _scaling(
     X: np.ndarray, have: Units, linear: Units, want: Units, *, totals: np.ndarray | None
 ) -> tuple[np.ndarray, float]:
     """Totals and target sum that bring `have` to `linear`; InputError where nothing does."""
-    if linear.name not in BY_TOTAL or linear.target_sum is None:
-        raise InputError(
-            f"units: expected {want}; found {have}, and there is no way between them: convert the "
-            "source again"
-        )
-    if have.is_counts:
+    made = linear.name in BY_TOTAL and linear.target_sum is not None
+    if made and have.is_counts:
         totals = X.sum(axis=1, dtype=np.float64) if totals is None else np.asarray(totals)
         empty = np.flatnonzero(~(totals > 0))
         if len(empty):
@@ -326,9 +310,9 @@ def _scaling(
                 f"units: {have} to {want}: {len(empty)} samples have no counts "
                 f"(row {empty[0]} first): leave them out"
             )
-        return totals, linear.target_sum
-    if have.name in ("cpm", "normalized") and have.target_sum is not None:
-        return np.full(len(X), have.target_sum), linear.target_sum
+        return totals, cast(float, linear.target_sum)
+    if made and have.name in ("cpm", "normalized") and have.target_sum is not None:
+        return np.full(len(X), have.target_sum), cast(float, linear.target_sum)
     raise InputError(
         f"units: expected {want}; found {have}, and there is no way between them: convert the "
         "source again"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m1pipe.data.labels import one_number
-from m1pipe.io.text.numbers import Piece, compiled_scan, parse_piece
+from m1pipe.io.text.numbers import TextBlock, compiled_scan, parse_piece
 from m1pipe.io.text.table import open_table
 
 DIGITS = st.text("0123456789", max_size=17)
@@ -38,11 +38,11 @@ def test_one_number(text: str, value: float | None) -> None:
 
 def _piece(
     text: str, n_fields: int, cut: tuple[int, ...] = (), missing: bool = False
-) -> Piece | None:
+) -> TextBlock | None:
     return _parse(text.encode(), n_fields, cut, missing)
 
 
-def _parse(piece: bytes, n_fields: int, cut: tuple[int, ...], missing: bool) -> Piece | None:
+def _parse(piece: bytes, n_fields: int, cut: tuple[int, ...], missing: bool) -> TextBlock | None:
     pytest.importorskip("numba")
     scan = compiled_scan()
     assert scan is not None

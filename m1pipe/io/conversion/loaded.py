@@ -28,8 +28,8 @@ from m1pipe.io.text.known_names import (
     several_of_a_sample,
     turned_to_dates,
 )
-from m1pipe.io.text.numbers import PLAIN, Notation
-from m1pipe.io.text.table import TextBlock, TextTable, open_table
+from m1pipe.io.text.numbers import PLAIN, Notation, TextBlock
+from m1pipe.io.text.table import TextTable, open_table
 
 BLOCK_BYTES = 2**22
 TRANSPOSE_BYTES = 2**27

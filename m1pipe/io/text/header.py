@@ -37,6 +37,8 @@ class Header:
         That every row has.
     trailing : int
         Fields at the end of every row that have no name and hold nothing.
+    first_rows : list of list of str
+        Fields of these columns in the first rows.
     """
 
     delimiter: str
@@ -46,6 +48,7 @@ class Header:
     name_field: int
     n_fields: int
     trailing: int
+    first_rows: list[list[str]]
 
     @property
     def extra(self) -> list[int]:
@@ -136,17 +139,19 @@ def read_header(
     elif trailing > 0 or (len(cells) == n_fields + 1 and cells[-1] == ""):
         cells = cells[: -max(trailing, 1)]
     named = ["", *cells] if short else cells
-    first = 1 if is_numbered(named, table, {*_NUMBERING, *numbering}) else 0
+    first = 1 if _is_numbered(named, table, {*_NUMBERING, *numbering}) else 0
     _refuse_numbers(named, table, short, where)
     places = list(range(first + 1, len(named)))
+    n_fields = len(named) + trailing
     return Header(
         delimiter=delimiter,
         corner=named[first],
         columns=[named[place] for place in places],
         places=places,
         name_field=first,
-        n_fields=len(named) + trailing,
+        n_fields=n_fields,
         trailing=trailing,
+        first_rows=[[row[place] for place in places] for row in table if len(row) == n_fields],
     )
 
 
@@ -197,7 +202,7 @@ def _run_together(cells: list[str]) -> bool:
     return any(shape(rest) == others[0] for rest in behind if rest)
 
 
-def is_numbered(named: list[str], table: list[list[str]], numbering: set[str]) -> bool:
+def _is_numbered(named: list[str], table: list[list[str]], numbering: set[str]) -> bool:
     """Whether the first column only counts the rows, and the second names them."""
     if len(named) < 3 or plain(named[0]) not in numbering or not is_index(named[1]):
         return False

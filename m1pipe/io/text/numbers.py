@@ -72,12 +72,25 @@ _MOST_ODD = 0.25
 Scan = Callable[..., int]
 
 
-class Piece(NamedTuple):
-    """Rows of a piece: values (n_rows, n_columns), and the text of the columns of labels."""
+class TextBlock(NamedTuple):
+    """Some consecutive rows of a table.
+
+    Attributes
+    ----------
+    names : list of str
+        First field of each row.
+    values : ndarray of float32, shape (n_rows, n_columns - n_text_columns)
+        NaN where a value is missing and that is allowed.
+    text : list of list of str
+        Fields of the text columns, one list a row.
+    lines : sequence of int
+        Line number of each row, the header being line 1; empty where a piece does not know.
+    """
 
     names: list[str]
     values: np.ndarray
     text: list[list[str]]
+    lines: Sequence[int] = ()
 
 
 def compiled_scan() -> Scan | None:
@@ -98,7 +111,7 @@ def parse_piece(
     cut: Sequence[int],
     keep_missing: bool,
     scan: Scan,
-) -> Piece | None:
+) -> TextBlock | None:
     """Parse whole lines, if they are plain and without a fault.
 
     Parameters
@@ -118,7 +131,7 @@ def parse_piece(
 
     Returns
     -------
-    Piece or None
+    TextBlock or None
         None where anything must be read with more care, and for the faults to be named.
     """
     if b'"' in piece or b"\r" in piece:
@@ -150,4 +163,4 @@ def parse_piece(
         return None
     if not all(map(str.strip, names)):
         return None
-    return Piece(names, values, [list(row) for row in zip(*labels, strict=True)])
+    return TextBlock(names, values, [list(row) for row in zip(*labels, strict=True)])

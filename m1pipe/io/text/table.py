@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,34 +22,12 @@ from m1pipe.io.text.header import (
     split,
 )
 from m1pipe.io.text.lines import TextReader, open_chunks
-from m1pipe.io.text.numbers import PLAIN, Notation, Piece, compiled_scan, parse_piece
+from m1pipe.io.text.numbers import PLAIN, Notation, TextBlock, compiled_scan, parse_piece
 
 # From here on compiled code and threads make up for their start.
 _LARGE_BYTES = 2**22
 _MOST_THREADS = 4
 _INSIDE = "\x1f"  # stands for a delimiter between quotes
-
-
-@dataclass(frozen=True)
-class TextBlock:
-    """Some consecutive rows of a table.
-
-    Attributes
-    ----------
-    names : list of str
-        First field of each row.
-    lines : list of int
-        Line number of each row, the header being line 1.
-    values : ndarray of float32, shape (n_rows, n_columns - n_text_columns)
-        NaN where a value is missing and that is allowed.
-    text : list of list of str
-        Fields of the text columns, one list a row.
-    """
-
-    names: list[str]
-    lines: list[int]
-    values: np.ndarray
-    text: list[list[str]]
 
 
 class _Row(NamedTuple):
@@ -121,14 +98,7 @@ class TextTable:
         below = [f"{path}: line {self._first_line + i}" for i in range(len(rows))]
         self._header = header = read_header(line, rows, where, below, numbering=numbering)
         self.delimiter, self.corner, self.columns = header.delimiter, header.corner, header.columns
-        table = [
-            split(row, self.delimiter, where) for row in rows if not is_blank(row, self.delimiter)
-        ]
-        self.first_rows = [
-            [fields[place].strip() for place in header.places]
-            for fields in table
-            if len(fields) == header.n_fields
-        ]
+        self.first_rows = header.first_rows
         _check_names(self.columns, where, repeats=repeats)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
@@ -180,15 +150,14 @@ class TextTable:
         if text_rows:
             pieces = ((number, piece, None) for number, piece in self._pieces())
         for number, piece, parsed in pieces:
-            if parsed is not None and not self._blank:
-                lines = list(range(number, number + len(parsed.names)))
-                found = TextBlock(parsed.names, lines, parsed.values, parsed.text)
-                yield self._without_extra(found, len(text_columns))
-                continue
-            held = self._held_rows(piece, number, cut, text_rows)
-            if held:
-                found = self._parse(held, cut, keep_missing=keep_missing)
-                yield self._without_extra(found, len(text_columns))
+            if parsed is None or self._blank:
+                held = self._held_rows(piece, number, cut, text_rows)
+                if not held:
+                    continue
+                parsed = self._parse(held, cut, keep_missing=keep_missing)
+            else:
+                parsed = parsed._replace(lines=range(number, number + len(parsed.names)))
+            yield self._without_extra(parsed, len(text_columns))
 
     def _without_extra(self, block: TextBlock, n_labels: int) -> TextBlock:
         """A block without the fields that hold neither values nor labels."""
@@ -199,7 +168,7 @@ class TextTable:
             if self._header.name_field:
                 names = [fields[n_labels] for fields in text]
             text = [fields[:n_labels] for fields in text]
-        return TextBlock([name.strip() for name in names], block.lines, block.values, text)
+        return block._replace(names=[name.strip() for name in names], text=text)
 
     def _check_end(self, fields: list[str], number: int) -> None:
         """Refuse what stands behind the last name of lines that all end in empty fields."""
@@ -212,7 +181,7 @@ class TextTable:
 
     def _parsed(
         self, cut: list[int], *, keep_missing: bool
-    ) -> Iterator[tuple[int, bytes, Piece | None]]:
+    ) -> Iterator[tuple[int, bytes, TextBlock | None]]:
         """Pieces with the number of their first line, parsed by threads where the file is large."""
         plain = self.delimiter != " " and self._notation == PLAIN
         large = self.path.stat().st_size >= _LARGE_BYTES
@@ -229,7 +198,7 @@ class TextTable:
             scan=scan,
         )
         n_threads = min(os.cpu_count() or 1, _MOST_THREADS)
-        waiting: deque[tuple[int, bytes, Future[Piece | None]]] = deque()
+        waiting: deque[tuple[int, bytes, Future[TextBlock | None]]] = deque()
         with ThreadPoolExecutor(n_threads, thread_name_prefix="m1pipe-parse") as pool:
             for number, piece in self._pieces():
                 waiting.append((number, piece, pool.submit(parse, piece)))
@@ -283,8 +252,8 @@ class TextTable:
             values = np.stack(
                 [self._parse_row(row, columns, keep_missing=keep_missing) for row in rows]
             )
-        names, lines, text = ([getattr(r, f) for r in rows] for f in ("name", "line", "labels"))
-        return TextBlock(names, lines, values, text)
+        lines, names, _, labels = map(list, zip(*rows, strict=True))
+        return TextBlock(names, values, labels, lines)
 
     def _cut_row(self, line: bytes, number: int, cut: list[int]) -> _Row:
         """Cut a row into its name, its numbers, still as one text, and its labels."""
@@ -366,8 +335,8 @@ def open_table(
 
 
 def _done(
-    waiting: tuple[int, bytes, Future[Piece | None]],
-) -> tuple[int, bytes, Piece | None]:
+    waiting: tuple[int, bytes, Future[TextBlock | None]],
+) -> tuple[int, bytes, TextBlock | None]:
     number, piece, parsing = waiting
     return number, piece, parsing.result()
 
