@@ -61,13 +61,7 @@ def writing(path: PathLike) -> Iterator[None]:
 
 
 def make_folder(path: PathLike) -> Path:
-    """Make a folder and those above it, where they are not there.
-
-    Raises
-    ------
-    InputError
-        If it cannot be.
-    """
+    """Make a folder and those above it, where they are not there; InputError where it cannot be."""
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
@@ -76,15 +70,7 @@ def make_folder(path: PathLike) -> Path:
 def refuse_existing(path: PathLike, *, force: bool = False) -> Path:
     """Return the place to write, refusing one that exists unless `force` is given.
 
-    Parameters
-    ----------
-    path : path
-        A link stands for what it leads to.
-    force : bool
-
-    Returns
-    -------
-    Path
+    A link stands for what it leads to.
 
     Raises
     ------
@@ -115,10 +101,6 @@ def refuse_folder(
     what : str
         What it holds then, such as "a model".
     force : bool
-
-    Returns
-    -------
-    Path
 
     Raises
     ------
@@ -210,8 +192,7 @@ def atomic_folder(
 
 def write_text(path: PathLike, text: str) -> None:
     """Write `text` (UTF-8) atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -228,43 +209,30 @@ def write_json(path: PathLike, value: Any) -> None:
 def _ready(path: PathLike) -> Path:
     """The place to write, in a folder that is made and may be written in by this process."""
     with writing(path):
-        place = _place(Path(path))
+        place = Path(path)
+        if place.is_symlink():
+            place = Path(os.path.realpath(place))
+            if not place.exists():
+                raise InputError(
+                    f"{path} is a link to {place}, which is not there: remove the link"
+                )
         _sweep(place)
         place.exists()  # refuses a name that is too long
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"{path}: expected a folder to write in; {place.parent} is none"
-            ) from None
-        _refuse_unwritable(place)
-        _refuse_another(place)
+            found = f"{place.parent} is none"
+            raise InputError(f"{path}: expected a folder to write in; {found}") from None
+        if not os.access(place.parent, os.W_OK | os.X_OK):
+            found = f"{place.parent} may not be written"
+            raise InputError(f"{place}: expected a folder to write in; {found}")
+        for _, pid in _parts(place):
+            if pid != os.getpid() and _is_alive(pid):
+                raise InputError(
+                    f"{place}: another process ({pid}) is writing it: wait for it, or choose "
+                    "another name"
+                )
     return place
-
-
-def _place(path: Path) -> Path:
-    """What a path leads to, where it is a link."""
-    if not path.is_symlink():
-        return path
-    found = Path(os.path.realpath(path))
-    if not found.exists():
-        raise InputError(f"{path} is a link to {found}, which is not there: remove the link")
-    return found
-
-
-def _refuse_unwritable(path: Path) -> None:
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: expected a folder to write in; {path.parent} may not be written")
-
-
-def _refuse_another(path: Path) -> None:
-    """Refuse a place that another process of this host is writing at this moment."""
-    for _, pid in _parts(path):
-        if pid != os.getpid() and _is_alive(pid):
-            raise InputError(
-                f"{path}: another process ({pid}) is writing it: wait for it, or choose another "
-                "name"
-            )
 
 
 def _temporary(path: Path) -> Path:
@@ -320,18 +288,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def take_lock(folder: Path, *, shared: bool = False) -> int:
-    """Lock a folder; the kernel lifts the lock when the process ends, however.
+    """Lock a folder, and return a descriptor to close in the end.
 
-    Parameters
-    ----------
-    folder : Path
-    shared : bool
-        With others that share it, as elements of a job array do.
-
-    Returns
-    -------
-    int
-        A descriptor to close in the end.
+    The kernel lifts the lock when the process ends, however. A lock that is `shared` holds beside
+    others, as elements of a job array have it.
 
     Raises
     ------
@@ -404,11 +364,7 @@ def foreign_file(folder: Path, own: Collection[str]) -> str | None:
 def clear(folder: Path, own: Collection[str]) -> None:
     """Remove a command's own files from a folder, and the folders in it that are empty then.
 
-    Parameters
-    ----------
-    folder : Path
-    own : collection of str
-        As `foreign_file` takes them. A link goes, and not what it leads to.
+    They are named as `foreign_file` takes them. A link goes, and not what it leads to.
     """
     wanted = [pattern.split("/") for pattern in own]
     for place, names, files in os.walk(folder, topdown=False):

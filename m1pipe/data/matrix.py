@@ -200,11 +200,9 @@ class Matrix:
         return out
 
     def some_rows(self) -> np.ndarray:
-        """Rows from all over, or the first ones where many are stored together.
+        """Rows from all over, `LOOKED_AT` at most, or the first where many are stored together.
 
-        Returns
-        -------
-        ndarray of float32, shape (at most `LOOKED_AT`, n_genes)
+        float32, shape (n, n_genes).
         """
         n = min(self.n_samples, LOOKED_AT)
         if self.whole_genes is not None or self.band > 1:
@@ -214,18 +212,13 @@ class Matrix:
     def blocks(
         self, n_rows: int | None = None, *, columns: np.ndarray | None = None
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """All rows in order, a block at a time.
+        """All rows in order: start, stop and float32 of shape (stop - start, n_genes or n_columns).
 
         Parameters
         ----------
         n_rows : int, optional
             Rows a block. Left out: what makes blocks of some 32 MB.
         columns : ndarray of int, shape (n_columns,), optional
-
-        Yields
-        ------
-        start, stop : int
-        X : ndarray of float32, shape (stop - start, n_genes or n_columns)
         """
         step = n_rows or self._block_rows()
         for start in range(0, self.n_samples, step):
@@ -233,33 +226,16 @@ class Matrix:
             yield start, stop, self.rows(start, stop, columns)
 
     def bands(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Ascending rows cut into blocks, so that what lies together on disk is read once.
+        """Ascending rows, shape (n,), cut into blocks, so that what lies together is read once.
 
-        Parameters
-        ----------
-        rows : ndarray of int, shape (n,)
-            Ascending.
-
-        Returns
-        -------
-        list of ndarray of int
-            Together `rows`; each is worth some 32 MB at most, or one band of the file.
+        Together they are `rows`; each is worth some 32 MB at most, or one band of the file.
         """
         block = np.asarray(rows) // self._block_rows()
         cuts = np.flatnonzero(np.diff(block)) + 1
         return [part for part in np.split(np.asarray(rows), cuts) if len(part)]
 
     def read(self, columns: np.ndarray | None = None) -> np.ndarray:
-        """The whole matrix, or the columns wanted of it.
-
-        Parameters
-        ----------
-        columns : ndarray of int, shape (n_columns,), optional
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n_genes or n_columns)
-        """
+        """The whole matrix, or some columns of it, float32 (n_samples, n_genes or n_columns)."""
         width = self.n_genes if columns is None else len(columns)
         out = np.empty((self.n_samples, width), dtype=np.float32)
         for start, stop, X in self.blocks(columns=columns):
@@ -271,14 +247,8 @@ class Matrix:
     ) -> "Matrix":
         """The same file with its values changed whenever rows are read; closed with this one.
 
-        Parameters
-        ----------
-        change : callable
-            Changes rows, an ndarray of float32 of shape (n, n_genes), in place, given the index of
-            the first.
-        obs : DataFrame, shape (n_samples, n_columns)
-        units : Units
-            Of the changed values.
+        `change` is given the index of the first row and rows, float32 of shape (n, n_genes), which
+        it changes in place to values in `units`; obs, shape (n_samples, n_columns), is new too.
         """
 
         def read_changed(start: int, out: np.ndarray) -> None:
@@ -298,18 +268,7 @@ class Matrix:
     ) -> GeneMatch:
         """Where genes stand among those of the matrix, by name and by the aliases of both.
 
-        Parameters
-        ----------
-        wanted : iterable of str, length n_wanted
-        var : DataFrame, shape (n_wanted, n_columns), optional
-            Their annotations.
-        aliases : mapping of str to str, optional
-            Their other names, beside those that the matrix has.
-
-        Returns
-        -------
-        GeneMatch
-            As of `m1pipe.data.names.match_genes`.
+        `var`, shape (n_wanted, n_columns), and `aliases` are of the genes that are wanted.
         """
         return match_genes(
             list(wanted),

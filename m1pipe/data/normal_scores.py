@@ -133,7 +133,7 @@ def _by_gene(
     dtype: type = np.float32,
 ) -> np.ndarray:
     """What a map of a gene's values and its knots makes of every gene."""
-    out = np.empty(X.shape, dtype=dtype)
+    out: np.ndarray = np.empty(X.shape, dtype=dtype)
     for j in range(X.shape[1]):
         out[:, j] = one(X[:, j].astype(np.float64), levels[:, j].astype(np.float64))
     return out

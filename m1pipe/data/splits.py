@@ -64,12 +64,8 @@ def make_folds(
     if strata is not None:
         _check_strata(strata, n_folds, strata_is_label)
         _check_label_groups(strata, group_codes, strata_is_label)
-    return np.stack(
-        [
-            _deal(n, n_folds, seeds.derived(seed, r), strata_codes, group_codes)
-            for r in range(repeats)
-        ]
-    )
+    states = [seeds.derived(seed, r) for r in range(repeats)]
+    return np.stack([_deal(n, n_folds, state, strata_codes, group_codes) for state in states])
 
 
 def inner_split(
@@ -308,11 +304,10 @@ def _draw_groups(
 ) -> np.ndarray:
     """Mask of whole groups that hold about n_val rows, never all of them."""
     n_groups = int(groups.max()) + 1
-    if strata is not None and 2 <= round(groups.size / n_val) <= n_groups:
-        return np.asarray(
-            _deal(groups.size, round(groups.size / n_val), seeds.derived(seed, 0), strata, groups)
-            == 0
-        )
+    n_folds = round(groups.size / n_val)
+    if strata is not None and 2 <= n_folds <= n_groups:
+        folds = _deal(groups.size, n_folds, seeds.derived(seed, 0), strata, groups)
+        return np.asarray(folds == 0)
     order = _generator(seed).permutation(n_groups)
     reached = np.cumsum(np.bincount(groups)[order])
     n_chosen = int(np.argmin(np.abs(reached - n_val))) + 1

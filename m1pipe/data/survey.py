@@ -84,7 +84,9 @@ def survey(blocks: Iterable[Block], n_samples: int, n_genes: int) -> Survey:
             unlike = _unlike(X[:_FIRST_ROWS])
     if minimum > maximum:
         minimum = maximum = np.nan
-    return Survey(totals, minimum, maximum, *counts.tolist(), whole, ones, unlike)
+    n_zero, n_missing, n_infinite, n_negative = counts.tolist()
+    ranges = (n_zero, n_missing, n_infinite, n_negative)
+    return Survey(totals, minimum, maximum, *ranges, whole, ones, unlike)
 
 
 def survey_rows(X: np.ndarray) -> Survey:

@@ -16,9 +16,8 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder, write_text
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
-from m1pipe.settings import check_choice, setting
+from m1pipe.settings import check_at_least, check_choice, setting
 
 Size = Literal["tiny", "small", "medium"]
 SIZES = {"tiny": (12, 400), "small": (60, 1000), "medium": (300, 6000)}  # studies, genes
@@ -50,10 +49,8 @@ class ContrastsSimulation:
 
     def __post_init__(self) -> None:
         check_choice("--size", self.size, Size)
-        if self.effect < 0:
-            raise InputError(f"effect: expected at least 0; found {self.effect}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected at least 0; found {self.seed}")
+        check_at_least("effect", self.effect, 0)
+        check_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, eq=False)

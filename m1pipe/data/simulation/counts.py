@@ -14,9 +14,8 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
-from m1pipe.settings import setting
+from m1pipe.settings import check_at_least, setting
 
 N_FACTORS, MARKERS_A_TYPE = 6, 20
 DEPTH, DEPTH_SD = 3000.0, 0.4
@@ -50,10 +49,8 @@ class CountsConfig:
     def __post_init__(self) -> None:
         for name in ("n_training", "n_held_out", "n_genes", "n_types", "n_donors"):
             least = {"n_genes": MARKERS_A_TYPE * self.n_types, "n_donors": 2}.get(name, 1)
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: expected at least {least}; found {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected at least 0; found {self.seed}")
+            check_at_least(name, getattr(self, name), least)
+        check_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, eq=False)

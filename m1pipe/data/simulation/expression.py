@@ -17,9 +17,8 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.units import Units, log2p1
-from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
-from m1pipe.settings import check_choice, setting
+from m1pipe.settings import check_at_least, check_choice, setting
 
 Layout = Literal["unimodal", "clusters", "groups"]
 N_FACTORS, N_CLUSTERS = 10, 8
@@ -54,12 +53,8 @@ class ExpressionConfig:
     def __post_init__(self) -> None:
         check_choice("--layout", self.layout, Layout)
         for name in ("n_training", "n_held_out", "n_genes"):
-            if getattr(self, name) < N_CLUSTERS:
-                raise InputError(
-                    f"{name}: expected at least {N_CLUSTERS}; found {getattr(self, name)}"
-                )
-        if self.seed < 0:
-            raise InputError(f"seed: expected at least 0; found {self.seed}")
+            check_at_least(name, getattr(self, name), N_CLUSTERS)
+        check_at_least("seed", self.seed, 0)
 
 
 @dataclass(frozen=True, eq=False)

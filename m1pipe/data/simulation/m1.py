@@ -33,28 +33,24 @@ from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.settings import check_choice, setting
 
+_TINY: dict[str, Any] = {
+    "samples_per_donor": 4,
+    "n_organs": 3,
+    "n_tissues": 6,
+    "n_factors": 8,
+    "n_modules": 30,
+}
+_PAPER: dict[str, Any] = {
+    "isoforms_per_gene": 156_958 / 18_965,
+    "most_isoforms": 14,
+    "samples_per_donor": 18.31,
+}
 SIZES = {
-    "tiny": M1Size(
-        n_unlabelled=300,
-        n_labelled=120,
-        n_genes=60,
-        samples_per_donor=4,
-        n_organs=3,
-        n_tissues=6,
-        n_factors=8,
-        n_modules=30,
-    ),
+    "tiny": M1Size(n_unlabelled=300, n_labelled=120, n_genes=60, **_TINY),
     "small": M1Size(n_unlabelled=2_000, n_labelled=600, n_genes=500),
     "medium": M1Size(n_unlabelled=6_000, n_labelled=600, n_genes=1_000),
     "large": M1Size(n_unlabelled=20_000, n_labelled=3_000, n_genes=5_000, samples_per_donor=12),
-    "paper": M1Size(
-        n_unlabelled=167_884,
-        n_labelled=17_356,
-        n_genes=18_965,
-        isoforms_per_gene=156_958 / 18_965,
-        most_isoforms=14,
-        samples_per_donor=18.31,
-    ),
+    "paper": M1Size(n_unlabelled=167_884, n_labelled=17_356, n_genes=18_965, **_PAPER),
 }
 WHAT = "a simulation"
 # Tables of counts, and how deeply their samples are sequenced.
@@ -266,12 +262,10 @@ def _write_truth(file: h5py.File, truth: M1Truth, size: M1Size, seed: int) -> No
             file.attrs[name] = value
     file["tissues/names"] = tissue_names(size)
     file["tissues/latents"] = truth.tissue_latents
-    file["tissues/expression"] = np.stack(
-        [log2p1(tissue_expression(truth, z)) for z in truth.tissue_latents]
-    )
-    file["tissues/usage"] = np.stack(
-        [usage(truth, z, tissue) for tissue, z in enumerate(truth.tissue_latents)]
-    )
+    levels = [log2p1(tissue_expression(truth, z)) for z in truth.tissue_latents]
+    file["tissues/expression"] = np.stack(levels)
+    shares = [usage(truth, z, tissue) for tissue, z in enumerate(truth.tissue_latents)]
+    file["tissues/usage"] = np.stack(shares)
 
 
 def _readme(size: M1Size, seed: int, text: bool) -> str:

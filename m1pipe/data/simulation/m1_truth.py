@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from m1pipe.errors import InputError
+from m1pipe.settings import check_at_least
 
 GENOME = 18_965
 GENE_ZEROS = 0.09
@@ -62,8 +63,7 @@ class M1Size:
 
     def __post_init__(self) -> None:
         for name in ("n_unlabelled", "n_labelled", "n_genes", "n_factors", "n_modules"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1; found {getattr(self, name)}")
+            check_at_least(name, getattr(self, name), 1)
         if not 1 <= self.samples_per_donor <= self.n_tissues:
             raise InputError(
                 f"samples_per_donor: expected 1 to {self.n_tissues}, the tissues; found "
