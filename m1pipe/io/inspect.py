@@ -62,6 +62,8 @@ class Inspection:
     def __str__(self) -> str:
         found = self.found
         n_values = max(found.n_values, 1)
+        names = ("min", "5 %", "median", "95 %", "max")
+        sums = ", ".join(f"{n} {value:.6g}" for n, value in zip(names, self.sums, strict=True))
         lines = [
             _short(self.name),
             _line("layout", f"{self.layout}, {self.shape[0]:,} samples x {self.shape[1]:,} genes"),
@@ -72,67 +74,12 @@ class Inspection:
                 f"missing {found.n_missing:,}, infinite {found.n_infinite:,}, negative "
                 f"{found.n_negative / n_values:.1%}",
             ),
-            _line("sums", "a sample's sum: " + _quantile_words(self.sums)),
+            _line("sums", f"a sample's sum: {sums}"),
         ]
         for title, columns in (("obs", self.obs), ("var", self.var)):
             lines += [_line(title, f"{name}: {words}") for name, words in columns.items()]
         lines += [_line("doubt", doubt) for doubt in self.doubts]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """What two matrices share; the first is read for the sake of the second.
-
-    Attributes
-    ----------
-    n_genes : int
-        Genes of the second matrix that the first has.
-    n_wanted : int
-        Genes of the second matrix.
-    n_extra : int
-        Genes of the first matrix that the second has not.
-    missing : tuple of str
-        The first few genes that the first matrix lacks.
-    how : str
-        What the genes were matched by, or why they could not be.
-    n_samples : int
-        Sample ids that are in both.
-    units : (Units, Units)
-        Of the first and of the second.
-    depth : DepthRatio or None
-        None where the depth of either is not known.
-    own_genes : (int, int) or None
-        Columns of the first matrix whose gene (`gene_id`) the second has, and all of them; None
-        where they name none.
-    """
-
-    n_genes: int
-    n_wanted: int
-    n_extra: int
-    missing: tuple[str, ...]
-    how: str
-    n_samples: int
-    units: tuple[Units, Units]
-    depth: DepthRatio | None = None
-    own_genes: tuple[int, int] | None = None
-
-    def __str__(self) -> str:
-        share = self.n_genes / max(self.n_wanted, 1)
-        genes = f"{self.n_genes:,} of {self.n_wanted:,} ({share:.1%}) are here: {self.how}"
-        if self.missing:
-            genes += f"; missing such as {', '.join(self.missing)}"
-        same = "the same" if self.units[0] == self.units[1] else "DIFFERENT"
-        genes += f"; {self.n_extra:,} more are here only"
-        if self.own_genes is not None and not self.n_genes:
-            genes = "these are isoforms, the others genes: none has the other's names"
-        lines = [
-            _line("genes", genes),
-            *_isoform_line(self.own_genes),
-            _line("samples", f"{self.n_samples:,} ids are in both"),
-            _line("units", f"{same}: {self.units[0]} here, {self.units[1]} there"),
-        ]
-        return "\n".join([*lines, *([] if self.depth is None else [_depth_line(self.depth)])])
 
 
 def inspect_matrix(matrix: Matrix) -> Inspection:
@@ -155,40 +102,47 @@ def inspect_matrix(matrix: Matrix) -> Inspection:
         units=matrix.units,
         looks_like=looks_like,
         found=found,
-        sums=_quantiles(found.totals),
+        sums=np.quantile(found.totals if len(found.totals) else [np.nan], QUANTILES),
         obs={str(name): column_words(matrix.obs[name]) for name in matrix.obs.columns},
         var={str(name): column_words(matrix.var[name]) for name in matrix.var.columns},
         doubts=tuple(_doubts(matrix, found, looks_like)),
     )
 
 
-def overlap(matrix: Matrix, against: Matrix) -> Overlap:
-    """Genes and samples that two matrices share, by name.
+def overlap(matrix: Matrix, against: Matrix) -> str:
+    """Genes and samples that two matrices share, by name, as text; and how their depths differ.
 
     Parameters
     ----------
     matrix, against : Matrix
         Genes of `against` are looked for in `matrix`, by the aliases of both.
-
-    Returns
-    -------
-    Overlap
     """
-    n_samples = len(set(matrix.samples) & set(against.samples))
-    units = (matrix.units, against.units)
     own = _own_genes(matrix, against)
+    n_extra, missing, n_wanted = matrix.n_genes, [], against.n_genes
+    n_found = 0
     try:
         match = matrix.match(against.genes, against.var, against.aliases)
+        n_found, n_extra, how = n_wanted - len(match.missing), match.n_extra, match.how
+        missing = match.missing[:3]
     except InputError as error:
         how = f"cannot be matched: {error}"
-        n_extra = matrix.n_genes
-        return Overlap(0, against.n_genes, n_extra, (), how, n_samples, units, own_genes=own)
-    n_found = against.n_genes - len(match.missing)
-    missing = tuple(match.missing[:3])
+    share = n_found / max(n_wanted, 1)
+    genes = f"{n_found:,} of {n_wanted:,} ({share:.1%}) are here: {how}"
+    if missing:
+        genes += f"; missing such as {', '.join(missing)}"
+    genes += f"; {n_extra:,} more are here only"
+    if own is not None and not n_found:
+        genes = "these are isoforms, the others genes: none has the other's names"
+    lines = [_line("genes", genes)]
+    if own is not None:
+        isoforms = f"the gene of {own[0]:,} of {own[1]:,} columns here (gene_id) is there"
+        lines.append(_line("isoform", isoforms))
+    n_samples = len(set(matrix.samples) & set(against.samples))
+    same = "the same" if matrix.units == against.units else "DIFFERENT"
+    lines.append(_line("samples", f"{n_samples:,} ids are in both"))
+    lines.append(_line("units", f"{same}: {matrix.units} here, {against.units} there"))
     depth = depth_ratio(matrix, against) if n_found else None
-    return Overlap(
-        n_found, against.n_genes, match.n_extra, missing, match.how, n_samples, units, depth, own
-    )
+    return "\n".join(lines if depth is None else [*lines, _depth_line(depth)])
 
 
 def _own_genes(matrix: Matrix, against: Matrix) -> tuple[int, int] | None:
@@ -198,13 +152,6 @@ def _own_genes(matrix: Matrix, against: Matrix) -> tuple[int, int] | None:
         return None
     found = own_columns(genes, against.genes.tolist(), against.var)
     return int((found >= 0).sum()), len(found)
-
-
-def _isoform_line(own: tuple[int, int] | None) -> list[str]:
-    if own is None:
-        return []
-    words = f"the gene of {own[0]:,} of {own[1]:,} columns here (gene_id) is there"
-    return [_line("isoform", words)]
 
 
 def _depth_line(depth: DepthRatio) -> str:
@@ -308,15 +255,6 @@ def _unit_doubt(matrix: Matrix, found: Survey, looks_like: str) -> str:
     if linear and looks_like == "log":
         return f"units are {units}, a linear scale; the values look like {looks_like}"
     return ""
-
-
-def _quantiles(totals: np.ndarray) -> np.ndarray:
-    return np.quantile(totals, QUANTILES) if len(totals) else np.full(len(QUANTILES), np.nan)
-
-
-def _quantile_words(values: np.ndarray) -> str:
-    names = ("min", "5 %", "median", "95 %", "max")
-    return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values, strict=True))
 
 
 def _line(title: str, words: str) -> str:

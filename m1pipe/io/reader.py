@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -232,9 +232,8 @@ def _rows_of(
         return dense_rows("h5ad", X, obs, var, units)
     kind = str(X.attrs.get("encoding-type", ""))
     if kind not in ("csr_matrix", "csc_matrix"):
-        old = (
-            ": an old h5ad: read and write it with anndata" if "h5sparse_format" in X.attrs else ""
-        )
+        is_old = "h5sparse_format" in X.attrs
+        old = ": an old h5ad: read and write it with anndata" if is_old else ""
         raise InputError(
             f"{path}: {key}: expected a dense, CSR or CSC matrix; found {kind or 'none'}{old}"
         )
@@ -300,11 +299,15 @@ def _read_uns(handle: h5py.File) -> dict[str, Any]:
 PREFIX = "obsm:"
 
 
+def _is_h5ad(matrix: Matrix) -> bool:
+    return matrix.path is not None and matrix.layout.startswith("h5ad")
+
+
 def obsm_keys(matrix: Matrix) -> list[str]:
     """Names of the arrays in `obsm`; none of a matrix that is of no h5ad file."""
-    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+    if not _is_h5ad(matrix):
         return []
-    with open_hdf5(matrix.path) as handle:
+    with open_hdf5(cast(Path, matrix.path)) as handle:
         return list(handle.get("obsm", []))
 
 
@@ -318,10 +321,8 @@ def choose_obsm(matrix: Matrix, key: str | None) -> str:
     """
     known = obsm_keys(matrix)
     if key is None and len(known) != 1:
-        found, then = (
-            ", ".join(known) or "none",
-            "choose by --key" if known else "m1pipe map makes one",
-        )
+        found = ", ".join(known) or "none"
+        then = "choose by --key" if known else "m1pipe map makes one"
         raise InputError(f"{matrix.path}: expected one array in obsm; found {found}: {then}")
     return key or known[0]
 
@@ -346,14 +347,17 @@ def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
     InputError
         If the matrix is of no h5ad file, there is no such array, or it holds no numbers.
     """
-    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+    if not _is_h5ad(matrix):
         raise InputError(f"{PREFIX}{key}: expected X in an h5ad file; found {matrix.layout}")
     known = obsm_keys(matrix)
     if key not in known:
         raise InputError(
             f"{matrix.path}: expected an array {key!r} in obsm; found {', '.join(known) or 'none'}"
         )
-    with open_hdf5(matrix.path) as handle, reading(matrix.path, f"obsm/{key}"):
+    with (
+        open_hdf5(cast(Path, matrix.path)) as handle,
+        reading(Path(handle.filename), f"obsm/{key}"),
+    ):
         array = read_elem(handle[f"obsm/{key}"])
     if hasattr(array, "toarray"):
         array = array.toarray()
@@ -381,9 +385,12 @@ def read_layer(matrix: Matrix, key: str) -> np.ndarray | None:
     ndarray of float32, shape (n_samples, n_genes), or None
         None if there is no such layer, or the matrix is of no h5ad file.
     """
-    if matrix.path is None or not matrix.layout.startswith("h5ad"):
+    if not _is_h5ad(matrix):
         return None
-    with open_hdf5(matrix.path) as handle, reading(matrix.path, f"layers/{key}"):
+    with (
+        open_hdf5(cast(Path, matrix.path)) as handle,
+        reading(Path(handle.filename), f"layers/{key}"),
+    ):
         if f"layers/{key}" not in handle:
             return None
         layer = read_elem(handle[f"layers/{key}"])

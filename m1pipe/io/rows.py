@@ -125,12 +125,12 @@ def sparse_rows(
         reader = csr_reader(X, len(obs), len(var))
         return Matrix(reader, obs, var, units, layout="h5ad_csr")
     pointers = _pointers(X, len(var), len(obs))
-    values = as_float32(read_whole(X["data"], kinds="fiub"))
+    values = _as_float32(read_whole(X["data"], kinds="fiub"))
     indices = read_whole(X["indices"], kinds="iu")
     try:
-        check_sparse(values, indices, pointers, len(obs))
+        _check_indices(indices, len(obs))
         columns = sparse.csc_matrix((values, indices, pointers), shape=(len(obs), len(var)))
-        refuse_repeated(columns)
+        _refuse_repeated(columns)
     except (OSError, ValueError) as error:
         raise InputError(f"{where}: could not be read: {error}") from None
     return in_memory(columns, obs, var, units, layout="h5ad_csc")
@@ -167,24 +167,18 @@ def csr_reader(
         first, last = indptr[start], indptr[stop]
         values, columns = (group[key][first:last] for key in ("data", "indices"))
         pointers = indptr[start : stop + 1] - first
-        check_sparse(values, columns, pointers, n_genes)
+        _check_indices(columns, n_genes)
         rows = sparse.csr_matrix(
-            (as_float32(values), columns, pointers), shape=(stop - start, n_genes)
+            (_as_float32(values), columns, pointers), shape=(stop - start, n_genes)
         )
-        refuse_repeated(rows)
+        _refuse_repeated(rows)
         out[:] = rows.toarray() if kept is None else np.take(rows.toarray(), kept, axis=1)
 
     return read
 
 
-def as_float32(values: np.ndarray) -> np.ndarray:
-    """Values of a sparse matrix in a type that scipy computes with.
-
-    Raises
-    ------
-    InputError
-        If they are no numbers.
-    """
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    """Values of a sparse matrix in a type that scipy computes with; InputError where they are none."""
     if values.dtype.kind not in "fiub":
         raise InputError(f"sparse matrix: expected numbers; found {values.dtype}")
     return values.astype(np.float32, copy=False)
@@ -234,39 +228,14 @@ def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, np.ndarray], None]:
     return read
 
 
-def check_sparse(
-    values: np.ndarray, indices: np.ndarray, pointers: np.ndarray, n_columns: int
-) -> None:
-    """Refuse pointers and indices that lead outside: scipy would follow them without a look.
-
-    Parameters
-    ----------
-    values, indices : ndarray, shape (n_values,)
-    pointers : ndarray of int, shape (n_rows + 1,)
-    n_columns : int
-
-    Raises
-    ------
-    OSError
-        As for any other damage of a file.
-    """
-    n_values = len(values)
-    if len(indices) != n_values or pointers[0] != 0 or pointers[-1] != n_values:
-        raise OSError("the parts of the sparse matrix are of different lengths")
-    if (np.diff(pointers.astype(np.int64)) < 0).any():
-        raise OSError("the row pointers of the sparse matrix do not ascend")
-    if n_values and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
+def _check_indices(indices: np.ndarray, n_columns: int) -> None:
+    """Refuse indices that lead outside (OSError): scipy would follow them without a look."""
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
         raise OSError("an index of the sparse matrix lies outside it")
 
 
-def refuse_repeated(matrix: Any) -> None:
-    """Refuse a sparse matrix that has a place twice in a line: which value holds, none can say.
-
-    Raises
-    ------
-    OSError
-        As for any other damage of a file.
-    """
+def _refuse_repeated(matrix: Any) -> None:
+    """Refuse a place that stands twice in a line (OSError): which value holds, none can say."""
     if not matrix.has_canonical_format:
         once = matrix.copy()
         once.sum_duplicates()

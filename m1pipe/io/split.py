@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from m1pipe.atomic import atomic_folder, refuse_folder
 from m1pipe.data.choose_samples import matching_samples
@@ -59,37 +58,9 @@ class SplitConfig:
             raise InputError(f"holdout: expected a share between 0 and 1; found {self.holdout}")
 
 
-@dataclass(frozen=True)
-class SplitSummary:
-    """What `split_matrix` made.
-
-    Attributes
-    ----------
-    folder : Path
-    n_training, n_held_out, n_genes : int
-    n_groups : (int, int) or None
-        Groups in the training and in the held-out file.
-    """
-
-    folder: Path
-    n_training: int
-    n_held_out: int
-    n_genes: int
-    n_groups: tuple[int, int] | None
-
-    def __str__(self) -> str:
-        groups = ""
-        if self.n_groups is not None:
-            groups = f", {self.n_groups[0]:,} and {self.n_groups[1]:,} groups"
-        return (
-            f"{self.folder}: {self.n_training:,} training and {self.n_held_out:,} held-out "
-            f"samples x {self.n_genes:,} genes{groups}"
-        )
-
-
 def split_matrix(
     matrix: Matrix, out: Path | str, config: SplitConfig, *, force: bool = False
-) -> SplitSummary:
+) -> str:
     """Write training and held-out samples to files of their own, in the order of the source.
 
     Rows are streamed; the folder appears when both files are complete.
@@ -105,7 +76,8 @@ def split_matrix(
 
     Returns
     -------
-    SplitSummary
+    str
+        One line about what was written.
 
     Raises
     ------
@@ -117,29 +89,20 @@ def split_matrix(
     if config.where is not None:
         rows = np.flatnonzero(matching_samples(matrix.obs, config.where))
     groups = resolve_groups(matrix.obs, config.group)
-    training, held_out = (
-        np.sort(part)
-        for part in inner_split(
-            rows,
-            config.holdout,
-            config.seed,
-            strata=_strata(matrix.obs, config.stratify),
-            groups=groups,
-        )
-    )
+    stratify = config.stratify
+    strata = None if stratify is None else as_text(read_column(matrix.obs, stratify, "stratify"))
+    dealt = inner_split(rows, config.holdout, config.seed, strata=strata, groups=groups)
+    training, held_out = map(np.sort, dealt)
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
         _write(matrix, training, folder / TRAINING, config)
         _write(matrix, held_out, folder / HELD_OUT, config)
-    n_groups = None
+    said = ""
     if groups is not None:
-        n_groups = len(set(groups[training])), len(set(groups[held_out]))
-    return SplitSummary(Path(out), len(training), len(held_out), matrix.n_genes, n_groups)
-
-
-def _strata(obs: pd.DataFrame, column: str | None) -> np.ndarray | None:
-    if column is None:
-        return None
-    return as_text(read_column(obs, column, "stratify"))
+        said = f", {len(set(groups[training])):,} and {len(set(groups[held_out])):,} groups"
+    return (
+        f"{out}: {len(training):,} training and {len(held_out):,} held-out samples x "
+        f"{matrix.n_genes:,} genes{said}"
+    )
 
 
 def _write(matrix: Matrix, rows: np.ndarray, path: Path, config: SplitConfig) -> None:

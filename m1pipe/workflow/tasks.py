@@ -122,7 +122,7 @@ def _split_task(name: str, file: Path, parts: Path, config: SplitConfig) -> Task
         from m1pipe.io.split import split_matrix
 
         with open_matrix(file) as matrix:
-            return str(split_matrix(matrix, parts, config, force=force))
+            return split_matrix(matrix, parts, config, force=force)
 
     return Task(
         stage="convert",

@@ -11,7 +11,6 @@ from m1pipe.data.simulation.counts import (
     DEPTH,
     DISPERSION,
     CountsConfig,
-    CountsTruth,
     draw_counts,
     plant_counts,
     simulate_counts,
@@ -38,21 +37,19 @@ def test_types_are_as_frequent_as_planted_and_have_their_markers(tmp_path: Path)
     law = plant_counts(CONFIG)
     counts, obs = draw_counts(law, 4000, np.arange(6), np.random.default_rng(0))
     share = counts / counts.sum(axis=1, keepdims=True)
-    for i, frequency in enumerate(law.frequency):
+    for i, frequency in enumerate(law["frequency"]):
         mine = (obs["cell_type"] == f"type_{i + 1}").to_numpy()
         assert mine.mean() == pytest.approx(frequency, abs=0.03)
         ratio = share[mine].mean(axis=0) / share[~mine].mean(axis=0)
-        others = np.setdiff1d(np.arange(300), law.markers)
-        assert np.median(ratio[law.markers[i]]) > 5 * np.median(ratio[others])
+        others = np.setdiff1d(np.arange(300), law["markers"])
+        assert np.median(ratio[law["markers"][i]]) > 5 * np.median(ratio[others])
     depth = counts.sum(axis=1)
     assert np.exp(np.log(depth).mean()) == pytest.approx(DEPTH, rel=0.05)
 
 
 def test_counts_are_negative_binomial() -> None:
-    flat = CountsTruth(
-        level=np.zeros((1, 5000)), loadings=np.zeros((6, 5000)), donor_shift=np.zeros((1, 5000)),
-        frequency=np.ones(1), markers=np.empty((1, 0), dtype=np.int64),
-    )  # fmt: skip
+    nothing = {"loadings": np.zeros((6, 5000)), "donor_shift": np.zeros((1, 5000))}
+    flat = {"level": np.zeros((1, 5000)), "frequency": np.ones(1), **nothing}
     counts, _ = draw_counts(flat, 200, np.zeros(1, dtype=int), np.random.default_rng(1))
     means = counts.mean(axis=1)
     excess = (counts.var(axis=1) - means) / means**2

@@ -48,12 +48,12 @@ def test_one_cloud_is_one_cloud_with_zeros_at_the_limit() -> None:
 
 def test_groups_are_equal_and_each_has_its_hundred_raised_genes() -> None:
     law = plant_expression(ExpressionConfig(layout="groups", n_genes=1000, seed=2))
-    assert (law.shifts > 0).sum(axis=1).tolist() == [100, 100, 100]
-    assert (law.shifts > 0).sum(axis=0).max() == 1
+    assert (law["shifts"] > 0).sum(axis=1).tolist() == [100, 100, 100]
+    assert (law["shifts"] > 0).sum(axis=0).max() == 1
     X, _, classes = draw_expression(law, 300, np.random.default_rng(0))
     assert np.unique(classes, return_counts=True)[1].tolist() == [100, 100, 100]
     for k in range(3):
         mine = classes == f"class_{k + 1}"
         raised = X[mine].mean(axis=0) - X[~mine].mean(axis=0)
         found = set(np.argsort(-raised)[:100])
-        assert len(found & set(np.flatnonzero(law.shifts[k]))) > 90
+        assert len(found & set(np.flatnonzero(law["shifts"][k]))) > 90

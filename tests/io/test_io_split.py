@@ -25,7 +25,8 @@ def _split(path: Path, **settings: Any) -> tuple[anndata.AnnData, anndata.AnnDat
     with open_matrix(path) as matrix:
         summary = split_matrix(matrix, out, SplitConfig(**settings), force=True)
     parts = [anndata.read_h5ad(out / f"{name}.h5ad") for name in ("training", "held_out")]
-    assert (summary.n_training, summary.n_held_out) == tuple(part.n_obs for part in parts)
+    sizes = "{} training and {} held-out samples".format(*(part.n_obs for part in parts))
+    assert sizes in summary
     return parts[0], parts[1]
 
 

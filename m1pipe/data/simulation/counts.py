@@ -5,8 +5,10 @@ negative binomial about each cell's proportions times its library size, which is
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,30 +55,16 @@ class CountsConfig:
         check_at_least("seed", self.seed, 0)
 
 
-@dataclass(frozen=True, eq=False)
-class CountsTruth:
-    """What is planted.
+def plant_counts(config: CountsConfig) -> dict[str, Any]:
+    """Plant the truth of one seed and size.
 
-    Attributes
-    ----------
-    level : ndarray, shape (n_types, n_genes)
-        Logarithm of each gene's proportion in a type, up to a constant.
-    loadings : ndarray, shape (N_FACTORS, n_genes)
-        Of what varies between the cells of a type.
-    donor_shift : ndarray, shape (n_donors, n_genes)
-    frequency : ndarray, shape (n_types,)
-    markers : ndarray of int64, shape (n_types, MARKERS_A_TYPE)
+    Returns
+    -------
+    dict of str to ndarray
+        level (n_types, n_genes): logarithm of each gene's proportion in a type, up to a constant;
+        loadings (N_FACTORS, n_genes): of what varies between the cells of a type;
+        donor_shift (n_donors, n_genes); frequency (n_types,); markers (n_types, MARKERS_A_TYPE).
     """
-
-    level: np.ndarray
-    loadings: np.ndarray
-    donor_shift: np.ndarray
-    frequency: np.ndarray
-    markers: np.ndarray
-
-
-def plant_counts(config: CountsConfig) -> CountsTruth:
-    """Plant the truth of one seed and size."""
     rng = seeds.rng(config.seed, seeds.COUNTS_TRUTH)
     level = np.tile(rng.normal(0, 1.5, config.n_genes), (config.n_types, 1))
     markers = rng.permutation(config.n_genes)[: config.n_types * MARKERS_A_TYPE]
@@ -84,23 +72,24 @@ def plant_counts(config: CountsConfig) -> CountsTruth:
     for row, own in zip(level, markers, strict=True):
         row[own] += rng.normal(2.5, 0.5, MARKERS_A_TYPE)
     frequency = 0.6 ** np.arange(config.n_types)
-    return CountsTruth(
-        level=level,
-        loadings=0.25 * rng.standard_normal((N_FACTORS, config.n_genes)),
-        donor_shift=0.15 * rng.standard_normal((config.n_donors, config.n_genes)),
-        frequency=frequency / frequency.sum(),
-        markers=markers,
-    )
+    return {
+        "level": level,
+        "loadings": 0.25 * rng.standard_normal((N_FACTORS, config.n_genes)),
+        "donor_shift": 0.15 * rng.standard_normal((config.n_donors, config.n_genes)),
+        "frequency": frequency / frequency.sum(),
+        "markers": markers,
+    }
 
 
 def draw_counts(
-    truth: CountsTruth, n: int, donors: np.ndarray, rng: np.random.Generator
+    truth: Mapping[str, np.ndarray], n: int, donors: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Cells of a planted truth.
 
     Parameters
     ----------
-    truth : CountsTruth
+    truth : mapping of str to ndarray
+        From `plant_counts`.
     n : int
     donors : ndarray of int
         Which donors the cells are from.
@@ -113,10 +102,10 @@ def draw_counts(
     obs : DataFrame
         cell_type, donor.
     """
-    types = rng.choice(truth.frequency.size, n, p=truth.frequency)
+    types = rng.choice(truth["frequency"].size, n, p=truth["frequency"])
     donor = rng.choice(donors, n)
-    logs = truth.level[types] + truth.donor_shift[donor]
-    logs += rng.standard_normal((n, N_FACTORS)) @ truth.loadings
+    logs = truth["level"][types] + truth["donor_shift"][donor]
+    logs += rng.standard_normal((n, N_FACTORS)) @ truth["loadings"]
     share = np.exp(logs)
     depth = DEPTH * rng.lognormal(0, DEPTH_SD, (n, 1))
     mean = share / share.sum(axis=1, keepdims=True) * depth
@@ -162,5 +151,5 @@ def simulate_counts(
             counts, obs = draw_counts(truth, n, donors, rng)
             obs.index = pd.Index([f"{part}_{i + 1}" for i in range(n)], dtype=object)
             write_matrix(folder / f"{part}.h5ad", counts, obs=obs, var=var, units=Units("counts"))
-        np.savez(folder / "truth.npz", **vars(truth))
+        np.savez(folder / "truth.npz", **truth)
     return out

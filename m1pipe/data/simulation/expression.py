@@ -7,9 +7,10 @@ and three classes of equal size have each a hundred genes of their own raised.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,30 +58,17 @@ class ExpressionConfig:
         check_at_least("seed", self.seed, 0)
 
 
-@dataclass(frozen=True, eq=False)
-class ExpressionTruth:
-    """What is planted.
+def plant_expression(config: ExpressionConfig) -> dict[str, Any]:
+    """Plant the truth of one seed and layout.
 
-    Attributes
-    ----------
-    level, noise : ndarray, shape (n_genes,)
-        Mean of the log2 TPM, and standard deviation of what no factor carries.
-    loadings : ndarray, shape (N_FACTORS, n_genes)
-    centres : ndarray, shape (n_clusters, N_FACTORS)
-        One at zero where there are no clusters; one a group.
-    shifts : ndarray, shape (n_clusters, n_genes)
-        What the log2 TPM of a group is raised by.
+    Returns
+    -------
+    dict of str to ndarray
+        level, noise (n_genes,): mean of the log2 TPM, and standard deviation of what no factor
+        carries; loadings (N_FACTORS, n_genes); centres (n_clusters, N_FACTORS): one at zero where
+        there are no clusters, one a group; shifts (n_clusters, n_genes): what the log2 TPM of a
+        group is raised by.
     """
-
-    level: np.ndarray
-    noise: np.ndarray
-    loadings: np.ndarray
-    centres: np.ndarray
-    shifts: np.ndarray
-
-
-def plant_expression(config: ExpressionConfig) -> ExpressionTruth:
-    """Plant the truth of one seed and layout."""
     rng = seeds.rng(config.seed, seeds.EXPRESSION_TRUTH)
     centres = np.zeros((1, N_FACTORS))
     if config.layout == "clusters":
@@ -88,13 +76,13 @@ def plant_expression(config: ExpressionConfig) -> ExpressionTruth:
     elif config.layout == "groups":
         centres = np.zeros((N_GROUPS, N_FACTORS))
     share = 0.25 if config.layout == "groups" else 1.0  # of the variance that factors make
-    return ExpressionTruth(
-        level=rng.gamma(2.5, 1.4, config.n_genes),
-        noise=rng.uniform(0.3, 1.0, config.n_genes),
-        loadings=rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(share / N_FACTORS),
-        centres=centres,
-        shifts=_plant_shifts(config, len(centres), rng),
-    )
+    return {
+        "level": rng.gamma(2.5, 1.4, config.n_genes),
+        "noise": rng.uniform(0.3, 1.0, config.n_genes),
+        "loadings": rng.standard_normal((N_FACTORS, config.n_genes)) * np.sqrt(share / N_FACTORS),
+        "centres": centres,
+        "shifts": _plant_shifts(config, len(centres), rng),
+    }
 
 
 def _plant_shifts(config: ExpressionConfig, n_groups: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,13 +97,14 @@ def _plant_shifts(config: ExpressionConfig, n_groups: int, rng: np.random.Genera
 
 
 def draw_expression(
-    truth: ExpressionTruth, n: int, rng: np.random.Generator
+    truth: Mapping[str, np.ndarray], n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples of a planted truth.
 
     Parameters
     ----------
-    truth : ExpressionTruth
+    truth : mapping of str to ndarray
+        From `plant_expression`.
     n : int
     rng : numpy Generator
 
@@ -126,20 +115,19 @@ def draw_expression(
     factors : ndarray, shape (n, N_FACTORS)
     classes : ndarray of str, shape (n,)
     """
-    which = (
-        np.arange(n) % N_GROUPS if truth.shifts.any() else rng.integers(0, len(truth.centres), n)
-    )
-    factors = truth.centres[which] + rng.standard_normal((n, N_FACTORS))
+    n_clusters = len(truth["centres"])
+    which = np.arange(n) % N_GROUPS if truth["shifts"].any() else rng.integers(0, n_clusters, n)
+    factors = truth["centres"][which] + rng.standard_normal((n, N_FACTORS))
     bent = factors + 0.5 * np.sin(2 * factors)
     log_tpm = (
-        truth.level
-        + bent @ truth.loadings
-        + truth.noise * rng.standard_normal((n, truth.level.size))
+        truth["level"]
+        + bent @ truth["loadings"]
+        + truth["noise"] * rng.standard_normal((n, truth["level"].size))
     )
-    log_tpm += truth.shifts[which]
+    log_tpm += truth["shifts"][which]
     tpm = np.exp2(log_tpm)
     X = log2p1(np.where(tpm < DETECTION, 0.0, tpm))
-    if len(truth.centres) == 1:
+    if n_clusters == 1:
         which = np.digitize(factors[:, 0], [-0.43, 0.43])
     return X, factors, np.array([f"class_{k + 1}" for k in which], dtype=object)
 
@@ -171,7 +159,7 @@ def simulate_expression(
     truth = plant_expression(config)
     var = pd.DataFrame(index=[f"G{j + 1}" for j in range(config.n_genes)])
     with atomic_folder(out, FILES, what=WHAT, force=force) as folder:
-        planted = dict(vars(truth))
+        planted = dict(truth)
         for part, n in (("training", config.n_training), ("held_out", config.n_held_out)):
             rng = seeds.rng(config.seed, seeds.EXPRESSION_SAMPLES, int(part == "held_out"))
             X, planted[f"{part}_factors"], classes = draw_expression(truth, n, rng)

@@ -33,24 +33,16 @@ from m1pipe.errors import InputError
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.settings import check_choice, setting
 
-_TINY: dict[str, Any] = {
-    "samples_per_donor": 4,
-    "n_organs": 3,
-    "n_tissues": 6,
-    "n_factors": 8,
-    "n_modules": 30,
-}
-_PAPER: dict[str, Any] = {
-    "isoforms_per_gene": 156_958 / 18_965,
-    "most_isoforms": 14,
-    "samples_per_donor": 18.31,
-}
+_TINY: dict[str, Any] = {"n_organs": 3, "n_tissues": 6, "n_factors": 8, "n_modules": 30}
+_PAPER: dict[str, Any] = {"isoforms_per_gene": 156_958 / 18_965, "most_isoforms": 14}
 SIZES = {
-    "tiny": M1Size(n_unlabelled=300, n_labelled=120, n_genes=60, **_TINY),
+    "tiny": M1Size(n_unlabelled=300, n_labelled=120, n_genes=60, samples_per_donor=4, **_TINY),
     "small": M1Size(n_unlabelled=2_000, n_labelled=600, n_genes=500),
     "medium": M1Size(n_unlabelled=6_000, n_labelled=600, n_genes=1_000),
     "large": M1Size(n_unlabelled=20_000, n_labelled=3_000, n_genes=5_000, samples_per_donor=12),
-    "paper": M1Size(n_unlabelled=167_884, n_labelled=17_356, n_genes=18_965, **_PAPER),
+    "paper": M1Size(
+        n_unlabelled=167_884, n_labelled=17_356, n_genes=18_965, samples_per_donor=18.31, **_PAPER
+    ),
 }
 WHAT = "a simulation"
 # Tables of counts, and how deeply their samples are sequenced.
@@ -360,8 +352,7 @@ def unlabelled_rows(
     X : ndarray of float32, shape (stop - start, n_genes)
         log2(TPM + 1), the batch shift included.
     """
-    latents = np.empty((stop - start, truth.tissue_latents.shape[1]), dtype=np.float32)
-    X = np.empty((stop - start, truth.gene_base.size), dtype=np.float32)
+    latents, X = _empty(truth, stop - start)
     for i, row in enumerate(range(start, stop)):
         rng = row_generator(seed, "unlabelled", row)
         latents[i] = draw_latent(truth.tissue_latents[samples.tissue[row]], rng)
@@ -381,18 +372,22 @@ def labelled_rows(
     X, Y : ndarray of float32, shapes (stop - start, n_genes) and (stop - start, n_isoforms)
         log2(TPM + 1).
     """
-    latents = np.empty((stop - start, truth.tissue_latents.shape[1]), dtype=np.float32)
-    X = np.empty((stop - start, truth.gene_base.size), dtype=np.float32)
+    latents, X = _empty(truth, stop - start)
     Y = np.empty((stop - start, truth.gene_of.size), dtype=np.float32)
     for i, row in enumerate(range(start, stop)):
         rng = row_generator(seed, "labelled", row)
         tissue, donor = samples.tissue[row], samples.origin[row]
-        mean = truth.tissue_latents[tissue] + truth.donor_latents[donor]
-        latents[i] = draw_latent(mean, rng)
+        latents[i] = draw_latent(truth.tissue_latents[tissue] + truth.donor_latents[donor], rng)
         genes = gene_tpm(truth, latents[i], rng)
         X[i] = log2p1(genes)
         Y[i] = log2p1(isoform_tpm(truth, latents[i], tissue, genes, rng))
     return latents, X, Y
+
+
+def _empty(truth: M1Truth, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for latents and genes of n samples."""
+    widths = truth.tissue_latents.shape[1], truth.gene_base.size
+    return np.empty((n, widths[0]), dtype=np.float32), np.empty((n, widths[1]), dtype=np.float32)
 
 
 def numbered(prefix: str, n: int) -> list[str]:
