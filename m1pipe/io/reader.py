@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import numpy as np
@@ -299,15 +299,26 @@ def _read_uns(handle: h5py.File) -> dict[str, Any]:
 PREFIX = "obsm:"
 
 
-def _is_h5ad(matrix: Matrix) -> bool:
-    return matrix.path is not None and matrix.layout.startswith("h5ad")
+def _h5ad_file(matrix: Matrix) -> Path | None:
+    """The file that a matrix is of, if it is h5ad."""
+    return matrix.path if matrix.layout.startswith("h5ad") else None
+
+
+def _element(path: Path, key: str) -> Any:
+    """An array or table of an h5ad file, dense; None where there is none."""
+    with open_hdf5(path) as handle, reading(path, key):
+        if key not in handle:
+            return None
+        found = read_elem(handle[key])
+    return found.toarray() if hasattr(found, "toarray") else found
 
 
 def obsm_keys(matrix: Matrix) -> list[str]:
     """Names of the arrays in `obsm`; none of a matrix that is of no h5ad file."""
-    if not _is_h5ad(matrix):
+    path = _h5ad_file(matrix)
+    if path is None:
         return []
-    with open_hdf5(cast(Path, matrix.path)) as handle:
+    with open_hdf5(path) as handle:
         return list(handle.get("obsm", []))
 
 
@@ -347,20 +358,15 @@ def read_obsm(matrix: Matrix, key: str) -> pd.DataFrame:
     InputError
         If the matrix is of no h5ad file, there is no such array, or it holds no numbers.
     """
-    if not _is_h5ad(matrix):
+    path = _h5ad_file(matrix)
+    if path is None:
         raise InputError(f"{PREFIX}{key}: expected X in an h5ad file; found {matrix.layout}")
     known = obsm_keys(matrix)
     if key not in known:
         raise InputError(
             f"{matrix.path}: expected an array {key!r} in obsm; found {', '.join(known) or 'none'}"
         )
-    with (
-        open_hdf5(cast(Path, matrix.path)) as handle,
-        reading(Path(handle.filename), f"obsm/{key}"),
-    ):
-        array = read_elem(handle[f"obsm/{key}"])
-    if hasattr(array, "toarray"):
-        array = array.toarray()
+    array = _element(path, f"obsm/{key}")
     try:
         values = np.asarray(array, dtype=np.float32)
     except (TypeError, ValueError):
@@ -385,14 +391,6 @@ def read_layer(matrix: Matrix, key: str) -> np.ndarray | None:
     ndarray of float32, shape (n_samples, n_genes), or None
         None if there is no such layer, or the matrix is of no h5ad file.
     """
-    if not _is_h5ad(matrix):
-        return None
-    with (
-        open_hdf5(cast(Path, matrix.path)) as handle,
-        reading(Path(handle.filename), f"layers/{key}"),
-    ):
-        if f"layers/{key}" not in handle:
-            return None
-        layer = read_elem(handle[f"layers/{key}"])
-    dense = layer.toarray() if hasattr(layer, "toarray") else layer
-    return np.asarray(dense, dtype=np.float32)
+    path = _h5ad_file(matrix)
+    layer = None if path is None else _element(path, f"layers/{key}")
+    return None if layer is None else np.asarray(layer, dtype=np.float32)

@@ -178,7 +178,7 @@ def csr_reader(
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:
-    """Values of a sparse matrix in a type that scipy computes with; InputError where they are none."""
+    """Values of a sparse matrix in a type that scipy computes with; InputError on text."""
     if values.dtype.kind not in "fiub":
         raise InputError(f"sparse matrix: expected numbers; found {values.dtype}")
     return values.astype(np.float32, copy=False)

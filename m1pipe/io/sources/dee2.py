@@ -60,14 +60,20 @@ def read_dee2(handle: h5py.File, path: Path) -> Matrix:
     runs, genes = (read_names(handle[key]) for key in ("rownames", "colnames"))
     obs = pd.DataFrame(index=pd.Index(runs, dtype=object))
     var = pd.DataFrame(index=pd.Index(genes, dtype=object))
-    if X.shape == (len(genes), len(runs)):
-        return transposed_rows("dee2", X, obs, var, Units("counts"))
-    if X.shape == (len(runs), len(genes)):
-        return dense_rows("dee2", X, obs, var, Units("counts"))
-    raise InputError(
-        f"{path}: bigmatrix: expected {len(runs)} runs x {len(genes)} genes by its names, either "
-        f"way round; found {X.shape[0]} x {X.shape[1]}"
-    )
+    rows = transposed_rows if _is_transposed(X, runs, genes, "genes", path) else dense_rows
+    return rows("dee2", X, obs, var, Units("counts"))
+
+
+def _is_transposed(
+    X: h5py.Dataset, runs: np.ndarray, others: np.ndarray, what: str, path: Path
+) -> bool:
+    """Whether the file holds runs as columns, by the lengths of the names."""
+    if X.shape not in ((len(others), len(runs)), (len(runs), len(others))):
+        raise InputError(
+            f"{path}: bigmatrix: expected {len(runs)} runs x {len(others)} {what} by its names, "
+            f"either way round; found {X.shape[0]} x {X.shape[1]}"
+        )
+    return bool(X.shape == (len(others), len(runs)))
 
 
 def quality_column(table: pd.DataFrame) -> str | None:
@@ -108,13 +114,9 @@ def read_quality(path: Path) -> pd.Series:
             raise InputError(f"{path}: expected the quality measures of DEE2 (qc.h5) as text")
         runs, measures = (read_names(handle[key]) for key in ("rownames", "colnames"))
         X = handle["bigmatrix"]
-        if X.shape not in ((len(measures), len(runs)), (len(runs), len(measures))):
-            raise InputError(
-                f"{path}: bigmatrix: expected {len(runs)} runs x {len(measures)} measures by its "
-                f"names, either way round; found {X.shape[0]} x {X.shape[1]}"
-            )
+        transposed = _is_transposed(X, runs, measures, "measures", path)
         values = X.asstr(errors="replace")[:]
-        values = values.T if X.shape == (len(measures), len(runs)) else values
+        values = values.T if transposed else values
     table = pd.DataFrame(values, index=pd.Index(runs, dtype=object), columns=measures)
     column = quality_column(table)
     if column is None:

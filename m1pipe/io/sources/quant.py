@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -162,8 +162,8 @@ def sums_by_gene(found: Quantified) -> Quantified | None:
     effective = np.full((len(tpm), len(genes)), np.nan)
     for weights in (tpm, overall, np.ones_like(tpm)):
         total = summed(weights)
-        mean = np.divide(summed(weights * lengths), total, out=np.full(total.shape, np.nan),
-                         where=total > 0)  # fmt: skip
+        empty = np.full(total.shape, np.nan)
+        mean = np.divide(summed(weights * lengths), total, out=empty, where=total > 0)
         effective = np.where(np.isnan(effective), mean, effective)
     var = pd.DataFrame({"n_transcripts": np.bincount(codes)}, pd.Index(genes, dtype=object))
     parts = (summed(tpm), summed(found.counts), effective)
@@ -234,11 +234,9 @@ def _genes_of(transcripts: list[str], tx2gene: str) -> np.ndarray:
             f"{tx2gene}: expected transcripts such as {transcripts[0]!r} in its first column; "
             f"found {table.index[0]!r}, and none in common"
         )
-    genes: Mapping[int, object] = dict(enumerate(table[column].astype(object)))
-    found = [genes[place] if place >= 0 else np.nan for place in match.columns.tolist()]
-    lacking = [
-        name for name, gene in zip(transcripts, found, strict=True) if not isinstance(gene, str)
-    ]
+    named = table[column].astype(object).to_numpy()
+    found = np.where(match.columns >= 0, named[match.columns], np.nan)
+    lacking = [t for t, gene in zip(transcripts, found, strict=True) if not isinstance(gene, str)]
     if lacking:
         warnings.warn(
             f"{tx2gene}: {len(lacking):,} of {len(transcripts):,} transcripts have no gene "
@@ -246,4 +244,4 @@ def _genes_of(transcripts: list[str], tx2gene: str) -> np.ndarray:
             M1Warning,
             stacklevel=4,
         )
-    return np.array(found, dtype=object)
+    return found

@@ -81,46 +81,28 @@ def _features(group: h5py.Group, path: Path) -> tuple[np.ndarray, np.ndarray, np
 
     Files may leave names out, and where all features are genes, their kinds.
     """
-    if "features" not in group:
-        ids = read_names(group["genes"])
-        names = read_names(group["gene_names"]) if "gene_names" in group else ids
-        _refuse_other_lengths(path, ids, {"gene_names": names})
-        return ids, names, np.arange(len(ids))
-    features = group["features"]
-    key = "id" if "id" in features else "name"
+    features, key, other = group, "genes", "gene_names"
+    if "features" in group:
+        features, other = group["features"], "name"
+        key = "id" if "id" in features else "name"
     if not isinstance(features, h5py.Group) or key not in features:
         raise InputError(f"{path}: {group.name}/features: expected ids of the features; found none")
     ids = read_names(features[key])
-    names = read_names(features["name"]) if "name" in features else ids
-    if "feature_type" not in features:
-        _refuse_other_lengths(path, ids, {"name": names})
-        return ids, names, np.arange(len(ids))
-    kinds = read_names(features["feature_type"])
-    _refuse_other_lengths(path, ids, {"name": names, "feature_type": kinds})
-    return ids, names, gene_rows(kinds, f"{path}: {group.name}/features")
-
-
-def _refuse_other_lengths(path: Path, ids: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    parts = {p: read_names(features[p]) for p in (other, "feature_type") if p in features}
     for part, values in parts.items():
         if len(values) != len(ids):
             raise InputError(
                 f"{path}: {part}: expected {len(ids):,} entries, as many as ids; found "
                 f"{len(values):,}"
             )
+    kept = np.arange(len(ids))
+    if "feature_type" in parts:
+        kept = gene_rows(parts["feature_type"], f"{path}: {group.name}/features")
+    return ids, parts.get(other, ids), kept
 
 
 def gene_rows(kinds: np.ndarray, where: str) -> np.ndarray:
-    """Positions of the features that are gene expression.
-
-    Parameters
-    ----------
-    kinds : ndarray of str, shape (n_features,)
-    where : str
-        Named in messages.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_genes,)
+    """Positions of the features that are gene expression, of kinds of shape (n_features,).
 
     Raises
     ------
