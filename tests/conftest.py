@@ -60,6 +60,7 @@ WANTED = {
     "tensorboard": ("tensorboard", EXTRA.format("tensorboard")),
     "mlflow": ("mlflow", EXTRA.format("mlflow")),
     "scanpy": ("scanpy", EXTRA.format("notebooks")),
+    "igraph": ("igraph", EXTRA.format("notebooks")),
     "extra docs": ("mkdocs", EXTRA.format("docs")),
     "package index": ("a package index", "connect to one"),
     "root reads": ("a user without rights", "run as another user than root"),
