@@ -105,7 +105,7 @@ SMALLER = {
 }
 # What a command needs beyond the test extra.
 NEEDS = {
-    "m1pipe contrasts ": "inmoose",
+    "m1pipe contrasts": "inmoose",
     "--sampler optuna": "optuna",
     "--log-to tensorboard": "tensorboard",
     "import scanpy": "scanpy",
@@ -262,7 +262,7 @@ def skip_without_extras(text: str) -> None:
     """Skip a test whose commands need what is not installed."""
     for words, package in NEEDS.items():
         if words in text:
-            pytest.importorskip(package, reason=f"{package} is not installed: {words.strip()} needs it")
+            pytest.importorskip(package, reason=f"{package} is not installed: {words} needs it")
 
 
 def follow(blocks: list[Block], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
