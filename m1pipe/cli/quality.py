@@ -15,7 +15,9 @@ from m1pipe.synthesis.config import QualityConfig
 @option("--synthetic", required=True, type=click.Path(), help="The samples that it made.")
 @option("--holdout", required=True, type=click.Path(), help="Real samples that it never saw.")
 @option("--out", required=True, type=click.Path(), help="Folder of the report.")
-@from_config(QualityConfig, "label group rivals max_genes max_samples n_resamples min_coverage")
+@from_config(
+    QualityConfig, "label group rivals preset max_genes max_samples n_resamples min_coverage"
+)
 @ALIASES
 @from_config(QualityConfig, "seed")
 @option("--config", "file", type=click.Path(), help="JSON or TOML with these settings.")

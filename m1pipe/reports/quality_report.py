@@ -279,7 +279,7 @@ def _rivals(report: QualityReport) -> list[list[str]]:
     """Values of every score that rivals have, one column a model, real samples beside them."""
     rows = []
     for score in report.scores[SYNTHETIC]:
-        if score.definition.family == "utility" or score.not_applicable:
+        if score.definition.family in ("utility", "camda") or score.not_applicable:
             continue
         digits = _digits(score)
         same = [report.score(score.definition.name, model) for model in report.scores]

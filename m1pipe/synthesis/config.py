@@ -1,10 +1,13 @@
 """Settings of synthetic samples and of their quality report."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from m1pipe.config import Sampler
 from m1pipe.errors import InputError
 from m1pipe.settings import check_at_least, check_choice, check_range, setting
+
+Preset = Literal["camda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class QualityConfig:
         "donor" where there is one; "none" for none.
     rivals : bool
         Score the rival generators beside the synthetic samples.
+    preset : str or None
+        "camda": also the scores of the CAMDA health privacy challenge; needs a label.
     n_draws : int
         Draws of equal size over which a score is averaged, where more samples are at hand.
     n_resamples : int
@@ -90,6 +95,9 @@ class QualityConfig:
         shown="donor, patient, ..., if there",
     )
     rivals: bool = setting(False, "Score simple generators beside.")
+    preset: Preset | None = setting(
+        None, "Also the scores of the CAMDA health privacy challenge, by its names; needs --label."
+    )
     n_draws: int = 5
     n_resamples: int = setting(50, "Resamples behind an interval.", option="--resamples")
     n_permutations: int = 200
@@ -111,6 +119,8 @@ class QualityConfig:
             "n_components": 1,
         }.items():
             check_at_least(name, getattr(self, name), low)
+        if self.preset is not None:
+            check_choice("--preset", self.preset, Preset)
         check_at_least("--resamples", self.n_resamples, 2)
         check_at_least("--max-genes", self.max_genes, 2)
         check_at_least("--max-samples", self.max_samples, 20)

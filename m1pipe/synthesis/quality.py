@@ -10,8 +10,8 @@ import pandas as pd
 
 from m1pipe import seeds
 from m1pipe.console import log
-from m1pipe.errors import Alarm
-from m1pipe.synthesis import attacks, privacy, utility
+from m1pipe.errors import Alarm, InputError
+from m1pipe.synthesis import attacks, camda, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.fidelity import (
     Reference,
@@ -123,7 +123,7 @@ def quality(
     Raises
     ------
     InputError
-        If the three sets do not fit together (see `load_quality_data`).
+        If the three sets do not fit together (see `load_quality_data`), or a preset lacks a label.
     """
     config = config or QualityConfig()
     config = dataclasses.replace(
@@ -132,6 +132,8 @@ def quality(
         group=config.group if group is None else group,
         rivals=rivals or config.rivals,
     )
+    if config.preset is not None and config.label is None:
+        raise InputError(f"--preset {config.preset}: expected --label COL, a column with classes")
     data = load_quality_data(real, synthetic, holdout, config)
     log.info("scoring %d genes on the scale %s", len(data.genes), data.facts["scale"])
     return _report(data, config)
@@ -165,36 +167,61 @@ def _report(data: QualityData, config: QualityConfig) -> QualityReport:
 
 
 def label_scores(reference: Reference) -> list[Score]:
-    """Utility scores of the synthetic samples; none where no label was asked for.
+    """Scores of the synthetic samples that need classes; none where no label was asked for.
 
     Parameters
     ----------
     reference : Reference
     """
-    data, labels, label = reference.data, reference.data.labels, reference.config.label
+    data, config = reference.data, reference.config
+    labels = data.labels
     if labels is None:
         return []
+    wanted = [*utility.UTILITY, *utility.EXPRESSION, *(camda.CAMDA if config.preset else ())]
     if "synthetic" not in labels:
-        reason = f"the synthetic samples have no column {label!r}"
-        return failed([*utility.UTILITY, *utility.EXPRESSION], reason)
-    log.info("utility: %s", label)
-    classes = np.unique(labels["real"][labels["real"] != ""])
-    x, s, h = (
-        utility.rows_with_class(reference.space.standardised(X), labels[role], classes)
-        for role, X in (
-            ("real", data.real),
-            ("synthetic", data.synthetic),
-            ("holdout", data.holdout),
-        )
-    )
+        return failed(wanted, f"the synthetic samples have no column {config.label!r}")
+    log.info("utility: %s", config.label)
+    x, s, h = _with_classes(reference, labels, reference.space.standardised)
     donors = data.holdout_groups
     if donors is not None:
-        donors = donors[np.isin(labels["holdout"], classes)]
+        donors = donors[np.isin(labels["holdout"], _classes(labels))]
     try:
-        found = utility.utility_scores(x, s, h, reference.config, donors)
+        found = utility.utility_scores(x, s, h, config, donors)
     except FAILURES as error:
         found = failed(utility.UTILITY, str(error))
-    return found + _expression_scores(x, s, h, reference.config, donors)
+    found += _expression_scores(x, s, h, config, donors)
+    return found + (_camda_scores(reference, labels) if config.preset else [])
+
+
+def _classes(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.unique(labels["real"][labels["real"] != ""])
+
+
+def _with_classes(
+    reference: Reference,
+    labels: Mapping[str, np.ndarray],
+    scale: Callable[[np.ndarray], np.ndarray],
+) -> list[utility.ClassedRows]:
+    """Training, synthetic and held-out samples of the classes of the training samples."""
+    data = reference.data
+    sets = {"real": data.real, "synthetic": data.synthetic, "holdout": data.holdout}
+    classes = _classes(labels)
+    return [utility.rows_with_class(scale(X), labels[role], classes) for role, X in sets.items()]
+
+
+def _camda_scores(reference: Reference, labels: Mapping[str, np.ndarray]) -> list[Score]:
+    """Scores of the challenge, on the drawn genes and at most `max_samples` of each set."""
+    config, genes = reference.config, reference.space.genes
+    log.info("scores of the CAMDA health privacy challenge")
+    rng = seeds.rng(config.seed, seeds.CAMDA_ROWS)
+    sets = [
+        rows.take(rng.permutation(len(rows.codes))[: config.max_samples])
+        for rows in _with_classes(reference, labels, lambda X: X[:, genes])
+    ]
+    try:
+        return camda.camda_scores(*sets, seed=config.seed)
+    except FAILURES as error:
+        return failed(camda.CAMDA, " ".join(str(error).split()))
 
 
 def _expression_scores(

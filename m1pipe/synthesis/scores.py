@@ -9,7 +9,7 @@ import numpy as np
 
 from m1pipe.synthesis.resampling import ResamplingPlan, Sets
 
-Family = Literal["marginal", "dependence", "joint", "utility", "privacy", "attack"]
+Family = Literal["marginal", "dependence", "joint", "utility", "privacy", "attack", "camda"]
 Ideal = Literal["higher", "lower", "one", "half", "shown"]
 Yardstick = tuple[float, float]  # ceiling and floor of a score
 Values = Mapping[str, "float | str"]  # a text says why the score does not apply to these data
@@ -17,7 +17,7 @@ Values = Mapping[str, "float | str"]  # a text says why the score does not apply
 # What may go wrong while a score is computed and is shown in its row; anything else is our fault.
 FAILURES = (ArithmeticError, ValueError, IndexError, MemoryError)
 SHARE, CORRELATION, POSITIVE, ANY = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
-UNCALIBRATED = ("privacy", "attack")  # families without worthless samples to compare with
+UNCALIBRATED = ("privacy", "attack", "camda")  # families without worthless samples to compare with
 Z95 = 1.959964  # half-width of a 95 % interval in standard errors
 _WIDE_ENOUGH = 1e-3  # a ceiling closer than this to the floor, relatively, calibrates nothing
 
@@ -29,7 +29,7 @@ class Definition:
     Attributes
     ----------
     family : str
-        "marginal", "dependence", "joint", "utility", "privacy" or "attack".
+        "marginal", "dependence", "joint", "utility", "privacy", "attack" or "camda".
     name : str
         Key in tables.
     title : str

@@ -48,7 +48,10 @@ def test_from_files_to_a_report(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "q"
-    assert _quality(files, out, "--label", "tissue", "--rivals", "--seed", "3") == 0
+    assert (
+        _quality(files, out, "--label", "tissue", "--rivals", "--preset", "camda", "--seed", "3")
+        == 0
+    )
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{out / 'quality.html'}: Like real samples in ")
     assert captured.out.count("\n") == 1
@@ -67,7 +70,9 @@ def test_from_files_to_a_report(
     for row in table.to_dict("records"):
         value = stored["models"][row["model"]][row["score"]]["value"]
         assert value == pytest.approx(row["value"]) or (value is None and math.isnan(row["value"]))
-    page = (out / "quality.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    page = (
+        (out / "quality.html").read_text().replace("\N{NO-BREAK SPACE}", " ").replace("<wbr>", "")
+    )
     for title in table["title"].unique():
         assert title in page
     assert "no guarantee of privacy" in page
@@ -95,6 +100,7 @@ def test_the_stored_config_repeats_the_scores_and_reports_are_kept(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["--preset", "camda"], 1, "--preset camda: expected --label COL"),
         (["--label", "disease"], 1, "label: expected a column"),
         (["--holdout", "none.h5ad"], 1, "none.h5ad"),
         (["--max-genes", "1"], 2, "max-genes: expected at least 2"),

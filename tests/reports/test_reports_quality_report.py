@@ -20,6 +20,7 @@ from m1pipe.reports.quality_report import (
 )
 from m1pipe.synthesis.attacks import ATTACKED
 from m1pipe.synthesis.c2st import C2ST
+from m1pipe.synthesis.camda import CAMDA
 from m1pipe.synthesis.dependence import DEPENDENCE
 from m1pipe.synthesis.marginal import MARGINAL
 from m1pipe.synthesis.mmd_prdc import PRDC
@@ -38,6 +39,7 @@ def report() -> QualityReport:
     """A report as it could be: one failed score, one that does not apply, one rival that failed."""
     scores = [_score(d) for d in (*MARGINAL, *DEPENDENCE, *PRDC, *C2ST, *PRIVACY)]
     scores += [_score(d, 0.52, low=0.48, ceiling=0.5) for d in ATTACKED["logan"]]
+    scores += [Score(definition=d, value=0.6, ceiling=0.7) for d in CAMDA[:2]]
     scores = [
         Score(definition=s.definition, error="no genes vary") if s.definition.name == "gamma" else s
         for s in scores
@@ -79,6 +81,7 @@ def report() -> QualityReport:
 
 def test_every_score_is_on_the_page_failed_ones_with_their_reason(report: QualityReport) -> None:
     page = quality_html(report, provenance={}).replace("\N{NO-BREAK SPACE}", " ")
+    page = page.replace("<wbr>", "")
     for score in report.scores["synthetic"]:
         assert score.definition.title in page
     assert "[no genes vary]" in page
