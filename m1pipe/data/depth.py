@@ -92,15 +92,13 @@ def depths(
     return np.asarray(totals * np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
-def depth_ratio(matrix: Matrix, other: Matrix, *, seed: int = 0) -> DepthRatio | None:
+def depth_ratio(matrix: Matrix, other: Matrix) -> DepthRatio | None:
     """How much deeper the samples of one file are than those of another.
 
     Parameters
     ----------
     matrix, other : Matrix
-        Of at most `MOST_ROWS` samples each.
-    seed : int
-        Of which, where there are more.
+        Of at most `MOST_ROWS` random samples each.
 
     Returns
     -------
@@ -115,7 +113,7 @@ def depth_ratio(matrix: Matrix, other: Matrix, *, seed: int = 0) -> DepthRatio |
     here, there = shared_genes(matrix, other)
     if not here.size:
         return None
-    rng = seeds.rng(seed, seeds.DEPTH_RATIO)
+    rng = seeds.rng(0, seeds.DEPTH_RATIO)
     medians = []
     for one, columns in ((matrix, here), (other, there)):
         rows = np.arange(one.n_samples)

@@ -42,23 +42,22 @@ class Copies:
         return np.union1d(self.by_id, self.by_row)
 
 
-def row_signatures(X: ArrayLike, *, seed: int = 0) -> NDArray[np.float64]:
+def row_signatures(X: ArrayLike) -> NDArray[np.float64]:
     """Short signatures that only near-identical rows share: 16 random projections.
 
-    Blocks of rows may be passed one after the other; the directions depend on the seed and the
-    number of columns only.
+    Blocks of rows may be passed one after the other; the directions depend on the number of
+    columns only.
 
     Parameters
     ----------
     X : array_like, shape (n_samples, n_features)
-    seed : int
 
     Returns
     -------
     ndarray, shape (n_samples, 16)
     """
     X = np.asarray(X, dtype=np.float32)
-    directions = np.random.default_rng(seed).normal(size=(X.shape[1], N_DIRECTIONS))
+    directions = np.random.default_rng(0).normal(size=(X.shape[1], N_DIRECTIONS))
     return (X @ directions.astype(np.float32)).astype(np.float64)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 _FIRST_ROWS = 256
 _FEW_UNLIKE = 0.02
+_FEW_LABELS, _RARER = 3, 0.05  # of whole numbers: columns, share of the rarer class
 Block = tuple[int, int, np.ndarray]
 
 
@@ -95,19 +96,11 @@ def survey_rows(X: np.ndarray) -> Survey:
     return survey(blocks, *X.shape)
 
 
-def binary_genes(found: Survey, *, few: int = 3, share: float = 0.05) -> np.ndarray:
+def binary_genes(found: Survey) -> np.ndarray:
     """Columns that look like a 0/1 label and not like a gene.
 
     Among values with fractions every column of only 0 and 1 does; among whole numbers, where rare
     genes are 0 or 1 too, only if such columns are few and balanced.
-
-    Parameters
-    ----------
-    found : Survey
-    few : int
-        Most columns of whole numbers that can be taken for labels.
-    share : float
-        Smallest share of the rarer class among whole numbers.
 
     Returns
     -------
@@ -118,9 +111,9 @@ def binary_genes(found: Survey, *, few: int = 3, share: float = 0.05) -> np.ndar
     ones = found.ones
     if not found.whole:
         return np.flatnonzero((ones > 0) & (ones < n_samples))
-    balanced = (ones >= share * n_samples) & (ones <= (1 - share) * n_samples) & (ones > 0)
+    balanced = (ones >= _RARER * n_samples) & (ones <= (1 - _RARER) * n_samples) & (ones > 0)
     columns = np.flatnonzero(balanced)
-    return columns if len(columns) <= few else columns[:0]
+    return columns if len(columns) <= _FEW_LABELS else columns[:0]
 
 
 def _count(X: np.ndarray, *, finite: bool, negative: bool) -> np.ndarray:

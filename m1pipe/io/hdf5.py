@@ -170,15 +170,14 @@ def refuse_links(group: h5py.Group, path: Path, seen: set[int] | None = None) ->
             _refuse_foreign(item, where)
 
 
-def read_whole(dataset: h5py.Dataset, *, kinds: str = "", ndim: int = 1) -> np.ndarray:
-    """Values of a dataset, once its shape is known to be that of what the file holds.
+def read_whole(dataset: h5py.Dataset, *, kinds: str = "") -> np.ndarray:
+    """Values of a dataset of one dimension, once its shape is known to fit what the file holds.
 
     Parameters
     ----------
     dataset : h5py.Dataset
     kinds : str
         Kinds of numbers that are wanted, as numpy's `dtype.kind` has them; empty: any values.
-    ndim : int
 
     Raises
     ------
@@ -188,13 +187,10 @@ def read_whole(dataset: h5py.Dataset, *, kinds: str = "", ndim: int = 1) -> np.n
     """
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(f"{_place(dataset)}: expected values; found {type(dataset).__name__}")
-    if dataset.shape is None or dataset.ndim != ndim or (kinds and dataset.dtype.kind not in kinds):
+    if dataset.shape is None or dataset.ndim != 1 or (kinds and dataset.dtype.kind not in kinds):
         wanted = "whole numbers" if kinds == "iu" else "numbers" if kinds else "values"
         found = "none" if dataset.shape is None else f"{dataset.ndim} of {dataset.dtype}"
-        raise InputError(
-            f"{_place(dataset)}: expected {ndim} {'dimension' if ndim == 1 else 'dimensions'} of "
-            f"{wanted}; found {found}"
-        )
+        raise InputError(f"{_place(dataset)}: expected 1 dimension of {wanted}; found {found}")
     check_size(dataset)
     return np.asarray(dataset[()])
 

@@ -107,21 +107,11 @@ def load_source(
         return _load_hdf5(source, dest, config, told, stack)
     raw = stack.enter_context(_temporary_file(dest))
     if kind in ("dee2_study", "10x", "dee2_long"):
-        return _load_counts(kind, source, raw, config, dest), _counts(told)
-    repeats = config.duplicates == "sum"
+        units = Units("counts") if told.name == "unknown" else told
+        return _load_counts(kind, source, raw, config, dest), units
     if kind == "gct":
-        options = {"keep_missing": keep_missing, "repeats": repeats}
-        return load_gct(source, raw, **options, notation=config.notation), told
-    loaded = load_text(
-        source,
-        raw,
-        genes_as_rows=config.genes_as_rows,
-        label_names=config.obs_columns,
-        describing=config.var_columns,
-        notation=config.notation,
-        keep_missing=keep_missing,
-        repeats=repeats,
-    )
+        return load_gct(source, raw, config), told
+    loaded = load_text(source, raw, config)
     if told.name == LN:
         told = inferred_sum(told, next(iter(loaded.blocks()))[2])
     return loaded, told
@@ -131,10 +121,8 @@ def _refuse_options(kind: str, source: Path, config: ConvertConfig) -> None:
     """Refuse options that are for sources of another kind."""
     if kind != "text" and (config.genes_as_rows or config.obs_columns or config.var_columns):
         found = "HDF5" if kind == "hdf5" else kind
-        raise InputError(
-            f"{source}: --genes-as-rows, --obs-columns and --var-columns are for text; found "
-            f"{found}"
-        )
+        names = "--genes-as-rows, --obs-columns and --var-columns"
+        raise InputError(f"{source}: {names} are for text; found {found}")
     if kind != "dee2_study" and config.isoforms:
         raise InputError(f"{source}: --isoforms is for a study of DEE2; found {kind}")
 
@@ -180,10 +168,6 @@ def _temporary_folder(dest: Path) -> Iterator[Path]:
         raise InputError(f"{dest.parent}: cannot be written to: {error.strerror}") from None
     with folder as path:
         yield Path(path)
-
-
-def _counts(told: Units) -> Units:
-    return Units("counts") if told.name == "unknown" else told
 
 
 def _told_units(matrix: Matrix, told: Units) -> Units:

@@ -19,6 +19,7 @@ from m1pipe.data.labels import label_column, one_number
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.survey import Block
 from m1pipe.errors import InputError, M1Warning
+from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.rows import read_at
 from m1pipe.io.text.known_names import (
     describing_columns,
@@ -28,7 +29,7 @@ from m1pipe.io.text.known_names import (
     several_of_a_sample,
     turned_to_dates,
 )
-from m1pipe.io.text.numbers import PLAIN, Notation, TextBlock
+from m1pipe.io.text.numbers import TextBlock
 from m1pipe.io.text.table import TextTable, open_table
 
 BLOCK_BYTES = 2**22
@@ -62,17 +63,7 @@ class Loaded:
         return len(self.obs), len(self.var)
 
 
-def load_text(
-    path: Path,
-    raw: BinaryIO,
-    *,
-    genes_as_rows: bool = False,
-    label_names: Sequence[str] = (),
-    describing: Sequence[str] = (),
-    keep_missing: bool = False,
-    repeats: bool = False,
-    notation: Notation = PLAIN,
-) -> Loaded:
+def load_text(path: Path, raw: BinaryIO, config: ConvertConfig) -> Loaded:
     """Parse delimited text once, row by row, into `raw` as raw float32.
 
     Parameters
@@ -81,63 +72,53 @@ def load_text(
         Samples x genes, or genes x samples, possibly compressed.
     raw : binary file
         Empty, open for reading and writing; it must stay open as long as the result is used.
-    genes_as_rows : bool
-        Genes are rows of the text and samples its columns.
-    label_names : sequence of str
-        Labels that sit among the genes: columns, or rows where genes are rows.
-    describing : sequence of str
-        What describes genes among the samples: columns where genes are rows, or rows. Columns that
-        are known by their names are taken by themselves.
-    keep_missing : bool
-        Missing values become NaN instead of being refused.
-    repeats : bool
-        Names of genes may come more than once.
-    notation : Notation
-        How numbers are written.
-
-    Returns
-    -------
-    Loaded
+    config : ConvertConfig
+        Which side the genes are on, labels and what describes genes among the values, how numbers
+        are written, what is done with missing ones and with names that come more than once.
 
     Raises
     ------
     InputError
         As the text reader does; on a row name that comes twice; on a label that is not there.
     """
-    of_rows, of_columns = (label_names, describing) if genes_as_rows else (describing, label_names)
-    with open_table(path, repeats=repeats and not genes_as_rows, notation=notation) as table:
-        options = ("--obs-columns", "--var-columns")
-        table.options = options[::-1] if genes_as_rows else options
-        if genes_as_rows:
+    by_genes, repeats = config.genes_as_rows, config.duplicates == "sum"
+    of_rows, of_columns = config.var_columns, config.obs_columns
+    options = ("--obs-columns", "--var-columns")
+    if by_genes:
+        of_rows, of_columns, options = of_columns, of_rows, options[::-1]
+    with open_table(path, repeats=repeats and not by_genes, notation=config.notation) as table:
+        table.options = options
+        if by_genes:
             known = describing_columns(table.columns, table.first_rows)
-            of_columns = list(dict.fromkeys([*known, *describing]))
-            _say_known([name for name in known if name not in describing], path)
+            unnamed = [name for name in known if name not in of_columns]
+            if unnamed:
+                found = ", ".join(unnamed)
+                log.info("%s: columns that describe genes: %s (kept in var)", path, found)
+            of_columns = tuple(dict.fromkeys([*known, *of_columns]))
         columns = _number_columns(table, of_columns)
-        if genes_as_rows:
+        if by_genes:
             _doubt_samples(columns, path)
-        corner = table.corner
-        blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep_missing)
-        names, text = store_rows(blocks, raw, path, repeats=repeats and genes_as_rows)
+        corner, keep = table.corner, config.missing == "keep"
+        blocks = table.blocks(text_columns=of_columns, text_rows=of_rows, keep_missing=keep)
+        names, text = store_rows(blocks, raw, path, repeats=repeats and by_genes)
     no_names = names_left_out(corner, columns, names)
     if no_names:
         raise InputError(
             f"{path}: expected names of the rows in the first column; {no_names}: write the names "
             "into a first column, as R does with row.names = TRUE"
         )
-    sides = (columns, names) if genes_as_rows else (names, columns)
-    _check_orientation(*sides, path, "leave out" if genes_as_rows else "give")
+    sides = (columns, names) if by_genes else (names, columns)
+    _check_orientation(*sides, path, "leave out" if by_genes else "give")
     beside = {name: [row[i] for row in text] for i, name in enumerate(of_columns)}
-    above = _row_labels(table, of_rows)
-    if not genes_as_rows:
-        data = row_blocks(raw, len(names), len(columns))
-        return Loaded(named_frame(names, beside), gene_frame(columns, above), data)
-    data = transposed_blocks(raw, len(names), len(columns))
-    return Loaded(named_frame(columns, above), gene_frame(names, beside), data)
-
-
-def _say_known(names: Sequence[str], path: Path) -> None:
-    if names:
-        log.info("%s: columns that describe genes: %s (kept in var)", path, ", ".join(names))
+    lacking = [name for name in of_rows if name not in table.labels]
+    if lacking:
+        raise InputError(f"{path}: expected a row of labels named {lacking[0]!r}; found none")
+    above = {name: table.labels[name] for name in of_rows}
+    if by_genes:
+        data = transposed_blocks(raw, len(names), len(columns))
+        return Loaded(named_frame(columns, above), gene_frame(names, beside), data)
+    data = row_blocks(raw, len(names), len(columns))
+    return Loaded(named_frame(names, beside), gene_frame(columns, above), data)
 
 
 def _doubt_samples(columns: Sequence[str], path: Path) -> None:
@@ -208,11 +189,24 @@ def store_rows(
     names: list[str] = []
     text: list[list[str]] = []
     for block in blocks:
-        _note_names(line_of, block.names, block.lines, path, repeats=repeats)
+        for name, line in zip(block.names, block.lines, strict=True):
+            if not name.strip() or (name in line_of and not repeats):
+                raise InputError(f"{path}: line {line}: {_name_fault(name, line_of)}")
+            line_of[name] = line
         names.extend(block.names)
         text.extend(block.text)
         append(raw, block.values)
     return names, text
+
+
+def _name_fault(name: str, line_of: dict[str, int]) -> str:
+    """Why a row cannot bear a name: it is none, or one that stands on another line."""
+    if not name.strip():
+        return "expected a name in the first field; found none: name it, or take the line out"
+    way = "rename or drop one; --duplicates sum adds up genes that share a name"
+    if turned_to_dates([name]):
+        way = "Excel made dates of genes, such as MARCH1 and MARC1: take the table from its source"
+    return f"expected each name once; found {name!r} again, first on line {line_of[name]}: {way}"
 
 
 def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
@@ -226,42 +220,6 @@ def _number_columns(table: TextTable, text_columns: Sequence[str]) -> list[str]:
     if not columns:
         raise InputError(f"{table.path}: expected columns of numbers; found labels only")
     return columns
-
-
-def _note_names(
-    line_of: dict[str, int],
-    names: Sequence[str],
-    lines: Sequence[int],
-    path: Path,
-    *,
-    repeats: bool,
-) -> None:
-    """Remember row names; one that comes twice is refused, naming both lines."""
-    for name, line in zip(names, lines, strict=True):
-        if not name.strip():
-            raise InputError(
-                f"{path}: line {line}: expected a name in the first field; found none: name it, or "
-                "take the line out"
-            )
-        if name in line_of and not repeats:
-            raise InputError(
-                f"{path}: line {line}: expected each name once; found {name!r} again, first on "
-                f"line {line_of[name]}: {_why_twice(name)}"
-            )
-        line_of[name] = line
-
-
-def _why_twice(name: str) -> str:
-    if turned_to_dates([name]):
-        return "Excel made dates of genes, such as MARCH1 and MARC1: take the table from its source"
-    return "rename or drop one; --duplicates sum adds up genes that share a name"
-
-
-def _row_labels(table: TextTable, names: Sequence[str]) -> dict[str, list[str]]:
-    lacking = [name for name in names if name not in table.labels]
-    if lacking:
-        raise InputError(f"{table.path}: expected a row of labels named {lacking[0]!r}; found none")
-    return {name: table.labels[name] for name in names}
 
 
 def named_frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFrame:

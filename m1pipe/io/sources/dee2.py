@@ -22,6 +22,7 @@ from m1pipe.data.labels import label_column, listed_columns
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
+from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import Loaded, append, load_text, row_blocks
 from m1pipe.io.hdf5 import open_hdf5, read_names
 from m1pipe.io.rows import check_dense, dense_rows, transposed_rows
@@ -349,7 +350,7 @@ def load_study(folder: Path, raw: BinaryIO, *, isoforms: bool) -> Loaded:
     name = TRANSCRIPT_COUNTS if isoforms else GENE_COUNTS
     if not (folder / name).is_file():
         raise InputError(f"{folder}: expected {name} as DEE2 has it; found none")
-    data = load_text(folder / name, raw, genes_as_rows=True)
+    data = load_text(folder / name, raw, ConvertConfig(genes_as_rows=True))
     obs, var = data.obs, data.var
     if (folder / _METADATA).is_file():
         obs = obs.join(_described(folder / _METADATA, obs.index))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from m1pipe.errors import InputError
+from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import (
     Loaded,
     gene_frame,
@@ -12,7 +13,7 @@ from m1pipe.io.conversion.loaded import (
     transposed_blocks,
 )
 from m1pipe.io.text.lines import BOM, TextReader, open_chunks
-from m1pipe.io.text.numbers import PLAIN, Notation
+from m1pipe.io.text.numbers import Notation
 from m1pipe.io.text.table import TextTable
 
 _VERSIONS = {b"#1.2": 2, b"#1.3": 4}
@@ -27,14 +28,7 @@ def looks_like_gct(first_line: bytes) -> bool:
     return first_line.rstrip() in _VERSIONS or first_line.startswith(_TRANSCRIPTS)
 
 
-def load_gct(
-    path: Path,
-    raw: BinaryIO,
-    *,
-    keep_missing: bool = False,
-    repeats: bool = False,
-    notation: Notation = PLAIN,
-) -> Loaded:
+def load_gct(path: Path, raw: BinaryIO, config: ConvertConfig) -> Loaded:
     """Parse GCT once into `raw`; parameters as `m1pipe.io.conversion.loaded.load_text`.
 
     Columns that describe the genes go to `var` (Description as `symbol`), rows that describe the
@@ -45,6 +39,7 @@ def load_gct(
     InputError
         If it is not GCT, or its dimensions do not fit what follows; else as `load_text`.
     """
+    notation = config.notation
     with open_chunks(path) as chunks:
         reader = TextReader(chunks)
         first = (reader.line() or b"").removeprefix(BOM)
@@ -57,8 +52,8 @@ def load_gct(
             table, labels = _below(path, reader, dimensions, notation)
             n_genes, _, annotations, _ = dimensions
         described, columns = table.columns[:annotations], table.columns[annotations:]
-        blocks = table.blocks(text_columns=described, keep_missing=keep_missing)
-        names, text = store_rows(blocks, raw, path, repeats=repeats)
+        blocks = table.blocks(text_columns=described, keep_missing=config.missing == "keep")
+        names, text = store_rows(blocks, raw, path, repeats=config.duplicates == "sum")
     if n_genes is not None and len(names) != n_genes:
         raise InputError(
             f"{path}: line 2: expected {n_genes} rows by the line of dimensions; found "
