@@ -4,6 +4,7 @@ Precedence when a configuration is put together: typed option > file > preset > 
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import tomllib
@@ -195,14 +196,11 @@ def _merge(kind: type, into: dict[str, Any], layer: Mapping[str, Any], where: st
             if value is not None:
                 into[name] = value
         else:
-            homes = [p for p, t in parts.items() if name in {f.name for f in dataclasses.fields(t)}]
-            if not homes:
-                known = sorted(
-                    own.union(*({f.name for f in dataclasses.fields(t)} for t in parts.values()))
-                )
-                refuse_unknown(name, known, where)
+            homes = {f.name: p for p in reversed(parts) for f in dataclasses.fields(parts[p])}
+            if name not in homes:
+                refuse_unknown(name, sorted(own.union(homes)), where)
             if value is not None:
-                into.setdefault(homes[0], {})[name] = value
+                into.setdefault(homes[name], {})[name] = value
 
 
 def _construct(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
@@ -308,3 +306,22 @@ def check_widths(name: str, widths: tuple[int, ...] | None) -> None:
     """
     if widths is not None and any(w < 1 for w in widths):
         raise InputError(f"{name}: expected layer widths of at least 1; found {widths!r}")
+
+
+def optional_package(
+    module: str, where: str, extra: str, *, package: str = "", way: str = ""
+) -> Any:
+    """A module of a package that an extra installs.
+
+    Raises
+    ------
+    InputError
+        If it is not installed; `way` says in the message what needs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(
+            f"{where}: expected the package {package or module}{way}; found none: "
+            f"pip install 'm1pipe[{extra}]'"
+        ) from None

@@ -1,6 +1,5 @@
 """Clusters of samples in latent space: found, compared with labels and across encoders."""
 
-import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from m1pipe.data.labels import listed_columns
 from m1pipe.encoder.latent_files import Latents, read_latents, write_latents
 from m1pipe.encoder.loadings import unit_weights
 from m1pipe.errors import InputError, did_you_mean
-from m1pipe.settings import to_dict
+from m1pipe.settings import optional_package, to_dict
 
 MOST_SILHOUETTE = 3000
 N_STARTS = 10
@@ -186,16 +185,11 @@ def _kmeans(Z: np.ndarray, k: int, seed: int) -> np.ndarray:
 
 def _leiden(Z: np.ndarray, config: ClusterConfig) -> np.ndarray:
     """Communities of the symmetric graph of nearest neighbours (Traag et al. 2019)."""
-    try:
-        Leiden = importlib.import_module("sknetwork.clustering").Leiden
-    except ImportError:
-        raise InputError(
-            "cluster: expected the package scikit-network for --method leiden; found none: "
-            "pip install 'm1pipe[leiden]'"
-        ) from None
+    package, way = "scikit-network", " for --method leiden"
+    found = optional_package("sknetwork.clustering", "cluster", "leiden", package=package, way=way)
     graph = kneighbors_graph(Z, min(config.neighbors, len(Z) - 1))
     graph = ((graph + graph.T) > 0).astype(np.float64)
-    model = Leiden(resolution=config.resolution, random_state=config.seed % 2**32)
+    model = found.Leiden(resolution=config.resolution, random_state=config.seed % 2**32)
     return np.asarray(model.fit_predict(graph))
 
 
@@ -263,15 +257,8 @@ def run_cluster(
         config = replace(config, distance="latent")
     record |= _settings(config, parts)
     obs = first.obs.assign(**{CLUSTER_COLUMN: found.labels.astype(str)})
-    write_latents(
-        out,
-        first.Z,
-        obs=obs,
-        digest=first.digest,
-        scale=first.scale,
-        record=record,
-        force=force,
-    )
+    made_by = {"digest": first.digest, "scale": first.scale}
+    write_latents(out, first.Z, obs=obs, **made_by, record=record, force=force)
     how = "k-means" if config.method == "kmeans" else "Leiden"
     chosen = ", k by silhouette" if found.by_k else ""
     if found.by_k and found.k == max(found.by_k):

@@ -14,6 +14,7 @@ from m1pipe.data.matrix import Matrix
 from m1pipe.errors import InputError, did_you_mean
 
 CONTROL = "control"
+Skipped = tuple[str, str]  # a study, or a condition of it, that cannot be compared, and why
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,6 @@ class StudyDesign:
     def cases(self) -> list[str]:
         """Conditions that are compared with the controls, sorted."""
         return sorted(set(self.condition) - {CONTROL})
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A study, or a condition of it, that cannot be compared, and why."""
-
-    name: str
-    reason: str
 
 
 def plan_studies(
@@ -91,7 +84,7 @@ def plan_studies(
     empty = sorted(named - set(table["study"]))
     if half is not None:
         table = table[deal_halves(table, config.seed) == half]
-    studies, skipped = [], [Skipped(name, "no sample has counts") for name in empty]
+    studies, skipped = [], [(name, "no sample has counts") for name in empty]
     for name, samples in table.groupby("study", sort=True):
         study, reasons = _study(str(name), samples, config)
         skipped += reasons
@@ -210,11 +203,11 @@ def _study(
         rows = [np.array([row]) for row in samples["row"]]
     sizes = samples["condition"].value_counts()
     if CONTROL not in sizes or len(sizes) < 2:
-        return None, [Skipped(name, f"one condition only ({', '.join(sizes.index)})")]
+        return None, [(name, f"one condition only ({', '.join(sizes.index)})")]
     if sizes[CONTROL] < config.min_samples:
-        return None, [Skipped(name, f"{sizes[CONTROL]} control samples")]
+        return None, [(name, f"{sizes[CONTROL]} control samples")]
     few = sizes[sizes < config.min_samples]
-    reasons = [Skipped(f"{name}:{c}", f"{n} samples") for c, n in few.items()]
+    reasons = [(f"{name}:{c}", f"{n} samples") for c, n in few.items()]
     kept = ~samples["condition"].isin(few.index).to_numpy()
     samples, rows = samples[kept], [r for r, keep in zip(rows, kept, strict=True) if keep]
     if samples["condition"].nunique() < 2:
@@ -224,9 +217,9 @@ def _study(
     study = StudyDesign(name, rows, condition, covariates)
     design = design_matrix(study)
     if np.linalg.matrix_rank(design) < design.shape[1]:
-        return None, [*reasons, Skipped(name, "the covariates cannot be told from the conditions")]
+        return None, [*reasons, (name, "the covariates cannot be told from the conditions")]
     if len(design) <= design.shape[1]:
-        return None, [*reasons, Skipped(name, f"{len(design)} samples leave nothing for noise")]
+        return None, [*reasons, (name, f"{len(design)} samples leave nothing for noise")]
     return study, reasons
 
 

@@ -19,6 +19,7 @@ from m1pipe.contrasts.design import CONTROL, Skipped, StudyDesign, design_matrix
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.unit_guess import check_units
 from m1pipe.errors import InputError
+from m1pipe.settings import optional_package
 
 _PRIOR_COUNT = 2.0
 _MIN_TOTAL = 15.0
@@ -90,17 +91,17 @@ def compute_contrasts(
     counted = _counted(matrix)
     studies, skipped = plan_studies(matrix, design, config, half=half, usable=counted)
     if not studies:
-        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped[:3])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
         raise InputError(f"contrasts: expected a study with cases and controls; found {reasons}")
     fitted: list[Statistics] = []
     done = progress(_fit_all(matrix, studies, config), total=len(studies), label="studies")
     for study, found in zip(studies, done, strict=True):
         if isinstance(found, str):
-            skipped.append(Skipped(study.name, found))
+            skipped.append((study.name, found))
         else:
             fitted.append(found)
-    lost = {s.name for s in skipped}
-    used = [s for s in studies if s.name not in lost]
+    lost = {name for name, _ in skipped}
+    used = [study for study in studies if study.name not in lost]
     gathered = _gathered(used, fitted, skipped, matrix.samples)
     return replace(gathered, silent=tuple(map(str, matrix.samples[~counted])))
 
@@ -143,7 +144,7 @@ def _only(found: Contrasts, names: list[str]) -> Contrasts:
     """Some of the contrasts; the others are skipped."""
     rows = found.obs.index.get_indexer(pd.Index(names))
     others = found.obs.index.drop(names)
-    lost = [Skipped(str(name), "not in the other half") for name in others]
+    lost = [(str(name), "not in the other half") for name in others]
     parts = {name: getattr(found, name)[rows] for name in ("lfc", "statistic", "padj")}
     return replace(found, obs=found.obs.iloc[rows], skipped=[*found.skipped, *lost], **parts)
 
@@ -321,13 +322,8 @@ def adjusted(pvalue: np.ndarray) -> np.ndarray:
 
 def _check_library(config: ContrastsConfig) -> None:
     module = {"limma": "inmoose", "deseq2": "pydeseq2"}[config.method]
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        raise InputError(
-            f"contrasts: expected the package {module} for --method {config.method}; found none: "
-            f"pip install 'm1pipe[{config.method}]'"
-        ) from None
+    way = f" for --method {config.method}"
+    optional_package(module, "contrasts", config.method, way=way)
 
 
 def _fit_all(
@@ -370,23 +366,18 @@ def _gathered(
     samples: np.ndarray,
 ) -> Contrasts:
     if not fitted:
-        raise InputError(f"contrasts: expected a study that can be fitted; {skipped[0].reason}")
+        raise InputError(f"contrasts: expected a study that can be fitted; {skipped[0][1]}")
     records = []
     for study in studies:
-        sizes = {c: int((study.condition == c).sum()) for c in (CONTROL, *study.cases)}
-        records += [
-            {
-                "study": study.name,
-                "condition": case,
-                "n_case": sizes[case],
-                "n_control": sizes[CONTROL],
-                "samples": _named(study, case, samples),
-            }
-            for case in study.cases
-        ]
+        n_control = int((study.condition == CONTROL).sum())
+        for case in study.cases:
+            n_case = int((study.condition == case).sum())
+            ids = _named(study, case, samples)
+            records.append((study.name, case, n_case, n_control, ids))
     lfc, statistic, padj = map(np.concatenate, zip(*fitted, strict=True))
-    obs = pd.DataFrame(records)
-    obs.index = pd.Index([f"{r['study']}:{r['condition']}" for r in records], dtype=object)
+    columns = ["study", "condition", "n_case", "n_control", "samples"]
+    obs = pd.DataFrame(records, columns=columns)
+    obs.index = pd.Index([f"{study}:{case}" for study, case, *_ in records], dtype=object)
     obs["n_genes"] = (np.isfinite(lfc) & (statistic != 0)).sum(axis=1)
     return Contrasts(obs, lfc, statistic, padj, skipped)
 

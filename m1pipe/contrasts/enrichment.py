@@ -1,6 +1,5 @@
 """Gene sets (GMT files), and which of them are enriched among the changes of each contrast."""
 
-import importlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from m1pipe.contrasts.differential import adjusted
 from m1pipe.data.names import NAME_COLUMNS, canonical_gene, name_parts
 from m1pipe.errors import InputError, M1Warning
 from m1pipe.io.text.lines import open_lines
+from m1pipe.settings import optional_package
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +101,8 @@ def read_gmt(path: Path) -> GeneSets:
             if not line.strip():
                 continue
             try:
-                name, description, *members = (
-                    line.decode("utf-8").removeprefix("\ufeff").split("\t")
-                )
+                text = line.decode("utf-8").removeprefix("\ufeff")
+                name, description, *members = text.split("\t")
             except (UnicodeDecodeError, ValueError):
                 raise InputError(
                     f"{path}: line {number}: expected a name, a description and genes, separated "
@@ -254,13 +253,7 @@ def _prerank(
     lfc: np.ndarray, genes: list[str], sets: GeneSets, members: np.ndarray, config: EnrichConfig
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Rank-based p-values and normalised scores, contrast by contrast; what could not be ranked."""
-    try:
-        gseapy = importlib.import_module("gseapy")
-    except ImportError:
-        raise InputError(
-            "enrich: expected the package gseapy for --method prerank; found none: "
-            "pip install 'm1pipe[gsea]'"
-        ) from None
+    gseapy = optional_package("gseapy", "enrich", "gsea", way=" for --method prerank")
     known = {name: sorted(members) for name, members in zip(sets.names, sets.genes, strict=True)}
     place = {name: i for i, name in enumerate(sets.names)}
     pvalue = np.full((len(lfc), len(place)), np.nan)

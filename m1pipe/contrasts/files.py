@@ -87,8 +87,9 @@ def run_contrasts(
 def _write_contrasts(
     path: PathLike, found: Contrasts, var: pd.DataFrame, record: dict[str, Any], *, force: bool
 ) -> None:
+    skipped = [f"{name}: {reason}" for name, reason in found.skipped]
     lost = {
-        f"{len(found.skipped):,} comparisons": [f"{s.name}: {s.reason}" for s in found.skipped],
+        f"{len(found.skipped):,} comparisons": skipped,
         f"{len(found.silent):,} samples without counts": list(found.silent),
     }
     for what, names in lost.items():
@@ -96,7 +97,7 @@ def _write_contrasts(
             more = "; ..." if len(names) > 3 else ""
             log.warning("warning: %s: %s left out: %s%s", path, what, "; ".join(names[:3]), more)
     record["without_counts"] = _texts(list(found.silent))
-    record["skipped"] = _texts([f"{one.name}: {one.reason}" for one in found.skipped])
+    record["skipped"] = _texts(skipped)
     layers = {"statistic": found.statistic, "padj": found.padj}
     write_matrix(
         path, found.lfc, obs=found.obs, var=var, units=Units("log_fold_change"),

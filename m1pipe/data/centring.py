@@ -1,7 +1,7 @@
 """Genes centred and scaled within studies, by each study's own samples, before an encoder.
 
-The simple rival of a decoder that is told the batch: what a study shifts or stretches is taken off,
-and with it whatever differs between the studies' mixtures of samples.
+The simple alternative to a decoder that is told the batch: what a study shifts or stretches is
+taken off, and with it whatever differs between the studies' mixtures of samples.
 """
 
 import warnings

@@ -173,8 +173,8 @@ class Thinning:
     rows : ndarray of int, shape (n_rows,)
         The samples that are used, without those that have no count left.
     seed : int
-    facts : dict
-        For the record: `file`, `n_genes` (shared), `n_thinned`, `n_left` (not deeper than what
+    record : dict
+        What is recorded: `file`, `n_genes` (shared), `n_thinned`, `n_left` (not deeper than what
         was drawn for them), `n_empty` (without counts, kept out), `seed`, and the `QUANTILES` of
         depths over the shared genes `depth_before`, `depth_after`, `depth_file`.
     """
@@ -183,10 +183,10 @@ class Thinning:
     totals: np.ndarray
     rows: np.ndarray
     seed: int
-    facts: dict[str, Any]
+    record: dict[str, Any]
 
     def __str__(self) -> str:
-        f = self.facts
+        f = self.record
         before, after, file = (f[f"depth_{which}"][2] for which in ("before", "after", "file"))
         return (
             f"{f['n_thinned']:,} samples thinned to depths of {f['file']}: median {before:,.0f} to "
@@ -233,7 +233,7 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
     left = totals[rows] > 0
     if not left.any():
         raise InputError(f"{where}: --thin-to: expected counts to be left; none are at that depth")
-    facts = {
+    record = {
         "file": other.path.name if other.path is not None else "data",
         "n_genes": int(shared.size),
         "n_thinned": int((kept[rows] < 1).sum()),
@@ -244,7 +244,7 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
         "depth_after": _quantiles(after[left]),
         "depth_file": _quantiles(wanted),
     }
-    return Thinning(kept, totals, rows[left], seed, facts)
+    return Thinning(kept, totals, rows[left], seed, record)
 
 
 def _depths_of(other: Matrix, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -280,7 +280,10 @@ def align(
     """
     check_units(matrix)
     match = match_recipe(matrix, recipe, min_coverage=min_coverage)
-    _report(match, _where(matrix))
+    n_wanted = match.columns.size
+    found = f"{n_wanted - len(match.missing):,} of {n_wanted:,} genes found ({match.how})"
+    others = f", {match.n_extra:,} others not used" if match.n_extra else ""
+    log.info("%s: %s%s", _where(matrix), found, others)
     counted = counted_columns(matrix, recipe.units, recipe.universe, min_coverage)
     return Aligned(
         matrix, recipe, match, counted, keep_missing=keep_missing, keep_lacking=keep_lacking
@@ -352,14 +355,6 @@ def name_columns(var: pd.DataFrame) -> pd.DataFrame:
     """Columns of var, shape (n_genes, n_columns), that hold other names of the genes, as text."""
     kept = [column for column in NAME_COLUMNS if column in var.columns]
     return var[kept].astype(object).where(var[kept].notna(), "").astype(str)
-
-
-def _report(match: GeneMatch, where: str) -> None:
-    """Say how much of the recipe a file covers."""
-    n_wanted = match.columns.size
-    found = f"{n_wanted - len(match.missing):,} of {n_wanted:,} genes found ({match.how})"
-    others = f", {match.n_extra:,} others not used" if match.n_extra else ""
-    log.info("%s: %s%s", where, found, others)
 
 
 def _try_conversion(matrix: Matrix, want: Units) -> None:

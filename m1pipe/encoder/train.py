@@ -193,7 +193,7 @@ def _encoder(
         validation_samples=held_out,
         condition=plan.condition,
         centring=plan.source.centring if isinstance(plan.source, CentredWithin) else None,
-        thinning=None if plan.thinning is None else plan.thinning.facts,
+        thinning=None if plan.thinning is None else plan.thinning.record,
         kept=None if plan.thinning is None else plan.thinning.kept[plan.rows],
     )
 

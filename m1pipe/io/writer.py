@@ -93,7 +93,9 @@ class MatrixWriter:
         _check_space(self.path, n_bytes + sum(layer.nbytes for layer in self._layers.values()))
         with ExitStack() as stack:
             part = stack.enter_context(atomic_file(self.path, fresh=not self._force))
-            self._file = stack.enter_context(_new_hdf5(part, self.path, self._small_bytes()))
+            frames = (self.obs, self.var)
+            small = 2**21 + 2 * int(sum(f.memory_usage(deep=True).sum() for f in frames))
+            self._file = stack.enter_context(_new_hdf5(part, self.path, small))
             self._write_parts()
             self._stack = stack.pop_all()
         return self
@@ -142,19 +144,13 @@ class MatrixWriter:
             message = f"{self.path}: {self._n_infinite:,} values are infinite"
             warnings.warn(message, M1Warning, stacklevel=2)
 
-    def _small_bytes(self) -> int:
-        """Room enough for everything but X."""
-        frames = (self.obs, self.var)
-        return 2**21 + 2 * int(sum(f.memory_usage(deep=True).sum() for f in frames))
-
     def _write_parts(self) -> None:
         root = self._file
         root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         X = root.create_dataset("X", shape=self.shape, dtype=self.dtype)
         X.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
         parts: dict[str, Any] = {"obs": self.obs, "var": self.var, "uns": self._uns}
-        parts |= {**{key: {} for key in _EMPTY_PARTS}, "layers": self._layers}
-        parts["obsm"] = self._obsm
+        parts |= {key: {} for key in _EMPTY_PARTS} | {"layers": self._layers, "obsm": self._obsm}
         try:
             for key, value in parts.items():
                 write_elem(root, key, value)

@@ -68,13 +68,13 @@ def test_depths_come_to_those_of_the_other_file(deep: Matrix, shallow: Matrix) -
     after = _seen(deep, plan).sum(axis=1)
     assert stats.ks_2samp(after, wanted).pvalue > 0.01
     np.testing.assert_array_equal(after, plan.totals)
-    assert plan.facts["n_thinned"] == 200
-    assert plan.facts["n_left"] == plan.facts["n_empty"] == 0
-    assert plan.facts["depth_before"] == pytest.approx(
+    assert plan.record["n_thinned"] == 200
+    assert plan.record["n_left"] == plan.record["n_empty"] == 0
+    assert plan.record["depth_before"] == pytest.approx(
         np.quantile(before, [0.05, 0.25, 0.5, 0.75, 0.95])
     )
-    assert plan.facts["depth_after"][2] == np.median(after)
-    assert plan.facts["depth_file"][2] == np.median(wanted)
+    assert plan.record["depth_after"][2] == np.median(after)
+    assert plan.record["depth_file"][2] == np.median(wanted)
     assert "median" in str(plan) and "over 50 shared genes" in str(plan)
 
 
@@ -100,7 +100,7 @@ def test_genes_of_one_file_alone_do_not_count(deep: Matrix) -> None:
     alone.X[:, :10] *= 100
     alone.var_names = [f"other{j}" for j in range(10)] + [f"g{j}" for j in range(10, 50)]
     plan = _plan(deep, open_matrix(alone))
-    assert plan.facts["n_genes"] == 40
+    assert plan.record["n_genes"] == 40
     after = _seen(deep, plan)
     assert np.median(after[:, 10:].sum(axis=1)) == pytest.approx(
         np.median(alone.X[:, 10:].sum(axis=1)), rel=0.15
@@ -114,7 +114,7 @@ def test_samples_that_are_not_deeper_are_left(deep: Matrix) -> None:
     mixed.X[:40] = np.float32(1000.0)
     plan = _plan(deep, open_matrix(mixed))
     left = plan.kept == 1
-    assert 80 < left.sum() == plan.facts["n_left"] < 200
+    assert 80 < left.sum() == plan.record["n_left"] < 200
     np.testing.assert_array_equal(_seen(deep, plan)[left], deep.read()[left])
 
 
@@ -124,7 +124,7 @@ def test_samples_without_a_count_left_are_kept_out(deep: Matrix) -> None:
     poor.X[:, 0] = 1
     plan = _plan(deep, open_matrix(poor))
     empty = plan.totals == 0
-    assert 40 < empty.sum() == plan.facts["n_empty"] < 120
+    assert 40 < empty.sum() == plan.record["n_empty"] < 120
     np.testing.assert_array_equal(plan.rows, np.flatnonzero(~empty))
 
 
@@ -140,7 +140,7 @@ def test_levels_with_their_totals_serve_as_well_as_counts(deep: Matrix, shallow:
     some = np.arange(10, 30)
     np.testing.assert_allclose(depths(levels, some), counts[:, some].sum(axis=1), rtol=1e-4)
     np.testing.assert_array_equal(depths(shallow, some), counts[:, some].sum(axis=1))
-    assert _plan(deep, levels).facts["depth_file"] == _plan(deep, shallow).facts["depth_file"]
+    assert _plan(deep, levels).record["depth_file"] == _plan(deep, shallow).record["depth_file"]
     assert depths(in_units(shallow, units)) is None
 
 

@@ -83,11 +83,11 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
     """
     wanted = np.ones(len(data.obs), dtype=bool)
     if config.qc is not None:
-        wanted &= passing_runs(data.obs, config.qc)
+        wanted &= _passing_runs(data.obs, config.qc)
     if config.series:
-        wanted &= samples_of_series(data.obs, config.series)
+        wanted &= _samples_of_series(data.obs, config.series)
     if config.single_cell_below is not None:
-        wanted &= bulk_samples(data.obs, config.single_cell_below)
+        wanted &= _bulk_samples(data.obs, config.single_cell_below)
     if config.where is not None:
         wanted &= matching_samples(data.obs, config.where)
     if not wanted.any():
@@ -97,23 +97,8 @@ def choose_samples(data: Loaded, config: ConvertConfig) -> Loaded:
     return choose(data, wanted)
 
 
-def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
-    """Samples of GEO series, by the column `series_id`, which may name several to a sample.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    series : sequence of str
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If there is no such column, or a series has no sample.
-    """
+def _samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
+    """Samples of GEO series, by the column `series_id`, which may name several to a sample."""
     require_column(obs, SERIES, "series")
     of_sample = obs[SERIES].astype(str).str.split(r"[,;\s]+", regex=True)
     lacking = sorted(set(series) - set(of_sample.explode()))
@@ -123,23 +108,8 @@ def samples_of_series(obs: pd.DataFrame, series: Sequence[str]) -> np.ndarray:
     return np.array([not wanted.isdisjoint(names) for names in of_sample], dtype=bool)
 
 
-def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
-    """Samples that ARCHS4 holds for single cells with a probability below a bound.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    bound : float
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If the file does not tell, or no sample is below.
-    """
+def _bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
+    """Samples that ARCHS4 holds for single cells with a probability below a bound."""
     require_column(obs, SINGLE_CELL, "--single-cell-below")
     chosen = np.asarray(obs[SINGLE_CELL].to_numpy(dtype=np.float64) < bound)
     if not chosen.any():
@@ -147,23 +117,8 @@ def bulk_samples(obs: pd.DataFrame, bound: float) -> np.ndarray:
     return chosen
 
 
-def passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
-    """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too.
-
-    Parameters
-    ----------
-    obs : DataFrame, shape (n_samples, n_columns)
-    bound : {"pass", "warn"}
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    InputError
-        If there is no column `QC_summary` (in upper or lower case), or no run passes.
-    """
+def _passing_runs(obs: pd.DataFrame, bound: str) -> np.ndarray:
+    """Runs that passed DEE2's quality control; with the bound "warn" those with warnings too."""
     column = quality_column(obs) or QUALITY
     require_column(obs, column, "qc")
     levels = ("PASS",) if bound == "pass" else ("PASS", "WARN")
@@ -197,18 +152,10 @@ def add_quality(data: Loaded, source: Path, config: ConvertConfig) -> Loaded:
 def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
     """What a table says of the runs, in `obs`; runs without a row are left out, with a warning.
 
-    Parameters
-    ----------
-    data : Loaded
-    runs : DataFrame, shape (n_runs, n_columns)
-        Indexed by run.
-    where : str
-        Named in messages.
-
     Raises
     ------
     InputError
-        If the table knows none of the runs.
+        If the table, which is indexed by run, knows none of them.
     """
     known = data.obs.index.isin(runs.index)
     if not known.any():
@@ -309,7 +256,10 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
     data = rename_genes(data, names)
     if config.duplicates == "sum":
         return sum_genes(data, units, where=where)
-    refuse_repeated_genes(data, where=where)
+    try:
+        refuse_duplicates(list(data.var.index), f"{where}: genes")
+    except InputError as error:
+        raise InputError(f"{error}, or sum them with --duplicates sum") from None
     return data
 
 
@@ -348,11 +298,3 @@ def sum_genes(data: Loaded, units: Units, *, where: str) -> Loaded:
 
     var = data.var[~data.var.index.duplicated()]
     return Loaded(data.obs, var, blocks)
-
-
-def refuse_repeated_genes(data: Loaded, *, where: str) -> None:
-    """Raise an InputError that names the first gene that comes twice, and the way out."""
-    try:
-        refuse_duplicates(list(data.var.index), f"{where}: genes")
-    except InputError as error:
-        raise InputError(f"{error}, or sum them with --duplicates sum") from None

@@ -7,26 +7,13 @@ from typing import Any, Literal
 from m1pipe.data.units import MILLION, Units
 from m1pipe.errors import InputError
 from m1pipe.io.conversion.steps import Normalize, ZeroTotal
+from m1pipe.io.sources.quant import Quantifier
 from m1pipe.io.text.numbers import Notation
 from m1pipe.settings import check_choice, setting
 
-Format = Literal[
-    "auto",
-    "text",
-    "gct",
-    "h5ad",
-    "flat",
-    "archs4",
-    "dee2",
-    "dee2_long",
-    "dee2_study",
-    "10x",
-    "10x_h5",
-    "zarr",
-    "salmon",
-    "kallisto",
-    "rsem",
-]
+_Dee2 = Literal["dee2", "dee2_long", "dee2_study"]
+_TenX = Literal["10x", "10x_h5"]
+Format = Literal["auto", "text", "gct", "h5ad", "flat", "archs4", _Dee2, _TenX, "zarr", Quantifier]
 Missing = Literal["error", "keep"]
 Duplicates = Literal["error", "sum"]
 Quality = Literal["pass", "warn"]

@@ -125,7 +125,7 @@ def _convert_quants(
         counted = config.units == "counts"
         X, units = (part.counts, Units("counts")) if counted else (part.tpm, Units("tpm"))
         obs = pd.DataFrame(index=pd.Index(part.samples, dtype=object))
-        data = Loaded(obs, part.var, partial(_whole, X))
+        data = Loaded(obs, part.var, partial(iter, [(0, len(X), X)]))
         layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
         summaries.append(
             _convert_loaded(
@@ -133,10 +133,6 @@ def _convert_quants(
             )
         )
     return replace(summaries[0], beside=summaries[1]) if genes is not None else summaries[0]
-
-
-def _whole(X: np.ndarray) -> Iterator[Block]:
-    yield 0, len(X), X
 
 
 def _convert_loaded(

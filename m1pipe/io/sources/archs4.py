@@ -14,14 +14,8 @@ from m1pipe.io.rows import check_dense, transposed_rows
 
 # Names of genes and samples by version of the file, the most specific first.
 _GENE_KEYS = (
-    "ensembl_gene_id",
-    "ensembl_gene",
-    "ensembl_id",
-    "ensembl_transcript_id",
-    "gene_id",
-    "symbol",
-    "gene_symbol",
-    "genes",
+    *("ensembl_gene_id", "ensembl_gene", "ensembl_id", "ensembl_transcript_id", "gene_id"),
+    *("symbol", "gene_symbol", "genes"),
 )
 _SYMBOL_KEYS = ("symbol", "gene_symbol")
 _SAMPLE_KEYS = ("geo_accession", "sample", "sample_id", "id")

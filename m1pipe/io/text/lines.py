@@ -3,10 +3,10 @@
 import bz2
 import gzip
 import os
-import queue
-import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -129,43 +129,18 @@ def whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
 @contextmanager
 def _ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     """The same pieces, fetched a few ahead by a thread: inflating lets others work meanwhile."""
-    fetched: queue.Queue[bytes | BaseException | None] = queue.Queue(_N_AHEAD)
-    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="m1pipe-inflate") as pool:
+        coming = deque(pool.submit(next, chunks, None) for _ in range(_N_AHEAD))
 
-    def put(item: bytes | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                fetched.put(item, timeout=0.05)
-            except queue.Full:
-                continue
-            return
+        def pieces() -> Iterator[bytes]:
+            while (piece := coming.popleft().result()) is not None:
+                coming.append(pool.submit(next, chunks, None))
+                yield piece
 
-    def fetch() -> None:
-        outcome: BaseException | None = RuntimeError("the reading thread ended early")
         try:
-            for chunk in chunks:
-                put(chunk)
-                if stop.is_set():
-                    return
-            outcome = None
-        except InputError as error:
-            outcome = error
+            yield pieces()
         finally:
-            put(outcome)
-
-    def pieces() -> Iterator[bytes]:
-        while (item := fetched.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    try:
-        yield pieces()
-    finally:
-        stop.set()
-        thread.join()
+            pool.shutdown(cancel_futures=True)
 
 
 def _decompressed(raw: BufferedReader) -> BinaryIO:

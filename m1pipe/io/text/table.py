@@ -203,9 +203,10 @@ class TextTable:
             for number, piece in self._pieces():
                 waiting.append((number, piece, pool.submit(parse, piece)))
                 if len(waiting) > n_threads:
-                    yield _done(waiting.popleft())
-            while waiting:
-                yield _done(waiting.popleft())
+                    number, piece, parsing = waiting.popleft()
+                    yield number, piece, parsing.result()
+            for number, piece, parsing in waiting:
+                yield number, piece, parsing.result()
 
     def _held_rows(
         self, piece: bytes, number: int, cut: list[int], text_rows: Sequence[str]
@@ -332,13 +333,6 @@ def open_table(
     """
     with open_chunks(path) as chunks:
         yield TextTable(path, TextReader(chunks), repeats=repeats, notation=notation)
-
-
-def _done(
-    waiting: tuple[int, bytes, Future[TextBlock | None]],
-) -> tuple[int, bytes, TextBlock | None]:
-    number, piece, parsing = waiting
-    return number, piece, parsing.result()
 
 
 def _check_names(names: list[str], where: str, *, repeats: bool) -> None:
