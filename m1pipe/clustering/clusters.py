@@ -257,8 +257,8 @@ def run_cluster(
         config = replace(config, distance="latent")
     record |= _settings(config, parts)
     obs = first.obs.assign(**{CLUSTER_COLUMN: found.labels.astype(str)})
-    made_by = {"digest": first.digest, "scale": first.scale}
-    write_latents(out, first.Z, obs=obs, **made_by, record=record, force=force)
+    digest, scale = first.digest, first.scale
+    write_latents(out, first.Z, obs=obs, digest=digest, scale=scale, record=record, force=force)
     how = "k-means" if config.method == "kmeans" else "Leiden"
     chosen = ", k by silhouette" if found.by_k else ""
     if found.by_k and found.k == max(found.by_k):
