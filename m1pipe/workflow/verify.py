@@ -151,7 +151,8 @@ def _parts(path: Path) -> dict[str, pd.DataFrame]:
     if path.suffix == ".csv":
         return {"": read_table(path, what).drop(columns="seconds", errors="ignore")}
     if path.suffix == ".json":
-        return {" models": pd.DataFrame(read_json(path, what)["models"])}
+        models = read_json(path, what)["models"]
+        return {" models": pd.DataFrame({name: _flat(row) for name, row in models.items()})}
     if path.suffix == ".safetensors":
         arrays = read_arrays(path, what, finite=False)[0]
     else:
@@ -159,6 +160,13 @@ def _parts(path: Path) -> dict[str, pd.DataFrame]:
         with reading(path, what), h5py.File(path) as file:
             file.visititems(lambda name, part: arrays.update(_array(name, part)))
     return {f" {name}": _as_table(array) for name, array in arrays.items()}
+
+
+def _flat(row: Mapping[str, Any]) -> pd.Series:
+    """Scores of a model, and those of its folds."""
+    scores = {name: value for name, value in row.items() if not isinstance(value, list)}
+    folds = {f"fold {i}": value for i, value in enumerate(row["folds"])}
+    return pd.Series({**scores, **folds}, dtype=np.float64)
 
 
 def _array(name: str, part: h5py.Dataset | h5py.Group) -> dict[str, np.ndarray]:
