@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -109,6 +110,36 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a table of settings; found {type(value).__name__}")
     return value
+
+
+def to_toml(values: Mapping[str, Any], place: str = "") -> str:
+    """A table as TOML, its parts below its own values; keys and texts quoted as JSON quotes them.
+
+    >>> print(to_toml({"x": "x.h5ad", "head": {"hidden": [4, 2], "own gene": True}}))
+    x = "x.h5ad"
+    <BLANKLINE>
+    [head]
+    hidden = [4, 2]
+    "own gene" = true
+    <BLANKLINE>
+    """
+    plain = {name: value for name, value in values.items() if not isinstance(value, Mapping)}
+    text = "".join(f"{_toml_key(name)} = {_toml_value(value)}\n" for name, value in plain.items())
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            inner = f"{place}{_toml_key(name)}"
+            only_tables = value and all(isinstance(part, Mapping) for part in value.values())
+            text += "" if only_tables else f"\n[{inner}]\n"
+            text += to_toml(value, f"{inner}.")
+    return text
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
+def _toml_value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

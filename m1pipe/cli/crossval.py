@@ -69,7 +69,28 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     section="Folds",
 )
 @from_config(CrossvalConfig, "recipe tune class_weight")
-@option("--out", required=True, metavar="CV", help="Folder of the result.", section="Output")
+@option(
+    "--declare",
+    metavar="PLAN",
+    help="Write what will be compared, and what would be a win, into this TOML file, and stop.",
+    section="Plan",
+)
+@option(
+    "--plan",
+    metavar="PLAN",
+    help="Run a declared plan; the report names what is typed otherwise.",
+    section="Plan",
+)
+@option(
+    "--win",
+    multiple=True,
+    metavar="MODEL:RIVALS",
+    help="What --declare counts as a win, such as vae:ridge,raw. May be given again.",
+    shown="a model that wins against all its rivals",
+    section="Plan",
+)
+@from_config(CrossvalConfig, "rope")
+@option("--out", metavar="CV", help="Folder of the result.", section="Output")
 @option(
     "--config",
     "file",
@@ -96,11 +117,14 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @from_config(CrossvalConfig, "memory")
 @option("--device", shown=HeadConfig.device, help="Of the heads.")
 def crossval(
-    out: str,
+    out: str | None,
     encoders: tuple[str, ...],
     fold: int | None,
     repeat: int | None,
     *,
+    declare: str | None,
+    plan: str | None,
+    win: tuple[str, ...],
     file: str | None,
     dry_run: bool,
     force: bool,
@@ -124,25 +148,41 @@ def crossval(
     m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1,runs/vae2 --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=fold:default --out runs/cv
     m1pipe crossval --x x.h5ad --label status --encoder vae=runs/vae1 --source studies.h5ad --out cv
+    m1pipe crossval --x x.h5ad --y y.h5ad --encoder vae=runs/vae1 --declare plan.toml --out runs/cv2
+    m1pipe crossval --plan plan.toml
     """
     from m1pipe.evaluation.cost import cost_text
     from m1pipe.reports.verdicts import summary
     from m1pipe.training.device import tune_allocator
+    from m1pipe.workflow import declared_plan
     from m1pipe.workflow.crossval_run import run_crossval
 
     if repeat is not None and fold is None:
         raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
-    stored = read_config_file(file) if file else {}
+    if (declare and plan) or (win and not declare) or (plan and file):
+        raise click.UsageError(
+            "--declare writes a plan, to which --win belongs; --plan runs one, in the place of "
+            "--config: give one of them"
+        )
+    declared = declared_plan.read_declaration(plan) if plan else None
+    stored = read_config_file(file) if file else declared_plan.settings_of(declared or {})
+    out = out or (declared["declared"]["out"] if declared else None)
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
     run = _named_inputs(stored, encoders, {name: typed.pop(name) for name in NAMED})
     config = usage_checked(
         CrossvalConfig, stored.pop("crossval", {}), stored, typed, where="crossval"
     )
+    if declare:
+        made = declared_plan.declare(run, config, out, declare, win=win, force=force)
+        click.echo(declared_plan.declared_line(declare, made))
+        return
     if dry_run:
         click.echo(cost_text(run.problem(config)))
         return
     tune_allocator()
     only = None if fold is None else (repeat or 0, fold)
-    result = run_crossval(run, config, out, only=only, force=force)
+    result = run_crossval(run, config, out, only=only, force=force, declared=declared)
     for alarm in result.alarms if result else ():
         log.warning("%s", alarm)
     page = Path(out) / "report.html"
@@ -152,7 +192,7 @@ def crossval(
 def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:
     """What is compared: the file's entries, which are taken out of it, below those typed."""
     from m1pipe.evaluation.encoders import parse_encoder
-    from m1pipe.workflow.crossval_run import CrossvalRun
+    from m1pipe.workflow.crossval_inputs import CrossvalRun
 
     named = {name: stored.pop(name, None) for name in NAMED}
     named |= {name: value for name, value in typed.items() if value not in (None, ())}

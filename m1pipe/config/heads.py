@@ -124,6 +124,8 @@ class CrossvalConfig:
     loss : str
         Of levels: "mse", in which a target weighs by its variance, or "standardized_mse", every
         target's squared error divided by its variance over the training samples of the fold.
+    rope : float
+        Half width of the region of practical equivalence, as a share of the rival's loss.
     recipe : str
         "published" gives the published heads (256-32 on genes, 32 on latents, un-standardised).
     min_coverage : float
@@ -176,6 +178,12 @@ class CrossvalConfig:
     loss: LevelLoss = setting(
         "mse", "Headline loss of levels; standardized: every target by its training variance."
     )
+    rope: float = setting(
+        0.01,
+        "Differences within this share of the rival's loss count as none.",
+        metavar="SHARE",
+        section="Plan",
+    )
     recipe: Recipe = setting("best", "Heads: the best known, or as published.", section="Heads")
     min_coverage: float = setting(0.8, "Share of an encoder's genes that X must have.")
     memory: str = setting("8G", "As many folds are fitted together as it holds.", metavar="SIZE")
@@ -208,6 +216,7 @@ class CrossvalConfig:
     def __post_init__(self) -> None:
         _ = self.pass_memory  # refused here
         check_range("--folds", self.folds, 2)
+        check_range("--rope", self.rope, 0, 1)
         check_range("--repeats", self.repeats, 1)
         for n_latent in self.tune_latents:
             check_range("--tune-latents", n_latent, 1)

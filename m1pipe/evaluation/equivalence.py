@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from m1pipe.config import CrossvalConfig
 from m1pipe.evaluation.compare import fold_differences
 from m1pipe.evaluation.compared_models import Pair
 from m1pipe.evaluation.significance import as_losses
 
-ROPE = 0.01
+ROPE = CrossvalConfig.rope
 """Half width of the region of practical equivalence, as a share of the second model's loss."""
 
 

@@ -290,8 +290,9 @@ def _equivalence(plan: Plan, losses: Mapping[str, np.ndarray]) -> dict[str, Any]
     """Posterior probabilities of the declared pairs; none where strata are left out in turn."""
     if plan.headline != "nadeau_bengio" or not plan.family:
         return {}
-    pairs = equivalence(losses, plan.folds, pairs=plan.family)
-    return {"equivalence": {"rope_share": ROPE, "pairs": pairs}}
+    rope = float(plan.info.get("rope", ROPE))
+    pairs = equivalence(losses, plan.folds, pairs=plan.family, rope_share=rope)
+    return {"equivalence": {"rope_share": rope, "pairs": pairs}}
 
 
 def _merge_alarms(shares: Sequence[Share]) -> list[Alarm]:

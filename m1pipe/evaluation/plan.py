@@ -125,7 +125,7 @@ def design_facts(problem: Problem) -> dict[str, Any]:
     by_label = config.stratify is None and problem.strata is not None
     facts = {
         name: getattr(config, name)
-        for name in ("folds", "repeats", "seed", "recipe", "min_coverage", "group")
+        for name in ("folds", "repeats", "seed", "rope", "recipe", "min_coverage", "group")
     }
     facts["folds"], facts["train_sizes"] = problem.n_folds, list(config.train_sizes)
     facts["draws"] = config.draws

@@ -256,9 +256,13 @@ def by_target(result: CrossvalResult) -> str:
 
 
 def summary(result: CrossvalResult, page: str | Path) -> str:
-    """The answer, and below it the models of the lowest losses, behind the page's path."""
+    """The answer, and below it the models of the lowest losses, behind the page's path.
+
+    Above it what its plan says, where it had one.
+    """
     losses = ladder_table(result)["loss"].reindex(result.models)
-    return f"{answer(result).text}\n{page}: {best_text(result.metric, losses)}"
+    declared = f"{result.info['declared']['text']}\n" if "declared" in result.info else ""
+    return f"{declared}{answer(result).text}\n{page}: {best_text(result.metric, losses)}"
 
 
 def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:

@@ -3,38 +3,39 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from m1pipe._version import __version__
-from m1pipe.artefacts import read_json
-from m1pipe.atomic import below, clear, is_part, locked, write_json, write_text
+from m1pipe.artefacts import SEAL, read_json
+from m1pipe.atomic import (
+    below,
+    clear,
+    is_part,
+    locked,
+    write_json,
+    write_text,
+)
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log
-from m1pipe.data.labels import find_column
 from m1pipe.data.recipe import MISSING_FILE, missing_table
-from m1pipe.encoder.bundle import weights_file
 from m1pipe.errors import InputError
 from m1pipe.evaluation.cost import n_parameters
 from m1pipe.evaluation.crossval import run_plan
-from m1pipe.evaluation.encoders import FOLD_PREFIX, settings_file
 from m1pipe.evaluation.fold_results import Plan, assemble
-from m1pipe.evaluation.plan import make_plan
 from m1pipe.evaluation.predictions import remove_stale
-from m1pipe.evaluation.problem import Problem, make_problem
+from m1pipe.evaluation.problem import Problem
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.heads.inner_folds import MISSED_ROWS
 from m1pipe.heads.networks import PassFile
-from m1pipe.io.reader import PREFIX, open_matrix
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.crossval_report import write_report
 from m1pipe.reports.files import EXTRA_FILES, RESULT_FILES, crossval_settings
 from m1pipe.settings import to_dict
-from m1pipe.source_labels import Sources
 from m1pipe.training.device import choose_threads, threads
 from m1pipe.training.signals import StopFlag
-from m1pipe.workflow.augment import train_generator
+from m1pipe.workflow.crossval_inputs import SETTINGS, CrossvalRun
 from m1pipe.workflow.crossval_shares import (
     PLAN,
     SHARE_FILES,
@@ -44,98 +45,27 @@ from m1pipe.workflow.crossval_shares import (
     write_plan,
     write_share,
 )
+from m1pipe.workflow.declared_plan import (
+    DECLARED,
+    declaration,
+    earlier_results,
+    plan_text,
+    read_declaration,
+    refuse_changed_inputs,
+)
 
 SHARES = "shares"
-SETTINGS = " settings"
 TOP_FILES = (
     *RESULT_FILES,
     *EXTRA_FILES,
     "report.html",
     MISSING_FILE,
+    DECLARED,
     "config.json",
     "provenance.json",
 )
 SHARED_FILES = (f"{SHARES}/pass*.pt", *below(f"{SHARES}/r[0-9]*_f[0-9]*", SHARE_FILES))
 OWN_FILES = (*TOP_FILES, *SHARED_FILES, f"{SHARES}/{PLAN}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossvalRun:
-    """What is compared, by name: with the settings, the content of a folder's `config.json`.
-
-    Attributes
-    ----------
-    x : str
-        File of the genes.
-    y, multilabel : str or None
-        File of the levels, or of zeros and ones, to predict.
-    label : str or None
-        Column of x to predict.
-    targets : tuple of str or None
-        Columns of y; None: all.
-    aliases : str or None
-        Table of other names of genes, by which those of x are matched as well.
-    encoders : dict of str to tuple of str
-        NAME to runs or `fold:CONFIG` items.
-    source : tuple of str
-        Files of other studies, whose labels are used.
-    source_label, source_study : str or None
-        Their columns of the label and of the study.
-    """
-
-    x: str
-    y: str | None = None
-    multilabel: str | None = None
-    label: str | None = None
-    targets: tuple[str, ...] | None = None
-    aliases: str | None = None
-    encoders: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    source: tuple[str, ...] = ()
-    source_label: str | None = None
-    source_study: str | None = None
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> "CrossvalRun":
-        """What a configuration names, its lists as tuples."""
-        lists = {"targets": None, "source": (), **stored}
-        return cls(
-            **{
-                **lists,
-                "targets": None if lists["targets"] is None else tuple(lists["targets"]),
-                "source": tuple(lists["source"]),
-                "encoders": {n: tuple(items) for n, items in stored.get("encoders", {}).items()},
-            }
-        )
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Role to file, for everything that is read; `NAME i settings` of encoders in folds."""
-        files = {"x": self.x, "y": self.y, "multilabel": self.multilabel, "aliases": self.aliases}
-        if self.multilabel is not None and self.multilabel.startswith(PREFIX):
-            files["multilabel"] = None  # part of x
-        files |= {f"source {i}": file for i, file in enumerate(self.source, start=1)}
-        for name, items in self.encoders.items():
-            for i, item in enumerate(items, start=1):
-                if not item.startswith(FOLD_PREFIX):
-                    files[f"{name} {i}"] = str(weights_file(item))
-                elif (file := settings_file(item)) is not None:
-                    files[f"{name} {i}{SETTINGS}"] = str(file)
-        return {role: path for role, path in files.items() if path is not None}
-
-    def problem(self, config: CrossvalConfig) -> Problem:
-        """Open everything that is named here."""
-        sources = Sources(files=self.source, label=self.source_label, study=self.source_study)
-        return make_problem(
-            open_matrix(self.x, aliases=self.aliases),
-            self.y,
-            multilabel=self.multilabel,
-            label=self.label,
-            targets=self.targets,
-            encoders=self.encoders,
-            sources=sources if self.source else None,
-            config=config,
-            generator=train_generator,
-        )
 
 
 def run_crossval(
@@ -146,6 +76,7 @@ def run_crossval(
     only: tuple[int, int] | None = None,
     force: bool = False,
     report: bool = True,
+    declared: Mapping[str, Any] | None = None,
 ) -> CrossvalResult | None:
     """Run what is missing of a cross-validation, and write its report when it is complete.
 
@@ -166,6 +97,9 @@ def run_crossval(
         Start again in a folder that holds a cross-validation; with `only`, run the share again.
     report : bool
         Gather and report at the end; if not, `gather` does it later.
+    declared : mapping, optional
+        The plan by which it is run, from `read_declaration`; the report says where `run` and
+        `config` depart from it.
 
     Returns
     -------
@@ -181,8 +115,12 @@ def run_crossval(
     """
     out = Path(out)
     _refuse_folder(out, force=force)
+    if declared is not None:
+        refuse_changed_inputs(declared, run.inputs)
     with locked(out, shared=only is not None):
-        return _run_locked(run, config, out, only=only, force=force, report=report)
+        return _run_locked(
+            run, config, out, only=only, force=force, report=report, declared=declared
+        )
 
 
 def _run_locked(
@@ -193,17 +131,19 @@ def _run_locked(
     only: tuple[int, int] | None,
     force: bool,
     report: bool,
+    declared: Mapping[str, Any] | None,
 ) -> CrossvalResult | None:
     """What `run_crossval` does in a folder that no other process works in."""
     problem = run.problem(config)
-    label = None if run.label is None else find_column(problem.matrix.obs, run.label, "label")[0]
-    plan = make_plan(problem, label=label, paths={"x": run.x, "y": run.y})
+    plan = run.plan(problem)
     if only is not None and (*only, None, 0) not in plan.shares:
         raise InputError(
             f"fold: expected folds 0 to {problem.n_folds - 1} and repeats 0 to "
             f"{config.repeats - 1}; found --fold {only[1]} --repeat {only[0]}"
         )
-    marks = _start_folder(out, run, config, problem, plan, again=force and only is None)
+    marks = _start_folder(
+        out, run, config, problem, plan, again=force and only is None, declared=declared
+    )
     wanted = [key for key in plan.shares if only is None or key[:2] == only]
     redo = force and only is not None
     done = [] if redo else [s for s in wanted if read_share(out / SHARES, s, marks) is not None]
@@ -230,12 +170,14 @@ def gather(folder: str | Path) -> CrossvalResult:
     """
     folder = Path(folder)
     result = gathered(folder)
-    write_report(
-        result,
-        folder,
-        provenance=read_json(folder / "provenance.json", "the provenance of a cross-validation"),
-        config=crossval_settings(folder / "config.json"),
-    )
+    provenance = read_json(folder / "provenance.json", "the provenance of a cross-validation")
+    config = crossval_settings(folder / "config.json")
+    _, marks = read_plan(folder / SHARES)
+    if (digest := marks.get("plan")) is not None:
+        plan = read_declaration(folder / DECLARED, digest)
+        said = declaration(plan, result, stored=config, provenance=provenance, folds=marks["folds"])
+        result = replace(result, info={**result.info, "declared": said})
+    write_report(result, folder, provenance=provenance, config=config)
     return result
 
 
@@ -272,6 +214,7 @@ def _start_folder(
     plan: Plan,
     *,
     again: bool,
+    declared: Mapping[str, Any] | None,
 ) -> dict[str, str]:
     """Write config, provenance and plan, or check that those there are of the same run."""
     missing = _missing(problem)
@@ -286,6 +229,10 @@ def _start_folder(
     marks = fingerprint(_deciding(run, config, problem), hashes, plan)
     if again:
         _clear(out)
+    if declared is None and (out / DECLARED).exists():
+        declared = read_declaration(out / DECLARED)  # it was begun by this plan
+    if declared is not None:
+        marks["plan"] = declared[SEAL]
     if (out / SHARES / PLAN).exists():
         _, before = read_plan(out / SHARES)
         changed = [what for what in marks if before.get(what) != marks[what]]
@@ -297,7 +244,11 @@ def _start_folder(
     else:
         write_plan(out / SHARES, plan, marks)
     if not (out / "provenance.json").exists():
-        write_json(out / "config.json", {**asdict(run), "crossval": to_dict(config)})
+        stored = run.stored(config)
+        if declared is not None:
+            write_text(out / DECLARED, plan_text(declared))
+            provenance["earlier_results"] = earlier_results(provenance["inputs"], stored, out)
+        write_json(out / "config.json", stored)
         write_text(out / MISSING_FILE, missing)
         write_json(out / "provenance.json", provenance)
     return marks

@@ -23,8 +23,9 @@ from m1pipe.reports.verdicts import headline_rows
 from m1pipe.settings import build
 from m1pipe.synthesis.config import GenerateConfig, QualityConfig
 from m1pipe.synthesis.generate import run_generate
+from m1pipe.workflow.crossval_inputs import CrossvalRun
 from m1pipe.workflow.crossval_run import OWN_FILES as CROSSVAL_FILES
-from m1pipe.workflow.crossval_run import CrossvalRun, run_crossval
+from m1pipe.workflow.crossval_run import run_crossval
 from m1pipe.workflow.quality_run import OWN_FILES as QUALITY_FILES
 from m1pipe.workflow.quality_run import run_quality
 from m1pipe.workflow.run_folder import OWN_FILES as RUN_FILES

@@ -285,13 +285,18 @@ class RunFolder:
                 part.unlink()
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    there: Mapping[str, Any],
+    here: Mapping[str, Any],
+    prefix: str = "",
+    words: tuple[str, str] = ("there", "here"),
+) -> list[str]:
     """Settings that differ between two nested dictionaries, as "name: a there, b here"."""
     found: list[str] = []
     for name in sorted({*there, *here}):
         a, b = there.get(name), here.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{name}.")
+            found += differences(a, b, f"{prefix}{name}.", words)
         elif a != b:
-            found.append(f"{prefix}{name}: {a!r} there, {b!r} here")
+            found.append(f"{prefix}{name}: {a!r} {words[0]}, {b!r} {words[1]}")
     return found

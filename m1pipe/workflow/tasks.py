@@ -197,7 +197,8 @@ def _crossval_task(
     rows = {encoder: study.encoders[encoder] for encoder in comparison.encoders}
 
     def crossval(force: bool) -> str:
-        from m1pipe.workflow.crossval_run import CrossvalRun, run_crossval
+        from m1pipe.workflow.crossval_inputs import CrossvalRun
+        from m1pipe.workflow.crossval_run import run_crossval
 
         run = CrossvalRun(
             x=str(study.path(comparison.x)),

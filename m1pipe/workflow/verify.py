@@ -18,7 +18,8 @@ from m1pipe.evaluation.encoders import FOLD_PREFIX
 from m1pipe.provenance import environment_changes, find_input, read_provenance
 from m1pipe.reports.files import EXTRA_FILES, write_tables
 from m1pipe.settings import build
-from m1pipe.workflow.crossval_run import SETTINGS, SHARES, CrossvalRun, gathered, run_crossval
+from m1pipe.workflow.crossval_inputs import SETTINGS, CrossvalRun
+from m1pipe.workflow.crossval_run import SHARES, gathered, run_crossval
 from m1pipe.workflow.crossval_shares import share_folder
 from m1pipe.workflow.training_run import run_training
 

@@ -20,7 +20,8 @@ from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.io.writer import write_matrix
 from m1pipe.settings import build
 from m1pipe.workflow.augment import train_generator
-from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval
+from m1pipe.workflow.crossval_inputs import CrossvalRun
+from m1pipe.workflow.crossval_run import gather, run_crossval
 
 pytestmark = pytest.mark.usefixtures("figures_undrawn")
 

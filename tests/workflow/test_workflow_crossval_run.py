@@ -25,7 +25,8 @@ from m1pipe.heads.networks import PassFile
 from m1pipe.io.writer import write_matrix
 from m1pipe.reports.files import read_result
 from m1pipe.workflow import crossval_run as runs
-from m1pipe.workflow.crossval_run import CrossvalRun, gather, run_crossval
+from m1pipe.workflow.crossval_inputs import CrossvalRun
+from m1pipe.workflow.crossval_run import gather, run_crossval
 
 pytestmark = pytest.mark.usefixtures("figures_undrawn")
 

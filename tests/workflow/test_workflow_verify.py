@@ -16,7 +16,8 @@ from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.io.writer import write_matrix
 from m1pipe.reports.files import write_tables
-from m1pipe.workflow.crossval_run import CrossvalRun, gathered, run_crossval
+from m1pipe.workflow.crossval_inputs import CrossvalRun
+from m1pipe.workflow.crossval_run import gathered, run_crossval
 from m1pipe.workflow.training_run import run_training
 from m1pipe.workflow.verify import distance, verify
 
