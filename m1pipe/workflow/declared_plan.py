@@ -5,7 +5,8 @@ inputs, what was known of earlier results, and a digest of all of it.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from m1pipe.config import CrossvalConfig
 from m1pipe.errors import InputError
 from m1pipe.evaluation.claim import is_won, make_claim
 from m1pipe.evaluation.result import CrossvalResult
+from m1pipe.io.hdf5 import split_address
 from m1pipe.provenance import describe_input, now, read_provenance
 from m1pipe.settings import read_config_file, to_toml
 from m1pipe.workflow.crossval_inputs import SETTINGS, CrossvalRun
@@ -31,7 +33,6 @@ HEAD = """\
 # A change of this file shows in its digest, and is refused.
 """
 ANSWERS = ("y", "multilabel")
-UNDECIDING = (("memory",), ("head", "device"))
 
 
 def declare(
@@ -80,7 +81,10 @@ def declare(
         "on": now(),
         "m1pipe": __version__,
         "out": str(out),
-        "earlier_results": earlier_results(inputs, stored, Path(out), file.parent),
+        "earlier": [
+            *other_plans(file, inputs, stored, Path(out)),
+            *earlier_results(inputs, stored, Path(out), file.parent),
+        ],
     }
     parts = {"declared": declared, "design": design, "claim": claim, "inputs": inputs}
     plan = sealed(_without_none({**stored, **parts}))
@@ -90,11 +94,12 @@ def declare(
 
 def declared_line(file: PathLike, plan: Mapping[str, Any]) -> str:
     """What a plan says, in a line; and what was there before it."""
-    claim, earlier = plan["claim"], plan["declared"]["earlier_results"]
+    claim, earlier = plan["claim"], plan["declared"]["earlier"]
     wins = " or ".join(f"{a} against {', '.join(b)}" for a, b in claim["win"].items())
     text = f"{file}: declared, digest {plan[SEAL][:12]}; a win: {wins} ({claim['metric']})"
     if earlier:
-        text += f"; not beforehand, since results on the same data are there: {'; '.join(earlier)}"
+        there = "; ".join(earlier)
+        text += f"; nothing will be won by it, since others of the same data are there: {there}"
     return text
 
 
@@ -170,15 +175,29 @@ def earlier_results(
         Folders that are looked at, with those in them, those beside them, and those beside the
         working directory's own.
     """
-    question = _question(inputs, stored)
-    found = {}
-    for folder in _folders(places):
+    question, found = _question(inputs, stored), []
+    for folder in _folders(*places):
         config = folder / "config.json"
-        known = read_provenance(folder) if config.is_file() else None
-        there = read_json(config, "settings") if known is not None else {}
-        if known and "crossval" in there and _question(known["inputs"], there) == question:
-            found[folder] = f"{os.path.relpath(folder)} of {known['started']}"
-    return [found[folder] for folder in sorted(found)]
+        with suppress(InputError):  # of a damaged neighbour nothing is known
+            known = (read_provenance(folder) if os.path.isfile(config) else None) or {}
+            there = read_json(config, "settings") if known else {}
+            if "crossval" in there and _question(known.get("inputs", {}), there) == question:
+                found.append(f"{os.path.relpath(folder)} of {known['started']}")
+    return found
+
+
+def other_plans(
+    file: Path, inputs: Mapping[str, Any], stored: Mapping[str, Any], out: Path
+) -> list[str]:
+    """Plans for the same data and label that are there: of many only the first can be won."""
+    question, found = _question(inputs, stored), []
+    for other in (path for folder in _folders(file.parent, out) for path in folder.glob("*.toml")):
+        if other.name != DECLARED and other != file.resolve():
+            with suppress(InputError):
+                plan = read_declaration(other)
+                if _question(plan["inputs"], plan) == question:
+                    found.append(f"{os.path.relpath(other)} of {plan['declared']['on']}")
+    return found
 
 
 def _question(inputs: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -186,13 +205,15 @@ def _question(inputs: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[Any
     return (*digests, stored.get("label"), None if digests[2] else stored.get("multilabel"))
 
 
-def _folders(places: tuple[Path, ...]) -> Iterator[Path]:
-    """Folders that may hold a result: those named, beside them, and in the working directory."""
-    seen = set()
-    for place in places:
-        for folder in (place, place.parent, Path()):
-            seen |= {folder.resolve(), *(p.resolve() for p in folder.glob("*") if p.is_dir())}
-    yield from seen
+def _folders(*places: Path) -> list[Path]:
+    """Those named, beside them, and in the working directory."""
+    found = {
+        path.resolve()
+        for place in {Path(), *places, *(place.parent for place in places)}
+        for path in (place, *place.glob("*"))
+        if os.path.isdir(path)
+    }
+    return sorted(found)
 
 
 def declaration(
@@ -221,7 +242,7 @@ def declaration(
         status ("declared", "departed", "late"), text, win, departures, digest.
     """
     departures = find_departures(plan, stored, provenance["inputs"], folds)
-    earlier, on = plan["declared"]["earlier_results"], plan["declared"]["on"]
+    earlier, on = plan["declared"]["earlier"], plan["declared"]["on"]
     if provenance["started"] < on:
         earlier = [*earlier, f"this one of {provenance['started']}"]
     status = "late" if earlier else "departed" if departures else "declared"
@@ -232,8 +253,7 @@ def declaration(
         "declared": "before the fit",
         "departed": f"before the fit, which departed from it: {'; '.join(departures)}; so that "
         "this is exploratory",
-        "late": f"after results on the same data: {'; '.join(earlier)}; so that this is "
-        "exploratory",
+        "late": f"after others of the same data: {'; '.join(earlier)}; so that this is exploratory",
     }[status]
     text += f" (plan {plan[SEAL][:12]}). Declared win: {'yes' if win else 'no'}."
     return {
@@ -241,7 +261,7 @@ def declaration(
         "text": text,
         "win": win,
         "departures": departures,
-        "earlier_results": earlier,
+        "earlier": earlier,
         "beside": provenance.get("earlier_results") or [],
         "digest": plan[SEAL],
         "claim": plan["claim"],
@@ -263,23 +283,33 @@ def find_departures(
 
 
 def _decided(stored: Mapping[str, Any], inputs: Collection[str]) -> dict[str, Any]:
-    """Settings, and what stands for files, whose content is compared before: their roles."""
+    """Settings, and what stands for files: their content is compared before."""
     settings = _without_none(settings_of(stored))
-    for *parents, name in UNDECIDING:
-        part = settings["crossval"]
-        for parent in parents:
-            part = part.get(parent, {})
-        part.pop(name, None)
+    settings["crossval"].pop("memory", None)
+    settings["crossval"].get("head", {}).pop("device", None)
     encoders = {
         name: [
-            item if {f"{name} {i}", f"{name} {i}{SETTINGS}"}.isdisjoint(inputs) else "a file"
+            _encoder(item, f"{name} {i}", inputs, items.index(item) + 1)
             for i, item in enumerate(items, start=1)
         ]
         for name, items in settings.get("encoders", {}).items()
     }
-    files = {name: "a file" for name in ("x", *ANSWERS, "aliases") if name in inputs}
-    sources = ["a file" for role in inputs if role.startswith("source ")]
+    files = {name: _file(settings[name]) for name in ("x", *ANSWERS, "aliases") if name in inputs}
+    sources = [_file(source) for source in settings.get("source", [])]
     return {**settings, **files, "source": sources, "encoders": encoders}
+
+
+def _encoder(item: str, role: str, inputs: Collection[str], place: int) -> str:
+    """A run, or a file of settings, by the first place of the same one; a preset by its name."""
+    if role in inputs:
+        return f"run {place}"
+    return f"settings {place}" if role + SETTINGS in inputs else item
+
+
+def _file(address: str) -> str:
+    """A file without its name, and the part of it that is read."""
+    part = split_address(address)[1]
+    return f"file#{part}" if part else "file"
 
 
 def _without_none(value: Any) -> Any:

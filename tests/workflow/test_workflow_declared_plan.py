@@ -15,7 +15,7 @@ from m1pipe.cli.main import run as command
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
 from m1pipe.io.writer import write_matrix
-from m1pipe.workflow.declared_plan import read_declaration
+from m1pipe.workflow.declared_plan import _decided, read_declaration
 
 pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
@@ -83,6 +83,12 @@ def test_a_plan_says_what_will_be_compared_and_nothing_is_fitted(
         f"plan.toml: declared, digest {plan['digest'][:12]}; a win: vae against mean, ridge (mse)\n"
     )
     assert not Path("runs").exists()
+    assert command([*WHAT, *HOW, "--seed", "1", "--out", "runs/b", "--declare", "b.toml"]) == 0
+    assert "others of the same data are there: plan.toml of 20" in capsys.readouterr().out
+    Path("runs/old").mkdir(parents=True)  # a damaged neighbour is no obstacle
+    Path("runs/old/config.json").write_text("{")
+    Path("runs/old/provenance.json").write_text("{")
+    assert declare("--force", "--rope", "0.05")["declared"]["earlier"][0].startswith("b.toml of 20")
     assert plan["claim"]["family"] == [["vae", "mean"], ["vae", "ridge"]]
     assert plan["claim"]["win"] == {"vae": ["mean", "ridge"]}
     assert [plan["claim"][n] for n in ("metric", "test", "adjustment", "level", "rope")] == [
@@ -91,7 +97,7 @@ def test_a_plan_says_what_will_be_compared_and_nothing_is_fitted(
     assert plan["design"]["models"] == ["mean", "ridge", "vae"]
     assert plan["design"]["samples"] == 60 and plan["crossval"]["folds"] == 3
     assert set(plan["inputs"]) == {"x", "y", "vae 1"}
-    assert plan["declared"]["earlier_results"] == []
+    assert plan["declared"]["earlier"] == []
     assert command([*WHAT, *HOW, "--out", "runs/cv", "--declare", "plan.toml"]) == 1
     assert "plan.toml exists already" in capsys.readouterr().err
 
@@ -123,22 +129,43 @@ def test_departures_are_named_and_end_the_claim(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("--win", "vae:mean")
+    out = ["--folds", "2", "--out", "runs/fold"]
     two = ["--encoder", "vae=vae", "--encoder", "more=vae"]
     assert command([*PLAN, "--folds", "2", "--out", "runs/two", *two]) == 0
     result = said("runs/two")
     assert (result["status"], result["win"]) == ("departed", False)
     assert result["departures"] == [
         "crossval.folds: 3 declared, 2 run",
-        "encoders.more: None declared, ['a file'] run",
+        "encoders.more: None declared, ['run 1'] run",
     ]
     assert "before the fit, which departed from it: crossval.folds" in result["text"]
     assert result["text"].endswith("Declared win: no.")
+    assert command([*PLAN, "--encoder", "vae=fold:default", "--models", "mean", *out]) == 0
+    assert (
+        said("runs/fold")["departures"][-1]
+        == "encoders.vae: ['run 1'] declared, ['fold:default'] run"
+    )
     shutil.copy("x.h5ad", "moved.h5ad")
     options = ["--x", "moved.h5ad", "--memory", "2G", "--device", "cpu", "--out", "runs/moved"]
     assert command([*PLAN, *options]) == 0
     result = said("runs/moved")
     assert result["status"] == "declared" and result["win"]
     assert [text.split(" of ")[0] for text in result["beside"]] == ["runs/two"]
+
+
+def test_what_stands_for_files_tells_kinds_parts_and_seeds_apart() -> None:
+    def decided(x: str, *items: str, inputs: str) -> Any:
+        stored = {"x": x, "encoders": {"vae": list(items)}, "crossval": {}}
+        return _decided(stored, ["x", *inputs.split(",")])
+
+    runs = decided("x.h5ad", "a", "b", inputs="vae 1,vae 2")
+    assert runs == decided("moved.h5ad", "c", "d", inputs="vae 1,vae 2")
+    settings = decided("x.h5ad", "fold:a", "fold:b", inputs="vae 1 settings,vae 2 settings")
+    twice = decided("x.h5ad", "fold:a", "fold:a", inputs="vae 1 settings,vae 2 settings")
+    raw = decided("x.h5ad#raw", "a", "b", inputs="vae 1,vae 2")
+    preset = decided("x.h5ad", "fold:default", "fold:default", inputs="")
+    different = [runs, settings, twice, raw, preset]
+    assert all(a != b for i, a in enumerate(different) for b in different[:i])
 
 
 def test_changed_inputs_and_changed_plans_are_refused(
@@ -169,14 +196,15 @@ def test_what_is_declared_after_results_is_exploratory(
     assert "Exploratory: no plan was declared" in Path("runs/first/report.html").read_text()
     capsys.readouterr()
     plan = declare("--win", "vae:mean")
-    assert "not beforehand, since results on the same data are there: runs/first of 20" in (
-        capsys.readouterr().out
+    assert (
+        "nothing will be won by it, since others of the same data are there: runs/first of 20"
+        in (capsys.readouterr().out)
     )
-    assert len(plan["declared"]["earlier_results"]) == 1
+    assert len(plan["declared"]["earlier"]) == 1
     assert command(PLAN) == 0
     result = said()
     assert (result["status"], result["win"]) == ("late", False)
-    assert ", after results on the same data: runs/first of 20" in result["text"]
+    assert ", after others of the same data: runs/first of 20" in result["text"]
     assert command([*PLAN, "--out", "runs/first"]) == 1  # folds that were run without the plan
     assert "holds a cross-validation of other plan" in capsys.readouterr().err
 
