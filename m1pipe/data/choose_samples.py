@@ -175,17 +175,14 @@ class _Condition:
             case ast.Call():
                 return self._method(node)
             case ast.Name():
-                return self._flag(self._column(node), node)
+                column = self._column(node)
+                if not pd.api.types.is_bool_dtype(column.dtype):
+                    alone = f"the column {column.name!r} alone, which is not true or false"
+                    raise self._fault(f"found {alone} for each sample", node)
+                return _where(_numbers(column), column)
             case ast.Constant(value=bool(value)):
                 return _where(np.full(len(self.obs), value))
         raise self._fault(f"found {_kind(node)}", node)
-
-    def _flag(self, column: pd.Series, node: ast.expr) -> BooleanArray:
-        """A column of true and false by itself."""
-        if not pd.api.types.is_bool_dtype(column.dtype):
-            alone = f"the column {column.name!r} alone, which is not true or false for each sample"
-            raise self._fault(f"found {alone}", node)
-        return _where(_numbers(column), column)
 
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> BooleanArray:
         if isinstance(op, ast.In | ast.NotIn):

@@ -222,9 +222,7 @@ def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
 
 
 def _check_zeros_and_ones(values: np.ndarray, names: tuple[str, ...]) -> None:
-    other = np.argwhere((values != 0) & (values != 1))
-    if other.size:
-        row, column = other[0]
+    for row, column in np.argwhere((values != 0) & (values != 1))[:1]:
         raise InputError(
             f"multilabel: expected zeros and ones; found {values[row, column]:g} in {names[column]}"
             ": levels go to --y"

@@ -263,7 +263,9 @@ def convert_units(
         warnings.warn(message, M1Warning, stacklevel=2)
         return X.astype(np.float32, copy=False)
     linear, logged = _linear_units(want), _linear_units(have)
-    if logged != have and _same_scale(logged, linear) and {have.name, want.name} & {LN}:
+    alike = logged.target_sum == linear.target_sum  # cpm is normalised to a million
+    alike = alike and {logged.name, linear.name} <= {"cpm", "normalized"}
+    if logged != have and alike and LN in (have.name, want.name):
         factor = np.log(2.0) if want.name == LN else 1 / np.log(2.0)
         return np.asarray(np.asarray(X, dtype=np.float64) * factor, dtype=np.float32)
     if have.name == LN:
@@ -280,11 +282,6 @@ def convert_units(
     if (X < 0).any():
         raise InputError(f"units: {have} to {want}: expected values of at least 0 before the log")
     return np.log1p(X, dtype=np.float64).astype(np.float32) if want.name == LN else log2p1(X)
-
-
-def _same_scale(one: Units, other: Units) -> bool:
-    """Whether linear values of both are the same: cpm is normalised to a million."""
-    return {one.name, other.name} <= {"cpm", "normalized"} and one.target_sum == other.target_sum
 
 
 def _linear_units(want: Units) -> Units:

@@ -56,7 +56,12 @@ def dense_rows(
     offset = X.id.get_offset()
     if offset is None or X.dtype != np.dtype("<f4") or sys.byteorder != "little":
         band = int(X.chunks[0]) if X.chunks else 1
-        return Matrix(_read_dataset(X), obs, var, units, layout=layout, band=band)
+
+        def read_dataset(start: int, out: np.ndarray) -> None:
+            if out.size:  # HDF5 converts to float32 on the way
+                X.read_direct(out, np.s_[start : start + len(out)])
+
+        return Matrix(read_dataset, obs, var, units, layout=layout, band=band)
     descriptor = X.file.id.get_vfd_handle()
     row_bytes = 4 * len(var)
 
@@ -64,7 +69,9 @@ def dense_rows(
         read_at(descriptor, out, offset + start * row_bytes)
 
     def fetch(start: int, stop: int) -> None:
-        prefetch(descriptor, offset + start * row_bytes, (stop - start) * row_bytes)
+        if hasattr(os, "posix_fadvise"):
+            span = offset + start * row_bytes, (stop - start) * row_bytes
+            os.posix_fadvise(descriptor, *span, os.POSIX_FADV_WILLNEED)
 
     return Matrix(read, obs, var, units, layout=layout, prefetch_rows=fetch)
 
@@ -218,16 +225,6 @@ def _pointers(group: h5py.Group, n_lines: int, width: int) -> np.ndarray:
     return pointers
 
 
-def _read_dataset(dataset: h5py.Dataset) -> Callable[[int, np.ndarray], None]:
-    """Row reader of a dense dataset; HDF5 converts to float32 on the way."""
-
-    def read(start: int, out: np.ndarray) -> None:
-        if out.size:
-            dataset.read_direct(out, np.s_[start : start + len(out)])
-
-    return read
-
-
 def _check_indices(indices: np.ndarray, n_columns: int) -> None:
     """Refuse indices that lead outside (OSError): scipy would follow them without a look."""
     if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < n_columns:
@@ -267,9 +264,3 @@ def read_at(descriptor: int, out: np.ndarray, offset: int) -> None:
         if n_read == 0:
             raise OSError("the file ends early")
         view, offset = view[n_read:], offset + n_read
-
-
-def prefetch(descriptor: int, offset: int, n_bytes: int) -> None:
-    """Tell the system that some bytes will be read soon, where it takes such hints."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, offset, n_bytes, os.POSIX_FADV_WILLNEED)

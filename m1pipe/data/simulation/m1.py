@@ -344,13 +344,9 @@ def labelled_samples(size: M1Size, seed: int) -> M1Samples:
 def unlabelled_rows(
     truth: M1Truth, samples: M1Samples, seed: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples start to stop of the unlabelled set.
+    """Samples start to stop of the unlabelled set: latents (n, n_factors) and X (n, n_genes).
 
-    Returns
-    -------
-    latents : ndarray of float32, shape (stop - start, n_factors)
-    X : ndarray of float32, shape (stop - start, n_genes)
-        log2(TPM + 1), the batch shift included.
+    X is log2(TPM + 1), the batch shift included; both are float32.
     """
     latents, X = _empty(truth, stop - start)
     for i, row in enumerate(range(start, stop)):
@@ -364,13 +360,9 @@ def unlabelled_rows(
 def labelled_rows(
     truth: M1Truth, samples: M1Samples, seed: int, start: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples start to stop of the labelled set.
+    """Samples start to stop of the labelled set: latents (n, n_factors), X (n, n_genes), Y.
 
-    Returns
-    -------
-    latents : ndarray of float32, shape (stop - start, n_factors)
-    X, Y : ndarray of float32, shapes (stop - start, n_genes) and (stop - start, n_isoforms)
-        log2(TPM + 1).
+    X and Y (n, n_isoforms) are log2(TPM + 1); all are float32.
     """
     latents, X = _empty(truth, stop - start)
     Y = np.empty((stop - start, truth.gene_of.size), dtype=np.float32)

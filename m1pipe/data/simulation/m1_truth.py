@@ -160,7 +160,8 @@ def plant(size: M1Size, seed: int) -> M1Truth:
         **_plant_isoforms(size, row_generator(seed, "world", 2)),
         **_plant_nuisances(size, row_generator(seed, "world", 3)),
     )
-    truth = replace(truth, gene_limit=_gene_limit(truth, seed))
+    levels = np.stack([gene_levels(truth, z, rng) for _, z, rng in _pilots(truth, seed)])
+    truth = replace(truth, gene_limit=_solve(levels, GENE_ZEROS))
     return replace(truth, isoform_limit=_isoform_limit(truth, seed))
 
 
@@ -228,11 +229,6 @@ def _pilots(truth: M1Truth, seed: int) -> Iterator[tuple[int, np.ndarray, np.ran
         rng = row_generator(seed, "pilot", row)
         tissue = row % len(truth.tissue_latents)
         yield tissue, draw_latent(truth.tissue_latents[tissue], rng), rng
-
-
-def _gene_limit(truth: M1Truth, seed: int) -> float:
-    levels = np.stack([gene_levels(truth, z, g) for _, z, g in _pilots(truth, seed)])
-    return _solve(levels, GENE_ZEROS)
 
 
 def _isoform_limit(truth: M1Truth, seed: int) -> float:

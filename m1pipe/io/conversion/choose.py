@@ -235,6 +235,8 @@ def sum_samples(data: Loaded, groups: pd.Series, units: Units, *, where: str) ->
 def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) -> Loaded:
     """Genes under the names that are wanted, those that share one summed if asked.
 
+    Old names stay in `var["source_name"]`.
+
     Raises
     ------
     InputError
@@ -253,7 +255,9 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
         names = [str(b) if u else n for b, u, n in zip(better, usable, names, strict=True)]
     if config.aliases is not None:
         names = resolve_aliases(names, read_aliases(Path(config.aliases)))
-    data = rename_genes(data, names)
+    if names != list(data.var.index):
+        var = data.var.assign(source_name=np.asarray(data.var.index, dtype=object))
+        data = replace(data, var=var.set_axis(pd.Index(names, dtype=object)))
     if config.duplicates == "sum":
         return sum_genes(data, units, where=where)
     try:
@@ -261,15 +265,6 @@ def name_genes(data: Loaded, units: Units, config: ConvertConfig, where: str) ->
     except InputError as error:
         raise InputError(f"{error}, or sum them with --duplicates sum") from None
     return data
-
-
-def rename_genes(data: Loaded, names: list[str]) -> Loaded:
-    """The same values under other gene names; the old ones stay in `var["source_name"]`."""
-    old = data.var.index
-    if list(old) == names:
-        return data
-    var = data.var.assign(source_name=np.asarray(old, dtype=object))
-    return replace(data, var=var.set_axis(pd.Index(names, dtype=object)))
 
 
 def sum_genes(data: Loaded, units: Units, *, where: str) -> Loaded:

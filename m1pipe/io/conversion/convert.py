@@ -45,7 +45,7 @@ from m1pipe.io.text.known_names import describing_columns, no_genes, sums_of_oth
 from m1pipe.io.writer import MatrixWriter
 
 _GTEX_ID = r"^(GTEX-[A-Z0-9]+)-"
-Tables = tuple[pd.DataFrame | None, pd.DataFrame | None, pd.DataFrame | None]
+Tables = Sequence[pd.DataFrame | None]
 
 
 def convert(
@@ -80,7 +80,11 @@ def convert(
     file = split_address(source)[0]
     if dest.exists() and file.exists() and dest.samefile(file):
         raise InputError(f"{dest}: source and destination are the same file")
-    tables = _read_tables(config)
+    # Of labels, annotations and runs, read before the source, which may be long.
+    tables = [
+        None if path is None else read_table(Path(path), config.notation)
+        for path in (config.labels, config.var, config.runs)
+    ]
     kind = find_format(source, config)
     if kind in get_args(Quantifier):
         return _convert_quants(
@@ -93,15 +97,6 @@ def convert(
     with ExitStack() as stack:
         data, units = load_source(source, dest, config, stack)
         return _convert_loaded(data, units, source, dest, config, tables=tables, force=force)
-
-
-def _read_tables(config: ConvertConfig) -> Tables:
-    """Tables of labels, of annotations and of runs, read before the source, which may be long."""
-    paths = (config.labels, config.var, config.runs)
-    labels, var, runs = (
-        None if path is None else read_table(Path(path), config.notation) for path in paths
-    )
-    return labels, var, runs
 
 
 def _convert_quants(
