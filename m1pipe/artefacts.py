@@ -26,18 +26,8 @@ MOST_BYTES = 2**30
 AGAIN = "make it again"
 SEAL = "digest"
 DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-    zlib.error,
-    zipfile.BadZipFile,
+    *(ArithmeticError, AttributeError, AssertionError, EOFError, LookupError, OSError),
+    *(RuntimeError, SafetensorError, TypeError, ValueError, zlib.error, zipfile.BadZipFile),
 )
 
 

@@ -18,6 +18,7 @@ from m1pipe.errors import InputError, did_you_mean
 Config = TypeVar("Config")
 MOST_RATIO = 100
 FEW_NAMES = 12
+_PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
 
 def setting(
@@ -145,6 +146,11 @@ def _toml_value(value: Any) -> str:
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dictionary of a configuration, ready for JSON."""
     return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def in_words(config: Any) -> list[str]:
+    """The settings that are not None, as NAME VALUE, for the record of a file."""
+    return [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
 
 
 def build(kind: type[Config], *layers: Mapping[str, Any], where: str = "config") -> Config:
@@ -279,15 +285,9 @@ def _is_one(value: Any, word: str) -> bool:
         return isinstance(value, tuple) and all(_is_one(part, inner) for part in value)
     if word == "None":
         return value is None
-    plain: dict[str, tuple[type, ...]] = {
-        "str": (str,),
-        "int": (int,),
-        "float": (int, float),
-        "bool": (bool,),
-    }
-    if word not in plain:
-        return True
-    return isinstance(value, plain[word]) and (word == "bool") == isinstance(value, bool)
+    plain = _PLAIN.get(word, object)
+    is_flag = word in _PLAIN and isinstance(value, bool)
+    return isinstance(value, plain) and (word == "bool") == is_flag
 
 
 def check_choice(name: str, value: object, kind: Any) -> None:

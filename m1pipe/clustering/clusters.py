@@ -22,7 +22,7 @@ from m1pipe.data.labels import listed_columns
 from m1pipe.encoder.latent_files import Latents, read_latents, write_latents
 from m1pipe.encoder.loadings import unit_weights
 from m1pipe.errors import InputError, did_you_mean
-from m1pipe.settings import optional_package, to_dict
+from m1pipe.settings import in_words, optional_package, to_dict
 
 MOST_SILHOUETTE = 3000
 N_STARTS = 10
@@ -255,7 +255,11 @@ def run_cluster(
     record, said = _scores(found, others, first.obs, label)
     if data is None:
         config = replace(config, distance="latent")
-    record |= _settings(config, parts)
+    record |= {
+        "command": "cluster",
+        "settings": np.array(in_words(config), dtype=object),
+        "sources": np.array([part.source for part in parts], dtype=object),
+    }
     obs = first.obs.assign(**{CLUSTER_COLUMN: found.labels.astype(str)})
     digest, scale = first.digest, first.scale
     write_latents(out, first.Z, obs=obs, digest=digest, scale=scale, record=record, force=force)
@@ -317,12 +321,3 @@ def _scores(
             aris = [record["ari"], *(agreement(o.labels, obs[label])[0] for o in others)]
             record["ari_by_source"] = np.array(aris)
     return record, said
-
-
-def _settings(config: ClusterConfig, parts: Sequence[Latents]) -> dict[str, Any]:
-    known = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
-    return {
-        "command": "cluster",
-        "settings": np.array(known, dtype=object),
-        "sources": np.array([part.source for part in parts], dtype=object),
-    }

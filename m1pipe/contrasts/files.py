@@ -20,7 +20,7 @@ from m1pipe.io.reader import open_matrix, read_layer
 from m1pipe.io.tables import read_table
 from m1pipe.io.writer import write_matrix
 from m1pipe.provenance import describe_input
-from m1pipe.settings import to_dict
+from m1pipe.settings import in_words
 
 PathLike = str | os.PathLike[str]
 
@@ -159,8 +159,7 @@ def run_enrich(
 
 
 def _record(config: Any, command: str) -> dict[str, Any]:
-    settings = [f"{name} {value}" for name, value in to_dict(config).items() if value is not None]
-    return {"command": command, "settings": _texts(settings)}
+    return {"command": command, "settings": _texts(in_words(config))}
 
 
 def _source(path: PathLike) -> dict[str, str]:

@@ -103,11 +103,8 @@ class MemoryBatches:
         lengths = {len(array) for array in arrays}
         if len(lengths) != 1:
             raise ValueError(f"batches: expected arrays of one length; found {sorted(lengths)}")
-        self.arrays = tuple(arrays)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.part = part
+        self.arrays, self.batch_size, self.part = tuple(arrays), batch_size, part
+        self.seed, self.shuffle = seed, shuffle
         self.n_rows = lengths.pop()
         self.n_steps = count_steps(self.n_rows, batch_size)
 
@@ -129,9 +126,8 @@ class MemoryBatches:
 
     def order(self, epoch: int) -> np.ndarray:
         """Order in which all rows are visited, an ndarray of int64, shape (n_rows,)."""
-        return (
-            epoch_order(self.n_rows, self.seed, epoch) if self.shuffle else np.arange(self.n_rows)
-        )
+        n = self.n_rows
+        return epoch_order(n, self.seed, epoch) if self.shuffle else np.arange(n)
 
     def parts(self, values: Values, skip: int = 0) -> Iterator[Values]:
         """What each batch takes of values that stand in the order of the rows, from `skip` on."""
@@ -178,11 +174,8 @@ class StreamedBatches:
         *,
         part: tuple[int, int] = WHOLE,
     ) -> None:
-        self.matrix = matrix
-        self.part = part
+        self.matrix, self.batch_size, self.seed, self.part = matrix, batch_size, seed, part
         self.rows = np.arange(matrix.shape[0]) if rows is None else np.sort(np.asarray(rows))
-        self.batch_size = batch_size
-        self.seed = seed
         self.n_rows = self.rows.size
         self.n_steps = count_steps(self.n_rows, batch_size)
         row_bytes = 4 * matrix.shape[1]

@@ -234,7 +234,7 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
     if not left.any():
         raise InputError(f"{where}: --thin-to: expected counts to be left; none are at that depth")
     record = {
-        "file": other.path.name if other.path is not None else "data",
+        "file": "data" if other.path is None else other.path.name,
         "n_genes": int(shared.size),
         "n_thinned": int((kept[rows] < 1).sum()),
         "n_left": int((kept[rows] == 1).sum()),

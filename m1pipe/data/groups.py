@@ -144,9 +144,8 @@ def _groups_from_ids(obs: pd.DataFrame, spec: str) -> np.ndarray:
         found = pattern.search(str(sample)[:LONGEST_TEXT])
         if not found:
             raise InputError(
-                f"{where} that "
-                f"matches every sample id; found {spec!r}, which does not match {sample!r}"
-                f"{did_you_mean(spec, obs)}"
+                f"{where} that matches every sample id; found {spec!r}, which does not match "
+                f"{sample!r}{did_you_mean(spec, obs)}"
             )
         groups.append(found.group(1) if pattern.groups and found.group(1) else found.group(0))
     return np.array(groups, dtype=object)

@@ -230,16 +230,15 @@ def named_frame(names: Sequence[str], labels: dict[str, list[str]]) -> pd.DataFr
 
 def _check_orientation(samples: Sequence[str], genes: Sequence[str], path: Path, way: str) -> None:
     """Refuse a table whose Ensembl ids stand where samples should."""
-    n_astray, n_genes = (
-        sum(bool(_ENSEMBL.match(name)) for name in names) for names in (samples, genes)
-    )
-    if not n_astray:
+    astray = [name for name in samples if _ENSEMBL.match(name)]
+    if not astray:
         return
-    first = next(name for name in samples if _ENSEMBL.match(name))
-    found = f"{path}: expected samples; found {n_astray:,} of {len(samples):,} named like genes"
-    if n_genes:
-        raise InputError(f"{found} ({first!r}), and genes on the other side too: is it one table?")
-    raise InputError(f"{found} ({first!r}): the table is transposed: {way} --genes-as-rows")
+    found = f"{len(astray):,} of {len(samples):,} named like genes ({astray[0]!r})"
+    if any(map(_ENSEMBL.match, genes)):
+        why = ", and genes on the other side too: is it one table?"
+    else:
+        why = f": the table is transposed: {way} --genes-as-rows"
+    raise InputError(f"{path}: expected samples; found {found}{why}")
 
 
 def row_blocks(raw: BinaryIO, n_rows: int, n_columns: int) -> Callable[[], Iterator[Block]]:

@@ -200,19 +200,16 @@ def load_long(path: Path, raw: BinaryIO) -> Loaded:
 
 def _in_order(table: pd.DataFrame, genes: pd.Index, where: str) -> np.ndarray:
     """Counts of one run in the order of the genes."""
-    names = table["gene"].to_numpy()
-    counts = table["count"].to_numpy(dtype=np.float32)
-    if len(names) == len(genes) and (names == genes.to_numpy()).all():
-        return counts
-    places = genes.get_indexer(pd.Index(names))
-    if len(names) != len(genes) or (places < 0).any() or len(set(places)) != len(genes):
-        raise InputError(
-            f"{where}: expected the {len(genes)} genes of the first run, each once; found "
-            f"{len(set(names) & set(genes))} of them on {len(names)} lines"
-        )
-    ordered = np.empty_like(counts)
-    ordered[places] = counts
-    return ordered
+    counts = table.set_index("gene")["count"]
+    if not counts.index.equals(genes):
+        n_known = int(genes.isin(counts.index).sum())
+        if not len(counts) == len(genes) == n_known:
+            raise InputError(
+                f"{where}: expected the {len(genes)} genes of the first run, each once; found "
+                f"{n_known} of them on {len(counts)} lines"
+            )
+        counts = counts.reindex(genes)
+    return counts.to_numpy(dtype=np.float32)
 
 
 def _runs(path: Path) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -185,18 +185,17 @@ def _fields(path: Path, most: int) -> list[list[str]]:
     with open_lines(path) as lines:
         some = itertools.islice((line for line in lines if line), most + 1)
         rows = [as_text(line).removeprefix("\ufeff").split("\t") for line in some]
+    if not rows:
+        raise InputError(f"{path}: expected names; found an empty file")
+    of_features = path.name.startswith(("features", "genes"))
     for number, row in enumerate(rows, 1):
         if any("\0" in field for field in row):
             raise InputError(f"{path}: line {number}: expected names; found a NUL")
-    if not rows:
-        raise InputError(f"{path}: expected names; found an empty file")
-    if path.name.startswith(("features", "genes")):
-        for number, row in enumerate(rows, 1):
-            if len(row) != len(rows[0]):
-                raise InputError(
-                    f"{path}: line {number}: expected an id and a name, as many fields as in the "
-                    f"first line; found {len(row)}"
-                )
+        if of_features and len(row) != len(rows[0]):
+            raise InputError(
+                f"{path}: line {number}: expected an id and a name, as many fields as in the "
+                f"first line; found {len(row)}"
+            )
     return rows
 
 
