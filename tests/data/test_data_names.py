@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,8 +137,8 @@ def test_real_names_of_two_kinds_match(test_data) -> None:
     folder = test_data / "tcga_rnaseq_6cancers"
     names = pd.read_csv(folder / "genes.tsv.gz", sep="\t", nrows=0).columns[1:].tolist()
     named = [name for name in names if not name.startswith("?")]
-    symbols = [name.split("|")[0] for name in named]
-    unique = sorted({s for s in symbols if symbols.count(s) == 1})[:2000]
+    times = Counter(name.split("|")[0] for name in named)
+    unique = sorted(symbol for symbol, n in times.items() if n == 1)[:2000]
     match = match_genes(unique, names)
     assert match.coverage == 1
     assert [names[column].split("|")[0] for column in match.columns] == unique

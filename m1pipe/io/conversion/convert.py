@@ -39,7 +39,7 @@ from m1pipe.io.conversion.steps import (
     with_totals,
 )
 from m1pipe.io.hdf5 import split_address
-from m1pipe.io.sources.quant import Quantifier, read_quants, sums_by_gene
+from m1pipe.io.sources.quant import Quantified, Quantifier, read_quants, sums_by_gene
 from m1pipe.io.tables import join_labels, read_lengths, read_table
 from m1pipe.io.text.known_names import describing_columns, no_genes, sums_of_others
 from m1pipe.io.writer import MatrixWriter
@@ -86,57 +86,42 @@ def convert(
         for path in (config.labels, config.var, config.runs)
     ]
     kind = find_format(source, config)
+    finish = partial(_convert_loaded, source=source, config=config, tables=tables, force=force)
     if kind in get_args(Quantifier):
-        return _convert_quants(
-            source, dest, config, cast(Quantifier, kind), tables=tables, force=force
-        )
+        beside = dest.with_name(f"{dest.stem}.genes{dest.suffix}")
+        refuse_existing(beside, force=force)
+        found = read_quants(source, cast(Quantifier, kind), config.tx2gene)
+        counted = config.units == "counts"
+        parts = {dest: found, beside: sums_by_gene(found)}
+        made = [_convert_quant(finish, x, p, counted) for p, x in parts.items() if x is not None]
+        return replace(made[0], beside=made[1] if len(made) > 1 else None)
     if config.tx2gene is not None:
         raise InputError(f"{source}: --tx2gene is for salmon, kallisto and RSEM; found {kind}")
     if config.units is not None:
         _plan(Units(config.units), config)  # steps that make no sense are refused before reading
     with ExitStack() as stack:
         data, units = load_source(source, dest, config, stack)
-        return _convert_loaded(data, units, source, dest, config, tables=tables, force=force)
+        return finish(data, units, dest)
 
 
-def _convert_quants(
-    source: Path,
-    dest: Path,
-    config: ConvertConfig,
-    kind: Quantifier,
-    *,
-    tables: Tables,
-    force: bool,
+def _convert_quant(
+    finish: Callable[..., ConvertSummary], part: Quantified, dest: Path, counted: bool
 ) -> ConvertSummary:
-    """Transcripts of a quantifier's folder to `dest`, and their sums by gene beside it."""
-    beside = dest.with_name(f"{dest.stem}.genes{dest.suffix}")
-    refuse_existing(beside, force=force)
-    found = read_quants(source, kind, config.tx2gene)
-    summaries = []
-    genes = sums_by_gene(found)
-    for part, path in ((found, dest), (genes, beside)):
-        if part is None:
-            continue
-        counted = config.units == "counts"
-        X, units = (part.counts, Units("counts")) if counted else (part.tpm, Units("tpm"))
-        obs = pd.DataFrame(index=pd.Index(part.samples, dtype=object))
-        data = Loaded(obs, part.var, partial(iter, [(0, len(X), X)]))
-        layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
-        summaries.append(
-            _convert_loaded(
-                data, units, source, path, config, tables=tables, force=force, layers=layers
-            )
-        )
-    return replace(summaries[0], beside=summaries[1]) if genes is not None else summaries[0]
+    """Transcripts of a quantifier's folder, or their sums by gene, to `dest`."""
+    X, units = (part.counts, Units("counts")) if counted else (part.tpm, Units("tpm"))
+    obs = pd.DataFrame(index=pd.Index(part.samples, dtype=object))
+    data = Loaded(obs, part.var, partial(iter, [(0, len(X), X)]))
+    layers = {**part.layers, **({"tpm": part.tpm} if counted else {})}
+    return finish(data, units, dest, layers=layers)
 
 
 def _convert_loaded(
     data: Loaded,
     units: Units,
-    source: Path,
     dest: Path,
-    config: ConvertConfig,
     *,
+    source: Path,
+    config: ConvertConfig,
     tables: Tables,
     force: bool,
     layers: Mapping[str, np.ndarray] | None = None,
