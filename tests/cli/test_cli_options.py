@@ -94,7 +94,7 @@ def test_defaults_are_shown_in_one_way(command: str) -> None:
             "train u.h5ad --out r --epochs 0",
             "epochs: expected a number in [1, inf]; found 0",
         ),
-        ("train u.h5ad --out r --lr=-1", "train: lr: expected a number in (0, inf]; found -1.0"),
+        ("train u.h5ad --out r --lr=-1", "train: --lr: expected a number in (0, inf]; found -1.0"),
         ("crossval --x x.h5ad --folds 1 --out cv", "folds: expected a number in [2, inf]; found 1"),
         ("generate r --n 0 --out s.h5ad", "n: expected at least 1 sample; found 0"),
         ("generate r -n 5 --condition a:5 --out s.h5ad", "condition: expected COL=VALUE:N"),
