@@ -129,7 +129,6 @@ def test_departures_are_named_and_end_the_claim(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare("--win", "vae:mean")
-    out = ["--folds", "2", "--out", "runs/fold"]
     two = ["--encoder", "vae=vae", "--encoder", "more=vae"]
     assert command([*PLAN, "--folds", "2", "--out", "runs/two", *two]) == 0
     result = said("runs/two")
@@ -140,11 +139,6 @@ def test_departures_are_named_and_end_the_claim(
     ]
     assert "before the fit, which departed from it: crossval.folds" in result["text"]
     assert result["text"].endswith("Declared win: no.")
-    assert command([*PLAN, "--encoder", "vae=fold:default", "--models", "mean", *out]) == 0
-    assert (
-        said("runs/fold")["departures"][-1]
-        == "encoders.vae: ['run 1'] declared, ['fold:default'] run"
-    )
     shutil.copy("x.h5ad", "moved.h5ad")
     options = ["--x", "moved.h5ad", "--memory", "2G", "--device", "cpu", "--out", "runs/moved"]
     assert command([*PLAN, *options]) == 0
@@ -196,10 +190,8 @@ def test_what_is_declared_after_results_is_exploratory(
     assert "Exploratory: no plan was declared" in Path("runs/first/report.html").read_text()
     capsys.readouterr()
     plan = declare("--win", "vae:mean")
-    assert (
-        "nothing will be won by it, since others of the same data are there: runs/first of 20"
-        in (capsys.readouterr().out)
-    )
+    line = capsys.readouterr().out
+    assert "won by it, since others of the same data are there: runs/first of 20" in line
     assert len(plan["declared"]["earlier"]) == 1
     assert command(PLAN) == 0
     result = said()
