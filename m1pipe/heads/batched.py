@@ -219,8 +219,8 @@ def train_step(stack: NetworkStack, batch: Batch, y: Tensor, step: int) -> Tenso
 def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
     """Loss of every row of a batch, shape (n_heads, n_rows); 0 where it is filled up.
 
-    Of levels the mean over targets of squared errors in the networks' units. Of classes beside a
-    linear part with `missed_share` of the likeliest other class, as that part's penalty is chosen.
+    Of levels the mean over targets of squared errors in the networks' units. Of classes with
+    `missed_share` of the likeliest other class, as the linear part's penalty is chosen.
     """
     x = stack.inputs(batch.rows)
     hidden = stack.heads.hidden(x)
@@ -229,13 +229,11 @@ def held_out_losses(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
         output = stack.heads.output(hidden) + _base_logits(stack, x)
         target = y[stack.targets(batch.rows)]
         loss = head_loss(stack.kind, output, target, stack.class_weight)
-        if stack.config.linear:
-            other = likeliest_other(stack.kind, output, target)
-            missed = head_loss(stack.kind, output, other, stack.class_weight)
-            shares = [missed_share(network.n_judged) for network in stack.networks]
-            share = loss.new_tensor(shares)[:, None]
-            loss = loss + share * (missed - loss)
-        return loss * inside
+        other = likeliest_other(stack.kind, output, target)
+        missed = head_loss(stack.kind, output, other, stack.class_weight)
+        shares = [missed_share(network.n_judged) for network in stack.networks]
+        share = loss.new_tensor(shares)[:, None]
+        return (loss + share * (missed - loss)) * inside
     total = torch.zeros_like(batch.weight)
     for k, _, gap in _gaps(stack, batch.rows, x, hidden, y):
         _add_squares(total[k], gap)

@@ -25,7 +25,7 @@ from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.inner_folds import is_lower
 from m1pipe.heads.linear import LinearPart
-from m1pipe.heads.linear_fit import Part, Start, prepare
+from m1pipe.heads.linear_fit import Part, Start, constant, prepare
 from m1pipe.heads.networks import (
     NetworkPlan,
     PassFile,
@@ -134,7 +134,7 @@ def fit_heads(
         first += 0 if job.added is None else job.added.codes.size
     tools = _Tools(y, _order(design, y.shape[0]), design.targets, kept, stop, on_epoch)
     for part in parts:
-        part.epochs = {i: c.epochs for i, c in enumerate(part.job.configs) if c.hidden}
+        part.epochs = {i: c.epochs for i, c in enumerate(part.configs) if c.hidden}
     _choose(parts, tools)
     return _finish(parts, tools)
 
@@ -164,7 +164,7 @@ def _order(design: HeadData, n: int) -> Callable[[int], np.ndarray]:
 
 
 def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> Network:
-    """A hidden part at its start: beside the linear part of all rows, or without an inner fold."""
+    """A hidden part at its start, for all rows, or without those of an inner fold."""
     widths, seed = config.hidden, seeds.of_network(part.job.seed, number)
     with seeded(seed):
         module = Head(part.x.shape[1], part.targets.n_outputs, widths, dropout=config.dropout)
@@ -175,9 +175,7 @@ def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> N
         nn.init.zeros_(module.output.bias)
     everything = np.arange(part.targets.n)
     is_out = np.zeros(part.targets.n, bool) if fold is None else part.folds == fold
-    linear = None if part.start.fit is None else part.start.fit.whole
-    if fold is not None and part.start.fit is not None and part.start.fit.inner:
-        linear = part.start.fit.inner[int(np.flatnonzero(part.judged == fold)[0])]
+    linear = _linear(part, config, fold)
     return Network(
         module=module.to(part.x.device),
         x=part.x,
@@ -190,6 +188,18 @@ def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> N
         seed=seed,
         n_judged=int((part.folds >= 0).sum()),
     )
+
+
+def _linear(part: Part, config: HeadConfig, fold: int | None = None) -> LinearPart | None:
+    """What a network stands beside: the linear part, or the log-odds where it stands alone."""
+    fit = part.start.fit
+    if part.configs[0].linear and not config.linear:
+        fit = constant(part, part.start.inputs)
+    if fit is None:
+        return None
+    if fold is None or not fit.inner:
+        return fit.whole
+    return fit.inner[int(np.flatnonzero(part.judged == fold)[0])]
 
 
 def _base(part: Part, linear: LinearPart) -> Base:
@@ -208,7 +218,7 @@ def _choose(parts: Sequence[Part], tools: _Tools) -> None:
         if not part.judged.size:
             part.epochs = {}
             continue
-        for i, config in enumerate(part.job.configs):
+        for i, config in enumerate(part.configs):
             for number, fold in enumerate(part.judged if config.hidden else ()):
                 tried.append((part, i, _network(part, config, number, int(fold)), config.epochs))
     curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
@@ -226,7 +236,7 @@ def _trained(
     """Networks after their training, those of equal rates in one pass."""
     passes: dict[HeadConfig, list[_Wanted]] = {}
     for one in wanted:  # what networks of one pass may differ in is left out of the key
-        rates = replace(one[0].job.configs[one[1]], hidden=(1,), epochs=1)
+        rates = replace(one[0].configs[one[1]], hidden=(1,), epochs=1, linear=True)
         passes.setdefault(rates, []).append(one)
     for number, (config, items) in enumerate(passes.items()):
         networks, epochs = [network for *_, network, _ in items], [epochs for *_, epochs in items]
@@ -240,23 +250,33 @@ def _trained(
 
 
 def _take_best(part: Part, found: dict[int, list[tuple[Network, Progress]]]) -> None:
-    """The configuration and number of epochs with the lowest loss on held-out rows."""
+    """The configuration and number of epochs with the lowest loss on held-out rows.
+
+    In the place of a linear part alone only where the loss is surely lower.
+    """
     curves = {i: held_out_curve([p for _, p in own]) for i, own in found.items()}
-    best = min(curves, key=lambda i: float(curves[i].min()))
-    curve, config = curves[best], part.job.configs[best]
-    first = 0 if config.linear else 1  # a network alone takes a step at least
-    epochs = first + int(curve[first:].argmin())
-    if config.linear and epochs and not is_lower(_changes(part, found[best], epochs)):
-        epochs = 0
+    first = {i: 0 if part.configs[i].linear else 1 for i in found}  # alone it takes a step at least
+    best = min(found, key=lambda i: float(curves[i][first[i] :].min()))
+    epochs = first[best] + int(curves[best][first[best] :].argmin())
+    if part.configs[0].linear:
+        start = min(found)
+        if epochs and not is_lower(_changes(part, found[start], found[best], epochs)):
+            best, epochs = start, 0
+        part.chosen |= {"inner_loss_linear": float(curves[start][0])}
     part.epochs = {best: epochs} if epochs else {}
-    part.curve = [float(loss) for loss in curve]
-    part.chosen |= {"inner_loss": float(curve[epochs])}
-    part.chosen |= {"inner_loss_linear": float(curve[0])} if config.linear else {}
+    part.curve = [float(loss) for loss in curves[best]]
+    part.chosen |= {"inner_loss": float(curves[best][epochs])}
 
 
-def _changes(part: Part, found: Sequence[tuple[Network, Progress]], epochs: int) -> np.ndarray:
-    """Change of the held-out loss by the hidden part, of every row or mean of every group."""
-    changes = np.concatenate([p.held_out[epochs] - p.held_out[0] for _, p in found])
+def _changes(
+    part: Part,
+    start: Sequence[tuple[Network, Progress]],
+    found: Sequence[tuple[Network, Progress]],
+    epochs: int,
+) -> np.ndarray:
+    """Change of the held-out loss from the start of some networks, of rows or means of groups."""
+    pairs = zip(start, found, strict=True)
+    changes = np.concatenate([b.held_out[epochs] - a.held_out[0] for (_, a), (_, b) in pairs])
     if part.groups is None:
         return changes
     rows = np.concatenate([network.held_out for network, _ in found])
@@ -271,8 +291,9 @@ def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
     wanted: list[_Wanted] = []
     for part in parts:
         for i, epochs in part.epochs.items():
-            config = part.job.configs[i]
-            n_seeds = config.networks if config.linear and part.targets.n < ENOUGH_ROWS else 1
+            config = part.configs[i]
+            is_mean = part.configs[0].linear and part.targets.n < ENOUGH_ROWS
+            n_seeds = config.networks if is_mean else 1
             for number in range(n_seeds):
                 wanted.append((part, i, _network(part, config, number, None), epochs))
     networks: dict[Part, list[Network]] = {}
@@ -286,7 +307,10 @@ def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> Fitt
     """One module of the linear part and the mean of the networks, in the targets' units."""
     hidden = mean_head([network.module for network in networks]) if networks else None
     widths = None if hidden is None else [m.out_features for m in linear_layers(hidden)[:-1]]
-    linear = None if part.start.fit is None else part.start.fit.whole
+    (which, _), *_ = [*part.epochs.items(), (0, 0)]
+    linear, left_out = _linear(part, part.configs[which]), None
+    if part.configs[0].linear and not part.configs[which].linear:
+        left_out = _linear(part, part.configs[0])
     with seeded(part.job.seed):  # the start is drawn, and written over
         module = Head(part.x.shape[1], targets.n_outputs, widths, linear=linear is not None)
     module.to(part.x.device)
@@ -310,14 +334,16 @@ def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> Fitt
         _described(part, len(networks)),
         part.curve,
         part.seconds,
+        left_out,
     )
 
 
 def _described(part: Part, n_networks: int) -> dict[str, Any]:
     """What was chosen, in plain values."""
     (which, epochs), *_ = [*part.epochs.items(), (0, 0)]
-    config = part.job.configs[which]
+    config = part.configs[which]
     chosen = {**part.chosen, "epochs": epochs, "n_seeds": n_networks, "scale": part.job.scale}
+    chosen |= {"linear": config.linear} if len(part.configs) > len(part.job.configs) else {}
     if len(part.job.configs) > 1:
         tried = {"hidden": list(config.hidden), "lr": config.lr, "n_tried": len(part.job.configs)}
         chosen |= tried

@@ -12,7 +12,7 @@ from m1pipe.data.transforms import GeneTransform
 from m1pipe.data.units import Units
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap
-from m1pipe.heads.linear import OwnTerm
+from m1pipe.heads.linear import LinearPart, OwnTerm
 from m1pipe.models.heads import Head, head_probabilities, linear_layers
 from m1pipe.models.mlp import evaluating
 
@@ -39,15 +39,18 @@ class FittedHead:
         What each target's own gene adds.
     chosen : dict
         What inner folds chose: `alpha` (penalty of the linear part), `own_penalty`, `epochs` of
-        the hidden part (0: it is left out), `hidden`, `lr`, `n_seeds`, `share` of latents beside
-        genes, `score` (how much of one of other studies' labels), `power` of a covariance; and the
-        losses on held-out rows, `inner_loss` and `inner_loss_linear` (of the linear part alone):
-        the squared error as a share of the variance, or the log loss with half a missed row more
+        the hidden part (0: it is left out), `linear` (false: labels by a network alone), `hidden`,
+        `lr`, `n_seeds`, `share` of latents beside genes, `score` (how much of one of other
+        studies' labels), `power` of a covariance; and the losses on held-out rows, `inner_loss`
+        and `inner_loss_linear` (of the linear part alone): the squared error as a share of the
+        variance, or the log loss with half a missed row more
         (`m1pipe.heads.inner_folds.MISSED_ROWS`). What does not apply is absent.
     curve : list of float
         Loss of the held-out rows before the first step and after every epoch.
     seconds : float
         What its networks took; of a pass over several heads an equal share.
+    left_out : LinearPart or None
+        Where inner folds prefer the network alone, the linear part that it might stand beside.
     """
 
     module: Head
@@ -59,6 +62,7 @@ class FittedHead:
     chosen: dict[str, Any] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    left_out: LinearPart | None = None
 
     @property
     def is_linear(self) -> bool:
@@ -110,12 +114,19 @@ class FittedHead:
         if linear is None:
             raise ValueError("a head that was trained as a network alone has no linear part")
         module = Head(linear.in_features, linear.out_features, None, linear=True)
-        module.linear = linear
+        if self.left_out is None:
+            module.linear = linear
+        else:
+            assert module.linear is not None
+            values = {"weight": self.left_out.weight, "bias": self.left_out.bias}
+            module.linear.load_state_dict({k: torch.from_numpy(v) for k, v in values.items()})
         kept = ("alpha", "own_penalty", "scale", "score")
         chosen: dict[str, Any] = {k: v for k, v in self.chosen.items() if k in kept}
         if "inner_loss_linear" in self.chosen:
             chosen["inner_loss"] = self.chosen["inner_loss_linear"]
-        return replace(self, module=module.eval(), chosen=chosen, curve=[], seconds=0.0)
+        return replace(
+            self, module=module.eval(), chosen=chosen, curve=[], seconds=0.0, left_out=None
+        )
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays, and values for JSON, from which `from_state` makes the same head."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m1pipe.config import HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.errors import InputError
 from m1pipe.heads.features import FeatureMap, Rotation, View, fit_features, rotate, views
@@ -81,6 +82,8 @@ class Part:
         The exact part.
     x : Tensor, shape (n_known, n_inputs)
         What a network sees.
+    configs : tuple of HeadConfig
+        Those of the job; of labels also those of networks alone.
     chosen : dict
         Of `m1pipe.heads.fitted.FittedHead`.
     epochs : dict of int to int
@@ -99,6 +102,7 @@ class Part:
     class_weight: Tensor | None
     start: Start = field(init=False)
     x: Tensor = field(init=False)
+    configs: tuple[HeadConfig, ...] = ()
     chosen: dict[str, Any] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
@@ -165,6 +169,9 @@ def prepare(
     view, part.start = starts[key]
     part.chosen = part.start.chosen | view.chosen()
     part.x = torch.from_numpy(np.ascontiguousarray(part.start.inputs)).to(device)
+    part.configs = job.configs
+    if targets.kind == "multilabel" and config.linear and config.validation > 0:
+        part.configs += tuple(replace(c, linear=False) for c in job.configs if c.hidden)
     return part
 
 
@@ -242,7 +249,7 @@ def _start(
     if rotation is None or not config.linear:
         if own is None:
             return Start(
-                features, inputs, _constant(part, inputs) if config.initialize_bias else None
+                features, inputs, constant(part, inputs) if config.initialize_bias else None
             )
         alpha, rotation = np.inf, Rotation.empty(len(inputs), inputs.shape[1])
     else:
@@ -274,19 +281,19 @@ def _linear(
     )
 
 
-def _constant(part: Part, inputs: np.ndarray) -> LinearChoice:
+def constant(part: Part, inputs: np.ndarray) -> LinearChoice:
     """The mean level, or the log-odds, where a network stands alone."""
     targets = part.targets
     weight = None if part.class_weight is None else part.class_weight.cpu()
 
-    def constant(rows: np.ndarray) -> LinearPart:
+    def of(rows: np.ndarray) -> LinearPart:
         values = torch.from_numpy(targets.values[rows])
         bias = initial_bias(targets.kind, values, len(targets.names), weight).numpy()
         none = np.zeros((bias.size, inputs.shape[1]), dtype=np.float32)
         return LinearPart(none, bias.astype(np.float32))
 
-    inner = [constant(part.folds != fold) for fold in part.judged]
-    whole = constant(np.ones(targets.n, dtype=bool))
+    inner = [of(part.folds != fold) for fold in part.judged]
+    whole = of(np.ones(targets.n, dtype=bool))
     return LinearChoice(whole, inner, {}, np.nan, np.zeros(0))
 
 

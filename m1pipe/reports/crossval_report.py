@@ -316,13 +316,15 @@ def _chosen_cells(model: str, lines: Sequence[Row]) -> list[str]:
     heads = [line.get("head") or {} for line in lines]
     kept = [int(head.get("epochs") or 0) for head in heads]
     hidden = ["-".join(map(str, head.get("hidden") or ())) or None for head in heads]
-    settings = {
+    alone = sum(head.get("linear") is False for head in heads)
+    settings: dict[str, list[Any]] = {
         "latent": [line.get("n_latent") for line in lines],
         "beta": [line.get("beta") for line in lines],
         "share of latents": [head.get("share") for head in heads],
         "share of the score": [head.get("score") for head in heads],
         "power": [head.get("power") for head in heads],
         "own-gene penalty": [head.get("own_penalty") for head in heads],
+        "linear part": [f"left out in {alone} of {len(heads)}"] if alone else [],
         "hidden": hidden,
         "learning rate": [head.get("lr") for head in heads],
     }

@@ -345,7 +345,8 @@ def describe_head(head: FittedHead) -> str:
         return f"{name}; no network was kept"
     n, epochs = head.chosen["n_seeds"], head.chosen["epochs"]
     networks = "a network" if n == 1 else f"the mean of {n} networks"
-    return f"{name} and {networks} of {epochs} epoch{'s' * (epochs > 1)}"
+    beside = f"{name} and " if head.chosen.get("linear", True) else ""
+    return f"{beside}{networks} of {epochs} epoch{'s' * (epochs > 1)}"
 
 
 def _head_data(predictor: Predictor, provenance: Mapping[str, Any], n_samples: int) -> Cells:
@@ -378,7 +379,7 @@ def _head_training(predictor: Predictor, provenance: Mapping[str, Any]) -> Cells
     if config.model is not None:
         yield "model", f"{as_code(config.model)}: {_meaning(predictor)}"
     yield "head", describe_head(head) + own
-    if "alpha" in head.chosen:
+    if "alpha" in head.chosen and head.chosen.get("linear", True):
         yield "penalty of the linear part", number(head.chosen["alpha"])
     unit = "nats, with half a missed sample"
     if head.kind == "regression":

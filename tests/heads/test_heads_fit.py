@@ -18,6 +18,7 @@ from m1pipe.heads.fit import fit_head, fit_heads
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.inner_folds import deal_inner, is_lower, judging_folds, stepped_rows
+from m1pipe.heads.linear import LinearChoice, LinearPart
 from m1pipe.heads.logistic import fit_logistic
 from m1pipe.models.heads import Head, mean_head
 
@@ -109,6 +110,34 @@ def test_where_the_truth_is_curved_a_network_is_kept_and_pays(kind: str) -> None
     assert linear.chosen["inner_loss"] == head.chosen["inner_loss_linear"]
     assert len(head.curve) > head.chosen["epochs"]
     assert head.chosen["inner_loss"] == pytest.approx(head.curve[head.chosen["epochs"]])
+
+
+def test_of_labels_an_overconfident_linear_part_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network alone takes its place, and the linear model on the inputs stays what it was."""
+    X, train, test = _inputs(), np.arange(200), np.arange(200, N)
+    targets = _targets("multilabel", X)
+    exact = linear_fit.fit_linear
+
+    def overconfident(*args: Any, **settings: Any) -> LinearChoice:
+        fit = exact(*args, **settings)
+        return replace(fit, whole=_steeper(fit.whole), inner=tuple(map(_steeper, fit.inner)))
+
+    monkeypatch.setattr(linear_fit, "fit_linear", overconfident)
+    head = fit_head(X, targets, QUICK, rows=train, seed=0)
+    only = fit_head(X, targets, replace(QUICK, hidden=()), rows=train, seed=0)
+    assert head.chosen["linear"] is False and not head.is_linear
+    np.testing.assert_array_equal(head.linear_part().predict(X), only.predict(X))
+    loss = _error("multilabel", targets, test, head.predict(X[test]))
+    assert loss < 0.6 * _chance("multilabel", targets, train, test)
+    assert loss < _error("multilabel", targets, test, only.predict(X[test]))
+    kept = FittedHead.from_state(*head.to_state())
+    np.testing.assert_array_equal(kept.predict(X), head.predict(X))
+
+
+def _steeper(part: LinearPart) -> LinearPart:
+    return LinearPart(20 * part.weight, 20 * part.bias)
 
 
 def test_the_linear_part_is_scikit_learns_ridge_on_scaled_inputs() -> None:
