@@ -107,7 +107,11 @@ def _table(matrix: Matrix, design: pd.DataFrame | None, config: ContrastsConfig)
     table["row"] = row_of[known.index].to_numpy()
     for column in config.covariates:
         table[f"covariate {column}"] = known[column]
-    table = _complete(table, where)
+    lacking = table.index[table[["study", "condition"]].isna().any(axis=1)]
+    if len(lacking):
+        text = "%s: %d samples without study or condition take no part (such as %r)"
+        log.warning("warning: " + text, where, len(lacking), lacking[0])
+    table = table.dropna(subset=["study", "condition"])
     own = table["experiment"] if "experiment" in table else table.index.to_series()
     table["subject"] = table["subject"].fillna(own) if "subject" in table else own
     for role in (*wanted, "subject"):
@@ -137,15 +141,6 @@ def _shared(known: pd.DataFrame, row_of: pd.Series, where: str) -> pd.DataFrame:
             f"found {', '.join(map(str, known.index[:3]))}, ..."
         )
     return known.loc[shared]
-
-
-def _complete(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Samples with study and condition."""
-    lacking = table.index[table[["study", "condition"]].isna().any(axis=1)]
-    if len(lacking):
-        text = "%s: %d samples without study or condition take no part (such as %r)"
-        log.warning("warning: " + text, where, len(lacking), lacking[0])
-    return table.dropna(subset=["study", "condition"])
 
 
 def _with_controls(condition: pd.Series, config: ContrastsConfig, where: str) -> pd.Series:

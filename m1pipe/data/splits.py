@@ -59,8 +59,12 @@ def make_folds(
         )
     strata_codes = None if strata is None else _codes(strata)
     group_codes = None if groups is None else _codes(groups)
-    if group_codes is not None:
-        _check_groups(group_codes, n_folds)
+    n_groups = n if group_codes is None else int(group_codes.max()) + 1
+    if n_groups < n_folds:
+        raise InputError(
+            f"folds: expected at least as many groups as folds; found {n_groups} groups for "
+            f"{n_folds} folds: lower --folds, or choose another --group"
+        )
     if strata is not None:
         _check_strata(strata, n_folds, strata_is_label)
         _check_label_groups(strata, group_codes, strata_is_label)
@@ -209,15 +213,6 @@ def _codes(values: np.ndarray) -> np.ndarray:
 
 def _generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-
-
-def _check_groups(group_codes: np.ndarray, n_folds: int) -> None:
-    n_groups = int(group_codes.max()) + 1
-    if n_groups < n_folds:
-        raise InputError(
-            f"folds: expected at least as many groups as folds; found {n_groups} groups for "
-            f"{n_folds} folds: lower --folds, or choose another --group"
-        )
 
 
 def _check_strata(strata: np.ndarray, n_folds: int, is_label: bool) -> None:

@@ -76,15 +76,13 @@ def _other_base(units: Units, X: np.ndarray) -> str:
     """The logarithm that brings rows to their target sum, where it is not that of the units."""
     if units.name not in BY_TOTAL or not units.is_log or units.target_sum is None:
         return ""
-    own = "natural" if units.name == LN else "2"
+    own, other = ("natural", "2") if units.name == LN else ("2", "natural")
     sums = _sums_by_base(X)
-    other = "2" if own == "natural" else "natural"
     found = sums.get(other)
-    if sums.get(own) is None and found is not None:
-        off = abs(found / units.target_sum - 1)
-        words = "natural logarithms" if other == "natural" else "logarithms to 2"
-        return words if off < _NEAR_TARGET else ""
-    return ""
+    if found is None or sums.get(own) is not None:
+        return ""
+    words = "natural logarithms" if other == "natural" else "logarithms to 2"
+    return words if abs(found / units.target_sum - 1) < _NEAR_TARGET else ""
 
 
 def _sums_by_base(X: np.ndarray) -> dict[str, float | None]:

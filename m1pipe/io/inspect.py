@@ -183,7 +183,8 @@ def column_words(column: pd.Series) -> str:
     counts = counts.sort_values(ascending=False, kind="stable")
     if len(counts) == len(column) - n_missing and len(counts) > _MOST_LEVELS:
         return f"{len(counts):,} different values{lacking}"
-    shown = [f"{_clip(str(level))} ({n:,})" for level, n in counts.iloc[:_MOST_LEVELS].items()]
+    clipped = ((str(level), n) for level, n in counts.iloc[:_MOST_LEVELS].items())
+    shown = [f"{x if len(x) <= 30 else f'{x[:27]}...'} ({n:,})" for x, n in clipped]
     more = len(counts) - len(shown)
     rest = f", and {more:,} more" if more else ""
     levels = "level" if len(counts) == 1 else "levels"
@@ -266,7 +267,3 @@ def _line(title: str, words: str) -> str:
 def _short(name: str) -> str:
     """A path that fits a line."""
     return name if len(name) <= WIDTH else f".../{Path(name).name}"[:WIDTH]
-
-
-def _clip(level: str) -> str:
-    return level if len(level) <= 30 else f"{level[:27]}..."

@@ -133,19 +133,14 @@ def read_lengths(path: Path, genes: list[str], notation: Notation = PLAIN) -> np
         )
     texts = [listed[place][1] for place in match.columns]
     lengths = np.array([notation.number(text) for text in texts], dtype=np.float64)
-    wrong = np.flatnonzero(~(lengths >= 1) | np.isinf(lengths))
-    if len(wrong):
+    for i in np.flatnonzero(~(lengths >= 1) | np.isinf(lengths))[:1]:
+        number = notation.number(texts[i])
+        fault = notation.fault(texts[i], table.delimiter) if number is None else ""
         raise InputError(
-            f"{path}: expected a length of at least 1; found {texts[wrong[0]]!r} for gene "
-            f"{genes[wrong[0]]!r}{_fault(notation, texts[wrong[0]], table.delimiter)}"
+            f"{path}: expected a length of at least 1; found {texts[i]!r} for gene {genes[i]!r}"
+            f"{fault and ': ' + fault}"
         )
     return lengths
-
-
-def _fault(notation: Notation, text: str, delimiter: str) -> str:
-    """What ends a message on text in the place of a number, where the notation is at fault."""
-    fault = notation.fault(text, delimiter) if notation.number(text) is None else ""
-    return f": {fault}" if fault else ""
 
 
 def read_aliases(path: Path) -> dict[str, str]:

@@ -92,9 +92,10 @@ def convert(
         refuse_existing(beside, force=force)
         found = read_quants(source, cast(Quantifier, kind), config.tx2gene)
         counted = config.units == "counts"
-        parts = {dest: found, beside: sums_by_gene(found)}
-        made = [_convert_quant(finish, x, p, counted) for p, x in parts.items() if x is not None]
-        return replace(made[0], beside=made[1] if len(made) > 1 else None)
+        made, genes = _convert_quant(finish, found, dest, counted), sums_by_gene(found)
+        if genes is None:
+            return made
+        return replace(made, beside=_convert_quant(finish, genes, beside, counted))
     if config.tx2gene is not None:
         raise InputError(f"{source}: --tx2gene is for salmon, kallisto and RSEM; found {kind}")
     if config.units is not None:
