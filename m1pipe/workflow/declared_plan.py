@@ -239,7 +239,8 @@ def declaration(
     Returns
     -------
     dict
-        status ("declared", "departed", "late"), text, win, departures, digest.
+        status ("declared", "departed", "late"), on, text, win, departures, earlier, beside (results
+        of the same data when it was fitted), digest, claim.
     """
     departures = find_departures(plan, stored, provenance["inputs"], folds)
     earlier, on = plan["declared"]["earlier"], plan["declared"]["on"]
@@ -258,6 +259,7 @@ def declaration(
     text += f" (plan {plan[SEAL][:12]}). Declared win: {'yes' if win else 'no'}."
     return {
         "status": status,
+        "on": when,
         "text": text,
         "win": win,
         "departures": departures,

@@ -114,6 +114,8 @@ def test_a_declared_win_is_what_the_plan_says(
     assert first == result["text"]
     assert first.startswith("Declared on 20") and " UTC, before the fit (plan " in first
     assert first.endswith(f"(plan {plan['digest'][:12]}). Declared win: yes.")
+    methods = f"were declared on {result['on']}, before the fit (plan {plan['digest'][:12]})."
+    assert methods in Path("runs/cv/report.html").read_text(encoding="utf-8")
     table = pd.read_csv("runs/cv/comparisons.csv")
     row = table[(table["test"] == "nadeau_bengio") & (table["model_a"] == "vae")]
     row = row.set_index("model_b").loc["mean"]
