@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,26 @@ T = TypeVar("T")
 Block = TypeVar("Block", bound=tuple[Any, ...])
 PATIENCE = 2.0  # seconds without a sign of life
 MINUTE = 60.0
+LINE = 120  # characters
+_FOLDERS = re.compile(r"[^\s/]*/(?=[^\s/])")
 log = logging.getLogger("m1pipe")
+
+
+def folded(text: str) -> str:
+    """Text in lines of at most `LINE` characters, those that continue one set in.
+
+    The folders of a path are not counted, and a path is never broken.
+
+    >>> print(folded("one two " * 20).splitlines()[1])
+      one two one two one two one two one two
+    >>> folded("a/long/" * 20 + "path") == "a/long/" * 20 + "path"
+    True
+    """
+    fold = textwrap.TextWrapper(
+        LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    ).fill
+    lines = text.split("\n")
+    return "\n".join(fold(x) if len(_FOLDERS.sub("", x)) > LINE else x for x in lines)
 
 
 class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg] # nor this one below 3.11
@@ -30,6 +51,7 @@ class _AboveBars(logging.StreamHandler):  # type: ignore[type-arg] # nor this on
         if text in self._said:
             return
         self._said.add(text)
+        record = logging.makeLogRecord({**vars(record), "msg": folded(text), "args": None})
         with Bar.external_write_mode(file=self.stream):
             super().emit(record)
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,6 +24,11 @@ _COMMAND = re.compile(r"m1pipe [^:;.()]*$")
 _PARAMETERS = {"latent": "n_latent", "leave-out-strata": "leave_out", "resamples": "n_resamples"}
 
 
+def _for_reader(text: str) -> str:
+    """A message written with the options of commands: in Python with the parameters they are."""
+    return text if _names_options.get() else _OPTION.sub(_in_python, text)
+
+
 class InputError(ValueError):
     """The user's input cannot be used.
 
@@ -32,10 +37,7 @@ class InputError(ValueError):
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
-        if _names_options.get():
-            return text
-        return _OPTION.sub(_in_python, text)
+        return _for_reader(super().__str__())
 
 
 def _in_python(found: re.Match[str]) -> str:
@@ -76,7 +78,13 @@ class PeerLostError(Exception):
 
 
 class M1Warning(UserWarning):
-    """Something was skipped, repaired or doubtful; the result stands but should be read with it."""
+    """Something was skipped, repaired or doubtful; the result stands but should be read with it.
+
+    The message is written and read as an `InputError`'s.
+    """
+
+    def __str__(self) -> str:
+        return _for_reader(super().__str__())
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
@@ -88,6 +96,25 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     names = {str(one).lower(): str(one) for one in known}
     near = get_close_matches(str(name).strip().lower(), names, n=1)
     return f": did you mean {names[near[0]]}?" if near else ""
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, and a verb if it has one, in the right number.
+
+    >>> counted(1700, "sample"), counted(1, "class", "classes"), counted(2, "is", "are")
+    ('1,700 samples', '1 class', '2 are')
+    """
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def first_few(names: Sequence[object], most: int = 10) -> str:
+    """Names as a message lists them: the first ones, and how many more there are.
+
+    >>> first_few("abcd", most=2), first_few([])
+    ('a, b and 2 more', 'none')
+    """
+    shown = ", ".join(map(str, names[:most]))
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown or "none"
 
 
 @dataclass(frozen=True)

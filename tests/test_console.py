@@ -76,3 +76,19 @@ def test_elsewhere_items_that_take_minutes_are_counted_in_lines(
         monkeypatch.setattr(console, "MINUTE", 0.0)
         list(console.progress("abc", total=3, label="trials"))
     assert caplog.messages == [f"trials: {n} of 3 done" for n in (1, 2, 3)]
+
+
+def test_long_lines_are_folded_between_words_and_nothing_is_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = "/a/folder/" + "x" * 150
+    text = f"warning: {path}: " + "so many words " * 20 + "\nepoch 1  loss 2"
+    console.set_verbosity(0, quiet=False)
+    console.log.warning("%s", text)
+    console.log.handlers.clear()
+    said = capsys.readouterr().err
+    assert said.split() == text.split()
+    lines = said.splitlines()
+    assert [path in line for line in lines].count(True) == 1
+    assert all(len(line) <= console.LINE for line in lines if path not in line)
+    assert lines[-1] == "epoch 1  loss 2" and lines[-2].startswith("  ")

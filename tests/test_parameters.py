@@ -19,7 +19,7 @@ from m1pipe import VAE, FeedForwardClassifier, FeedForwardRegressor, cross_valid
 from m1pipe.cli.main import run
 from m1pipe.config import CrossvalConfig, HeadConfig, ModelConfig
 from m1pipe.console import log
-from m1pipe.errors import InputError, naming_options
+from m1pipe.errors import InputError, M1Warning, naming_options
 
 PUBLIC: list[Callable[..., Any]] = [
     *(VAE, FeedForwardRegressor, FeedForwardClassifier),
@@ -124,12 +124,13 @@ def test_errors_name_parameters(make: Callable[[Any], Any], message: str, x: pd.
 def test_errors_of_commands_name_options_and_quoted_commands_stay(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    error = InputError("draws: expected --train-sizes (m1pipe crossval --train-sizes 20); --lr 3")
-    assert str(error).startswith(
-        "draws: expected train_sizes (m1pipe crossval --train-sizes 20); lr"
-    )
-    with naming_options():
-        assert str(error) == error.args[0]
+    text = "draws: expected --train-sizes (m1pipe crossval --train-sizes 20); --lr 3"
+    for error in (InputError(text), M1Warning(text)):
+        assert str(error) == (
+            "draws: expected train_sizes (m1pipe crossval --train-sizes 20); lr 3"
+        )
+        with naming_options():
+            assert str(error) == text
     assert run(["crossval", "--x", "none.h5ad", "--out", "cv", "--draws", "2"]) == 2
     assert "draws: expected --train-sizes beside it" in capsys.readouterr().err
     log.handlers.clear()

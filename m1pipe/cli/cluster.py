@@ -13,6 +13,7 @@ from m1pipe.cli.options import (
     configured,
     from_config,
     option,
+    say,
 )
 from m1pipe.clustering.config import ClusterConfig
 
@@ -60,4 +61,4 @@ def cluster(
         aliases=aliases,
         force=force,
     )
-    click.echo(line)
+    say(line)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option
+from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option, say
 from m1pipe.contrasts.config import ContrastsConfig
 
 
@@ -60,4 +60,4 @@ def contrasts(
     if held_out is None and options["subject"] is not None:
         raise click.UsageError("--subject needs --held-out: without it there are no halves.")
     config = configured(ContrastsConfig, config_file, options, "contrasts")
-    click.echo(run_contrasts(counts, design, out, config, held_out=held_out, force=force))
+    say(run_contrasts(counts, design, out, config, held_out=held_out, force=force))

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, OneOf, Sections, configured, from_config, option
-from m1pipe.data.units import NAMES
+from m1pipe.cli.options import CONFIG, OneOf, Sections, configured, from_config, option, say
+from m1pipe.data.units import NAMES, NAMES_ELSEWHERE
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.convert import convert as convert_source
 
@@ -17,7 +17,7 @@ from m1pipe.io.conversion.convert import convert as convert_source
 @from_config(ConvertConfig, "format genes_as_rows")
 @option(
     "--units",
-    type=OneOf(NAMES),
+    type=OneOf(NAMES, meant=NAMES_ELSEWHERE),
     metavar="U",
     help=f"What the values are. One of {', '.join(NAMES)}.",
     section="Source",
@@ -47,4 +47,4 @@ def convert(source: Path, dest: Path, config_file: str | None, force: bool, **op
       m1pipe convert quants/ x.h5ad --from salmon --tx2gene tx2gene.tsv --log2p1
     """
     config = configured(ConvertConfig, config_file, options, "convert")
-    click.echo(convert_source(source, dest, config, force=force))
+    say(convert_source(source, dest, config, force=force))

@@ -14,6 +14,7 @@ from m1pipe.cli.options import (
     is_own_gene,
     name_sources,
     option,
+    say,
     usage_checked,
 )
 from m1pipe.config import CrossvalConfig, HeadConfig
@@ -178,7 +179,7 @@ def crossval(
         click.echo(declared_plan.declared_line(declare, made))
         return
     if dry_run:
-        click.echo(cost_text(run.problem(config)))
+        say(cost_text(run.problem(config)))
         return
     tune_allocator()
     only = None if fold is None else (repeat or 0, fold)
@@ -186,7 +187,7 @@ def crossval(
     for alarm in result.alarms if result else ():
         log.warning("%s", alarm)
     page = Path(out) / "report.html"
-    click.echo(f"{out}: fold {fold} done" if result is None else summary(result, page))
+    say(f"{out}: fold {fold} done" if result is None else summary(result, page))
 
 
 def _named_inputs(stored: dict[str, Any], encoders: tuple[str, ...], typed: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from m1pipe.cli.options import OneOf, option
+from m1pipe.cli.options import OneOf, option, say
 
 
 @click.command()
@@ -34,7 +34,7 @@ def demo(out: Path, size: str, seed: int, epochs: int | None, force: bool) -> No
 
     tune_allocator()
     found = run_demo(out, size=size, seed=seed, epochs=epochs or EPOCHS, force=force)
-    click.echo(f"synthetic samples: {found.quality}")
-    click.echo(found.verdict)
-    click.echo(f"cell types: {found.cell_types}")
-    click.echo(f"isoform levels: {found.isoforms}")
+    say(f"synthetic samples: {found.quality}")
+    say(found.verdict)
+    say(f"cell types: {found.cell_types}")
+    say(f"isoform levels: {found.isoforms}")

@@ -2,7 +2,8 @@
 
 import click
 
-from m1pipe.cli.options import through_model
+from m1pipe.cli.options import say, through_model
+from m1pipe.errors import counted
 
 
 @click.command()
@@ -41,7 +42,8 @@ def encode(
             record=missing_uns(drift.missing).get("m1pipe"),
             force=force,
         )
-    click.echo(
-        f"{out}: {len(Z):,} samples x {encoder.n_latent} latents; "
-        f"{drift.beyond:.1%} beyond the training data, {len(drift.missing):,} genes missing"
+    say(
+        f"{out}: {counted(len(Z), 'sample')} x {counted(encoder.n_latent, 'latent')}; "
+        f"{drift.beyond:.1%} beyond the training data, {counted(len(drift.missing), 'gene')} "
+        "missing"
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option
+from m1pipe.cli.options import CONFIG, FORCE, OUT, configured, from_config, option, say
 from m1pipe.contrasts.config import EnrichConfig
 
 
@@ -39,4 +39,4 @@ def enrich(
     from m1pipe.contrasts.files import run_enrich
 
     config = configured(EnrichConfig, config_file, options, "enrich")
-    click.echo(run_enrich(lfc, gene_sets, out, config, force=force))
+    say(run_enrich(lfc, gene_sets, out, config, force=force))

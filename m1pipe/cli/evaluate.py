@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, MIN_COVERAGE, option
+from m1pipe.cli.options import ALIASES, MIN_COVERAGE, option, say
 from m1pipe.console import log
 
 
@@ -56,4 +56,4 @@ def evaluate(
     )
     for alarm in result.alarms:
         log.warning("%s", alarm)
-    click.echo(line)
+    say(line)

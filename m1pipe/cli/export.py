@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import FORCE, option
+from m1pipe.cli.options import FORCE, option, say
 
 
 @click.command()
@@ -29,14 +29,14 @@ def export(*, run: str, onnx: str | None, bundle: str | None, force: bool) -> No
     if bundle is not None:
         from m1pipe.workflow.export_bundle import export_bundle
 
-        click.echo(export_bundle(run, bundle, force=force))
+        say(export_bundle(run, bundle, force=force))
     if onnx is not None:
         from m1pipe.encoder import load_encoder
         from m1pipe.encoder.onnx import export_onnx
 
         encoder = load_encoder(run)
         gap = export_onnx(encoder, onnx, force=force)
-        click.echo(
+        say(
             f"{onnx}: {len(encoder.genes):,} genes in {encoder.units} to {encoder.n_latent} "
             f"latents; within {gap:.0e} of torch"
         )

@@ -11,6 +11,7 @@ from m1pipe.cli.options import (
     is_own_gene,
     name_sources,
     option,
+    say,
     usage_checked,
 )
 from m1pipe.config import FitConfig
@@ -93,4 +94,4 @@ def fit(
         aliases=aliases,
         force=force,
     )
-    click.echo(line)
+    say(line)

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import FORCE, OUT, from_config, option, usage_checked
+from m1pipe.cli.options import FORCE, OUT, from_config, option, say, usage_checked
 from m1pipe.errors import SettingError
 from m1pipe.synthesis.config import GenerateConfig
 
@@ -47,7 +47,7 @@ def generate(
 
     named = {"condition": tuple(map(parse_condition, conditions)), "noise": not mean}
     config = usage_checked(GenerateConfig, {**typed, **named}, where="generate")
-    click.echo(run_generate(run, out, config, data=data, force=force))
+    say(run_generate(run, out, config, data=data, force=force))
 
 
 def parse_condition(text: str) -> tuple[str, str, int]:

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import through_model
+from m1pipe.cli.options import say, through_model
 
 
 @click.command()
@@ -20,4 +20,4 @@ def impute(
     from m1pipe.encoder.reconstruct import run_impute
 
     line = run_impute(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
-    click.echo(line)
+    say(line)

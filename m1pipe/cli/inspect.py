@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from m1pipe.cli.options import ALIASES, option
+from m1pipe.cli.options import ALIASES, option, say
 from m1pipe.io.inspect import inspect_matrix, overlap
 from m1pipe.io.reader import open_matrix
 
@@ -25,9 +25,9 @@ def inspect(file: Path, against: Path | None, aliases: str | None) -> None:
       m1pipe inspect x.h5ad --against u.h5ad
     """
     with open_matrix(file, aliases=aliases) as matrix:
-        click.echo(inspect_matrix(matrix))
+        say(inspect_matrix(matrix))
         if against is None:
             return
         with open_matrix(against) as other:
-            click.echo(f"against {against}")
-            click.echo(overlap(matrix, other))
+            say(f"against {against}")
+            say(overlap(matrix, other))

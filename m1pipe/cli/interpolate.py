@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, OUT, option
+from m1pipe.cli.options import ALIASES, FORCE, OUT, option, say
 
 
 @click.command()
@@ -51,4 +51,4 @@ def interpolate(
         aliases=aliases,
         force=force,
     )
-    click.echo(line)
+    say(line)

@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option, say
 
 
 @click.command()
@@ -39,4 +39,4 @@ def loadings(
     line = run_loadings(
         run, out, data=data, min_coverage=min_coverage, aliases=aliases, force=force
     )
-    click.echo(line)
+    say(line)

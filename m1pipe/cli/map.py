@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option, say
 from m1pipe.cli.plot import method_option
 from m1pipe.clustering.config import MapConfig
 
@@ -66,4 +66,4 @@ def map(
         aliases=aliases,
         force=force,
     )
-    click.echo(line)
+    say(line)

@@ -4,13 +4,14 @@ import dataclasses
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 
 from m1pipe.config import CrossvalConfig
+from m1pipe.console import folded
 from m1pipe.errors import InputError, SettingError, did_you_mean
 from m1pipe.settings import Config, build, read_config_file
 
@@ -29,6 +30,11 @@ class Option(click.Option):
 
 
 option = partial(click.option, cls=Option)
+
+
+def say(result: object) -> None:
+    """Write a result to stdout, in lines that a terminal shows."""
+    click.echo(folded(str(result)))
 
 
 class Sections(click.Command):
@@ -72,12 +78,17 @@ class Commands(click.Group):
 
 
 class OneOf(click.Choice[str]):
-    """One of some names; the nearest is suggested."""
+    """One of some names; the nearest is suggested, or what is meant by another's name."""
+
+    def __init__(self, choices: Sequence[str], meant: Mapping[str, str] | None = None) -> None:
+        super().__init__(choices)
+        self.meant = meant or {}
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """What is said of a value that is none of them."""
         said = super().get_invalid_choice_message(value, ctx).rstrip(".")
-        return said + did_you_mean(value, self.choices)
+        meant = [f": {text}" for name, text in self.meant.items() if name in str(value).lower()]
+        return said + (did_you_mean(value, self.choices) or "".join(meant[:1]))
 
 
 class Widths(click.ParamType):  # type: ignore[type-arg,unused-ignore] # generic since click 8.2

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, Commands, OneOf, option
+from m1pipe.cli.options import ALIASES, Commands, OneOf, option, say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ def _write(draw: Callable[[], "Figure"], out: str, *, force: bool) -> None:
     figure = draw()
     style.save(figure, Path(out))
     heading = figure.get_suptitle() or figure.axes[0].get_title(loc="left")
-    click.echo(f"{out}: {'; '.join(heading.splitlines())}")
+    say(f"{out}: {'; '.join(heading.splitlines())}")
 
 
 @click.group(cls=Commands)

@@ -2,7 +2,8 @@
 
 import click
 
-from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option
+from m1pipe.cli.options import ALIASES, FORCE, MIN_COVERAGE, OUT, option, say
+from m1pipe.errors import counted
 
 
 @click.command()
@@ -54,4 +55,4 @@ def predict(
             force=force,
         )
     what = "class probabilities" if predictor.is_classes else "targets"
-    click.echo(f"{out}: {n_samples:,} samples x {n_columns:,} {what}")
+    say(f"{out}: {counted(n_samples, 'sample')} x {n_columns:,} {what}")

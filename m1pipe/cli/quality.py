@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, from_config, option, usage_checked
+from m1pipe.cli.options import ALIASES, from_config, option, say, usage_checked
 from m1pipe.console import log
 from m1pipe.settings import read_config_file
 from m1pipe.synthesis.config import QualityConfig
@@ -52,4 +52,4 @@ def quality(
     report, line = run_quality(real, synthetic, holdout, out, chosen, force=force)
     for alarm in report.alarms:
         log.warning("%s", alarm)
-    click.echo(line)
+    say(line)

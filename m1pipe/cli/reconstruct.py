@@ -2,7 +2,7 @@
 
 import click
 
-from m1pipe.cli.options import through_model
+from m1pipe.cli.options import say, through_model
 
 
 @click.command()
@@ -19,4 +19,4 @@ def reconstruct(
     from m1pipe.encoder.reconstruct import run_reconstruct
 
     line = run_reconstruct(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
-    click.echo(line)
+    say(line)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from m1pipe.cli.options import say
 from m1pipe.console import log
 from m1pipe.errors import InputError
 from m1pipe.evaluation.result import CrossvalResult
@@ -26,7 +27,7 @@ def report(cv: Path) -> None:
     result = _gathered(cv)
     for alarm in result.alarms:
         log.warning("%s", alarm)
-    click.echo(summary(result, cv / "report.html"))
+    say(summary(result, cv / "report.html"))
 
 
 def _gathered(cv: Path) -> CrossvalResult:

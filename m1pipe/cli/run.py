@@ -2,16 +2,27 @@
 
 import click
 
-from m1pipe.cli.options import OneOf, option
+from m1pipe.cli.options import OneOf, option, say
 from m1pipe.console import leads
 from m1pipe.workflow.tasks import STAGES
 
 
 @click.command()
 @click.argument("study", type=click.Path())
-@option("--stage", "stages", multiple=True, type=OneOf(STAGES), help="Only this one.")
-@option("--task", type=click.IntRange(min=1), help="Only this element of the stage's job array.")
-@option("--dry-run", is_flag=True, help="Say what is up to date and what is to do, and stop.")
+@option(
+    "--stage",
+    "stages",
+    multiple=True,
+    type=OneOf(STAGES),
+    help="Only this stage; may be given again. gather: the report of crossval's folds.",
+)
+@option(
+    "--task",
+    type=click.IntRange(min=1),
+    help="Only task K of the one --stage, from 1, in the order of --dry-run.",
+    metavar="K",
+)
+@option("--dry-run", is_flag=True, help="Say what is done, out of date and to do, and stop.")
 @option("--force", is_flag=True, help="Redo finished results that are out of date.")
 def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, force: bool) -> None:
     """Do what is not done of the study that the TOML file STUDY describes.
@@ -31,10 +42,10 @@ def run(study: str, stages: tuple[str, ...], task: int | None, dry_run: bool, fo
     check_resources(described)
     tasks = choose_tasks(described, stages, element=task)
     if dry_run:
-        click.echo("\n".join(plan_lines(described, tasks)))
+        say("\n".join(plan_lines(described, tasks)))
         return
     from m1pipe.training.device import tune_allocator  # with torch
 
     tune_allocator()
-    tell = click.echo if leads() else str
+    tell = say if leads() else str
     run_study(described, tasks, force=force, tell=tell)

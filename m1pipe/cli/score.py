@@ -3,7 +3,7 @@
 import click
 
 from m1pipe.atomic import refuse_existing
-from m1pipe.cli.options import option, through_model
+from m1pipe.cli.options import option, say, through_model
 
 
 @click.command()
@@ -40,4 +40,4 @@ def score(
         refuse_existing(out, force=force)
         table = "\n" + compare_runs([run, *compare.split(",")], data, aliases=aliases)
     line = run_score(run, data, out, min_coverage=min_coverage, aliases=aliases, force=force)
-    click.echo(line + table)
+    say(line + table)

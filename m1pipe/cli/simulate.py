@@ -13,6 +13,7 @@ from m1pipe.cli.options import (
     configured,
     from_config,
     option,
+    say,
     usage_checked,
 )
 from m1pipe.data.simulation.contrasts import (
@@ -61,7 +62,7 @@ def m1(out: Path, config_file: str | None, force: bool, **options: Any) -> None:
     """
     config = configured(M1Config, config_file, options, "simulate m1")
     made = simulate_m1(out, **dataclasses.asdict(config), force=force)
-    click.echo(
+    say(
         f"{out}: {made.n_unlabelled:,} unlabelled and {made.n_labelled:,} labelled samples, "
         f"{made.n_genes:,} genes, {made.n_isoforms:,} isoforms, {made.n_tissues} tissues, "
         f"{made.n_donors} donors"
@@ -85,7 +86,7 @@ def expression(out: Path, force: bool, **options: Any) -> None:
     """
     config = usage_checked(ExpressionConfig, options, where="simulate expression")
     simulate_expression(out, config, force=force)
-    click.echo(
+    say(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out samples x "
         f"{config.n_genes:,} genes, {config.layout}"
     )
@@ -108,7 +109,7 @@ def counts(out: Path, force: bool, **options: Any) -> None:
     """
     config = usage_checked(CountsConfig, options, where="simulate counts")
     simulate_counts(out, config, force=force)
-    click.echo(
+    say(
         f"{out}: {config.n_training:,} training and {config.n_held_out:,} held-out cells x "
         f"{config.n_genes:,} genes, {config.n_types} types, {config.n_donors} donors"
     )
@@ -131,6 +132,4 @@ def contrasts(out: Path, force: bool, **options: Any) -> None:
     """
     config = usage_checked(ContrastsSimulation, options, where="simulate contrasts")
     simulate_contrasts(out, config, force=force)
-    click.echo(
-        f"{out}: counts of {config.size} studies, {N_PROGRAMMES} programmes turned on in some"
-    )
+    say(f"{out}: counts of {config.size} studies, {N_PROGRAMMES} programmes turned on in some")

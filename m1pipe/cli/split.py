@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import CONFIG, configured, from_config, option
+from m1pipe.cli.options import CONFIG, configured, from_config, option, say
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.split import SplitConfig, split_matrix
 
@@ -25,4 +25,4 @@ def split(data: Path, out: Path, config_file: str | None, force: bool, **options
     """
     config = configured(SplitConfig, config_file, options, "split")
     with open_matrix(data) as matrix:
-        click.echo(split_matrix(matrix, out, config, force=force))
+        say(split_matrix(matrix, out, config, force=force))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from m1pipe.cli.options import say
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -18,4 +20,4 @@ def status(runs: tuple[Path, ...]) -> None:
     from m1pipe.workflow.status import ask_queue, run_lines, status_text
 
     queue = ask_queue()
-    click.echo(status_text([line for folder in runs for line in run_lines(folder, queue)]))
+    say(status_text([line for folder in runs for line in run_lines(folder, queue)]))

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import OneOf, from_config, option, usage_checked
+from m1pipe.cli.options import OneOf, from_config, option, say, usage_checked
 from m1pipe.config import presets
 from m1pipe.settings import read_config_file
 from m1pipe.sweep.config import SweepConfig
@@ -80,4 +80,4 @@ def sweep(
     tune_allocator()
     plan = Sweep(data, group, base, parsed, table, config)
     line = run_sweep(plan, out, trial=trial, n_jobs=n_jobs, together=together, force=force)
-    click.echo(line)
+    say(line)

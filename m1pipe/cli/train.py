@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from m1pipe.cli.options import ALIASES, OneOf, Sections, from_config, option, usage_checked
+from m1pipe.cli.options import ALIASES, OneOf, Sections, from_config, option, say, usage_checked
 from m1pipe.config import EncoderConfig, TrainingConfig, presets
 from m1pipe.console import leads
 from m1pipe.errors import SettingError
@@ -103,12 +103,12 @@ def train(
         with ExitStack() as opened:
             matrix = open_together(data, opened)
             plan = runs.make_plan(matrix, runs.by_file(chosen, len(data)))
-            click.echo(runs.dry_run_text(plan))
+            say(runs.dry_run_text(plan))
         return
     tune_allocator()
     encoder = runs.run_training(data, out, chosen, force=force, log_steps=log_steps, log_to=log_to)
     if leads():
-        click.echo(runs.summary_line(out, encoder))
+        say(runs.summary_line(out, encoder))
 
 
 def _batch(columns: tuple[str, ...] | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from m1pipe.cli.options import option
+from m1pipe.cli.options import option, say
 from m1pipe.errors import EXIT_INPUT
 
 
@@ -52,6 +52,6 @@ def verify(
         raise click.UsageError("--repeat names one repeat of one fold: give --fold as well")
     only = None if fold is None else (repeat or 0, fold)
     verified, line = verify_folder(folder, only=only, search=search, tolerance=tolerance)
-    click.echo(line)
+    say(line)
     if not verified:
         ctx.exit(EXIT_INPUT)

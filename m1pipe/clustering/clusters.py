@@ -268,7 +268,7 @@ def run_cluster(
     if found.by_k and found.k == max(found.by_k):
         chosen += ", the most tried: raise --max-k"
     line = f"{out}: {len(obs):,} samples in {found.k} clusters ({how}{chosen})"
-    return "; ".join([line, f"silhouette {found.silhouette:.2f}", *said])
+    return f"{line}\n  " + "; ".join([f"silhouette {found.silhouette:.2f}", *said])
 
 
 def _weighed(part: Latents, config: ClusterConfig) -> np.ndarray:

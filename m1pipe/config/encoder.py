@@ -342,7 +342,7 @@ class SelectionConfig:
         if self.normalize is not None:
             check_choice("--normalize", self.normalize, Literal["total"])
         elif self.log2p1 or self.target_sum is not None:
-            raise InputError("log2p1, --target-sum: expected with --normalize total; found alone")
+            raise InputError("--log2p1, --target-sum: expected with --normalize total; found alone")
         if self.target_sum is not None:
             check_range("--target-sum", self.target_sum, 0, open_low=True)
 

@@ -11,7 +11,7 @@ from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig
 from m1pipe.data.labels import as_text, listed_columns, tidy, warn_of_levels
 from m1pipe.data.matrix import Matrix
-from m1pipe.errors import InputError, did_you_mean
+from m1pipe.errors import InputError, counted, did_you_mean
 
 CONTROL = "control"
 Skipped = tuple[str, str]  # a study, or a condition of it, that cannot be compared, and why
@@ -202,7 +202,7 @@ def _study(
     if sizes[CONTROL] < config.min_samples:
         return None, [(name, f"{sizes[CONTROL]} control samples")]
     few = sizes[sizes < config.min_samples]
-    reasons = [(f"{name}:{c}", f"{n} samples") for c, n in few.items()]
+    reasons = [(f"{name}:{c}", counted(n, "sample")) for c, n in few.items()]
     kept = ~samples["condition"].isin(few.index).to_numpy()
     samples, rows = samples[kept], [r for r, keep in zip(rows, kept, strict=True) if keep]
     if samples["condition"].nunique() < 2:
@@ -214,7 +214,7 @@ def _study(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return None, [*reasons, (name, "the covariates cannot be told from the conditions")]
     if len(design) <= design.shape[1]:
-        return None, [*reasons, (name, f"{len(design)} samples leave nothing for noise")]
+        return None, [*reasons, (name, f"{counted(len(design), 'sample')} left nothing for noise")]
     return study, reasons
 
 

@@ -15,7 +15,7 @@ from m1pipe.contrasts.differential import Contrasts, compute_contrasts, compute_
 from m1pipe.contrasts.enrichment import enrich, names_in_sets, read_gmt
 from m1pipe.data.duplicates import row_digests
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.io.reader import open_matrix, read_layer
 from m1pipe.io.tables import read_table
 from m1pipe.io.writer import write_matrix
@@ -79,8 +79,9 @@ def run_contrasts(
     n_studies = found.obs["study"].nunique()
     halves = "" if held_out is None else ", from disjoint halves of the samples"
     return (
-        f"{' and '.join(map(str, outs))}: {len(found.obs):,} contrasts of {n_studies:,} studies x "
-        f"{len(var):,} genes by {config.method}{halves}, {len(found.skipped):,} skipped"
+        f"{' and '.join(map(str, outs))}: {counted(len(found.obs), 'contrast')} of {n_studies:,} "
+        "studies x "
+        f"{counted(len(var), 'gene')} by {config.method}{halves}, {len(found.skipped):,} skipped"
     )
 
 
@@ -90,7 +91,7 @@ def _write_contrasts(
     skipped = [f"{name}: {reason}" for name, reason in found.skipped]
     lost = {
         f"{len(found.skipped):,} comparisons": skipped,
-        f"{len(found.silent):,} samples without counts": list(found.silent),
+        f"{counted(len(found.silent), 'sample')} without counts": list(found.silent),
     }
     for what, names in lost.items():
         if names:
@@ -153,7 +154,8 @@ def run_enrich(
         layers=layers, force=force,
     )  # fmt: skip
     return (
-        f"{out}: {len(obs):,} contrasts x {len(found.var):,} sets of {found.n_tested:,} tested, "
+        f"{out}: {counted(len(obs), 'contrast')} x {len(found.var):,} sets of {found.n_tested:,} "
+        "tested, "
         f"{np.nanmean(found.enriched):.1%} enriched"
     )
 

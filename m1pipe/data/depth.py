@@ -1,9 +1,9 @@
 """Sequencing depth: total counts of samples, and counts thinned to the depth of another file.
 
-Thinning keeps each count of a sample with the same probability, so that the total comes to a depth
-drawn from the other file: what the sample would show had it been sequenced so. A sample's noise
-depends on the seed and its name alone: whenever and in whatever order rows are read, they are the
-same.
+Thinning keeps each count of a sample with the same probability, so that the total comes to the
+depth of the same rank in the other file: what the sample would show had it been sequenced so. A
+sample's noise depends on the seed and its name alone: whenever and in whatever order rows are read,
+they are the same.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pandas as pd
 from m1pipe import seeds
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.units import Units, convert_units, to_linear
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 
 TOTALS = ("total_counts", "n_counts")  # of obs, before normalisation
 APART = 2.0
@@ -52,7 +52,7 @@ class DepthRatio:
     def __str__(self) -> str:
         return (
             f"median {self.here:,.0f} counts a sample here, {self.there:,.0f} there, over "
-            f"{self.n_genes:,} shared genes"
+            f"{counted(self.n_genes, 'shared gene')}"
         )
 
 
@@ -174,8 +174,8 @@ class Thinning:
         The samples that are used, without those that have no count left.
     seed : int
     record : dict
-        What is recorded: `file`, `n_genes` (shared), `n_thinned`, `n_left` (not deeper than what
-        was drawn for them), `n_empty` (without counts, kept out), `seed`, and the `QUANTILES` of
+        What is recorded: `file`, `n_genes` (shared), `n_thinned`, `n_left` (not deeper than
+        that of their rank), `n_empty` (without counts, kept out), `seed`, and the `QUANTILES` of
         depths over the shared genes `depth_before`, `depth_after`, `depth_file`.
     """
 
@@ -188,16 +188,20 @@ class Thinning:
     def __str__(self) -> str:
         f = self.record
         before, after, file = (f[f"depth_{which}"][2] for which in ("before", "after", "file"))
+        n, left, empty = (f[f"n_{which}"] for which in ("thinned", "left", "empty"))
+        told = f"; {left:,} no deeper" if left else ""
+        told += f"; {empty:,} without a count left, not used" if empty else ""
         return (
-            f"{f['n_thinned']:,} samples thinned to depths of {f['file']}: median {before:,.0f} to "
-            f"{after:,.0f} counts ({file:,.0f} there) over {f['n_genes']:,} shared genes; "
-            f"left as they are, being no deeper than what was drawn for them: {f['n_left']:,}; "
-            f"kept out, without a count left: {f['n_empty']:,}"
+            f"{n:,} of {n + left:,} samples thinned to the depths of {f['file']}: median "
+            f"{before:,.0f} to {after:,.0f} counts ({file:,.0f} there){told}"
         )
 
 
 def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int) -> Thinning:
-    """Draw for each sample a depth of another file's, over the genes that both have.
+    """Bring the depths of samples to those of another file, over the genes that both have.
+
+    The deepest samples are thinned to the depths of its deepest, the shallowest to those of its
+    shallowest: the two distributions come to be the same as far as taking counts away can do it.
 
     Parameters
     ----------
@@ -217,18 +221,16 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
     """
     shared, wanted = _depths_of(other, matrix)
     where = str(matrix.path or "data")
-    drawn = seeds.rng(seed, seeds.THINNED_DEPTHS).choice(wanted, rows.size)
+    before, _ = _sums(matrix, shared, rows)
+    goal = _at_same_ranks(before, wanted, seed)
     kept, totals = np.ones(matrix.n_samples), np.full(matrix.n_samples, np.nan)
-    before, after, start = np.empty(rows.size), np.empty(rows.size), 0
+    kept[rows] = np.divide(goal, before, out=np.ones(rows.size), where=before > goal)
+    after, start = np.empty(rows.size), 0
     for part in matrix.bands(rows):
-        here = slice(start, start + part.size)
         X = matrix.take(part)
-        own = X[:, shared].sum(axis=1, dtype=np.float64)
-        share = np.divide(drawn[here], own, out=np.ones(part.size), where=own > 0)
-        kept[part] = np.minimum(share, 1.0)
         thin_rows(X, kept[part], matrix.samples[part], seed, where=where)
         totals[part] = X.sum(axis=1, dtype=np.float64)
-        before[here], after[here] = own, X[:, shared].sum(axis=1, dtype=np.float64)
+        after[start : start + part.size] = X[:, shared].sum(axis=1, dtype=np.float64)
         start += part.size
     left = totals[rows] > 0
     if not left.any():
@@ -245,6 +247,15 @@ def plan_thinning(matrix: Matrix, other: Matrix, rows: np.ndarray, *, seed: int)
         "depth_file": _quantiles(wanted),
     }
     return Thinning(kept, totals, rows[left], seed, record)
+
+
+def _at_same_ranks(before: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """For each depth the wanted one of the same rank; equal depths have theirs at random."""
+    chance = seeds.rng(seed, seeds.THINNED_DEPTHS).permutation(before.size)
+    levels = (np.arange(before.size) + 0.5) / before.size
+    found = np.empty(before.size)
+    found[np.lexsort((chance, before))] = np.quantile(wanted, levels, method="inverted_cdf")
+    return found
 
 
 def _depths_of(other: Matrix, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from m1pipe.console import log
 from m1pipe.data.labels import as_text, is_doubtful, listed_columns, tidy, warn_of_levels
 from m1pipe.data.names import plain
 from m1pipe.data.regex import LONGEST_TEXT, compile_pattern
-from m1pipe.errors import InputError, M1Warning, did_you_mean
+from m1pipe.errors import InputError, M1Warning, counted, did_you_mean
 
 SERIES = "series_id"  # a sample may list several
 # Names, without case and marks, of columns that say whose a sample is; the first found is taken.
@@ -112,7 +112,8 @@ def _groups_from_column(obs: pd.DataFrame, column: str) -> np.ndarray:
     warn_of_levels(read[~absent], f"group {column}", doubtful=False)
     if absent.any():
         warnings.warn(
-            f"{int(absent.sum())} samples have no entry in the column {column} (such as "
+            f"{counted(int(absent.sum()), 'sample has', 'samples have')} no entry in the column "
+            f"{column} (such as "
             f"{obs.index[absent][0]!r}): each is taken as a group of its own",
             M1Warning,
             stacklevel=3,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from m1pipe.errors import InputError, M1Warning, did_you_mean
+from m1pipe.errors import InputError, M1Warning, counted, did_you_mean, first_few
 
 MISSING = frozenset(
     {"", "NA", "NaN", "nan", "NAN", "N/A", "n/a", "na", "NULL", "null", "#N/A", "<NA>", "#NA"}
@@ -152,8 +152,7 @@ def _plain(level: object) -> object:
 
 def listed_columns(frame: pd.DataFrame) -> str:
     """The first columns of annotations, as messages list them."""
-    more = f", ... ({len(frame.columns)} in all)" if len(frame.columns) > 12 else ""
-    return ", ".join(map(str, frame.columns[:12])) + more or "none"
+    return first_few(list(frame.columns))
 
 
 def find_column(obs: pd.DataFrame, spec: str, option: str) -> tuple[str, str | None]:
@@ -254,7 +253,8 @@ def warn_of_levels(column: pd.Series, where: str, *, doubtful: bool = True) -> N
         if len(same) > 1
     ]
     doubts += [
-        f"the level {name!r} ({counts[name]:,} samples) is taken as it is: if it means missing, "
+        f"the level {name!r} ({counted(counts[name], 'sample')}) is taken as it is: if it means "
+        "missing, "
         "leave the field empty"
         for name in names
         if doubtful and is_doubtful(name)

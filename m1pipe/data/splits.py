@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe import seeds
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 
 
 def make_folds(
@@ -228,7 +228,8 @@ def _check_strata(strata: np.ndarray, n_folds: int, is_label: bool) -> None:
             + "leave the class out of X (m1pipe convert --where 'COLUMN != \"CLASS\"')"
         )
     warnings.warn(
-        f"{small.size} strata have fewer samples than the {n_folds} folds, so that some folds "
+        f"{counted(small.size, 'stratum has', 'strata have')} fewer samples than the {n_folds} "
+        "folds, so that some folds "
         f"lack them: {named}",
         M1Warning,
         stacklevel=3,

@@ -16,7 +16,7 @@ from m1pipe.data.labels import CLASS, LEVEL, find_column, read_column
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.names import match_genes, near_names, pair_samples, refuse_duplicates
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError, M1Warning, SettingError, did_you_mean
+from m1pipe.errors import InputError, M1Warning, SettingError, counted, did_you_mean
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 MOST_WHOLE_NUMBERS = 20
@@ -162,7 +162,7 @@ def _from_matrix(
         others = np.setdiff1d(y.samples.astype(str), x.samples.astype(str))
         near = near_names(lost.tolist(), others.tolist())
         ways = f": {near}: name the samples alike" if near else ""
-        say_left_out(dropped, f"{rows.size:,} samples are paired", ways)
+        say_left_out(dropped, f"{counted(rows.size, 'sample is', 'samples are')} paired", ways)
     return rows, values, tuple(names.tolist()), dropped
 
 
@@ -173,8 +173,13 @@ def left_out(dropped: Mapping[str, Sequence[str]]) -> str:
     --------
     >>> left_out({"samples without status": ["s3", "s4"]})
     '2 samples without status (such as s3)'
+    >>> left_out({"samples of Y without X": ["s3"]})
+    '1 sample of Y without X (such as s3)'
     """
-    return ", ".join(f"{len(ids):,} {why} (such as {ids[0]})" for why, ids in dropped.items())
+    return ", ".join(
+        f"{counted(len(ids), why.replace('samples', 'sample', 1), why)} (such as {ids[0]})"
+        for why, ids in dropped.items()
+    )
 
 
 def say_left_out(dropped: Mapping[str, Sequence[str]], kept: str, ways: str = "") -> None:
@@ -203,6 +208,16 @@ def genes_of(y: Matrix, names: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(y.var[GENE_COLUMN].astype(str).loc[list(names)])
 
 
+def kind_of_columns(var: pd.DataFrame) -> str:
+    """What the columns of a file are, in a word: isoforms where several are of one gene.
+
+    >>> kind_of_columns(pd.DataFrame({"gene_id": ["A", "A"]})), kind_of_columns(pd.DataFrame())
+    ('isoform', 'gene')
+    """
+    known = GENE_COLUMN in var.columns and var[GENE_COLUMN].dropna().duplicated().any()
+    return "isoform" if known else "gene"
+
+
 def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
     refuse_duplicates(targets, "targets")
     columns_of = {name: [i] for i, name in enumerate(y.genes)}
@@ -213,7 +228,7 @@ def _find_targets(y: Matrix, targets: Sequence[str]) -> np.ndarray:
     if unknown or not targets:
         first = ", ".join(y.genes[:3])
         raise InputError(
-            f"targets: expected names of Y's {y.n_genes} columns ({first}, ...) or their genes; "
+            f"targets: expected names of Y's {y.n_genes:,} columns ({first}, ...) or their genes; "
             f"found {', '.join(unknown[:3]) or 'none'}"
             + (did_you_mean(unknown[0], columns_of) if unknown else "")
         )
@@ -238,7 +253,7 @@ def _from_label(x: Matrix, label: str) -> tuple[np.ndarray, Targets, dict[str, l
     dropped = {}
     if rows.size < len(column):
         dropped[f"samples without {name}"] = x.samples[column.isna().to_numpy()].tolist()
-        say_left_out(dropped, f"{rows.size:,} samples have an entry")
+        say_left_out(dropped, f"{counted(rows.size, 'sample has', 'samples have')} an entry")
     targets = _label_targets(column.iloc[rows], name, kind)
     return rows, targets, dropped
 
@@ -270,7 +285,7 @@ def _label_targets(column: pd.Series, label: str, kind: str | None) -> Targets:
     if classes.size < 2:
         raise InputError(
             f"label: expected at least two classes in {label!r}; found only {str(classes[0])!r} "
-            f"in {values.size} samples"
+            f"in {counted(values.size, 'sample')}"
         )
     of_two: Kind = "binary" if classes.size == 2 else "multiclass"
     return Targets(of_two, codes.astype(np.int64), tuple(str(name) for name in classes))

@@ -15,6 +15,19 @@ NAMES = (
     *("ln_normalized1", "intensity", "log2_intensity", "log_fold_change", "zscore"),
     *("normal_score", "latent", "unknown"),
 )
+NAMES_ELSEWHERE = {
+    "rsem": "expected_count is counts, TPM is tpm",
+    "expected": "expected_count is counts",
+    "raw": "raw counts are counts",
+    "umi": "counts of molecules are counts",
+    "read": "counts of reads are counts",
+    "fpkm": "scaled to a common sum they are tpm: say normalized, with --normalize total",
+    "rpkm": "scaled to a common sum they are tpm: say normalized, with --normalize total",
+    "rma": "log2_intensity",
+    "array": "intensity, or log2_intensity",
+    "log": "which logarithm, of what? see those that begin with log2 or ln",
+}
+"""What is written for units elsewhere, and which of `NAMES` it is."""
 LOG_OF = {
     "cpm": "log2_cpm1",
     "tpm": "log2_tpm1",
@@ -282,6 +295,15 @@ def convert_units(
     if (X < 0).any():
         raise InputError(f"units: {have} to {want}: expected values of at least 0 before the log")
     return np.log1p(X, dtype=np.float64).astype(np.float32) if want.name == LN else log2p1(X)
+
+
+def is_way(have: Units, want: Units) -> bool:
+    """Whether `convert_units` takes the one to the other."""
+    try:
+        convert_units(np.ones((1, 1), dtype=np.float32), have, want)
+    except InputError:
+        return False
+    return True
 
 
 def _linear_units(want: Units) -> Units:

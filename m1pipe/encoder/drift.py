@@ -8,6 +8,7 @@ import numpy as np
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned
 from m1pipe.encoder.summary import gene_scale, measured_rows
 from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.errors import counted
 
 GAP_SAMPLES = 512
 MOST_SAMPLED = 2_000
@@ -63,12 +64,16 @@ class Drift:
             lines.append(f"units: {self.units[0]} brought to {self.units[1]}")
         if self.n_missing:
             share = self.n_missing / (self.n_samples * (self.n_genes - len(self.missing)))
-            lines.append(f"{self.n_missing:,} levels are missing ({share:.2%} of the file's)")
+            lines.append(
+                f"{counted(self.n_missing, 'level is', 'levels are')} missing ({share:.2%} of "
+                "the file's)"
+            )
         if self.gap_shift is not None:
             named = ", ".join(self.missing[:FIRST_NAMES])
             more = ", ..." if len(self.missing) > FIRST_NAMES else ""
             lines.append(
-                f"{len(self.missing):,} missing genes are imputed by their training means "
+                f"{counted(len(self.missing), 'missing gene is', 'missing genes are')} imputed "
+                "by their training means "
                 f"({named}{more}): on training-like samples that moves the latents by "
                 f"{np.median(self.gap_shift):.2f} sd (median), {self.gap_shift.max():.2f} sd (most)"
             )

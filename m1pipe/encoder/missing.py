@@ -20,7 +20,7 @@ import torch
 
 from m1pipe.data.recipe import Aligned
 from m1pipe.encoder.summary import gene_scale
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.models.mlp import evaluating
 from m1pipe.models.pca import PCA
 from m1pipe.models.vae import known_only
@@ -121,12 +121,13 @@ def _check_genes(genes: np.ndarray, known: np.ndarray, where: str) -> None:
         names = genes[known == 0]
         raise InputError(
             f"{where}: expected a level of every gene in at least one training row; found none of "
-            f"{names.size:,} genes ({_listed(names)}): leave them out"
+            f"{counted(names.size, 'gene')} ({_listed(names)}): leave them out"
         )
     few = genes[known < FEW_VALUES]
     if few.size:
         warnings.warn(
-            f"{where}: {few.size:,} genes have under {FEW_VALUES} levels in the training rows, and "
+            f"{where}: {counted(few.size, 'gene has', 'genes have')} under {FEW_VALUES} levels "
+            "in the training rows, and "
             f"are hardly learned: {_listed(few)}",
             M1Warning,
             stacklevel=2,

@@ -25,7 +25,7 @@ from m1pipe.encoder.conditional import (
     read_column,
 )
 from m1pipe.encoder.missing import Missing, count_missing
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.vae import VAEModule, default_widths
 from m1pipe.training.optimizer import WARMUP, default_weight_decay, resolve_epochs
@@ -268,8 +268,8 @@ def _conditioned(plan: TrainingPlan) -> TrainingPlan:
     known = np.isin(names.astype(str), condition.classes)
     if not known.all():
         warnings.warn(
-            f"{where}: {(~known).sum()} validation samples are of classes without a training row "
-            f"({names[~known][0]!r} first) and left out",
+            f"{where}: {counted((~known).sum(), 'validation sample')} of classes without a "
+            f"training sample left out ({names[~known][0]!r} first)",
             M1Warning,
             stacklevel=3,
         )

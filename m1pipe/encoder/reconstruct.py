@@ -19,7 +19,7 @@ from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.likelihood import log_likelihood
 from m1pipe.encoder.missing import impute_array
 from m1pipe.encoder.trained import QUANTILES_FILE
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
 from m1pipe.provenance import training_data
@@ -53,7 +53,10 @@ def run_reconstruct(
         aligned = encoder.align(matrix, min_coverage=min_coverage, keep_missing=True)
         n_missing, _ = _write_rows(out, encoder, aligned, encoder.reconstruct_array, force)
         _tell_missing(n_missing, matrix.n_samples, encoder)
-        return f"{out}: {matrix.n_samples:,} samples x {len(encoder.genes):,} genes, reconstructed"
+        return (
+            f"{out}: {counted(matrix.n_samples, 'sample')} x "
+            f"{counted(len(encoder.genes), 'gene')}, reconstructed"
+        )
 
 
 def run_impute(
@@ -126,7 +129,8 @@ def run_score(
         write_matrix(out, table, obs=matrix.obs, var=var, units=Units(), uns=uns, force=force)
     low = float((percentile <= 1).mean())
     return (
-        f"{out}: {len(scores):,} samples, log-likelihood {np.median(scores):,.1f} (median); "
+        f"{out}: {counted(len(scores), 'sample')}, log-likelihood {np.median(scores):,.1f} "
+        "(median); "
         f"{low:.1%} less probable than 99 % of the training samples"
     )
 

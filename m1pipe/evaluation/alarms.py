@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from m1pipe.data.depth import APART
 from m1pipe.encoder.drift import Drift
-from m1pipe.errors import Alarm, Severity
+from m1pipe.errors import Alarm, Severity, counted
 
 LARGEST_DEPTH_R = 0.8
 _SMALLEST_SPREAD = 1e-5  # of the targets' range
@@ -241,7 +241,8 @@ def nearly_paired(n_paired: int, n_lost: int, example: str) -> list[Alarm]:
         How an id in X and one in Y differ.
     """
     text = (
-        f"{n_paired} samples are paired and {n_lost} of X are left out, some of which may be in Y "
+        f"{counted(n_paired, 'sample is', 'samples are')} paired and {n_lost} of X are left out, "
+        "some of which may be in Y "
         f"under other ids ({example}): name the samples alike."
     )
     return [Alarm("nearly_paired", "warning", text)]
@@ -315,7 +316,8 @@ def liberal_test(n: int, n_repeats: int) -> list[Alarm]:
     if n_repeats == 1 or n >= ENOUGH_TO_REPEAT:
         return []
     text = (
-        f"{n_repeats} repeats on {n} samples: with so few samples the corrected test over folds is "
+        f"{counted(n_repeats, 'repeat')} on {n} samples: with so few samples the corrected test "
+        "over folds is "
         "liberal. In simulation it rejects 7.2 % of true nulls with 100 samples and 5 x 5 folds "
         "and 7.4 % with 10 x 5, 3.9 % and 5.2 % with 200 samples. Read p values near 0.05 with "
         "care, and prefer no more than --repeats 5."

@@ -179,7 +179,7 @@ def ladder(
     chosen = usual
     if config.models is not None:
         chosen = tuple(current_name(name, encoders) for name in config.models)
-    _refuse_unknown(chosen, (*known, *names))
+    _refuse_unknown(chosen, (*known, *names), has_encoders=bool(names))
     found = (*(name for name in known if name in (*chosen, known[0])), *names)
     if config.augment is not None:
         found = _with_variants(found, names)
@@ -247,7 +247,9 @@ def _with_variants(models: Sequence[str], encoders: Sequence[str]) -> tuple[str,
     return (*found, *(name + end for name in encoders for end in ("", *_VARIANT_OF)))
 
 
-def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
+def _refuse_unknown(
+    chosen: Sequence[str], known: Sequence[str], *, has_encoders: bool = True
+) -> None:
     unknown = [parse_model(name) for name in chosen if name not in known]
     if not unknown:
         return
@@ -268,10 +270,13 @@ def _refuse_unknown(chosen: Sequence[str], known: Sequence[str]) -> None:
         for model in unknown
     ]
     why = [needs[key] for key in dict.fromkeys(keys) if key in needs]
+    near = did_you_mean(unknown[0].name, known)
+    if not has_encoders:
+        near += ": models on latents need their encoder (--encoder NAME=RUN)"
     raise InputError(
         f"models: expected some of {', '.join(dict.fromkeys(known))}; found "
         + ", ".join(model.name for model in unknown)
-        + ("".join(f": {text}" for text in why) or did_you_mean(unknown[0].name, known))
+        + ("".join(f": {text}" for text in why) or near)
     )
 
 

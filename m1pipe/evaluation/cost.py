@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from m1pipe.config import CrossvalConfig
+from m1pipe.errors import counted
 from m1pipe.evaluation.compared_models import (
     GENES,
     Model,
@@ -20,14 +21,14 @@ def cost_text(problem: Problem) -> str:
     """Design, models with their fits and sizes, and an estimate of the memory, as lines of text."""
     targets, config = problem.targets, problem.config
     n_train = round(targets.n * (1 - 1 / problem.n_folds))
-    repeats = f"{config.repeats} repeat{'s' if config.repeats > 1 else ''}"
+    repeats = counted(config.repeats, "repeat")
     if config.train_sizes:
-        repeats += f", each again with {', '.join(map(str, config.train_sizes))} training rows"
+        repeats += f", each again with {', '.join(map(str, config.train_sizes))} training samples"
         repeats += f" (each drawn {config.draws} times)" if config.draws > 1 else ""
     lines = [
         f"{targets.n:,} samples x {problem.matrix.n_genes:,} genes, {len(targets.names):,} "
         f"{'classes' if targets.is_classes else 'targets'}; {problem.n_folds} folds x "
-        f"{repeats}, about {n_train:,} training rows each",
+        f"{repeats}, about {n_train:,} training samples each",
         f"{'model':<16}{'inputs':>8}{'fits':>6}{'parameters':>14}{'most steps a fit':>18}",
     ]
     lines += [_model_line(problem, model, n_train) for model in problem.models]

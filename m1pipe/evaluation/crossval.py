@@ -386,11 +386,14 @@ def _say_folds(problem: Problem, closed: Sequence[tuple[Share, float]]) -> None:
     for repeat, fold in dict.fromkeys((share.repeat, share.fold) for share, _ in closed):
         own = [(share, s) for share, s in closed if (share.repeat, share.fold) == (repeat, fold)]
         losses = pd.DataFrame([{m: v.mean() for m, v in share.losses.items()} for share, _ in own])
-        draws = f", {len(own)} draws" if len(own) > 1 else ""
-        size = f", {problem.train_size} training rows{draws}" if problem.train_size else ""
-        place = (repeat + 1, config.repeats, fold + 1, problem.n_folds, size)
-        line = (best_text(metric, losses.mean()), sum(seconds for _, seconds in own))
-        log.info("repeat %d/%d fold %d/%d%s: %s, %.1f s", *place, *line)
+        draws = f" x {len(own)} draws" if len(own) > 1 else ""
+        size = f", {problem.train_size} training samples{draws}" if problem.train_size else ""
+        place = f"repeat {repeat + 1}/{config.repeats} " if config.repeats > 1 else ""
+        best = best_text(metric, losses.mean(), most=2 if problem.train_size else 3)
+        seconds = sum(seconds for _, seconds in own)
+        log.info(
+            "%sfold %d/%d%s: %s, %.1f s", place, fold + 1, problem.n_folds, size, best, seconds
+        )
 
 
 def _n_added(share: OpenShare, classes: Sequence[str]) -> dict[str, int]:

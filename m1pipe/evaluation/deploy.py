@@ -14,7 +14,7 @@ from m1pipe.data.splits import inner_split
 from m1pipe.data.targets import Targets
 from m1pipe.data.transforms import GeneTransform
 from m1pipe.encoder.missing import level_means
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, SettingError
 from m1pipe.evaluation.augment import Generator
 from m1pipe.evaluation.compared_models import Model, current_name, parse_model
 from m1pipe.evaluation.encoders import ComparedEncoder, Item
@@ -145,9 +145,26 @@ def open_fit(
     )
     named = {model.name: model for model in problem.models}
     model = _fitted_alone(named[current_name(base, problem.encoders)], problem.encoders)
+    _refuse_idle(model, encoders)
     if variant is not None:
         model = replace(model, name=f"{model.name}_{variant}", variant=variant)
     return replace(problem, models=(model,))
+
+
+def _refuse_idle(model: Model, encoders: Mapping[str, Item]) -> None:
+    """Refuse an encoder that the model has no use for.
+
+    Raises
+    ------
+    SettingError
+    """
+    used = model.source in (*encoders, "pca") or model.head == "linear_prior"
+    if encoders and not used:
+        (name,) = encoders
+        raise SettingError(
+            f"encoder: expected a model on {name}, such as {name}_linear or {name}_ridge; found "
+            f"{model.name}, which takes no encoder: leave --encoder out, or choose another --model"
+        )
 
 
 def _as_comparison(config: FitConfig, model: str | None) -> CrossvalConfig:

@@ -20,7 +20,7 @@ from m1pipe.encoder.plan import plan_training
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE
 from m1pipe.encoder.train import train_planned
 from m1pipe.encoder.trained import Encoder
-from m1pipe.errors import InputError, SettingError
+from m1pipe.errors import InputError, SettingError, counted
 from m1pipe.settings import build, read_config_file
 from m1pipe.training.signals import StopFlag
 
@@ -219,11 +219,11 @@ def train_in_fold(
         plan = plan_training(matrix, config, rows=rows, groups=groups, drop_unknown=gaps)
         trained.append(train_planned(plan, stop=stop))
         log.info(
-            "%s: encoder of seed %d trained on %d rows, %d epochs, %.1f s",
+            "%s: encoder of seed %d trained on %d samples, %s, %.1f s",
             entry.name,
             config.training.seed,
             plan.rows.size,
-            trained[-1].summary["epochs"],
+            counted(trained[-1].summary["epochs"], "epoch"),
             trained[-1].summary["seconds"],
         )
     return trained

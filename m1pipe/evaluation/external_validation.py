@@ -1,6 +1,7 @@
 """A fitted model on an outside labelled set, beside the training mean and a linear model."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from m1pipe.artefacts import hold_in_rows, pack_arrays, read_arrays, read_json, 
 from m1pipe.atomic import write_bytes, write_json
 from m1pipe.console import log
 from m1pipe.data.groups import resolve_groups
-from m1pipe.data.labels import CLASS, LEVEL, find_column
+from m1pipe.data.labels import CLASS, LEVEL, find_column, listed_columns
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import unknown_units
 from m1pipe.data.targets import Kind, Targets, left_out, load_targets, say_left_out
 from m1pipe.data.transforms import fit_gene_transform
 from m1pipe.data.units import convert_units
 from m1pipe.encoder.missing import fill_missing
-from m1pipe.errors import Alarm, InputError
+from m1pipe.errors import Alarm, InputError, SettingError, counted, did_you_mean, first_few
 from m1pipe.evaluation.alarms import far_from_training, units_unknown
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
@@ -262,6 +263,7 @@ def _outside_targets(
         rows, targets, dropped = load_targets(matrix, y=levels, multilabel=marks, targets=names)
         return rows, _in_units(targets, predictor), columns, dropped
     column = label or predictor.config.label
+    _check_truth(matrix, y, column, head.names)
     if column is not None and find_column(matrix.obs, column, "label")[1] is None:
         column = f"{column}:{CLASS if predictor.is_classes else LEVEL}"
     rows, targets, dropped = load_targets(matrix, y=y, label=column)
@@ -275,18 +277,40 @@ def _outside_targets(
     codes = np.array([code_of.get(targets.names[c], -1) for c in targets.values], dtype=np.int64)
     if (codes < 0).all():
         raise InputError(
-            f"label: expected classes of the model ({', '.join(head.names)}); found "
-            f"{', '.join(targets.names)}"
+            f"label: expected classes of the model ({first_few(head.names)}); found "
+            f"{first_few(targets.names)}"
         )
     if (codes < 0).any():
         lost = rows[codes < 0]
         others = dict.fromkeys(targets.names[c] for c in targets.values[codes < 0])
         why = f"samples of classes that the model does not know: {', '.join(others)}"
         unknown = {why: matrix.samples[lost].tolist()}
-        say_left_out(unknown, f"{(codes >= 0).sum():,} samples are of classes of the model")
+        say_left_out(
+            unknown,
+            f"{counted((codes >= 0).sum(), 'sample is', 'samples are')} of classes of the model",
+        )
         dropped = {**dropped, **unknown}
     kept = replace(targets, kind=head.kind, values=codes[codes >= 0], names=head.names)
     return rows[codes >= 0], kept, None, dropped
+
+
+def _check_truth(matrix: Matrix, y: Any, column: str | None, targets: Sequence[str]) -> None:
+    """Refuse samples whose true levels or labels are not there."""
+    where = matrix.path or "x"
+    if y is None and column is None:
+        raise SettingError(
+            f"evaluate: expected the true levels of the {counted(len(targets), 'target')} of the "
+            f"model in the samples of {where}; found none: give their file by --y"
+        )
+    if column is None or y is not None:
+        return
+    bare = column.removesuffix(f":{CLASS}").removesuffix(f":{LEVEL}")
+    if not {column, bare} & set(matrix.obs):
+        near = did_you_mean(bare, matrix.obs)
+        raise InputError(
+            f"label: expected the true labels of the samples of {where} in a column {bare}; found "
+            f"{listed_columns(matrix.obs)}{near or ': add them by convert --labels'}"
+        )
 
 
 def _in_units(targets: Targets, predictor: Predictor) -> Targets:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from m1pipe.errors import Alarm, InputError, Severity
+from m1pipe.errors import Alarm, InputError, Severity, counted
 from m1pipe.evaluation.alarms import below_yardstick, untested_pairs
 from m1pipe.evaluation.compare import compare, declared_family
 from m1pipe.evaluation.equivalence import ROPE, equivalence
@@ -249,7 +249,9 @@ def _curve(plan: Plan, whole: Sequence[Share], smaller: Sequence[Share]) -> pd.D
 
 def _name_share(key: ShareKey) -> str:
     repeat, fold, size, draw = key
-    text = f"repeat {repeat} fold {fold}" + ("" if size is None else f" with {size} rows")
+    text = f"repeat {repeat} fold {fold}" + (
+        "" if size is None else f" with {counted(size, 'sample')}"
+    )
     return text + (f" draw {draw}" if draw else "")
 
 

@@ -11,7 +11,7 @@ from m1pipe.data.labels import as_text, read_column
 from m1pipe.data.splits import leave_out_folds, make_folds
 from m1pipe.data.targets import OwnGenes, Targets, name_classes
 from m1pipe.encoder.missing import fill_missing, level_means
-from m1pipe.errors import InputError, did_you_mean
+from m1pipe.errors import InputError, counted, did_you_mean
 
 _BLOCK_CELLS = 2**24
 
@@ -224,6 +224,6 @@ def _find_strata(
     if len(set(values)) == len(values):
         raise InputError(
             f"stratify: expected a column with few values; found a value of its own for each of "
-            f"{len(values)} samples in {column!r}"
+            f"{counted(len(values), 'sample')} in {column!r}"
         )
     return values, False

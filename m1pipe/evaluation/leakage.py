@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from m1pipe.data.duplicates import near_radius
-from m1pipe.errors import Alarm
+from m1pipe.errors import Alarm, counted
 
 FOLD_CHANGES, SAMPLES = "fold_changes", "samples"
 SAME, OTHER, UNKNOWN = "the same samples", "other samples", "unknown samples"
@@ -46,7 +46,8 @@ def groups_on_both_sides(
         return [Alarm("group_on_both_sides", "warning", text)]
     text = (
         f"{n_groups} of {owner.nunique()} {name}s have samples on both sides of a split "
-        f"({int(split.sum())} samples): the scores are too good and the p values too small. "
+        f"({counted(int(split.sum()), 'sample')}): the scores are too good and the p values too "
+        "small. "
         f"Keep each {name} together (--group {name})."
     )
     return [Alarm("group_on_both_sides", "severe", text)]
@@ -89,7 +90,8 @@ def copies_on_both_sides(
         return []
     first = split[0]
     text = (
-        f"{len(split)} samples have a near-identical copy on the other side of a split (such as "
+        f"{counted(len(split), 'sample has', 'samples have')} a near-identical copy on the other "
+        "side of a split (such as "
         f"{samples[first]} and {samples[partner[first]]}): the scores are too good. Remove the "
         "copies, or group them (--group)."
     )
@@ -144,9 +146,10 @@ def copies_seen_by_encoder(
     if not n_rows:
         return []
     text = (
-        f"{encoder}: {n_rows} samples in its training file are near-identical to some of the "
-        f"{n_labelled} labelled ones under other names (such as {example[0]} and {example[1]}; "
-        f"compared on {n_genes:,} genes), so test samples are not new to it. Train it with "
+        f"{encoder}: in its training file {counted(n_rows, 'sample is', 'samples are')} "
+        f"near-identical to some of the {n_labelled} labelled ones under other names (such as "
+        f"{example[0]} and {example[1]}; compared on {n_genes:,} genes), so test samples are not "
+        "new to it. Train it with "
         "--drop-samples-of the labelled file."
     )
     return [Alarm("copies_seen_by_encoder", "warning", text)]

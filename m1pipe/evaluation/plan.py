@@ -9,6 +9,7 @@ import numpy as np
 from m1pipe.data.groups import group_column
 from m1pipe.data.labels import as_text, tidy
 from m1pipe.data.targets import left_out
+from m1pipe.errors import counted
 from m1pipe.evaluation.alarms import encoder_alarms
 from m1pipe.evaluation.class_metrics import PRECISION_AT
 from m1pipe.evaluation.compared_models import (
@@ -197,9 +198,7 @@ def _variant_facts(problem: Problem, model: Model) -> dict[str, str]:
 def _own_seen(problem: Problem) -> str:
     """How many targets have their gene in X, and how the term is fitted."""
     has = 0 if problem.own is None else problem.own.has.size
-    return (
-        f"{has:,} of {len(problem.targets.names):,} targets; slopes on training samples of the fold"
-    )
+    return f"{has:,} of {len(problem.targets.names):,} targets"
 
 
 def _base_facts(problem: Problem, model: Model) -> dict[str, str]:
@@ -253,7 +252,7 @@ def _pca_seen(problem: Problem, source: str) -> str:
     stored = [e for e in problem.encoders if e.frozen]
     if stored and source != "pca_fold":
         first = stored[0]
-        return f"{len(first.frozen[0].samples):,} samples of {first.sources[0]}"
+        return f"{counted(len(first.frozen[0].samples), 'sample')} of {first.sources[0]}"
     in_fold = [e for e in problem.encoders if e.in_fold]
     return f"the samples of {in_fold[0].name}" if in_fold else "training samples of the fold"
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.console import log, progress
+from m1pipe.errors import counted
 from m1pipe.evaluation.compared_models import (
     GENES,
     SCORE,
@@ -332,17 +333,16 @@ def fit_opened(
 def _in_words(
     problem: Problem, shares: Sequence[OpenShare], n_models: int, jobs: Sequence[HeadJob]
 ) -> str:
-    """What a pass is over: `6 models x 50 draws of 30 training rows, from 5 folds`."""
+    """What a pass is over: `6 models x 50 draws of 30 training samples, from 5 folds`."""
     n_folds = len({share.fold for share in shares})
-    folds = f"{n_folds} fold{'s' if n_folds > 1 else ''}"
-    models = f"{n_models} model{'s' if n_models > 1 else ''}"
+    folds, models = counted(n_folds, "fold"), counted(n_models, "model")
     n_fits = len(jobs) // len(shares)
     models = f"{n_fits} fits of {models}" if n_fits > n_models else models
     if problem.train_size is None:
         return f"{models} x {folds}"
     if problem.config.draws == 1:
-        return f"{models} x {folds}, {problem.train_size} training rows"
-    return f"{models} x {len(shares)} draws of {problem.train_size} training rows, from {folds}"
+        return f"{models} x {folds}, {problem.train_size} training samples"
+    return f"{models} x {len(shares)} draws of {problem.train_size} training samples, from {folds}"
 
 
 def jobs_of(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.errors import Alarm
+from m1pipe.errors import Alarm, counted
 from m1pipe.evaluation.significance import nadeau_bengio
 
 
@@ -118,7 +118,8 @@ class CrossvalResult:
         design = f"{self.n_folds} folds" + (f" x {self.n_repeats}" if self.n_repeats > 1 else "")
         losses = ", ".join(f"{m} {np.mean(v):.4g}" for m, v in self.losses.items())
         return (
-            f"CrossvalResult({len(self.samples)} samples, {design}; {self.metric}: {losses}; "
+            f"CrossvalResult({counted(len(self.samples), 'sample')}, {design}; {self.metric}: "
+            f"{losses}; "
             f"{len(self.alarms)} {'guard speaks' if len(self.alarms) == 1 else 'guards speak'})"
         )
 

@@ -11,10 +11,10 @@ from m1pipe.console import over_rows
 from m1pipe.data.depth import DepthRatio, depth_ratio
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.survey import Survey, binary_genes, survey
-from m1pipe.data.targets import genes_of, own_columns
+from m1pipe.data.targets import genes_of, kind_of_columns, own_columns
 from m1pipe.data.unit_guess import guess_scale, log_fault, unit_fault
-from m1pipe.data.units import LOG_OF, Units
-from m1pipe.errors import InputError
+from m1pipe.data.units import LOG_OF, Units, is_way
+from m1pipe.errors import InputError, counted
 from m1pipe.io.text.known_names import doubtful_names, named_like_annotations, no_genes
 
 WIDTH = 80
@@ -46,6 +46,8 @@ class Inspection:
         Each column of annotations in a few words: levels with their numbers, or a range.
     doubts : tuple of str
         What does not fit together.
+    column : str
+        What a column is: "gene" or "isoform".
     """
 
     name: str
@@ -58,6 +60,7 @@ class Inspection:
     obs: dict[str, str]
     var: dict[str, str]
     doubts: tuple[str, ...]
+    column: str = "gene"
 
     def __str__(self) -> str:
         found = self.found
@@ -66,7 +69,11 @@ class Inspection:
         sums = ", ".join(f"{n} {value:.6g}" for n, value in zip(names, self.sums, strict=True))
         lines = [
             _short(self.name),
-            _line("layout", f"{self.layout}, {self.shape[0]:,} samples x {self.shape[1]:,} genes"),
+            _line(
+                "layout",
+                f"{self.layout}, {counted(self.shape[0], 'sample')} x "
+                f"{counted(self.shape[1], self.column)}",
+            ),
             _line("units", f"{self.units}; the values look like {self.looks_like}"),
             _line(
                 "values",
@@ -106,6 +113,7 @@ def inspect_matrix(matrix: Matrix) -> Inspection:
         obs={str(name): column_words(matrix.obs[name]) for name in matrix.obs.columns},
         var={str(name): column_words(matrix.var[name]) for name in matrix.var.columns},
         doubts=tuple(_doubts(matrix, found, looks_like)),
+        column=kind_of_columns(matrix.var),
     )
 
 
@@ -138,9 +146,8 @@ def overlap(matrix: Matrix, against: Matrix) -> str:
         isoforms = f"the gene of {own[0]:,} of {own[1]:,} columns here (gene_id) is there"
         lines.append(_line("isoform", isoforms))
     n_samples = len(set(matrix.samples) & set(against.samples))
-    same = "the same" if matrix.units == against.units else "DIFFERENT"
     lines.append(_line("samples", f"{n_samples:,} ids are in both"))
-    lines.append(_line("units", f"{same}: {matrix.units} here, {against.units} there"))
+    lines.append(_line("units", _both_units(matrix.units, against.units)))
     depth = depth_ratio(matrix, against) if n_found else None
     return "\n".join(lines if depth is None else [*lines, _depth_line(depth)])
 
@@ -152,6 +159,21 @@ def _own_genes(matrix: Matrix, against: Matrix) -> tuple[int, int] | None:
         return None
     found = own_columns(genes, against.genes.tolist(), against.var)
     return int((found >= 0).sum()), len(found)
+
+
+def _both_units(here: Units, there: Units) -> str:
+    """Units of two files, and what becomes of it where they differ."""
+    found = f"{here} here, {there} there"
+    if here == there:
+        return f"the same: {found}"
+    if "unknown" in (here.name, there.name):
+        return f"{found}: say them by convert --units"
+    if not (is_way(here, there) or is_way(there, here)):
+        return f"DIFFERENT: {found}, and no way between them: convert one of the sources again"
+    if here.is_counts or there.is_counts:
+        way = "train --thin-to (or --normalize total), crossval and predict"
+        return f"{found}: the counts are converted by {way}"
+    return f"{found}: crossval and predict convert them to those of the encoder"
 
 
 def _depth_line(depth: DepthRatio) -> str:
@@ -204,28 +226,32 @@ def _doubts(matrix: Matrix, found: Survey, looks_like: str) -> list[str]:
     doubts += doubtful_names(matrix.var.index)
     if found.n_missing:
         doubts.append(
-            f"{found.n_missing:,} values are missing: train, crossval and fit take that, but not "
+            f"{counted(found.n_missing, 'value is', 'values are')} missing: train, crossval and "
+            "fit take that, but not "
             "in counts"
         )
     n_zero = int((found.totals == 0).sum())
     if n_zero and not found.n_negative:
         first = matrix.samples[found.totals == 0][0]
-        doubts.append(f"{n_zero:,} samples are zero throughout, such as {first!r}")
+        doubts.append(
+            f"{counted(n_zero, 'sample is', 'samples are')} zero throughout, such as {first!r}"
+        )
     shallow = _shallow(matrix, found)
     if len(shallow):
         doubts.append(
-            f"{len(shallow):,} samples have less than {_SHALLOW:.0%} of the median depth, such as "
+            f"{counted(len(shallow), 'sample has', 'samples have')} less than {_SHALLOW:.0%} of "
+            "the median depth, such as "
             f"{shallow[0]!r}"
         )
     names = [str(gene) for gene in matrix.genes]
     ways = {
-        "hold 0 and 1 only": binary_genes(found),
-        "are named like labels": np.flatnonzero(named_like_annotations(names)),
+        "0 and 1 only": binary_genes(found),
+        "named like labels": np.flatnonzero(named_like_annotations(names)),
     }
     for way, suspects in ways.items():
         if len(suspects):
-            some = f"{len(suspects):,} genes {way}, such as {matrix.genes[suspects[0]]!r}"
-            doubts.append(f"{some}: are they labels?")
+            some = f"{counted(len(suspects), 'gene')}, such as {matrix.genes[suspects[0]]!r}"
+            doubts.append(f"{way}: {some}: labels?")
     return doubts
 
 

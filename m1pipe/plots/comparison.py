@@ -25,6 +25,7 @@ def plot_losses(
     label: str,
     colours: Mapping[str, str],
     reference: float | None = None,
+    beyond: bool = False,
 ) -> Axes:
     """Every model's loss: one small dot a fold, a diamond at the mean, best on top.
 
@@ -42,19 +43,25 @@ def plot_losses(
         Colour of each model.
     reference : float, optional
         Drawn as a vertical dashed line, such as the loss of the training mean.
+    beyond : bool
+        The last model, whose loss this is, is far above all others: its number stands at the edge.
 
     Returns
     -------
     Axes
         The same axes.
     """
-    for place, model in enumerate(order):
+    for place, model in enumerate(order[:-1] if beyond else order):
         losses = folds.loc[folds["model"] == model, "loss"].to_numpy(float)
         rows = place + spread(len(losses), 0.18)
         ax.plot(losses, rows, "o", ms=3.4, color=colours[model], alpha=0.45, mew=0)
         if np.isfinite(losses).any():
             ax.plot(np.nanmean(losses), place, "D", ms=6.5, color=colours[model], mec="white")
-    if reference is not None:
+    if beyond:
+        edge = (1, len(order) - 1)
+        text, where = f"{reference:g} \N{RIGHTWARDS ARROW}", ("axes fraction", "data")
+        ax.annotate(text, edge, xycoords=where, color=MUTED, ha="right", va="center")
+    elif reference is not None:
         ax.axvline(reference, color=MUTED, linestyle=(0, (4, 3)), linewidth=1, zorder=0)
     _name_rows(ax, order)
     ax.set_xlabel(label)

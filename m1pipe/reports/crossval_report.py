@@ -54,7 +54,8 @@ from m1pipe.reports.terms import (
 _SEVERITIES = ("severe", "warning", "note")
 _NO_P = (HEADLINE_TEST, "strata_flip", "bootstrap")
 _MOST_VERDICTS = 6  # on the first screen
-_MOST_PAIRS = 50
+_MOST_PAIRS = 6  # of the best model and those nearest to it
+_OF_FOLD = "training samples of the fold"
 
 
 def write_report(
@@ -119,8 +120,7 @@ def report_html(
         **_answer(result, ladder),
         **_data(result),
         **_models(result, ladder),
-        comparisons=_comparisons(result),
-        most_pairs=_MOST_PAIRS,
+        comparisons=_comparisons(result, str(ladder.index[0])),
         curve=breakdown.label_efficiency(result),
         strata=breakdown.by_stratum(result),
         targets=breakdown.by_target(result),
@@ -143,6 +143,7 @@ def _answer(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
         "looks_for": GUARDS,
         "found_checks": [f"{a.name.replace('_', ' ')}" for a in alarms],
         "answer": verdicts.answer(result),
+        "beside_simple": verdicts.beside_simple(result),
         "winner": verdicts.winner(result, ladder),
         "target_note": verdicts.by_target(result),
         "verdicts": verdicts.verdicts(result),
@@ -192,7 +193,11 @@ def _models(result: CrossvalResult, ladder: pd.DataFrame) -> dict[str, Any]:
         "ensemble": _first_ensemble(result),
         "ladder_figure": figures.ladder(result, order),
         "seen": [
-            [model, model_label(model, encoders) or DASH, _seen(seen.get(model))]
+            [
+                model,
+                model_label(model, encoders) or DASH,
+                _seen(seen.get(model), sources=bool(result.info.get("source"))),
+            ]
             for model in result.models
         ],
     }
@@ -229,16 +234,29 @@ def _score_cells(
     ]
 
 
-def _seen(parts: Any) -> str:
-    if isinstance(parts, Mapping):
-        parts = "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
-    return str(parts or "not recorded")
+def _seen(parts: Any, *, sources: bool) -> str:
+    """What a model has beside the training samples of the fold, which every model has.
+
+    What it sees of other studies, their samples or labels, is said where there are `sources`.
+    """
+    if not isinstance(parts, Mapping):
+        return str(parts or "not recorded")
+    beside = [
+        f"{name}: {text}"
+        for name, text in parts.items()
+        if text and not f"{text},".startswith(f"{_OF_FOLD},") and (sources or name != "sees")
+    ]
+    return "; ".join(beside) or DASH
 
 
-def _comparisons(result: CrossvalResult) -> dict[str, Any]:
-    """The declared family, other tests of the same pairs beside it, and all other pairs."""
+def _comparisons(result: CrossvalResult, best: str) -> dict[str, Any]:
+    """The declared family, other tests of the same pairs beside it, and the best against all."""
     declared, table = verdicts.family(result), result.comparisons
-    others = verdicts.headline_rows(result).drop(index=declared.index).to_dict(orient="records")
+    others = verdicts.headline_rows(result).drop(index=declared.index)
+    if len(others):
+        with_best = others[["model_a", "model_b"]] == best
+        nearest = others["difference"].abs().sort_values().index
+        others = others.loc[[i for i in nearest if with_best.loc[i].any()][:_MOST_PAIRS]]
     names = dict.fromkeys(table["test"]) if len(table) else {}
     beside = [test for test in names if test in TESTS and test not in _NO_P]
     found = {
@@ -259,7 +277,10 @@ def _comparisons(result: CrossvalResult) -> dict[str, Any]:
         "other_tests": other_tests,
         "n_folds": int(declared["n_independent"].max()) if rows else 0,
         "beside": [f"{TESTS[t]} (n\N{NO-BREAK SPACE}{_units(table, t)})" for t in beside],
-        "others": [[*difference_cells(r), p_cell(r["p"])] for r in others],
+        "best": best,
+        "others": [
+            [*difference_cells(r), p_cell(r["p"])] for r in others.to_dict(orient="records")
+        ],
     }
 
 
@@ -332,7 +353,7 @@ def _chosen_cells(model: str, lines: Sequence[Row]) -> list[str]:
     return [
         model,
         _spread([head.get("alpha") for head in heads]) or DASH,
-        f"{sum(epochs > 0 for epochs in kept)} of {len(kept)}",
+        f"{sum(epochs > 0 for epochs in kept)}/{len(kept)}",
         _spread([epochs for epochs in kept if epochs]) or DASH,
         "; ".join(texts) or DASH,
     ]

@@ -40,8 +40,8 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
     base = base.where(base > 0)  # nothing is a share of no loss
     keys = pd.MultiIndex.from_frame(folds[["repeat", "fold"]])
     folds = folds.assign(loss=folds["loss"].to_numpy() / base.reindex(keys).to_numpy())
-    shown = [model for model in order if model != baseline]
-    near = folds.loc[folds["model"].isin(shown), "loss"].max() > _NEAR
+    shown = [*(model for model in order if model != baseline), baseline]
+    near = folds.loc[folds["model"] != baseline, "loss"].max() > _NEAR
     return picture(
         lambda axes: comparison.plot_losses(
             axes[0, 0],
@@ -49,7 +49,8 @@ def ladder(result: CrossvalResult, order: Sequence[str]) -> str:
             shown,
             label=f"{metric_of(result.metric).label} as a share of that of {baseline}",
             colours=model_colours(result),
-            reference=1.0 if near else None,
+            reference=1.0,
+            beyond=not near,
         ),
         width=BESIDE,
         height=0.8 + (0.34 if len(shown) < 13 else 0.25) * len(shown),

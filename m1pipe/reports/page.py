@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from m1pipe.errors import counted
 from m1pipe.plots import style
 
 ABSENT = "not computed"
@@ -152,8 +153,7 @@ def count(n: int | float | None, noun: str = "", plural: str | None = None) -> s
     """
     if n is None:
         return ABSENT
-    word = noun if n == 1 or not noun else plural or f"{noun}s"
-    return f"{int(n):,} {word}".strip()
+    return counted(int(n), noun, plural) if noun else f"{int(n):,}"
 
 
 def listing(items: Iterable[object], joiner: str = "and") -> str:

@@ -131,12 +131,12 @@ def quality_html(report: QualityReport, *, provenance: Mapping[str, Any]) -> str
 
 
 def summary_line(report: QualityReport) -> str:
-    """The answer in a line: how many scores are like real samples', which are not, and privacy."""
+    """The answer in short: how many scores are like real samples', which are not, and privacy."""
     texts = [_in_short(report, without=("near",))]
     found, score = privacy(report), _telling(report)
     if found is not None and score is not None:
         texts.append(f"{_value(score)}{_LEAK.get(found.tag, '')}")
-    return "; ".join(texts)
+    return "\n  ".join(texts)
 
 
 def verdicts(report: QualityReport) -> list[Verdict]:
@@ -276,10 +276,10 @@ def _cells(score: Score, has_corrupted: bool) -> list[str]:
 
 
 def _rivals(report: QualityReport) -> list[list[str]]:
-    """Values of every score that rivals have, one column a model, real samples beside them."""
+    """Headline scores that rivals have, one column a model, real samples beside them."""
     rows = []
-    for score in report.scores[SYNTHETIC]:
-        if score.definition.family in ("utility", "camda") or score.not_applicable:
+    for score in _headline(report):
+        if score.definition.family == "utility" or score.not_applicable:
             continue
         digits = _digits(score)
         same = [report.score(score.definition.name, model) for model in report.scores]
@@ -300,9 +300,9 @@ def _calibrated(report: QualityReport) -> str | None:
         ax = axes[0, 0]
         plots.plot_calibrated(ax, table, models, colours=style.colours(models))
         if len(models) > 1:
-            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(models))
+            ax.figure.legend(loc="outside upper left", ncols=2)
 
-    return picture(draw, width=BESIDE, height=1.0 + 0.21 * table["title"].nunique())
+    return picture(draw, width=BESIDE, height=1.4 + 0.21 * table["title"].nunique())
 
 
 def _genes(report: QualityReport) -> str:

@@ -64,7 +64,7 @@ MODELS = {
     "prior": "class frequencies in the training samples",
     "stratum_mean": "training mean of the test sample's own stratum, which it is given",
     "gene": "linear regression on the isoform's own gene",
-    "ridge_gene": "ridge regression on the genes, and the isoform's own gene beside it",
+    "ridge_gene": "ridge regression on the genes, and the isoform's own gene",
     "ridge": "ridge regression on the genes",
     "logistic": "penalised logistic regression on the genes",
     "ridge_prior": "ridge regression on the genes, the covariance of the PCA's samples as prior",
@@ -74,8 +74,8 @@ MODELS = {
     "transfer_logistic": "penalised logistic regression on the genes, beside a score of other "
     "studies' labels",
     "raw": "linear model and network on the genes",
-    "pca": "linear model and network on PCA scores (samples and width of the encoder)",
-    "pca_fold": "linear model and network on PCA scores (fitted on the training fold)",
+    "pca": "linear model and network on PCA scores of the encoder's samples and width",
+    "pca_fold": "linear model and network on PCA scores of the training fold",
 }
 
 _VARIANTS: dict[Variant, str] = {
@@ -86,37 +86,37 @@ _VARIANTS: dict[Variant, str] = {
 _SPOKEN = {"mean": "the training mean", "prior": "the class frequencies"}
 
 GUARDS = {  # what each check looks for
-    "group_on_both_sides": "samples of one donor on both sides of a split",
-    "group_not_checked": "columns that look like donors and were not chosen as groups",
-    "nearly_paired": "samples left out because their ids in X and Y differ slightly",
-    "units_unknown": "values of unknown units, given to an encoder whose units are known",
-    "copies_on_both_sides": "near-identical samples on both sides of a split",
-    "seen_by_encoder": "labelled samples among those that an encoder was trained or stopped on",
-    "copies_seen_by_encoder": "near-identical copies of labelled samples in the data of an encoder",
-    "source_overlap": "labelled samples of other studies that are samples of X too",
-    "conditioned_on_label": "an encoder conditioned on what is predicted",
-    "widths_differ": "seeds of one encoder with different numbers of latents",
-    "confounded_label": "a label confounded with another column of the samples",
-    "class_in_few_groups": "a class found in few donors",
-    "small_strata": "strata smaller than the number of folds",
-    "few_groups": "too few donors to learn from their differences",
-    "liberal_test": "repeats that make the test reject too often for so few samples",
+    "group_on_both_sides": "donors on both sides of a split",
+    "group_not_checked": "columns like donors, not grouped by",
+    "nearly_paired": "ids that nearly match",
+    "units_unknown": "unknown units",
+    "copies_on_both_sides": "copies on both sides of a split",
+    "seen_by_encoder": "labelled samples that an encoder saw",
+    "copies_seen_by_encoder": "copies that an encoder saw",
+    "source_overlap": "samples of other studies that are in X",
+    "conditioned_on_label": "an encoder given the label",
+    "widths_differ": "encoders of different width",
+    "confounded_label": "a confounded label",
+    "class_in_few_groups": "a class in few donors",
+    "small_strata": "small strata",
+    "few_groups": "few donors",
+    "liberal_test": "many repeats of few samples",
     "constant_targets": "constant targets",
-    "missing_levels": "missing levels of X, which were imputed",
-    "nothing_tuned": "settings to be chosen on too few samples",
-    "collapsed_predictor": "predictions that are the same for all samples",
-    "dead_units": "hidden units with a constant output",
-    "collapsed_latents": "latents that carry no information",
-    "latent_follows_depth": "a latent correlated with sequencing depth",
-    "depth_differs": "samples sequenced far deeper or less deep than an encoder's training samples",
-    "far_from_training": "samples unlike those that an encoder was trained on",
-    "weak_encoder": "an encoder that reconstructs less than principal components",
-    "labels_of_same_samples": "labels derived from the samples that predict them",
+    "missing_levels": "missing levels",
+    "nothing_tuned": "too few samples to tune on",
+    "collapsed_predictor": "constant predictions",
+    "dead_units": "dead hidden units",
+    "collapsed_latents": "latents that carry nothing",
+    "latent_follows_depth": "a latent that follows depth",
+    "depth_differs": "depths unlike the encoder's",
+    "far_from_training": "samples unlike the encoder's",
+    "weak_encoder": "an encoder below PCA",
+    "labels_of_same_samples": "labels made from X",
     "labels_not_learned": "labels that no model learned",
-    "labels_too_few": "labels too rare, or too common, to be tested",
-    "below_yardstick": "a model that is not better than the training mean",
-    "not_testable": "pairs of models without a p value",
-    "score_not_computed": "scores that could not be computed",
+    "labels_too_few": "labels too rare or too common",
+    "below_yardstick": "a model no better than the baseline",
+    "not_testable": "pairs without a p value",
+    "score_not_computed": "scores not computed",
 }
 
 
@@ -172,7 +172,7 @@ def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
         text = MODELS.get(source, f"linear model and network on {inputs}")
     else:
         text = f"penalised linear model on {'the genes and ' if model.adds_genes else ''}{inputs}"
-    text += ", and the isoform's own gene beside it" if model.own_gene else ""
+    text += ", and the isoform's own gene" if model.own_gene else ""
     text += ", beside a score of other studies' labels" if model.transfer else ""
     return text if model.variant is None else f"{text}, {_VARIANTS[model.variant]}"
 
@@ -180,9 +180,8 @@ def model_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
 def _latents_label(name: str, encoders: dict[str, dict[str, object]]) -> str:
     """Latents of an encoder, by its width and weight of the KL."""
     width, beta = encoders[name].get("n_latent"), encoders[name].get("beta")
-    kind = "an autoencoder" if beta == 0 else "a variational autoencoder"
-    units = f" ({width} latent units)" if width else ""
-    return f"the latent means of {kind}{units}"
+    kind = " (beta 0)" if beta == 0 else ""
+    return f"the {f'{width} ' if width else ''}latents of {name}{kind}"
 
 
 def guard_counts(raised: Iterable[str]) -> dict[str, int]:

@@ -255,14 +255,54 @@ def by_target(result: CrossvalResult) -> str:
     return ""
 
 
-def summary(result: CrossvalResult, page: str | Path) -> str:
-    """The answer, and below it the models of the lowest losses, behind the page's path.
+def beside_simple(result: CrossvalResult) -> str:
+    """How the best model with an encoder stands to the best simple one with the same samples.
 
-    Above it what its plan says, where it had one.
+    That is a model on principal components of the same samples; where each target's own gene is an
+    input, one with own genes. The pair is chosen by its losses, so its p is that of one test and no
+    claim of the family. Empty where there is no such pair.
+    """
+    encoders = result.info.get("encoders", {})
+    losses = ladder_table(result)["loss"]
+    models = [parse_model(str(name), encoders) for name in losses.index]
+    models = [model for model in models if not (model.variant or model.transfer)]
+    best = next((model for model in models if model.source in encoders), None)
+    if best is None:
+        return ""
+    simple = [m for m in models if m.source not in encoders and m.own_gene == best.own_gene]
+    rivals = [m.name for m in simple if best.own_gene or m.source in ("pca", "pca_fold")]
+    row = _pair(headline_rows(result), best.name, rivals[0]) if rivals else None
+    if row is None or not math.isfinite(row["p"]):
+        return ""
+    kinds: tuple[Kind, Kind] = ("better", "worse")
+    kind: Kind = kinds[row["difference"] > 0] if row["p"] < ALPHA else "open"
+    what = "with own genes and no encoder" if best.own_gene else "on PCA"
+    pair = against([Verdict(kind, "", row)])
+    return f"Best with an encoder: {best.name}, {pair}, the best {what}."
+
+
+def _pair(table: pd.DataFrame, a: str, b: str) -> dict[Any, Any] | None:
+    """The test of a against b, turned round where it is of b against a."""
+    for row in table.to_dict(orient="records"):
+        if (row["model_a"], row["model_b"]) == (a, b):
+            return row
+        if (row["model_a"], row["model_b"]) == (b, a):
+            share = row["effect"]
+            turned = {"model_a": a, "model_b": b, "difference": -row["difference"]}
+            turned |= {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+            return {**row, **turned, "effect": -share / (1 + share) if share > -1 else math.nan}
+    return None
+
+
+def summary(result: CrossvalResult, page: str | Path) -> str:
+    """The answers, a line each, and the models of the lowest losses behind the page's path.
+
+    Above them what the plan says, where there was one.
     """
     losses = ladder_table(result)["loss"].reindex(result.models)
-    declared = f"{result.info['declared']['text']}\n" if "declared" in result.info else ""
-    return f"{declared}{answer(result).text}\n{page}: {best_text(result.metric, losses)}"
+    declared = result.info.get("declared", {}).get("text")
+    answers = [declared, answer(result).text, beside_simple(result), *label_efficiency(result)]
+    return "\n".join([*filter(None, answers), f"{page}: {best_text(result.metric, losses)}"])
 
 
 def winner(result: CrossvalResult, ladder: pd.DataFrame) -> str:

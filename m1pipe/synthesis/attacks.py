@@ -136,7 +136,9 @@ ATTACKS = {
 
 def _definitions(name: str, attack: Attack) -> tuple[Definition, ...]:
     """AUC, and true positive rates at two false positive rates, of an attack."""
-    told = f"how well members are told from held-out samples by {attack.told_by}; chance: 0.5"
+    told = (
+        f"how well members are distinguished from held-out samples by {attack.told_by}; chance: 0.5"
+    )
     found = [Definition("attack", f"{name}_auc", f"{attack.title} AUC", "half", told, SHARE)]
     for rate, share in FALSE_POSITIVES.items():
         percent = f"{100 * share:g} %"

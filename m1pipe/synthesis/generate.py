@@ -14,7 +14,7 @@ from m1pipe.console import log, over_rows
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.trained import MIXTURE_FILE
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.provenance import training_data
@@ -92,7 +92,10 @@ def run_generate(
             writer.write(start, X)
             sums.append(totals(X, encoder.units))
     found = closure(np.concatenate(sums), encoder.units)
-    text = f"{out}: {codes.size:,} synthetic samples x {len(encoder.genes):,} genes, {source}"
+    text = (
+        f"{out}: {counted(codes.size, 'synthetic sample')} x "
+        f"{counted(len(encoder.genes), 'gene')}, {source}"
+    )
     private = f"; {NOT_PRIVATE}" if config.sampler == "posterior" else ""
     if found:
         log.info("totals of these samples: %s", _totals_text(found))

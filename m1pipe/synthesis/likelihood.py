@@ -25,7 +25,7 @@ from m1pipe.data.normal_scores import to_places
 from m1pipe.data.units import LN, log2p1
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.likelihood import iwae_bound
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.count_likelihoods import COUNT_LIKELIHOODS
 from m1pipe.models.likelihoods import Gaussian, HurdleGaussian, ZeroInflatedLogNormal
@@ -67,7 +67,7 @@ def compare_runs(
         encoders = dict(zip(names, map(load_encoder, runs), strict=True))
         found = compare_likelihoods(encoders, matrix).to_numpy()
     nats, width = found.T / len(encoders[names[0]].genes), max(map(len, names))
-    lines = [f"held-out log-likelihood on one scale, nats a gene, {len(found):,} samples:"]
+    lines = [f"held-out log-likelihood on one scale, nats a gene, {counted(len(found), 'sample')}:"]
     for name, values in zip(names, nats, strict=True):
         gap = values - nats[0]
         line = f"  {name:{width}}  {values.mean():.4f} (standard error {sem(values):.4f})"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from m1pipe import seeds
 from m1pipe.console import log
-from m1pipe.errors import Alarm, InputError
+from m1pipe.errors import Alarm, InputError, counted
 from m1pipe.synthesis import attacks, camda, privacy, utility
 from m1pipe.synthesis.config import QualityConfig
 from m1pipe.synthesis.fidelity import (
@@ -234,7 +234,9 @@ def _expression_scores(
     """Which genes tell the classes apart; the floor has the classes of real samples shuffled."""
     sizes = (len(x.codes), len(s.codes), len(h.codes))
     if min(sizes) < 2 * utility.FEWEST:
-        return failed(utility.EXPRESSION, f"a set has only {min(sizes)} labelled samples")
+        return failed(
+            utility.EXPRESSION, f"a set has only {counted(min(sizes), 'labelled sample')}"
+        )
     real, synthetic, holdout = (np.column_stack([rows.X, rows.codes]) for rows in (x, s, h))
     floor = real.copy()
     floor[:, -1] = seeds.rng(config.seed, seeds.FLOOR_LABELS).permutation(real[:, -1])
@@ -341,12 +343,18 @@ def _of_data(info: Mapping[str, Any]) -> list[Alarm]:
     found = []
     n_same = info["holdout_rows_in_real"]
     if n_same:
-        text = f"{n_same:,} held-out samples are in the training samples, to the last digit: the "
+        text = (
+            f"{counted(n_same, 'held-out sample is', 'held-out samples are')} in the training "
+            "samples, to the last digit: the "
+        )
         text += "hold-out is none, and every score flatters."
         found.append(Alarm("holdout_leak", "severe", text))
     n_donors = info["donors_on_both_sides"]
     if n_donors:
-        text = f"{n_donors:,} donors are on both sides of the split: fidelity scores flatter, and "
+        text = (
+            f"{counted(n_donors, 'donor is', 'donors are')} on both sides of the split: "
+            "fidelity scores flatter, and "
+        )
         text += "privacy scores hide leaks. Split by donors."
         found.append(Alarm("shared_donors", "warning", text))
     if info["absent_classes"]:
@@ -357,10 +365,15 @@ def _of_data(info: Mapping[str, Any]) -> list[Alarm]:
         )
         found.append(Alarm("absent_classes", "warning", text))
     if info["size"] < FEW:
-        text = f"Only {info['size']} samples a side: scores are noisy, small sets look alike."
+        text = (
+            f"Only {counted(info['size'], 'sample')} a side: scores are noisy, small sets "
+            "look alike."
+        )
         found.append(Alarm("few_samples", "warning", text))
     if info["donors"] and info["n_independent"] < FEW_DONORS:
-        text = f"Only {info['n_independent']} donors in the hold-out: intervals are rough."
+        text = (
+            f"Only {counted(info['n_independent'], 'donor')} in the hold-out: intervals are rough."
+        )
         found.append(Alarm("few_donors", "warning", text))
     return found
 

@@ -12,6 +12,7 @@ from m1pipe import seeds
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.console import log
 from m1pipe.encoder import Encoder, train_encoder
+from m1pipe.errors import counted
 from m1pipe.evaluation.augment import (
     GeneratorRequest,
 )
@@ -95,9 +96,9 @@ def train_generator(request: GeneratorRequest) -> tuple[np.ndarray, np.ndarray]:
     )
     X = np.concatenate([block for _, block in blocks])
     log.info(
-        "generator: trained on %d rows, %d epochs, %d samples made",
+        "generator: trained on %d samples, %s, %d made",
         n_rows,
-        encoder.summary["epochs"],
+        counted(encoder.summary["epochs"], "epoch"),
         codes.size,
     )
     return X, codes

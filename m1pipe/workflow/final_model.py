@@ -15,7 +15,7 @@ from m1pipe.data.recipe import MISSING_FILE, missing_table
 from m1pipe.encoder.bundle import weights_file
 from m1pipe.encoder.missing import fill_missing
 from m1pipe.encoder.trained import CARD_FILE
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 from m1pipe.evaluation.deploy import ONE_ENCODER, fit_model, open_fit
 from m1pipe.evaluation.encoders import parse_encoder
 from m1pipe.evaluation.external_validation import (
@@ -156,15 +156,17 @@ def _named_encoder(text: str) -> dict[str, str]:
 def _fit_line(out: Path, predictor: Predictor, seconds: float) -> str:
     head = predictor.head
     what = "classes" if predictor.is_classes else "targets"
-    more = f"{sum(predictor.added.values()):,} synthetic samples added, " if predictor.added else ""
+    n_added = sum((predictor.added or {}).values())
+    more = f"; {counted(n_added, 'synthetic sample')} added" if n_added else ""
     error = ""
     if "inner_loss" in head.chosen:
-        kind = "squared error as a share of the variance"
-        name = kind if head.kind == "regression" else "log loss with half a missed sample"
-        error = f"{name} on held-out samples {head.chosen['inner_loss']:.3f}, "
+        loss = f"{head.chosen['inner_loss']:.3f}"
+        error = f"log loss {loss} on held-out samples and half a missed one; "
+        if head.kind == "regression":
+            error = f"error {loss} of the variance on held-out samples; "
     return (
-        f"{out}: {len(head.names):,} {what} from {predictor.features}, {more}{error}"
-        f"{describe_head(head)}, {seconds:.0f} s"
+        f"{out}: {len(head.names):,} {what} from {predictor.features}{more}, {seconds:.0f} s\n"
+        f"  {error}{describe_head(head)}"
     )
 
 

@@ -14,6 +14,7 @@ from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import BY_TOTAL, MILLION, Units
 from m1pipe.encoder.summary import health
 from m1pipe.encoder.trained import Encoder
+from m1pipe.errors import counted
 from m1pipe.evaluation.compared_models import parse_model
 from m1pipe.heads.fitted import FittedHead
 from m1pipe.predictor import LATENTS, Predictor
@@ -65,7 +66,7 @@ def _heading(encoder: Encoder, run: str, provenance: Mapping[str, Any]) -> str:
     begun = str(provenance.get("started", ""))[:10]
     return (
         f"# Model card: {as_text(Path(run).resolve().name)}\n\n"
-        f"A {kind} of gene expression{given}: {len(encoder.genes):,} genes, "
+        f"A {kind} of gene expression{given}: {counted(len(encoder.genes), 'gene')}, "
         f"{encoder.n_latent} latent units. "
         f"Trained by m1pipe {provenance.get('m1pipe', __version__)}"
         + (f" on {begun}.\n" if begun else ".\n")
@@ -92,7 +93,7 @@ def _data(encoder: Encoder, provenance: Mapping[str, Any]) -> Cells:
         yield (
             "counts",
             f"thinned to depths of `{known['file']}` (median {before:,.0f} to {after:,.0f}; "
-            f"{known['n_left']:,} samples left as they were, {known['n_empty']:,} kept out)",
+            f"{known['n_left']:,} left as they were, {known['n_empty']:,} kept out)",
         )
     if found["n_missing"]:
         yield "missing levels", f"{found['n_missing']:,}"
@@ -340,13 +341,17 @@ def describe_head(head: FittedHead) -> str:
     """
     name = "ridge" if head.kind == "regression" else "logistic regression"
     if head.module.linear is None:
-        return f"a network of {head.chosen['epochs']} epochs" if head.chosen else "a network"
+        return (
+            f"a network of {counted(head.chosen['epochs'], 'epoch')}"
+            if head.chosen
+            else "a network"
+        )
     if head.is_linear:
         return f"{name}; no network was kept"
     n, epochs = head.chosen["n_seeds"], head.chosen["epochs"]
     networks = "a network" if n == 1 else f"the mean of {n} networks"
     beside = f"{name} and " if head.chosen.get("linear", True) else ""
-    return f"{beside}{networks} of {epochs} epoch{'s' * (epochs > 1)}"
+    return f"{beside}{networks} of {counted(epochs, 'epoch')}"
 
 
 def _head_data(predictor: Predictor, provenance: Mapping[str, Any], n_samples: int) -> Cells:

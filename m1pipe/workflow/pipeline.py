@@ -102,7 +102,7 @@ def run_study(
     for i, task in enumerate(tasks, start=1):
         how, why = standing(study.out, task)
         if how == "done":
-            lines.append(f"{task.name}: up to date")
+            lines.append(f"{task.name}: done")
         else:
             if not force:
                 _refuse_stale(study, task)
@@ -114,7 +114,7 @@ def run_study(
 
 def plan_lines(study: Study, tasks: Sequence[Task]) -> list[str]:
     """What `run_study` would do: a line on each task."""
-    words = {"done": "up to date", "missing": "to do", "stale": "out of date"}
+    words = {"done": "done", "missing": "to do", "stale": "out of date"}
     lines = []
     for task in tasks:
         how, why = standing(study.out, task)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from m1pipe.artefacts import read_json
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 from m1pipe.training.signals import AGAIN
 from m1pipe.workflow.crossval_shares import PLAN
 from m1pipe.workflow.pipeline import FOLDER
-from m1pipe.workflow.tasks import STAGES
+from m1pipe.workflow.tasks import CV, STAGES
 
 SECONDS = 20
 _SLURM = ("squeue", "--noheader", "--array", "--format=%i|%t|%r")
@@ -93,8 +93,8 @@ def run_lines(root: Path, queue: Queue) -> list[RunLine]:
     Returns
     -------
     list of RunLine
-        States: queued, running, done, stopped (resumable), failed, lost (neither at work nor in
-        the queue).
+        States: queued, running, done, to do, stopped (resumable), failed, lost (neither at work
+        nor in the queue).
 
     Raises
     ------
@@ -107,12 +107,13 @@ def run_lines(root: Path, queue: Queue) -> list[RunLine]:
     tasks = [(name, record) for name, record in found.items() if record.get("stage") in STAGES]
     records = dict(sorted(tasks, key=lambda item: STAGES.index(item[1]["stage"])))
     lines = [_task_line(root, name, record, records, queue) for name, record in records.items()]
+    has_folds = any(record["stage"] == "crossval" for record in records.values())
     told = {record["folder"] for record in records.values() if record.get("folder")}
     for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
         if (folder / "status.json").is_file() and os.path.relpath(folder, root) not in told:
             status = _read(folder / "status.json")
             lines.append(RunLine(folder.name, *_standing(status, status, queue)))
-        elif (folder / "shares" / PLAN).is_file():
+        elif (folder / "shares" / PLAN).is_file() and not (has_folds and folder.name == CV):
             lines.append(_crossval_line(folder))
     if not lines:
         raise InputError(f"{root}: expected runs of m1pipe; found none: name the folder of results")
@@ -136,6 +137,8 @@ def _task_line(
 ) -> RunLine:
     """Line of a study's task; a run's own status says more while it is at work."""
     status = record
+    if record["stage"] == "gather" and record["state"] == "done":
+        return RunLine(name, "done", str(root / CV / "report.html"))
     if record["state"] != "queued" and record.get("folder"):
         own = root / record["folder"] / "status.json"
         status = _read(own) if own.is_file() else record
@@ -207,4 +210,4 @@ def _crossval_line(folder: Path) -> RunLine:
     n_done = len({path.parent.name.partition("_n")[0] for path in done})
     if (folder / "report.html").exists():
         return RunLine(folder.name, "done", str(folder / "report.html"))
-    return RunLine(folder.name, "begun", f"{n_done} of {n_shares} folds")
+    return RunLine(folder.name, "to do", f"{n_done} of {counted(n_shares, 'fold')} done")

@@ -288,8 +288,8 @@ def _verdict(summary: pd.DataFrame, tests: pd.DataFrame) -> str:
     better = int((shown["difference"] > 0).sum())
     return (
         f"highest R2 of the test folds {best[HEADLINE]:.3f}: {best['model']}, {best['n_latent']} "
-        f"latents; {better} of {len(declared)} tests: network ahead of PCA, {len(shown) - better} "
-        "behind (BH 5 %)"
+        f"latents\n  {better} of {len(declared)} tests: network ahead of PCA, "
+        f"{len(shown) - better} behind (BH 5 %)"
     )
 
 

@@ -18,6 +18,7 @@ from m1pipe.workflow.study import (
     Study,
 )
 
+CV = "cv"  # folder of the comparison
 STAGES = ("convert", "train", "crossval", "gather", "generate", "quality")
 RUN_FILES = ("model.json", "model.safetensors")
 PLACES = ("device", "memory", "checkpoint_minutes", "micro_batch")
@@ -193,7 +194,7 @@ def _crossval_task(
     name: str,
     only: tuple[int, int] | None,
 ) -> Task:
-    folder = study.out / "cv"
+    folder = study.out / CV
     rows = {encoder: study.encoders[encoder] for encoder in comparison.encoders}
 
     def crossval(force: bool) -> str:
@@ -286,13 +287,13 @@ def _shares(folder: Path, comparison: Comparison) -> dict[str, Path]:
 
 
 def _gather_task(study: Study, comparison: Comparison) -> Task:
-    folder = study.out / "cv"
+    folder = study.out / CV
 
     def gather(force: bool) -> str:
-        from m1pipe.reports.verdicts import answer
+        from m1pipe.reports.verdicts import summary
         from m1pipe.workflow.crossval_run import gather as gathered
 
-        return f"{folder / 'report.html'}: {answer(gathered(folder)).text}"
+        return summary(gathered(folder), folder / "report.html")
 
     return Task(
         stage="gather",

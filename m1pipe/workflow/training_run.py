@@ -30,7 +30,7 @@ from m1pipe.encoder.trained import (
     QUANTILES_FILE,
     Encoder,
 )
-from m1pipe.errors import InputError, all_but
+from m1pipe.errors import InputError, all_but, counted
 from m1pipe.io.conversion.steps import Steps
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.together import FILE, open_together
@@ -277,18 +277,20 @@ def plan_line(plan: TrainingPlan) -> str:
     """One line about what will be trained on what."""
     where = "streamed from disk" if plan.streams else "in memory"
     if plan.missing is not None:
-        where += f", {plan.missing} missing"
+        where += f"\n  {plan.missing} missing"
     return (
-        f"{plan.rows.size:,} training and {plan.held_out_rows.size:,} validation samples x "
-        f"{plan.source.shape[1]:,} genes, {plan.source.matrix.units}, {where}"
+        f"{plan.rows.size:,} training and "
+        f"{counted(plan.held_out_rows.size, 'validation sample')} x "
+        f"{counted(plan.source.shape[1], 'gene')}, {plan.source.matrix.units}, {where}"
     )
 
 
 def steps_line(plan: TrainingPlan) -> str:
     """One line about how long it will be trained."""
-    steps = "1 step" if plan.n_steps == 1 else f"{plan.n_steps:,} steps"
+    steps = counted(plan.n_steps, "step")
     return (
-        f"{plan.n_parameters:,} trained parameters; {plan.config.training.epochs} epochs of {steps}"
+        f"{plan.n_parameters:,} trained parameters; "
+        f"{counted(plan.config.training.epochs or 0, 'epoch')} of {steps}"
     )
 
 
@@ -310,7 +312,8 @@ def summary_line(path: PathLike, encoder: Encoder) -> str:
     """One line about a trained encoder: where, how long, how good beside PCA, how alive."""
     found = encoder.summary
     return (
-        f"{path}: {found['epochs']} epochs (best {found['best_epoch']}), {health(found)}, "
+        f"{path}: {counted(found['epochs'], 'epoch')} (best {found['best_epoch']}), "
+        f"{health(found)}, "
         f"{found['seconds']:.0f} s"
     )
 

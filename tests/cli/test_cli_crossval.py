@@ -70,11 +70,13 @@ def test_labels_of_other_studies(folder: Path, capsys: pytest.CaptureFixture[str
 def test_levels_with_a_frozen_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*LEVELS, *QUICK, "--encoder", "vae=vae"]) == 0
     shown = capsys.readouterr()
-    answer, losses = shown.out.splitlines()
+    *answers, losses = shown.out.splitlines()
+    answer, beside = " ".join(answers).replace("   ", " ").split(". Best with an encoder: ")
     assert answer.startswith("Undecided: ") and "ridge (more than 10 times its loss)" in answer
+    assert beside.endswith("%), the best on PCA.")
     assert losses.startswith("cv/report.html: mse ")
-    lines = [line for line in shown.err.splitlines() if line.startswith("repeat ")]
-    assert [line.partition(": ")[0] for line in lines] == [f"repeat 1/1 fold {k}/2" for k in (1, 2)]
+    lines = [line for line in shown.err.splitlines() if line.startswith("fold ")]
+    assert [line.partition(": ")[0] for line in lines] == [f"fold {k}/2" for k in (1, 2)]
     assert all(re.search(r": mse .+ \(best of 8 models; mean .+\), \d+\.\d s$", x) for x in lines)
     assert "42 trained it" in shown.err or "trained it" in shown.err
     summary = json.loads((folder / "cv" / "summary.json").read_text())

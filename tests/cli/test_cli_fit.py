@@ -1,6 +1,7 @@
 """`m1pipe fit` and `m1pipe predict`, one after the other."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def test_levels_from_fit_to_predictions(
     out, y = tmp_path / "head", str(files / "y.h5ad")
     assert _fit(files, out, "--y", y, *QUICK, "--seed", "4") == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith(f"{out}: 6 targets from 3 latents, squared error as a share")
-    assert captured.out.count("\n") == 1
+    made, held_out = captured.out.splitlines()
+    assert made.startswith(f"{out}: 6 targets from 3 latents, ")
+    assert re.fullmatch(r"  error \d\.\d{3} of the variance on held-out samples; ridge.*", held_out)
     assert "20 samples of X without Y" in captured.err
     assert {path.name for path in out.iterdir()} == {
         "config.json", "provenance.json", "model.json", "model.md", "head.safetensors", "encoder",
@@ -94,7 +96,8 @@ def test_classes_from_fit_to_predictions(
     out = tmp_path / "tissue"
     assert _fit(files, out, "--label", "tissue", "--class-weight", "balanced", *QUICK) == 0
     said = capsys.readouterr().out
-    assert "2 classes from 3 latents, log loss with half a missed sample on held-out" in said
+    assert "2 classes from 3 latents, " in said
+    assert re.search(r"\n  log loss \d\.\d{3} on held-out samples and half a missed one; ", said)
     predicted = tmp_path / "p.h5ad"
     assert run(["predict", str(out), str(files / "x.h5ad"), "--out", str(predicted)]) == 0
     assert capsys.readouterr().out == f"{predicted}: 90 samples x 2 class probabilities\n"
@@ -123,6 +126,11 @@ def test_without_an_encoder_the_genes_are_used(
         (["--label", "tissue", "--stratify", "site"], 1, "stratify: expected a column"),
         (["--label", "tissue", "--model", "vae_ensemble"], 1, "fit vae to each run"),
         (["--label", "tissue", "--head-lr", "-1"], 2, "head-lr: expected a number"),
+        (
+            ["--label", "tissue", "--model", "logistic"],
+            2,
+            "logistic, which takes no encoder: leave",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -134,6 +142,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert error.startswith("m1pipe: error: ")
     assert any(part in error for part in message.split("|"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_models_on_latents_ask_for_their_encoder(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--x", str(files / "x.h5ad"), "--label", "tissue", "--model", "vae_linear"]
+    assert run(["fit", *arguments, "--out", str(tmp_path / "m")]) == 1
+    assert "models on latents need their encoder (--encoder NAME=RUN)" in capsys.readouterr().err
 
 
 def test_models_are_kept_and_other_folders_left_alone(
@@ -161,7 +177,7 @@ def test_models_are_kept_and_other_folders_left_alone(
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("ridge", "6 targets from the genes, squared error"),
+        ("ridge", "6 targets from the genes, "),
         ("mean", "6 targets from nothing"),
         ("pca_linear", "6 targets from 3 PCA scores"),
         ("net_ridge", "6 targets from the genes and 3 latents"),

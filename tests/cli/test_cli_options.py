@@ -99,6 +99,7 @@ def test_defaults_are_shown_in_one_way(command: str) -> None:
         ("generate r --n 0 --out s.h5ad", "n: expected at least 1 sample; found 0"),
         ("generate r -n 5 --condition a:5 --out s.h5ad", "condition: expected COL=VALUE:N"),
         ("convert a.tsv b.h5ad --units cpn", ": did you mean cpm?"),
+        ("convert a.tsv b.h5ad --units rsem", ": expected_count is counts, TPM is tpm"),
         ("jobs slrm train --study s.toml", ": did you mean slurm?"),
     ],
 )

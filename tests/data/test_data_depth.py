@@ -75,7 +75,22 @@ def test_depths_come_to_those_of_the_other_file(deep: Matrix, shallow: Matrix) -
     )
     assert plan.record["depth_after"][2] == np.median(after)
     assert plan.record["depth_file"][2] == np.median(wanted)
-    assert "median" in str(plan) and "over 50 shared genes" in str(plan)
+    assert "median" in str(plan) and "200 of 200 samples thinned" in str(plan)
+
+
+def test_two_kinds_of_depth_are_met_by_ranks(deep: Matrix) -> None:
+    mixed = _counts(80, mean=2.0, name="x")
+    mixed.X[:40] *= 20
+    wanted = mixed.X.sum(axis=1)
+    assert deep.read().sum(axis=1).min() < wanted.max()
+    before, after = deep.read().sum(axis=1), _plan(deep, open_matrix(mixed)).totals
+    half = np.argsort(before)[:100]
+    assert 4 * after[half].max() < np.sort(wanted)[40]
+    assert stats.spearmanr(before, after)[0] > 0.98
+    reached = before >= np.quantile(wanted, (stats.rankdata(before) - 0.5) / 200)
+    assert reached.sum() > 150
+    expected = np.quantile(wanted, (stats.rankdata(before) - 0.5) / 200, method="inverted_cdf")
+    np.testing.assert_allclose(after[reached], expected[reached], atol=5 * wanted.max() ** 0.5)
 
 
 def test_nothing_is_added_and_rows_are_the_same_however_they_are_read(

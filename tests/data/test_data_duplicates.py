@@ -93,7 +93,7 @@ def test_a_comparison_counts_them(files: Path) -> None:
     )
     found = {alarm.name: alarm.text for alarm in design_alarms(problem, "tissue")}
     assert "of the 80 labelled samples 2 trained it" in found["seen_by_encoder"]
-    assert found["copies_seen_by_encoder"].startswith("vae: 2 samples in its training file")
+    assert found["copies_seen_by_encoder"].startswith("vae: in its training file 2 samples are")
 
 
 def test_early_stopping_on_test_rows_is_told(files: Path) -> None:

@@ -105,7 +105,7 @@ def test_repeats_and_seeds_differ() -> None:
 
 def test_a_small_stratum_warns_and_a_small_class_is_refused() -> None:
     strata = np.array(["a"] * 10 + ["b"] * 2, dtype=object)
-    with pytest.warns(M1Warning, match=r"1 strata have fewer .* 5 folds.* b \(2\)"):
+    with pytest.warns(M1Warning, match=r"1 stratum has fewer .* 5 folds.* b \(2\)"):
         folds = make_folds(5, 1, 0, strata=strata)
     assert np.unique(folds[0, 10:]).size == 2
     with pytest.raises(InputError, match=r"at least 5 samples of every class; found b \(2\)"):
@@ -232,7 +232,7 @@ def test_groups_from_a_column_or_the_sample_ids(obs: pd.DataFrame) -> None:
 def test_series_that_share_a_sample_are_one_group() -> None:
     listed = ["GSE1", "GSE2,GSE1", "GSE3", "GSE4; GSE3", "GSE5", "GSE2", None, "GSE6\tGSE5"]
     table = pd.DataFrame({"series_id": listed}, index=[f"GSM{i}" for i in range(8)])
-    with pytest.warns(M1Warning, match="1 samples have no entry"):
+    with pytest.warns(M1Warning, match="1 sample has no entry"):
         groups = resolve_groups(table, "series_id")
     assert groups is not None
     assert groups.tolist() == [

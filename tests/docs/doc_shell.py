@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from typing import TextIO
 import pytest
 
 from m1pipe.cli.main import run
+from m1pipe.console import LINE
 from m1pipe.errors import M1Warning
 
+_FOLDERS = re.compile(r"[^\s/]*/(?=[^\s/])")
 _PRELUDE = """
 set -euo pipefail
 m1pipe() {{
@@ -35,7 +38,7 @@ def run_shell(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     reply_read, reply_write = os.pipe()
     out, errors = folder / ".said", io.StringIO()
     prelude = _PRELUDE.format(call=call_write, reply=reply_read, out=out)
-    printed = folder / ".printed"
+    printed, long = folder / ".printed", list[str]()
     with printed.open("w") as file:
         shell = subprocess.Popen(
             ["bash", "-c", prelude + text],
@@ -52,10 +55,24 @@ def run_shell(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
                 warnings.simplefilter("ignore", M1Warning)
                 code = run(arguments)
             out.write_text(said.getvalue(), encoding="utf-8")
+            if arguments[0] != "jobs":  # which prints a script
+                long += too_long(said.getvalue())
             replies.write(f"{code}\n")
             replies.flush()
     assert shell.wait() == 0, f"{text}\n{printed.read_text()}\n{errors.getvalue()}"
+    assert not [*long, *too_long(errors.getvalue())], text
     return printed.read_text(encoding="utf-8")
+
+
+def too_long(said: str) -> list[str]:
+    """Lines that a terminal would break, folders of paths not counted.
+
+    >>> too_long("a/long/" * 20 + "path") == too_long("word " * 24) == []
+    True
+    >>> len(too_long("word " * 25 + "."))
+    1
+    """
+    return [line for line in said.splitlines() if len(_FOLDERS.sub("", line)) > LINE]
 
 
 def _arguments(calls: TextIO) -> Iterator[list[str]]:

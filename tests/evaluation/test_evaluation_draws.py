@@ -24,7 +24,7 @@ from m1pipe.evaluation.plan import make_plan
 from m1pipe.evaluation.problem import Problem, make_fold, make_problem
 from m1pipe.evaluation.significance import draws_t, nadeau_bengio
 from m1pipe.reports.crossval_report import report_html
-from m1pipe.reports.verdicts import label_efficiency
+from m1pipe.reports.verdicts import label_efficiency, summary
 
 N, P, K, DRAWS = 90, 6, 3, 4
 SIZES = (8, 20)
@@ -99,7 +99,7 @@ def test_draws_of_a_fold_differ_and_are_nested_over_sizes(problem: Problem) -> N
 
 def test_all_draws_are_planned_and_counted(problem: Problem) -> None:
     assert len(make_plan(problem).shares) == K * (1 + len(SIZES) * DRAWS)
-    assert "each again with 8, 20 training rows (each drawn 4 times)" in cost_text(problem)
+    assert "each again with 8, 20 training samples (each drawn 4 times)" in cost_text(problem)
 
 
 def test_every_draw_is_in_the_curve_and_the_same_for_all_models(
@@ -130,12 +130,12 @@ def test_draws_are_fitted_in_one_pass_a_size(
     lines = [line for line in caplog.messages if "in one pass" in line]
     assert lines == [
         "3 heads (1 model x 3 folds) in one pass",
-        "12 heads (1 model x 12 draws of 8 training rows, from 3 folds) in one pass",
-        "12 heads (1 model x 12 draws of 20 training rows, from 3 folds) in one pass",
+        "12 heads (1 model x 12 draws of 8 training samples, from 3 folds) in one pass",
+        "12 heads (1 model x 12 draws of 20 training samples, from 3 folds) in one pass",
     ]
-    own = [line.partition(": ")[0] for line in caplog.messages if line.startswith("repeat ")]
-    sizes = ("", *(f", {n} training rows, {DRAWS} draws" for n in SIZES))
-    assert own == [f"repeat 1/1 fold {k + 1}/{K}{size}" for size in sizes for k in range(K)]
+    own = [line.partition(": ")[0] for line in caplog.messages if line.startswith("fold ")]
+    sizes = ("", *(f", {n} training samples x {DRAWS} draws" for n in SIZES))
+    assert own == [f"fold {k + 1}/{K}{size}" for size in sizes for k in range(K)]
 
 
 def test_draws_without_sizes_are_refused() -> None:
@@ -237,7 +237,9 @@ def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> Non
 
     def said(*p: float) -> str:
         table = pd.DataFrame(lines).assign(p=p)
-        (text,) = label_efficiency(replace(result, info=info, curve_tests=table))
+        shown = replace(result, info=info, curve_tests=table)
+        (text,) = label_efficiency(shown)
+        assert text in summary(shown, "report.html").splitlines()
         return text
 
     assert said(0.01, 0.01, 1) == (

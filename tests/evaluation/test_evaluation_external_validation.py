@@ -19,7 +19,7 @@ from m1pipe.config import CrossvalConfig, EncoderConfig, FitConfig, HeadConfig
 from m1pipe.data.targets import Targets
 from m1pipe.encoder import train_encoder
 from m1pipe.encoder.drift import encode_with_drift
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, SettingError
 from m1pipe.evaluation.deploy import fit_predictor
 from m1pipe.evaluation.design_checks import design_alarms
 from m1pipe.evaluation.external_validation import evaluate_outside, fit_rivals, load_rivals
@@ -123,6 +123,13 @@ def test_an_encoder_far_from_the_samples_raises_an_alarm(
     assert found[0].startswith(f"the encoder: {drift.beyond:.1%} of samples are reconstructed")
     assert compared[0].startswith(f"vae: {drift.beyond:.1%} of samples are reconstructed")
     assert found[0] in Page(evaluation_html(result, provenance={}, config={})).text
+
+
+def test_true_levels_and_labels_are_asked_for_by_name(model: Path) -> None:
+    with pytest.raises(SettingError, match=r"the true levels of the \d+ targets .* file by y$"):
+        outside(model, "--out", f"{model}/none")
+    with pytest.raises(InputError, match=r"true labels .* in a column status; found donor"):
+        outside(model, "--label", "status", "--out", f"{model}/none")
 
 
 def test_samples_that_were_fitted_on_raise_an_alarm(model: Path) -> None:

@@ -106,7 +106,7 @@ def test_scales_are_guessed(values: np.ndarray, scale: str) -> None:
         (X * np.nan, "tpm", "there are no values"),
         (np.where(X > 50, np.nan, X), "tpm", "values are missing"),
         (X * (np.arange(60) > 1)[:, None], "tpm", "2 samples are zero throughout, such as 's0'"),
-        (np.c_[X, X[:, 0] > 0], "tpm", "1 genes hold 0 and 1 only, such as 'G25'"),
+        (np.c_[X, X[:, 0] > 0], "tpm", "0 and 1 only: 1 gene, such as 'G25'"),
     ],
 )
 def test_doubts(values: np.ndarray, units: str, doubt: str) -> None:
@@ -117,7 +117,7 @@ def test_doubts(values: np.ndarray, units: str, doubt: str) -> None:
 def test_hardly_sequenced_samples_are_a_doubt() -> None:
     values = RNG.poisson(50, (60, 25)).astype(np.float32)
     values[4], values[4, 0], values[9] = 0, 3, 0
-    doubt = "1 samples have less than 1% of the median depth, such as 's4'"
+    doubt = "1 sample has less than 1% of the median depth, such as 's4'"
     assert doubt in inspect_matrix(_matrix(values, "counts")).doubts
     matrix = _matrix(np.log2(1 + values), "log2_cpm1")
     assert doubt not in inspect_matrix(matrix).doubts
@@ -144,6 +144,24 @@ def test_the_overlap_of_two_matrices(path: Path) -> None:
     )
     assert "10 ids are in both" in said and "DIFFERENT: tpm here, cpm there" in said
     assert "25 of 25 (100.0%)" in again and "60 ids" in again and "the same: tpm" in again
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "said"),
+    [
+        ("counts", "log2_tpm1", "DIFFERENT"),
+        ("counts", "log2_cpm1", "the counts are converted by train --thin-to"),
+        ("log2_cpm1", "counts", "the counts are converted by train --thin-to"),
+        ("cpm", "log2_cpm1", "crossval and predict convert them"),
+        ("cpm", "unknown", "say them by convert --units"),
+    ],
+)
+def test_units_that_differ_are_told_with_what_becomes_of_it(
+    here: str, there: str, said: str
+) -> None:
+    both = [_matrix(np.ones((3, 2), dtype=np.float32), name) for name in (here, there)]
+    line = " ".join(str(overlap(*both)).split())
+    assert f"{both[0].units} here, {both[1].units} there" in line and said in line
 
 
 def test_isoforms_are_counted_by_their_genes(path: Path) -> None:

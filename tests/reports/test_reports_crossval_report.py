@@ -67,7 +67,7 @@ def test_guards_are_listed_with_what_they_found(planted, tmp_path):
     alarm = Alarm("dead_units", "warning", "3 of 8 units are dead.")
     page = Page(report_html(dataclasses.replace(result, alarms=[alarm]), provenance={}, config={}))
     found, others = re.search(
-        r"Found \(see the top of the page\): (.*?)\. Not found: (.*?)\.", page.text
+        r"Found \(at the top of the page\): (.*?)\. Not found: (.*?)\.", page.text
     ).groups()
     assert found == "dead units"
     assert set(others.split("; ")) == set(GUARDS.values()) - {GUARDS["dead_units"]}
@@ -256,6 +256,15 @@ def test_answer_and_figure_come_first_then_data_notes_and_tables_in_2500_words(b
         < text.index("Data")
     )
     assert text.count("after Holm over 3 comparisons") == 1
+
+
+def test_a_page_of_all_usual_models_is_read_in_ten_minutes(planted, build):
+    names = ("mean", "ridge", "pca_linear", "raw", "pca", "gene", "ridge_gene", "pca_gene")
+    levels = {name: 1 - 0.05 * i for i, name in enumerate(names)}
+    ours = ("vae_gene", "vae_linear", "vae_ridge", "vae_ensemble", "vae")
+    result = planted(levels | dict.fromkeys(ours, 0.5), {"vae": 2}, n_groups=8, group="donor")
+    page = build(result)
+    assert 300 < len(page.seen) < 1200 and len(page.seen + page.folded) < 2500
 
 
 @pytest.mark.parametrize("n_encoders", [1, 17])

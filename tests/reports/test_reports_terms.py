@@ -38,15 +38,18 @@ def test_guards_that_found_nothing_are_told_too() -> None:
 @pytest.mark.parametrize(
     ("name", "label"),
     [
-        ("ridge_gene", "ridge regression on the genes, and the isoform's own gene beside it"),
-        ("raw_gene", "linear model and network on the genes, and the isoform's own gene beside it"),
+        ("ridge_gene", "ridge regression on the genes, and the isoform's own gene"),
+        ("raw_gene", "linear model and network on the genes, and the isoform's own gene"),
         ("pca_linear", "penalised linear model on PCA scores"),
-        ("vae", "linear model and network on the latent means of a variational autoencoder"),
-        ("ae_linear", "penalised linear model on the latent means of an autoencoder"),
-        ("vae_ridge", "penalised linear model on the genes and the latent means of a variational"),
-        ("vae_ridge_gene", "penalised linear model on the genes and the latent means of a"),
+        ("vae", "linear model and network on the 8 latents of vae"),
+        ("ae_linear", "penalised linear model on the 8 latents of ae (beta 0)"),
+        ("vae_ridge", "penalised linear model on the genes and the 8 latents of vae"),
+        (
+            "vae_ridge_gene",
+            "penalised linear model on the genes and the 8 latents of vae, and the isoform's",
+        ),
         ("vae_ensemble", "mean prediction of the 3 seeds of vae"),
-        ("vae_augmented", "linear model and network on the latent means of a variational"),
+        ("vae_augmented", "linear model and network on the 8 latents of vae, with synthetic"),
         ("unknown", ""),
     ],
 )
@@ -57,5 +60,5 @@ def test_a_model_is_labelled_by_what_its_name_stands_for(name: str, label: str) 
     }
     found = model_label(name, encoders)
     assert found.startswith(label) and bool(found) == bool(label)
-    assert name.endswith("_gene") == found.endswith(", and the isoform's own gene beside it")
+    assert name.endswith("_gene") == found.endswith(", and the isoform's own gene")
     assert ("synthetic samples" in found) == name.endswith("_augmented")

@@ -46,10 +46,10 @@ def done(make_study: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFa
 def test_a_second_run_has_nothing_to_do(done: Path) -> None:
     report = done.parent / "runs" / "cv" / "report.html"
     made = report.stat().st_mtime_ns
-    assert _run(done) == [f"{name}: up to date" for name in NAMES]
+    assert _run(done) == [f"{name}: done" for name in NAMES]
     assert report.stat().st_mtime_ns == made
     (done.parent / "x.tsv").touch()
-    assert plan_lines(read_study(done), choose_tasks(read_study(done)))[2].endswith("up to date")
+    assert plan_lines(read_study(done), choose_tasks(read_study(done)))[2].endswith(": done")
 
 
 def test_tables_are_the_same_from_any_folder(
@@ -65,13 +65,13 @@ def test_tables_are_the_same_from_any_folder(
     monkeypatch.chdir(tmp_path / "study")
     assert _run(Path("study.toml"))[0].startswith("convert-x: ")
     monkeypatch.chdir(tmp_path)
-    assert _run(Path("study/study.toml")) == ["convert-x: up to date"]
+    assert _run(Path("study/study.toml")) == ["convert-x: done"]
 
 
 def test_a_study_that_is_moved_is_up_to_date(done: Path, tmp_path: Path) -> None:
     shutil.copytree(done.parent, tmp_path / "moved")
     file = tmp_path / "moved" / done.name
-    assert _run(file) == [f"{name}: up to date" for name in NAMES]
+    assert _run(file) == [f"{name}: done" for name in NAMES]
     lines = {line.name: line for line in run_lines(file.parent / "runs", None)}
     assert {name: lines[name].state for name in NAMES} == dict.fromkeys(NAMES, "done")
 
@@ -80,7 +80,8 @@ def test_the_status_tells_of_every_task(done: Path) -> None:
     lines = {line.name: line for line in run_lines(done.parent / "runs", None)}
     assert {name: lines[name].state for name in NAMES} == dict.fromkeys(NAMES, "done")
     assert lines["train-vae1"].detail.startswith("epoch 3/3, loss ")
-    assert lines["cv"].detail.endswith("report.html")
+    assert lines["gather"].detail.endswith("cv/report.html")
+    assert set(lines) == set(NAMES)
 
 
 def test_tasks_of_an_array_give_the_same_numbers(
@@ -95,7 +96,7 @@ def test_tasks_of_an_array_give_the_same_numbers(
             choose_tasks(study, [stage], element=n + 1)
     # heads of all folds are trained in one pass or fold by fold: equal to rounding
     assert _numbers(file) == pytest.approx(_numbers(done), rel=1e-6)
-    assert _run(file)[-2:] == [f"crossval: {study.out}/cv: all folds done", "gather: up to date"]
+    assert _run(file)[-2:] == [f"crossval: {study.out}/cv: all folds done", "gather: done"]
 
 
 def test_what_is_out_of_date_is_redone_only_when_told(
@@ -109,7 +110,7 @@ def test_what_is_out_of_date_is_redone_only_when_told(
         _run(file)
     assert _numbers(file) == before
     lines = _run(file, force=True)
-    again = [line.split(":")[0] for line in lines if not line.endswith("up to date")]
+    again = [line.split(":")[0] for line in lines if not line.endswith(": done")]
     assert again == ["train-vae1", "train-vae2", "crossval", "gather"]
     assert _numbers(file) != before
 
@@ -152,8 +153,8 @@ def test_a_stopped_study_goes_on_and_says_so(
     assert "SIGUSR1" in states["train-vae1"][1]
     monkeypatch.undo()
     lines = _run(file)
-    assert lines[3] == "convert-y: up to date"
-    assert not lines[4].endswith("up to date")
+    assert lines[3] == "convert-y: done"
+    assert not lines[4].endswith(": done")
 
 
 def test_a_failure_is_recorded_with_its_reason(
@@ -208,4 +209,4 @@ n_seeds = 1
     assert lines[1].startswith(f"quality: {study.out}/quality/quality.html: ")
     told: list[str] = []
     assert run_study(study, tasks, tell=told.append) == told
-    assert told == ["generate: up to date", "quality: up to date"]
+    assert told == ["generate: done", "quality: up to date"]

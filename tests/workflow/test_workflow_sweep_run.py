@@ -174,8 +174,8 @@ def test_folds_leave_tables_and_go_on(
     assert _run(*arguments, "--trial", 3) == 0 and trained == [3]
     assert _run(*arguments) == 0
     assert sorted(trained) == [1] * 4 + [3] * 4
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert "highest R2 of the test folds" in line and " of 8 tests: network ahead of PCA" in line
+    best, tests = capsys.readouterr().out.splitlines()[-2:]
+    assert "highest R2 of the test folds" in best and " of 8 tests: network ahead of PCA" in tests
     assert {p.name for p in out.iterdir()} == {
         "comparisons.csv", "config.json", "contrasts.csv.gz", "genes.csv.gz", "provenance.json",
         "summary.csv", "sweep.csv", "sweep.json", "sweep.png", "trials",

@@ -57,7 +57,7 @@ def test_rows_are_thinned_then_normalised_as_the_other_file_is(
     encoder = _train(files, "run", "--thin-to", str(files / "xl.h5ad"))
     said = capsys.readouterr().err
     assert "counts are brought to log2_normalized1 (target sum 10000)" in said
-    assert "samples thinned to depths of xl.h5ad" in said
+    assert "samples thinned to the depths of xl.h5ad" in said
     assert encoder.units.name == "log2_normalized1"
     assert encoder.units.target_sum == 1e4
     depth = np.median(anndata.read_h5ad(files / "x.h5ad").X.sum(axis=1))
@@ -170,7 +170,7 @@ def test_a_run_is_resumed_with_the_file_that_it_was_thinned_to(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--log2p1"], 2, "log2p1, target-sum: expected with --normalize total"),
+        (["--log2p1"], 2, "--log2p1, --target-sum: expected with --normalize total"),
         (["--thin-to", "x.h5ad"], 1, "expected logarithms for a Gaussian; found counts"),
     ],
 )

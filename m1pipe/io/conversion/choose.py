@@ -15,7 +15,7 @@ from m1pipe.data.labels import listed_columns
 from m1pipe.data.names import refuse_duplicates, resolve_aliases
 from m1pipe.data.survey import Block
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError, M1Warning, did_you_mean
+from m1pipe.errors import InputError, M1Warning, counted, did_you_mean
 from m1pipe.io.conversion.config import ConvertConfig
 from m1pipe.io.conversion.loaded import Loaded
 from m1pipe.io.sources.archs4 import SINGLE_CELL
@@ -165,7 +165,10 @@ def join_runs(data: Loaded, runs: pd.DataFrame, where: str) -> Loaded:
         )
     if not known.all():
         lacking = data.obs.index[~known]
-        message = f"{where}: {len(lacking):,} runs have no row (such as {lacking[0]!r}): left out"
+        message = (
+            f"{where}: {counted(len(lacking), 'run has', 'runs have')} no row (such as "
+            f"{lacking[0]!r}): left out"
+        )
         warnings.warn(message, M1Warning, stacklevel=2)
     data = choose(data, known)
     obs = data.obs.drop(columns=data.obs.columns.intersection(runs.columns)).join(runs)

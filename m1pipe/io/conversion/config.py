@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from m1pipe.data.units import MILLION, Units
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, counted
 from m1pipe.io.conversion.steps import Normalize, ZeroTotal
 from m1pipe.io.sources.quant import Quantifier
 from m1pipe.io.text.numbers import Notation
@@ -191,6 +191,8 @@ class ConvertSummary:
         Of the sums by gene, where the source holds transcripts.
     n_labelled, n_annotated : int or None
         Samples and genes that the tables of labels knew; None where there was no table.
+    column : str
+        What a column is: "gene" or "isoform".
     """
 
     path: Path
@@ -202,15 +204,19 @@ class ConvertSummary:
     n_annotated: int | None = None
     n_source: int = 0
     beside: "ConvertSummary | None" = None
+    column: str = "gene"
 
     def __str__(self) -> str:
-        words = [f"{self.path}: {self.n_samples:,} samples x {self.n_genes:,} genes, {self.units}"]
+        words = [
+            f"{self.path}: {counted(self.n_samples, 'sample')} x "
+            f"{counted(self.n_genes, self.column)}, {self.units}"
+        ]
         if self.n_source:
-            words.append(f"from {self.n_source:,} samples in the source")
+            words.append(f"from {counted(self.n_source, 'sample')} in the source")
         if self.n_labelled is not None:
-            words.append(f"labels for {self.n_labelled:,} samples")
+            words.append(f"labels for {counted(self.n_labelled, 'sample')}")
         if self.n_annotated is not None:
-            words.append(f"annotations for {self.n_annotated:,} genes")
+            words.append(f"annotations for {counted(self.n_annotated, self.column)}")
         if self.dropped:
             words.append(f"{len(self.dropped):,} dropped (total 0)")
         return ", ".join(words) + ("" if self.beside is None else f"\n{self.beside}")

@@ -15,8 +15,9 @@ from m1pipe.atomic import refuse_existing
 from m1pipe.data.matrix import LOOKED_AT
 from m1pipe.data.names import refuse_duplicates
 from m1pipe.data.survey import Block, survey
+from m1pipe.data.targets import kind_of_columns
 from m1pipe.data.units import Units
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.io.conversion.choose import (
     add_quality,
     choose,
@@ -166,6 +167,7 @@ def _convert_loaded(
         n_labelled=n_labelled,
         n_annotated=n_annotated,
         n_source=0 if len(data.obs) == n_source else n_source,
+        column=kind_of_columns(data.var),
     )
 
 
@@ -225,7 +227,7 @@ def _record(source: Path, steps: Steps, dropped: tuple[str, ...]) -> dict[str, A
     """How the values were made, for `uns`."""
     words = steps.describe()
     if dropped:
-        words.append(f"dropped {len(dropped)} samples with a total of 0")
+        words.append(f"dropped {counted(len(dropped), 'sample')} with a total of 0")
     return {"source": source.name, "steps": np.array(words, dtype=object)}
 
 
