@@ -60,6 +60,7 @@ WANTED = {
     "tensorboard": ("tensorboard", EXTRA.format("tensorboard")),
     "mlflow": ("mlflow", EXTRA.format("mlflow")),
     "scanpy": ("scanpy", EXTRA.format("notebooks")),
+    "snakemake": ("snakemake", EXTRA.format("snakemake")),
     "igraph": ("igraph", EXTRA.format("notebooks")),
     "extra docs": ("mkdocs", EXTRA.format("docs")),
     "package index": ("a package index", "connect to one"),

@@ -100,20 +100,42 @@ def _environment(asked: Resources) -> list[str]:
 
 def _command(study: Study, system: System, stage: str, asked: Resources) -> list[str]:
     """The one command, in the background so that the shell can hear signals."""
+    line = _line(study, stage, asked, f'"${INDEX[system]}"')
+    if _spread(stage, asked):  # the launcher would die of a warning meant for its workers
+        line = f"(trap '' USR1 USR2 && exec {line})"
+    return [f"{line} &", "child=$!", ""]
+
+
+def element_script(study: Study, stage: str, asked: Resources, element: int) -> str:
+    """Lines of shell that do one element of a stage, for a workflow that has queued them itself.
+
+    Parameters
+    ----------
+    study : Study
+    stage : str
+    asked : Resources
+    element : int
+        Of the stage's job array, from 1.
+    """
+    there = f"cd -- {shlex.quote(plain_start(str(study.folder)))}"
+    return "\n".join(
+        ["set +u", there, *_environment(asked), f"exec {_line(study, stage, asked, str(element))}"]
+    )
+
+
+def _line(study: Study, stage: str, asked: Resources, element: str) -> str:
+    """The command that does an element of a stage, where it is to run."""
     stages = ["generate", "quality"] if stage == "generate" else [stage]
     stages = [name for name in stages if array_tasks(study, name)]
     file = shlex.quote(plain_start(study.file.name))
     command = ["run", file, *(f"--stage {name}" for name in stages)]
-    command += [f'--task "${INDEX[system]}"'] if count_tasks(study, stage) > 1 else []
+    command += [f"--task {element}"] if count_tasks(study, stage) > 1 else []
     image = shlex.quote(plain_start(asked.container or ""))
     inside = ["apptainer exec", "--nv" if asked.gpus else "", image]
     runner = [word for word in inside if word] if asked.container else []
     if _spread(stage, asked):
         runner += [f"torchrun --standalone --nproc-per-node={asked.gpus} -m"]
-    line = " ".join([*runner, "m1pipe", *command])
-    if _spread(stage, asked):  # the launcher would die of a warning meant for its workers
-        line = f"(trap '' USR1 USR2 && exec {line})"
-    return [f"{line} &", "child=$!", ""]
+    return " ".join([*runner, "m1pipe", *command])
 
 
 def _spread(stage: str, asked: Resources) -> bool:

@@ -50,6 +50,11 @@ NOT_RUN = {
     ".venv/bin/pip install ...": "installs; the line is to be filled in",
     "pip install torch": "installs",
     "pip install -c constraints.txt .": "installs",
+    "pip install -c constraints.txt '.[snakemake]'": "installs",
+    "snakemake -s jobs/snakemake/Snakefile --config study=study.toml --dry-run": "its tests run it",
+    "snakemake -s jobs/snakemake/Snakefile --config study=study.toml --cores 4": "its tests run it",
+    "snakemake -s jobs/snakemake/Snakefile --config study=study.toml "
+    "--profile jobs/snakemake/slurm": "its tests run it",
     "torchrun --standalone --nproc-per-node=2 -m m1pipe train u.h5ad --out runs/vae1 "
     "--batch-size 512": "two processes: tests/training/test_training_distributed.py",
 }
