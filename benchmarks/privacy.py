@@ -51,28 +51,40 @@ GRID: tuple[dict[str, Any], ...] = (
     *({"n_latent": n} for n in (2, 8, 64)),
     {"n_latent": 8, "beta": 16.0},
     {"transform": "standardize"},
+    {"condition": None},
 )
 QUICK: dict[str, Any] = {"n_resamples": 10, "n_permutations": 1, "n_seeds": 2, "n_draws": 1}
+ADDED_NOISE = (0.5, 1.0)  # standard deviations of each gene
 EPSILON, DELTA = 10.0, 1e-5
-DP_STEPS, DP_CLIP, DP_RATES = (50, 150), 0.1, (1e-3, 1e-2)
+DP_CLIP = 0.1
+DP: tuple[dict[str, Any], ...] = (
+    {"steps": 2000, "shrunk": 8},
+    *(
+        {"steps": steps, "shrunk": 8, "private_rate": rate}
+        for steps in (100, 1000)
+        for rate in (1e-3, 1e-2)
+    ),
+    {"steps": 50, "private_rate": 1e-3},
+)
 Drawn = tuple[np.ndarray, np.ndarray]  # levels and classes
 
 
 class PublishedVAE(nn.Module):
     """The challenge's conditional VAE: genes and class are embedded apart, on both sides."""
 
-    def __init__(self, n_genes: int, n_classes: int, n_latent: int = 64) -> None:
+    def __init__(self, n_genes: int, n_classes: int, shrunk: int = 1) -> None:
         super().__init__()
+        wide, middle, narrow, n_latent = (w // shrunk for w in (1000, 512, 256, 64))
 
         def layers(*widths: int) -> nn.Sequential:
             pairs = itertools.pairwise(widths)
             return nn.Sequential(*(m for a, b in pairs for m in (nn.Linear(a, b), nn.ReLU())))
 
         self.n_latent, self.n_classes = n_latent, n_classes
-        self.genes, self.classes = layers(n_genes, 1000, 512, 256), layers(n_classes, 256)
-        self.both, self.posterior = layers(512, 512), nn.Linear(512, 2 * n_latent)
-        self.latents, self.told = layers(n_latent, 256), layers(n_classes, 256)
-        self.decoder = nn.Sequential(layers(512, 512, 1000), nn.Linear(1000, n_genes))
+        self.genes, self.classes = layers(n_genes, wide, middle, narrow), layers(n_classes, narrow)
+        self.both, self.posterior = layers(2 * narrow, middle), nn.Linear(middle, 2 * n_latent)
+        self.latents, self.told = layers(n_latent, narrow), layers(n_classes, narrow)
+        self.decoder = nn.Sequential(layers(2 * narrow, middle, wide), nn.Linear(wide, n_genes))
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior means and log variances, and the levels decoded from a draw."""
@@ -87,18 +99,27 @@ class PublishedVAE(nn.Module):
 
 
 def published_vae(
-    train: ClassedRows, n: int, seed: int, *, steps: int = 2000, private: dict[str, float] | None
+    train: ClassedRows,
+    n: int,
+    seed: int,
+    *,
+    steps: int = 2000,
+    shrunk: int = 1,
+    private_rate: float | None = None,
 ) -> Drawn:
-    """Train the published VAE, with differential privacy on request, and draw from N(0, I)."""
+    """Train the published VAE and draw from N(0, I); with a rate, at epsilon 10.
+
+    Layers are narrower by `shrunk`. Means and standard deviations are taken as public.
+    """
     torch.manual_seed(seed)
     mean, sd = train.X.mean(axis=0), train.X.std(axis=0)
     sd[sd == 0] = 1
     data = torch.utils.data.TensorDataset(
         torch.from_numpy((train.X - mean) / sd).float(), torch.from_numpy(train.codes)
     )
-    model: Any = PublishedVAE(train.X.shape[1], int(train.codes.max()) + 1)
-    rate = private["rate"] if private else 1e-3
-    optimizer: Any = torch.optim.Adam(model.parameters(), lr=rate, fused=not private)
+    model: Any = PublishedVAE(train.X.shape[1], int(train.codes.max()) + 1, shrunk)
+    private = private_rate is not None
+    optimizer: Any = torch.optim.Adam(model.parameters(), private_rate or 1e-3, fused=not private)
     loader: Any = torch.utils.data.DataLoader(data, batch_size=64, shuffle=True)
     n_classes, epochs = model.n_classes, max(steps * 64 // len(data), 1)
     if private:
@@ -106,7 +127,7 @@ def published_vae(
 
         model, optimizer, loader = PrivacyEngine().make_private_with_epsilon(
             module=model, optimizer=optimizer, data_loader=loader, epochs=epochs,
-            target_epsilon=EPSILON, target_delta=DELTA, max_grad_norm=private["clip"],
+            target_epsilon=EPSILON, target_delta=DELTA, max_grad_norm=DP_CLIP,
         )  # fmt: skip
     for _ in range(epochs):
         for x, codes in loader:
@@ -145,7 +166,7 @@ def normal_by_class(train: ClassedRows, n: int, seed: int) -> Drawn:
 RIVALS: dict[str, Callable[[ClassedRows, int, int], Drawn]] = {
     "normal by class": normal_by_class,
     "Gaussian copula by class": copula_by_class,
-    "conditional VAE as published": lambda t, n, s: published_vae(t, n, s, private=None),
+    "conditional VAE as published": lambda t, n, s: published_vae(t, n, s),
 }
 
 
@@ -217,14 +238,18 @@ def rows(half: Half, part: str) -> Iterator[dict[str, Any]]:
     if part == "curve":
         ways = [GenerateConfig(n=n, seed=seed, noise=noise) for noise in (True, False)]
         for settings in GRID:
-            for draw, made in zip(ways, half.generated(settings, *ways), strict=True):
-                yield half.row("m1pipe", made, settings=settings, noise=draw.noise)
+            with_noise, without = half.generated(settings, *ways)
+            yield half.row("m1pipe", with_noise, settings=settings, noise=1)
+            yield half.row("m1pipe", without, settings=settings, noise=0)
+            for added in ADDED_NOISE if settings in ({}, {"n_latent": 2}) else ():
+                made, rng = with_noise.copy(), np.random.default_rng(seed)
+                more = added * half.train.X.std(axis=0) * rng.normal(size=made.shape)
+                made.X = np.maximum(made.X + more, 0).astype(np.float32)
+                yield half.row("m1pipe", made, settings=settings, noise=1, added=added)
     if part == "dp":
-        for steps in DP_STEPS:
-            for rate in DP_RATES:
-                private = {"clip": DP_CLIP, "rate": rate}
-                drawn = published_vae(half.train, n, seed, steps=steps, private=private)
-                yield half.row("published, epsilon 10", half.as_file(drawn), steps=steps, **private)
+        for about in DP:
+            drawn = published_vae(half.train, n, seed, **about)
+            yield half.row("conditional VAE", half.as_file(drawn), **about)
 
 
 def main() -> None:
