@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from m1pipe.errors import InputError, M1Warning
+from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.settings import check_choice
 
 NAMES = (
@@ -326,8 +326,8 @@ def _scaling(
         empty = np.flatnonzero(~(totals > 0))
         if len(empty):
             raise InputError(
-                f"units: {have} to {want}: {len(empty)} samples have no counts "
-                f"(row {empty[0]} first): leave them out"
+                f"units: {have} to {want}: {counted(len(empty), 'sample has', 'samples have')} "
+                f"no counts (row {empty[0]} first): leave them out"
             )
         return totals, cast(float, linear.target_sum)
     if made and have.name in ("cpm", "normalized") and have.target_sum is not None:

@@ -158,7 +158,7 @@ def _refuse_idle(model: Model, encoders: Mapping[str, Item]) -> None:
     ------
     SettingError
     """
-    used = model.source in (*encoders, "pca") or model.head == "linear_prior"
+    used = model.source in (*encoders, "pca", "pca_fold") or model.head == "linear_prior"
     if encoders and not used:
         (name,) = encoders
         raise SettingError(

@@ -52,7 +52,7 @@ def test_runs_of_an_experiment_are_one_sample() -> None:
         ("A case\nA case\nA case", "A: one condition only \\(case\\)"),
         ("A control", "A: one condition only \\(control\\)"),
         ("A control\nA case\nA case", "A: 1 control samples"),
-        ("A control\nA control\nA case", "A:case: 1 samples"),
+        ("A control\nA control\nA case", "A:case: 1 sample"),
     ],
 )
 def test_what_cannot_be_compared_is_skipped_with_its_reason(rows: str, reason: str) -> None:

@@ -151,7 +151,7 @@ def test_where_there_is_no_way_it_is_refused(have: Units, want: Units) -> None:
 
 
 def test_a_sample_without_counts_is_not_normalised() -> None:
-    with pytest.raises(InputError, match=r"1 samples have no counts \(row 1 first\)"):
+    with pytest.raises(InputError, match=r"1 sample has no counts \(row 1 first\)"):
         convert_units(COUNTS * [[1], [0]], Units("counts"), Units("cpm"))
 
 

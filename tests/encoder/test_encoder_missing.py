@@ -161,7 +161,7 @@ def test_drift_is_that_of_the_observed_levels(model: Encoder, gaps: anndata.AnnD
 def test_genes_and_samples_without_a_level_are_named(data: anndata.AnnData) -> None:
     made = data.copy()
     made.X[:, 3] = np.nan
-    with pytest.raises(InputError, match=r"found none of 1 genes \(ENSG00000000004\)"):
+    with pytest.raises(InputError, match=r"found none of 1 gene \(ENSG00000000004\)"):
         train_encoder(made, _config())
     made = data.copy()
     made.X[5] = np.nan
@@ -169,7 +169,7 @@ def test_genes_and_samples_without_a_level_are_named(data: anndata.AnnData) -> N
         train_encoder(made, _config())
     made = data.copy()
     made.X[9:, 3] = np.nan
-    with pytest.warns(M1Warning, match=r"1 genes have under 10 levels.*ENSG00000000004"):
+    with pytest.warns(M1Warning, match=r"1 gene has under 10 levels.*ENSG00000000004"):
         plan_training(made, _config(validation=0.0))
 
 

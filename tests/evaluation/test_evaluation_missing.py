@@ -143,7 +143,7 @@ def test_a_gene_that_a_fold_knows_nothing_of_is_left_out_of_its_encoder(
     np.testing.assert_allclose(found["own"][0], without.transform(x.drop(columns="g4")), atol=1e-5)
     result = cross_validate(x, world["y"], encoders={"own": TINY}, config=config)
     assert all(np.isfinite(losses).all() for losses in result.losses.values())
-    with pytest.raises(InputError, match="found none of 1 genes"):
+    with pytest.raises(InputError, match="found none of 1 gene"):
         train_encoder(x.assign(g4=np.nan), TINY)
 
 

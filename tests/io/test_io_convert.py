@@ -438,7 +438,7 @@ def test_samples_without_counts_are_dropped(with_empty_cell: Path, log: bool) ->
     assert adata.obs_names.tolist() == [s for s in SAMPLES if s != "s5"]
     assert summary.dropped == ("s5",) and summary.n_samples == 39
     assert "1 dropped (total 0)" in str(summary)
-    assert adata.uns["m1pipe"]["steps"][-1] == "dropped 1 samples with a total of 0"
+    assert adata.uns["m1pipe"]["steps"][-1] == "dropped 1 sample with a total of 0"
 
 
 def test_samples_without_counts_are_kept_at_zero(with_empty_cell: Path) -> None:

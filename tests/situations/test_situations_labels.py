@@ -74,7 +74,7 @@ def test_words_and_levels_that_are_doubtful_are_warned_of(m1pipe: Run, text: Tex
     obs, err = _obs(m1pipe, text, "s\tstatus\ns0\tcontrol\ns1\tcontrol \ns2\t#N/A\ns3\tNone\n")
     assert obs["status"].astype(object).tolist()[:2] == ["control", "control"]
     assert obs["status"].isna().tolist() == [False, False, True, False]
-    assert "the level 'None' (1 samples)" in err
+    assert "the level 'None' (1 sample)" in err
     _, err = _obs(m1pipe, text, "s\tstatus\ns0\tControl\ns1\tcontrol\ns2\tcase_1\ns3\tcase 1\n")
     assert "'Control', 'control' differ by case or blanks" in err
     assert "'case 1', 'case_1' differ" in err

@@ -150,7 +150,7 @@ def test_a_control_without_counts_for_deseq2(m1pipe: Run, tmp_path: Path) -> Non
     said = m1pipe(
         "contrasts", tmp_path / "x.h5ad", "--method", "deseq2", "--out", tmp_path / "l.h5ad"
     )
-    assert said.code == 0 and "1 samples without counts left out: s4" in said.err
+    assert said.code == 0 and "1 sample without counts left out: s4" in said.err
     assert "s4" not in ad.read_h5ad(tmp_path / "l.h5ad").obs["samples"].iloc[0].split(";")
 
 
