@@ -38,6 +38,9 @@ from m1pipe.synthesis.config import QualityConfig
 NOT_RUN = {
     "python benchmarks/synthetic_quality.py --rivals --control --out R.json": "takes an hour",
     "python benchmarks/other_studies.py --encoders vae --draws 4 --out other_studies.json": "hours",
+    "python benchmarks/rival_encoders.py --scvi-python PYTHON --seeds 1 --work W --out R.json": (
+        "hours"
+    ),
     "make demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "m1pipe demo --out demo": "tests/workflow/test_workflow_demo.py runs what it calls",
     "make test": "the tests do not run themselves",
