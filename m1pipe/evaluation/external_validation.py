@@ -24,7 +24,7 @@ from m1pipe.errors import Alarm, InputError, SettingError, counted, did_you_mean
 from m1pipe.evaluation.alarms import far_from_training, units_unknown
 from m1pipe.evaluation.compare import compare
 from m1pipe.evaluation.metrics import HEADLINE, per_sample_loss, scores
-from m1pipe.heads.logistic import LogisticFit, fit_logistic
+from m1pipe.heads.logistic import fit_logistic, probabilities
 from m1pipe.heads.ridge import fit_ridge
 from m1pipe.io.reader import open_matrix
 from m1pipe.models.pca import fit_pca
@@ -96,12 +96,8 @@ class Rivals:
         scores = (np.subtract(X, self.location, order="C") / self.scale) @ self.directions
         if self.kind == "regression":
             return np.asarray(scores @ self.weights + self.intercept)
-        eye = np.eye(self.directions.shape[1])
-        none = np.zeros(0)
-        fit = LogisticFit(
-            eye, self.weights, self.intercept, self.kind, self.alpha, none, none, none
-        )
-        return fit.predict(scores)
+        logits = scores.astype(np.float64) @ self.weights + self.intercept
+        return probabilities(logits, self.kind)
 
     def predict_constant(self, n: int) -> np.ndarray:
         """The constant for n samples."""

@@ -180,8 +180,8 @@ def fit_linear(
             weights, intercept = fit.inner.weights[:, k], fit.inner.intercept[k]
             coef = rotation.lift(weights)
             parts.append(LinearPart(_float32(coef.T), _float32(intercept - shift @ weights)))
-    of_rows = np.zeros(0) if fit.row_criterion is None else fit.row_criterion
-    return LinearChoice(whole, parts, {"alpha": fit.alpha}, float(fit.criterion.min()), of_rows)
+    loss = float(fit.criterion.min())
+    return LinearChoice(whole, parts, {"alpha": fit.alpha}, loss, fit.unit_losses)
 
 
 def class_weights(targets: Targets, of_class: np.ndarray | None = None) -> np.ndarray:

@@ -15,60 +15,44 @@ from scipy.special import expit, logsumexp, softmax
 from m1pipe.heads.features import Rotation, rotate
 from m1pipe.heads.inner_folds import fold_names, inner_folds, missed_share
 from m1pipe.heads.logistic_solver import Fits, LogisticProblem, solve
+from m1pipe.heads.ridge import LinearFit
 
 GRID = np.logspace(2, -5, 15)  # times a quarter of the mean eigenvalue of X'X
 _INNER_TOLERANCE, _FINAL_TOLERANCE = 1e-4, 1e-6  # of the gradient, times the root of the samples
 _CLEAR_RISE = 1.02  # of the criterion over its best: weaker penalties are not tried
 
 
-@dataclass(frozen=True)
-class LogisticFit:
-    """A fitted logistic regression.
+@dataclass(frozen=True, kw_only=True)
+class LogisticFit(LinearFit):
+    """A fitted logistic regression; the other attributes are those of `LinearFit`.
 
     Attributes
     ----------
-    basis : ndarray, shape (n_features, rank)
-        Orthonormal basis of the training rows' space.
     weights : ndarray, shape (rank, n_outputs)
-        Coefficients of the scores on that basis; one output for two classes, else one a class
-        (softmax) or a label.
+        One output for two classes, else one a class (softmax) or a label.
     intercept : ndarray, shape (n_outputs,)
         A class that no training row has, or a label that never varies there, gets the log-odds
         that half a row more would give it.
     kind : str
         "binary", "multiclass" or "multilabel".
-    alpha : float
-        The penalty chosen (1 / C of scikit-learn).
     alphas, losses : ndarray, shape (n_tried,)
-        Penalties tried and their log losses over the inner folds.
+        Penalties tried (1 / C of scikit-learn) and their log losses over the inner folds.
     criterion : ndarray, shape (n_tried,)
         Those with `MISSED_ROWS` missed rows more, by whose minimum the penalty is chosen.
-    row_criterion : ndarray, shape (n_held_out,), or None
+    unit_losses : ndarray, shape (n_held_out,)
         That of every row of the inner folds at the penalty chosen.
     inner : Fits or None
         Coefficients on the basis of every inner fold at that penalty, of the centred scores.
     """
 
-    basis: NDArray[np.float64]
-    weights: NDArray[np.float64]
-    intercept: NDArray[np.float64]
     kind: str
-    alpha: float
-    alphas: NDArray[np.float64]
-    losses: NDArray[np.float64]
     criterion: NDArray[np.float64]
     inner: Fits | None = None
-    row_criterion: NDArray[np.float64] | None = None
-
-    @property
-    def coef(self) -> NDArray[np.float64]:
-        """Coefficients of the features, shape (n_features, n_outputs)."""
-        return self.basis @ self.weights
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probabilities: (n_samples, n_classes), two columns for two classes, or a label each."""
         scores = np.asarray(X, dtype=np.float64) @ self.basis
-        return _probabilities(scores @ self.weights + self.intercept, self.kind)
+        return probabilities(scores @ self.weights + self.intercept, self.kind)
 
 
 def fit_logistic(
@@ -145,7 +129,7 @@ def fit_logistic(
     fit = solve(problem, everything, alpha, tolerance=tolerance, start=start)
     weights, intercept = fit.weights[:, 0], fit.intercept[0]
     intercept = intercept - rotation.shift @ weights
-    return LogisticFit(rotation.basis, weights, intercept, kind, alpha, **search)
+    return LogisticFit(rotation.basis, weights, intercept, alpha, kind=kind, **search)
 
 
 def _grid(rotation: Rotation, alphas: ArrayLike | None) -> NDArray[np.float64]:
@@ -169,8 +153,8 @@ def _output_columns(targets: ArrayLike, kind: str, n_classes: int | None) -> NDA
     return np.eye(width)[values.astype(np.intp)]
 
 
-def _probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
-    """Class or label probabilities of the outputs on the last axis."""
+def probabilities(logits: np.ndarray, kind: str) -> NDArray[np.float64]:
+    """Class or label probabilities of logits, the outputs on the last axis."""
     if kind == "multiclass":
         return softmax(logits, axis=-1)
     p = expit(logits)
@@ -185,7 +169,8 @@ def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> di
     names = fold_names(folds)
     if len(names) == 0 or (folds == names[0]).all():  # nothing is left out, or nothing left
         middle, unknown = len(grid) // 2, np.array([np.nan])
-        return {"alphas": grid[middle : middle + 1], "losses": unknown, "criterion": unknown}
+        tried = {"alphas": grid[middle : middle + 1], "losses": unknown, "criterion": unknown}
+        return tried | {"unit_losses": np.zeros(0)}
     train = folds[:, None] != names
     out = np.flatnonzero(folds >= 0)
     place = np.searchsorted(names, folds[out])[:, None, None]
@@ -209,7 +194,7 @@ def _search(problem: LogisticProblem, folds: np.ndarray, grid: np.ndarray) -> di
         "losses": np.array(losses),
         "criterion": np.array(criterion),
         "inner": best,
-        "row_criterion": of_rows,
+        "unit_losses": of_rows,
     }
 
 

@@ -36,8 +36,24 @@ class Batches(Protocol):
         """Batches of an epoch (from 0) without the first `skip`; a function of the epoch alone."""
 
 
+class _Counted:
+    """Rows and batches of a feed, as those who decide its order count them."""
+
+    batches: MemoryBatches | StreamedBatches
+
+    @property
+    def n_rows(self) -> int:
+        """Rows an epoch."""
+        return self.batches.n_rows
+
+    @property
+    def n_steps(self) -> int:
+        """Batches an epoch."""
+        return self.batches.n_steps
+
+
 @dataclass(frozen=True)
-class ResidentFeed:
+class ResidentFeed(_Counted):
     """Batches of tensors that lie on the device.
 
     Attributes
@@ -54,16 +70,6 @@ class ResidentFeed:
     rows: np.ndarray
     batches: MemoryBatches
 
-    @property
-    def n_rows(self) -> int:
-        """Rows an epoch."""
-        return self.batches.n_rows
-
-    @property
-    def n_steps(self) -> int:
-        """Batches an epoch."""
-        return self.batches.n_steps
-
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of an epoch: one slice of every tensor, then the row numbers (on the CPU)."""
         order = self.batches.order(epoch)
@@ -76,7 +82,7 @@ class ResidentFeed:
 
 
 @dataclass(frozen=True)
-class StreamedFeed:
+class StreamedFeed(_Counted):
     """Batches read from a matrix, transformed and moved to the device one by one.
 
     Attributes
@@ -95,16 +101,6 @@ class StreamedFeed:
     transform: GeneTransform
     device: torch.device
     codes: Tensor | None = None
-
-    @property
-    def n_rows(self) -> int:
-        """Rows an epoch."""
-        return self.batches.n_rows
-
-    @property
-    def n_steps(self) -> int:
-        """Batches an epoch."""
-        return self.batches.n_steps
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of an epoch: transformed levels, any classes, row numbers (on the CPU)."""
