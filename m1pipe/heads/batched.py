@@ -7,7 +7,8 @@ predictions ever exists, and the weights travel through the cache once a step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +46,9 @@ class Base:
     slope: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Network:
-    """One hidden part to be trained, and the rows it knows.
+    """One hidden part to be trained, the rows it knows, and how its training went.
 
     Attributes
     ----------
@@ -69,6 +70,16 @@ class Network:
         Of what dropout leaves out.
     n_judged : int
         Rows of all inner folds together, by which it is judged.
+    job : hashable
+        Networks of an equal one stop together.
+    epochs : int
+        Most of them; at least 1.
+    losses : list of float
+        Mean loss of the training rows, an epoch.
+    held_out_losses : list of ndarray, each of shape (n_held_out,)
+        Loss of every held-out row, before the first step and after every epoch.
+    seconds : float
+        An equal share of what its epochs took.
     """
 
     module: Head
@@ -81,11 +92,16 @@ class Network:
     class_weight: Tensor | None
     seed: int = 0
     n_judged: int = 0
+    job: Any = None
+    epochs: int = 1
+    losses: list[float] = field(default_factory=list)
+    held_out_losses: list[np.ndarray] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
 class NetworkStack:
-    """Networks of equal shape, with what their steps need.
+    """Networks of equal shape and number of steps, with what these need.
 
     Attributes
     ----------
@@ -98,6 +114,10 @@ class NetworkStack:
         Of every network, stacked.
     moments : list of pair of Tensor
         Of Adam, for every tensor of the heads.
+    n_steps : int
+        Of an epoch.
+    step : int
+        Steps that were begun, in all.
     """
 
     heads: StackedHeads
@@ -106,6 +126,8 @@ class NetworkStack:
     config: HeadConfig
     class_weight: Tensor | None
     moments: list[tuple[Tensor, Tensor]]
+    n_steps: int
+    step: int = 0
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Inputs, (n_heads, n_rows, n_in), of known rows, (n_heads, n_rows)."""
@@ -129,7 +151,9 @@ class NetworkStack:
         self.moments = [(m[chosen], v[chosen]) for m, v in self.moments]
 
 
-def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> NetworkStack:
+def make_stack(
+    networks: Sequence[Network], kind: str, config: HeadConfig, n_steps: int
+) -> NetworkStack:
     """Put untrained networks of one shape together.
 
     Parameters
@@ -139,6 +163,8 @@ def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> Ne
         Kind of target.
     config : HeadConfig
         Rates and dropout of all.
+    n_steps : int
+        Of an epoch.
     """
     heads = StackedHeads([network.module for network in networks])
     weights = [n.class_weight for n in networks if n.class_weight is not None]
@@ -149,6 +175,7 @@ def make_stack(networks: Sequence[Network], kind: str, config: HeadConfig) -> Ne
         config=config,
         class_weight=torch.stack(weights) if weights else None,
         moments=[(torch.zeros_like(t), torch.zeros_like(t)) for t in heads.tensors],
+        n_steps=n_steps,
     )
 
 
@@ -186,7 +213,7 @@ def make_batch(rows: Sequence[np.ndarray], device: torch.device) -> Batch:
     return Batch(torch.from_numpy(places).to(device), torch.from_numpy(weight).to(device))
 
 
-def train_step(stack: NetworkStack, batch: Batch, y: Tensor, step: int) -> Tensor:
+def train_step(stack: NetworkStack, batch: Batch, y: Tensor) -> Tensor:
     """One descent step of every network.
 
     Parameters
@@ -195,23 +222,22 @@ def train_step(stack: NetworkStack, batch: Batch, y: Tensor, step: int) -> Tenso
     batch : Batch
     y : Tensor, shape (n,) or (n, n_outputs)
         All targets.
-    step : int
-        From 1.
 
     Returns
     -------
     Tensor of float64, shape (n_heads,)
         Mean loss of each network's rows before the step.
     """
+    stack.step += 1
     x = stack.inputs(batch.rows)
-    hidden = stack.heads.hidden(x, _dropout(stack, step))
+    hidden = stack.heads.hidden(x, _dropout(stack))
     if stack.kind == "regression":
-        return _step_by_blocks(stack, batch, x, hidden, y, step)
+        return _step_by_blocks(stack, batch, x, hidden, y)
     output = stack.heads.output(hidden) + _base_logits(stack, x)
     target = y[stack.targets(batch.rows)]
     losses = head_loss(stack.kind, output, target, stack.class_weight) * batch.weight
     losses.sum().backward()
-    _update_all(stack, step)
+    _update_all(stack)
     return losses.detach().sum(1, dtype=torch.float64)
 
 
@@ -250,12 +276,12 @@ def _base_logits(stack: NetworkStack, x: Tensor) -> Tensor | float:
     return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
 
 
-def _dropout(stack: NetworkStack, step: int) -> Callable[[Tensor], Tensor] | None:
+def _dropout(stack: NetworkStack) -> Callable[[Tensor], Tensor] | None:
     """What leaves hidden units out, the same for a network whatever it is trained with."""
     p = stack.config.dropout
     if p == 0:
         return None
-    drawn_from = [seeds.derived(n.seed, step) for n in stack.networks]
+    drawn_from = [seeds.derived(n.seed, stack.step) for n in stack.networks]
     generators = [torch.Generator().manual_seed(seed) for seed in drawn_from]
 
     def keep(h: Tensor) -> Tensor:
@@ -267,7 +293,7 @@ def _dropout(stack: NetworkStack, step: int) -> Callable[[Tensor], Tensor] | Non
 
 
 def _step_by_blocks(
-    stack: NetworkStack, batch: Batch, x: Tensor, hidden: Tensor, y: Tensor, step: int
+    stack: NetworkStack, batch: Batch, x: Tensor, hidden: Tensor, y: Tensor
 ) -> Tensor:
     """As `train_step`, for levels: the output layer by blocks of targets."""
     h = hidden.detach()
@@ -283,11 +309,11 @@ def _step_by_blocks(
         gap.mul_(factor[k])
         slope[k].addmm_(gap, own)
         torch.sum(gap, 0, out=bias_slope[k, columns])
-        _adamw(own, gap.t() @ h[k], (first, second), stack.config, step)
-    _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope, step)
+        _adamw(own, gap.t() @ h[k], (first, second), stack)
+    _update(stack, len(stack.heads.tensors) - 1, bias, bias_slope)
     if hidden.requires_grad:
         hidden.backward(slope)
-    _update_all(stack, step)
+    _update_all(stack)
     return (total * batch.weight).sum(1, dtype=torch.float64) / matrix.shape[1]
 
 
@@ -335,30 +361,29 @@ def _add_squares(total: Tensor, gap: Tensor) -> None:
     total.addcmul_(norm, norm)
 
 
-def _update_all(stack: NetworkStack, step: int) -> None:
+def _update_all(stack: NetworkStack) -> None:
     """AdamW on the tensors that have a gradient, which is then dropped."""
     for k, tensor in enumerate(stack.heads.tensors):
         if tensor.grad is not None:
-            _update(stack, k, tensor.detach(), tensor.grad, step)
+            _update(stack, k, tensor.detach(), tensor.grad)
             tensor.grad = None
 
 
-def _update(stack: NetworkStack, k: int, tensor: Tensor, slope: Tensor, step: int) -> None:
+def _update(stack: NetworkStack, k: int, tensor: Tensor, slope: Tensor) -> None:
     """AdamW on the k-th tensor of all networks."""
-    _adamw(tensor, slope, stack.moments[k], stack.config, step, is_matrix=tensor.ndim > 2)
+    _adamw(tensor, slope, stack.moments[k], stack, is_matrix=tensor.ndim > 2)
 
 
 def _adamw(
     tensor: Tensor,
     slope: Tensor,
     moments: tuple[Tensor, Tensor],
-    config: HeadConfig,
-    step: int,
+    stack: NetworkStack,
     *,
     is_matrix: bool = True,
 ) -> None:
     """AdamW on a tensor with its gradient and two moments; no decay of biases."""
-    done = torch.full((), float(step), device=tensor.device)
-    decay = config.weight_decay if is_matrix else 0.0
+    done = torch.full((), float(stack.step), device=tensor.device)
+    decay, lr = stack.config.weight_decay if is_matrix else 0.0, stack.config.lr
     first, second = moments
-    fused_adamw([tensor], [slope], ([first], [second]), [done], lr=config.lr, weight_decay=decay)
+    fused_adamw([tensor], [slope], ([first], [second]), [done], lr=lr, weight_decay=decay)

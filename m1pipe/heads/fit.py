@@ -6,7 +6,7 @@ chosen is then fitted to all training rows. Networks of all heads, inner folds a
 in one pass (`m1pipe.heads.networks`); one head alone is the plain case of it.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +27,7 @@ from m1pipe.heads.inner_folds import is_lower
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.linear_fit import Part, Start, constant, prepare
 from m1pipe.heads.networks import (
-    NetworkPlan,
     PassFile,
-    Progress,
     held_out_curve,
     train_networks,
 )
@@ -139,10 +137,6 @@ def fit_heads(
     return _finish(parts, tools)
 
 
-# A head, which of its configurations, a network of it, and most epochs.
-_Wanted = tuple[Part, int, Network, int]
-
-
 @dataclass(frozen=True, eq=False)
 class _Tools:
     """What the two passes share."""
@@ -163,8 +157,9 @@ def _order(design: HeadData, n: int) -> Callable[[int], np.ndarray]:
     return lambda epoch: row_order(n, design.order_seed, epoch, folds)
 
 
-def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> Network:
+def _network(part: Part, which: int, number: int, fold: int | None, epochs: int) -> Network:
     """A hidden part at its start, for all rows, or without those of an inner fold."""
+    config = part.configs[which]
     widths, seed = config.hidden, seeds.of_network(part.job.seed, number)
     with seeded(seed):
         module = Head(part.x.shape[1], part.targets.n_outputs, widths, dropout=config.dropout)
@@ -187,6 +182,8 @@ def _network(part: Part, config: HeadConfig, number: int, fold: int | None) -> N
         class_weight=part.class_weight,
         seed=seed,
         n_judged=int((part.folds >= 0).sum()),
+        job=(part, which),
+        epochs=epochs,
     )
 
 
@@ -211,50 +208,52 @@ def _base(part: Part, linear: LinearPart) -> Base:
 
 def _choose(parts: Sequence[Part], tools: _Tools) -> None:
     """Epochs of every head, by the held-out rows of its inner folds; 0 leaves the network out."""
-    tried: list[_Wanted] = []
+    tried: dict[Part, dict[int, list[Network]]] = {}
     for part in parts:
         if part.job.configs[0].validation == 0:
             continue
         if not part.judged.size:
             part.epochs = {}
             continue
-        for i, config in enumerate(part.configs):
-            for number, fold in enumerate(part.judged if config.hidden else ()):
-                tried.append((part, i, _network(part, config, number, int(fold)), config.epochs))
-    curves: dict[tuple[Part, int], list[tuple[Network, Progress]]] = {}
-    for part, i, network, progress in _trained(tried, tools, "inner"):
-        curves.setdefault((part, i), []).append((network, progress))
-    for part in parts:
-        own = {i: curves[part, i] for i in part.epochs if (part, i) in curves}
+        tried[part] = {
+            i: [_network(part, i, k, int(fold), epochs) for k, fold in enumerate(part.judged)]
+            for i, epochs in part.epochs.items()
+        }
+    networks = [network for own in tried.values() for each in own.values() for network in each]
+    _train(networks, tools, "inner")
+    for part, own in tried.items():
         if own:
             _take_best(part, own)
 
 
-def _trained(
-    wanted: Sequence[_Wanted], tools: _Tools, name: str
-) -> Iterator[tuple[Part, int, Network, Progress]]:
-    """Networks after their training, those of equal rates in one pass."""
-    passes: dict[HeadConfig, list[_Wanted]] = {}
-    for one in wanted:  # what networks of one pass may differ in is left out of the key
-        rates = replace(one[0].configs[one[1]], hidden=(1,), epochs=1, linear=True)
-        passes.setdefault(rates, []).append(one)
-    for number, (config, items) in enumerate(passes.items()):
-        networks, epochs = [network for *_, network, _ in items], [epochs for *_, epochs in items]
-        jobs = [(part, i) for part, i, *_ in items]
-        plan = NetworkPlan(networks, jobs, epochs, tools.targets.kind, config, tools.order)
-        kept = None if tools.kept is None else tools.kept.part(f"{name}{number}")
-        found = train_networks(plan, tools.y, kept=kept, stop=tools.stop, on_epoch=tools.on_epoch)
-        for (part, i, network, _), progress in zip(items, found, strict=True):
-            part.seconds += progress.seconds
-            yield part, i, network, progress
+def _train(networks: Sequence[Network], tools: _Tools, name: str) -> None:
+    """Train networks, those of equal rates in one pass."""
+    passes: dict[HeadConfig, list[Network]] = {}
+    for network in networks:  # what networks of one pass may differ in is left out of the key
+        part, which = network.job
+        rates = replace(part.configs[which], hidden=(1,), epochs=1, linear=True)
+        passes.setdefault(rates, []).append(network)
+    for number, (config, own) in enumerate(passes.items()):
+        train_networks(
+            own,
+            tools.y,
+            kind=tools.targets.kind,
+            config=config,
+            order=tools.order,
+            kept=None if tools.kept is None else tools.kept.part(f"{name}{number}"),
+            stop=tools.stop,
+            on_epoch=tools.on_epoch,
+        )
+        for network in own:
+            network.job[0].seconds += network.seconds
 
 
-def _take_best(part: Part, found: dict[int, list[tuple[Network, Progress]]]) -> None:
+def _take_best(part: Part, found: dict[int, list[Network]]) -> None:
     """The configuration and number of epochs with the lowest loss on held-out rows.
 
     In the place of a linear part alone only where the loss is surely lower.
     """
-    curves = {i: held_out_curve([p for _, p in own]) for i, own in found.items()}
+    curves = {i: held_out_curve(own) for i, own in found.items()}
     first = {i: 0 if part.configs[i].linear else 1 for i in found}  # alone it takes a step at least
     best = min(found, key=lambda i: float(curves[i][first[i] :].min()))
     epochs = first[best] + int(curves[best][first[best] :].argmin())
@@ -269,17 +268,14 @@ def _take_best(part: Part, found: dict[int, list[tuple[Network, Progress]]]) -> 
 
 
 def _changes(
-    part: Part,
-    start: Sequence[tuple[Network, Progress]],
-    found: Sequence[tuple[Network, Progress]],
-    epochs: int,
+    part: Part, start: Sequence[Network], networks: Sequence[Network], epochs: int
 ) -> np.ndarray:
     """Change of the held-out loss from the start of some networks, of rows or means of groups."""
-    pairs = zip(start, found, strict=True)
-    changes = np.concatenate([b.held_out[epochs] - a.held_out[0] for (_, a), (_, b) in pairs])
+    pairs = zip(start, networks, strict=True)
+    changes = np.concatenate([b.held_out_losses[epochs] - a.held_out_losses[0] for a, b in pairs])
     if part.groups is None:
         return changes
-    rows = np.concatenate([network.held_out for network, _ in found])
+    rows = np.concatenate([network.held_out for network in networks])
     _, place = np.unique(part.groups[rows].astype(str), return_inverse=True)
     if place.max() == 0:
         return changes
@@ -288,19 +284,16 @@ def _changes(
 
 def _finish(parts: Sequence[Part], tools: _Tools) -> list[FittedHead]:
     """Train what was chosen on all rows, and put the heads together."""
-    wanted: list[_Wanted] = []
+    networks: dict[Part, list[Network]] = {part: [] for part in parts}
     for part in parts:
         for i, epochs in part.epochs.items():
-            config = part.configs[i]
             is_mean = part.configs[0].linear and part.targets.n < ENOUGH_ROWS
-            n_seeds = config.networks if is_mean else 1
-            for number in range(n_seeds):
-                wanted.append((part, i, _network(part, config, number, None), epochs))
-    networks: dict[Part, list[Network]] = {}
-    for part, _, network, progress in _trained(wanted, tools, "final"):
-        networks.setdefault(part, []).append(network)
-        part.chosen["train_loss"] = progress.train[-1]
-    return [_assemble(part, networks.get(part, []), tools.targets) for part in parts]
+            n_seeds = part.configs[i].networks if is_mean else 1
+            networks[part] += [_network(part, i, k, None, epochs) for k in range(n_seeds)]
+    _train([network for own in networks.values() for network in own], tools, "final")
+    for part, own in networks.items():
+        part.chosen |= {"train_loss": own[-1].losses[-1]} if own else {}
+    return [_assemble(part, own, tools.targets) for part, own in networks.items()]
 
 
 def _assemble(part: Part, networks: Sequence[Network], targets: Targets) -> FittedHead:

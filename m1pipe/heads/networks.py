@@ -7,7 +7,7 @@ in that order, in steps of equal size, so that one network trained alone makes t
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,36 +62,29 @@ class PassFile:
             path.unlink()
 
 
-@dataclass(eq=False)
-class Progress:
-    """How the training of one network went.
+@float32_products()
+def train_networks(
+    networks: Sequence[Network],
+    y: Tensor,
+    *,
+    kind: str,
+    config: HeadConfig,
+    order: Callable[[int], np.ndarray],
+    kept: PassFile | None = None,
+    stop: StopFlag | None = None,
+    on_epoch: Callable[[int], object] = lambda n_training: None,
+) -> None:
+    """Train networks in one pass; they end where their weights ended, with their losses.
 
-    Attributes
-    ----------
-    train : list of float
-        Mean loss of the training rows, an epoch.
-    held_out : list of ndarray, each of shape (n_held_out,)
-        Loss of every held-out row, before the first step and after every epoch.
-    seconds : float
-        An equal share of what its epochs took.
-    """
+    A network ends after its epochs, or, where rows are held out, when the held-out loss of its job
+    has not been lower for the configuration's patience, the start included.
 
-    train: list[float] = field(default_factory=list)
-    held_out: list[np.ndarray] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class NetworkPlan:
-    """Networks that are trained in one pass.
-
-    Attributes
+    Parameters
     ----------
     networks : sequence of Network
-    job : sequence of hashable
-        Networks of one job stop together.
-    epochs : sequence of int
-        Most epochs of every network; at least 1.
+        Untrained.
+    y : Tensor, shape (n,) or (n, n_outputs)
+        All targets, on the networks' device.
     kind : str
         Kind of target.
     config : HeadConfig
@@ -99,45 +92,6 @@ class NetworkPlan:
     order : callable
         Takes the number of an epoch, from 0; returns the order in which it visits all n rows, an
         ndarray of int, shape (n,).
-    """
-
-    networks: Sequence[Network]
-    job: Sequence[Hashable]
-    epochs: Sequence[int]
-    kind: str
-    config: HeadConfig
-    order: Callable[[int], np.ndarray]
-
-
-@dataclass(eq=False)
-class _Group:
-    """Networks of one shape and number of steps that are still being trained."""
-
-    stack: NetworkStack
-    members: list[int]
-    n_steps: int
-    step: int = 0
-
-
-@float32_products()
-def train_networks(
-    plan: NetworkPlan,
-    y: Tensor,
-    *,
-    kept: PassFile | None = None,
-    stop: StopFlag | None = None,
-    on_epoch: Callable[[int], object] = lambda n_training: None,
-) -> list[Progress]:
-    """Train networks together; they end where their weights ended.
-
-    A network ends after its epochs, or, where rows are held out, when the held-out loss of its job
-    has not been lower for the configuration's patience, the start included.
-
-    Parameters
-    ----------
-    plan : NetworkPlan
-    y : Tensor, shape (n,) or (n, n_outputs)
-        All targets, on the networks' device.
     kept : PassFile, optional
         Written every `SAVE_MINUTES`, before a stop, and at the end of a long pass; where it is of
         these networks, it is resumed from.
@@ -146,46 +100,39 @@ def train_networks(
     on_epoch : callable
         Called after every epoch with the number of networks that are still being trained.
 
-    Returns
-    -------
-    list of Progress
-
     Raises
     ------
     InputError
         If a loss is not finite.
     """
-    found = None if kept is None else _load(kept, plan)
+    found = None if kept is None else _load(kept, networks, kind, config)
     if found is None:
-        groups, epoch = _group(plan, range(len(plan.networks))), 0
-        progress = [Progress() for _ in plan.networks]
-        for group in groups:
-            _judge(group, y, progress)
+        stacks, epoch = _stacks(networks, kind, config), 0
+        for stack in stacks:
+            _judge(stack, y)
     else:
-        groups, epoch, progress = found
+        stacks, epoch = found
     began = saved_at = time.monotonic()
-    while groups:
+    while stacks:
         begun = time.perf_counter()
-        ranks = np.argsort(plan.order(epoch))
+        ranks = np.argsort(order(epoch))
         epoch += 1
-        for group in groups:
-            _train_epoch(group, y, ranks, progress)
-            _judge(group, y, progress)
-            _check(group, progress, epoch)
-        n_networks = sum(len(group.members) for group in groups)
-        for group in groups:
-            for k in group.members:
-                progress[k].seconds += (time.perf_counter() - begun) / n_networks
-        groups = _go_on(groups, plan, progress, epoch)
-        on_epoch(sum(len(group.members) for group in groups))
+        for stack in stacks:
+            _train_epoch(stack, y, ranks)
+            _judge(stack, y)
+            _check(stack, epoch)
+        training = [network for stack in stacks for network in stack.networks]
+        for network in training:
+            network.seconds += (time.perf_counter() - begun) / len(training)
+        stacks = _without(stacks, _ended(training, networks, epoch, config.patience))
+        on_epoch(sum(len(stack.networks) for stack in stacks))
         asked = stop is not None and stop.is_set
         if kept is not None and (asked or time.monotonic() - saved_at >= 60 * SAVE_MINUTES):
-            _save(kept, plan, groups, epoch, progress)
+            _save(kept, networks, stacks, epoch)
             saved_at = time.monotonic()
         leave_if_asked(stop)
     if kept is not None and time.monotonic() - began >= WORTH_KEEPING:
-        _save(kept, plan, groups, epoch, progress)
-    return progress
+        _save(kept, networks, stacks, epoch)
 
 
 def leave_if_asked(stop: StopFlag | None) -> None:
@@ -194,70 +141,61 @@ def leave_if_asked(stop: StopFlag | None) -> None:
         stop.leave("while heads were trained; finished folds are kept")
 
 
-def _group(plan: NetworkPlan, which: Sequence[int] | range) -> list[_Group]:
+def _stacks(networks: Sequence[Network], kind: str, config: HeadConfig) -> list[NetworkStack]:
     """Networks of equal shape and number of steps together, in the order of their first."""
-    shapes: dict[tuple[object, ...], list[int]] = {}
-    for k in which:
-        network = plan.networks[k]
+    shapes: dict[tuple[object, ...], list[Network]] = {}
+    for network in networks:
         widths = tuple(layer.weight.shape for layer in linear_layers(network.module))
-        key = (_n_steps(network, plan), network.base is None, *widths)
-        shapes.setdefault(key, []).append(k)
-    groups = []
-    for own in shapes.values():
-        stack = make_stack([plan.networks[k] for k in own], plan.kind, plan.config)
-        groups.append(_Group(stack, own, _n_steps(plan.networks[own[0]], plan)))
-    return groups
+        key = (_n_steps(network, config), network.base is None, *widths)
+        shapes.setdefault(key, []).append(network)
+    return [make_stack(own, kind, config, _n_steps(own[0], config)) for own in shapes.values()]
 
 
-def _n_steps(network: Network, plan: NetworkPlan) -> int:
+def _n_steps(network: Network, config: HeadConfig) -> int:
     """Steps an epoch: batches as the configuration wants them, smaller where rows are few."""
     n = network.rows.size
-    return max(-(-n // plan.config.batch_size), min(LEAST_STEPS, n // 2, n), 1)
+    return max(-(-n // config.batch_size), min(LEAST_STEPS, n // 2, n), 1)
 
 
-def _train_epoch(group: _Group, y: Tensor, ranks: np.ndarray, progress: Sequence[Progress]) -> None:
+def _train_epoch(stack: NetworkStack, y: Tensor, ranks: np.ndarray) -> None:
     """All steps of an epoch; the mean loss of every network is recorded."""
-    networks, orders = group.stack.networks, {}
+    orders: dict[Hashable, list[np.ndarray]] = {}
     batches = []
-    for network in networks:
+    for network in stack.networks:
         key = (id(network.places), network.rows.tobytes())
         if key not in orders:
             places = network.places.cpu().numpy()[network.rows]
             own = network.rows[np.argsort(ranks[places], kind="stable")]
-            orders[key] = np.array_split(own, group.n_steps)
+            orders[key] = np.array_split(own, stack.n_steps)
         batches.append(orders[key])
-    total = torch.zeros(len(networks), dtype=torch.float64, device=y.device)
-    for step in range(group.n_steps):
-        group.step += 1
-        batch = make_batch([own[step] for own in batches], y.device)
-        sizes = torch.tensor([own[step].size for own in batches], device=y.device)
-        total += train_step(group.stack, batch, y, group.step) * sizes
-    for k, loss, network in zip(group.members, total.tolist(), networks, strict=True):
-        progress[k].train.append(loss / network.rows.size)
+    total = torch.zeros(len(batches), dtype=torch.float64, device=y.device)
+    for step in range(stack.n_steps):
+        rows = [own[step] for own in batches]
+        sizes = torch.tensor([own.size for own in rows], device=y.device)
+        total += train_step(stack, make_batch(rows, y.device), y) * sizes
+    for loss, network in zip(total.tolist(), stack.networks, strict=True):
+        network.losses.append(loss / network.rows.size)
 
 
-def _judge(group: _Group, y: Tensor, progress: Sequence[Progress]) -> None:
+def _judge(stack: NetworkStack, y: Tensor) -> None:
     """Losses of the held-out rows of every network, where there are any."""
-    held_out = [network.held_out for network in group.stack.networks]
-    sizes = [own.size for own in held_out]
-    if not max(sizes):
-        return
-    parts = []
-    for start in range(0, max(sizes), HELD_OUT_ROWS):
+    held_out = [network.held_out for network in stack.networks]
+    most, parts = max(own.size for own in held_out), []
+    for start in range(0, most, HELD_OUT_ROWS):
         own = [rows[start : start + HELD_OUT_ROWS] for rows in held_out]
         filled = [rows if rows.size else held_out[k][:1] for k, rows in enumerate(own)]
-        losses = held_out_losses(group.stack, make_batch(filled, y.device), y)
-        parts.append(losses.cpu().numpy())
-    found = np.concatenate(parts, axis=1)
-    for i, k in enumerate(group.members):
-        if sizes[i]:
-            progress[k].held_out.append(found[i, : sizes[i]].copy())
+        parts.append(held_out_losses(stack, make_batch(filled, y.device), y).cpu().numpy())
+    if not parts:
+        return
+    for network, losses in zip(stack.networks, np.concatenate(parts, axis=1), strict=True):
+        if network.held_out.size:
+            network.held_out_losses.append(losses[: network.held_out.size].copy())
 
 
-def _check(group: _Group, progress: Sequence[Progress], epoch: int) -> None:
-    for k in group.members:
-        held_out = progress[k].held_out[-1].sum() if progress[k].held_out else 0.0
-        for loss, what in ((progress[k].train[-1], "loss"), (held_out, "validation loss")):
+def _check(stack: NetworkStack, epoch: int) -> None:
+    for network in stack.networks:
+        held_out = network.held_out_losses[-1].sum() if network.held_out_losses else 0.0
+        for loss, what in ((network.losses[-1], "loss"), (held_out, "validation loss")):
             if not math.isfinite(loss):
                 raise InputError(
                     f"training: expected finite numbers; found a non-finite {what} of epoch "
@@ -265,104 +203,106 @@ def _check(group: _Group, progress: Sequence[Progress], epoch: int) -> None:
                 )
 
 
-def held_out_curve(progress: Sequence[Progress]) -> np.ndarray:
+def held_out_curve(networks: Sequence[Network]) -> np.ndarray:
     """Mean loss over the held-out rows of several networks, before the first step and by epoch."""
-    n = sum(p.held_out[0].size for p in progress)
-    found: np.ndarray = np.sum([[e.sum(dtype=np.float64) for e in p.held_out] for p in progress], 0)
-    return found / n
+    sums = [[e.sum(dtype=np.float64) for e in own.held_out_losses] for own in networks]
+    found: np.ndarray = np.sum(sums, 0)
+    return found / sum(own.held_out.size for own in networks)
 
 
-def _go_on(
-    groups: Sequence[_Group], plan: NetworkPlan, progress: Sequence[Progress], epoch: int
-) -> list[_Group]:
-    """The groups without the networks that have ended, which get their weights."""
-    going = {k for group in groups for k in group.members}
-    ended = {k for k in going if epoch >= plan.epochs[k]}
-    if plan.config.patience:
-        of_job: dict[Hashable, list[int]] = {}
-        for k in sorted(going):
-            if progress[k].held_out:
-                of_job.setdefault(plan.job[k], []).append(k)
-        for own in of_job.values():
-            curve = held_out_curve([progress[k] for k in own])
-            if epoch - int(curve.argmin()) >= plan.config.patience:
-                ended.update(own)
-    for group in groups:
-        own = [i for i, k in enumerate(group.members) if k in ended]
-        for i in own:
-            set_weights(group.stack.networks[i].module, group.stack.heads.weights_of(i))
-        left = [i for i in range(len(group.members)) if i not in set(own)]
-        if own and left:
-            group.stack.keep(left)
-        group.members = [group.members[i] for i in left]
-    return [group for group in groups if group.members]
+def _ended(
+    training: Sequence[Network], networks: Sequence[Network], epoch: int, patience: int
+) -> set[Network]:
+    """Those after their last epoch, and those whose patience is exhausted."""
+    going = set(training)
+    ended = {network for network in training if epoch >= network.epochs}
+    jobs: dict[Hashable, list[Network]] = {}
+    for network in networks:  # in this order, since sums depend on it
+        if patience and network in going and network.held_out_losses:
+            jobs.setdefault(network.job, []).append(network)
+    for own in jobs.values():
+        if epoch - int(held_out_curve(own).argmin()) >= patience:
+            ended.update(own)
+    return ended
+
+
+def _without(stacks: Sequence[NetworkStack], ended: set[Network]) -> list[NetworkStack]:
+    """The stacks without the networks that have ended, which get their weights."""
+    going = []
+    for stack in stacks:
+        left = [i for i, network in enumerate(stack.networks) if network not in ended]
+        for i, network in enumerate(stack.networks):
+            if network in ended:
+                set_weights(network.module, stack.heads.weights_of(i))
+        if len(left) < len(stack.networks) and left:
+            stack.keep(left)
+        going += [stack] if left else []
+    return going
 
 
 def _save(
-    kept: PassFile,
-    plan: NetworkPlan,
-    groups: Sequence[_Group],
-    epoch: int,
-    progress: Sequence[Progress],
+    kept: PassFile, networks: Sequence[Network], stacks: Sequence[NetworkStack], epoch: int
 ) -> None:
     """Write the state after an epoch, so that `_load` resumes as if nothing had happened."""
-    going = {k for group in groups for k in group.members}
-    ended = [k for k in range(len(plan.networks)) if k not in going]
+    numbers = {network: k for k, network in enumerate(networks)}
+    members = [[numbers[network] for network in stack.networks] for stack in stacks]
+    going = {network for stack in stacks for network in stack.networks}
     state: dict[str, Any] = {
         "mark": kept.mark,
         "epoch": epoch,
         "progress": [
             {
-                "train": p.train,
-                "held_out": [torch.from_numpy(losses) for losses in p.held_out],
-                "seconds": p.seconds,
+                "train": network.losses,
+                "held_out": [torch.from_numpy(losses) for losses in network.held_out_losses],
+                "seconds": network.seconds,
             }
-            for p in progress
+            for network in networks
         ],
         "ended": {
             str(k): [
                 t.detach().clone()
                 for name in ("weight", "bias")
-                for t in (getattr(m, name) for m in linear_layers(plan.networks[k].module))
+                for t in (getattr(m, name) for m in linear_layers(network.module))
             ]
-            for k in ended
+            for k, network in enumerate(networks)
+            if network not in going
         },
         "groups": [
             {
-                "members": list(group.members),
-                "step": group.step,
-                "tensors": [t.detach() for t in group.stack.heads.tensors],
-                "moments": [list(pair) for pair in group.stack.moments],
+                "members": own,
+                "step": stack.step,
+                "tensors": [t.detach() for t in stack.heads.tensors],
+                "moments": [list(pair) for pair in stack.moments],
             }
-            for group in groups
+            for own, stack in zip(members, stacks, strict=True)
         ],
     }
     save_checkpoint(kept.path, state)
 
 
-def _load(kept: PassFile, plan: NetworkPlan) -> tuple[list[_Group], int, list[Progress]] | None:
+def _load(
+    kept: PassFile, networks: Sequence[Network], kind: str, config: HeadConfig
+) -> tuple[list[NetworkStack], int] | None:
     """Put a saved state back into untrained networks; None if there is none of this pass."""
     if not kept.path.is_file():
         return None
     state = load_checkpoint(kept.path)
-    if state["mark"] != kept.mark or len(state["progress"]) != len(plan.networks):
+    if state["mark"] != kept.mark or len(state["progress"]) != len(networks):
         return None
-    progress = [
-        Progress(p["train"], [t.numpy() for t in p["held_out"]], p["seconds"])
-        for p in state["progress"]
-    ]
+    for network, stored in zip(networks, state["progress"], strict=True):
+        network.losses, network.seconds = stored["train"], stored["seconds"]
+        network.held_out_losses = [losses.numpy() for losses in stored["held_out"]]
     for k, weights in state["ended"].items():
-        module = plan.networks[int(k)].module
-        device = next(module.parameters()).device
-        set_weights(module, [t.to(device) for t in weights])
-    groups = []
-    for own in state["groups"]:
-        (group,) = _group(plan, own["members"])
-        device = group.stack.heads.biases[0].device
+        network = networks[int(k)]
+        set_weights(network.module, [t.to(network.x.device) for t in weights])
+    stacks = []
+    for stored in state["groups"]:
+        (stack,) = _stacks([networks[k] for k in stored["members"]], kind, config)
+        device = stack.heads.biases[0].device
         with torch.no_grad():
-            for tensor, value in zip(group.stack.heads.tensors, own["tensors"], strict=True):
+            for tensor, value in zip(stack.heads.tensors, stored["tensors"], strict=True):
                 tensor.copy_(value.to(device))
-        group.stack.moments = [(m.to(device), v.to(device)) for m, v in own["moments"]]
-        group.step = int(own["step"])
-        groups.append(group)
-    return groups, int(state["epoch"]), progress
+        stack.moments = [(m.to(device), v.to(device)) for m, v in stored["moments"]]
+        stack.step = int(stored["step"])
+        stacks.append(stack)
+    return stacks, int(state["epoch"])

@@ -167,10 +167,7 @@ def test_few_rows_get_eight_steps_an_epoch(X: list[np.ndarray]) -> None:
     assert networks.LEAST_STEPS == 8
     for n, expected in ((2, 1), (6, 3), (33, 8), (600, 10)):
         network = batched.Network(None, None, None, np.arange(n), np.arange(0), None, 1.0, None)  # type: ignore[arg-type]
-        plan = networks.NetworkPlan(
-            [network], [0], [1], "binary", HeadConfig(batch_size=64), np.arange
-        )
-        assert networks._n_steps(network, plan) == expected
+        assert networks._n_steps(network, HeadConfig(batch_size=64)) == expected
 
 
 def test_a_loss_that_is_not_finite_is_said(X: list[np.ndarray]) -> None:
