@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from m1pipe.heads.fitted import FittedHead
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter
 from m1pipe.settings import build, to_dict
-from m1pipe.training.device import choose_threads
 
 FORMAT_VERSION = 1
 # A level without an interval is NaN; the scale of a feature that is left out is infinite.
@@ -116,12 +114,12 @@ class Predictor:
         have = self.head.units
         if not linear or have.name in LINEAR:
             return have
-        if have.name == LN and self.head.kind == "regression":
-            return Units("normalized", have.target_sum)
-        for plain, logged in LOG_OF.items():
-            if have.name == logged and self.head.kind == "regression":
-                return Units(plain, have.target_sum)
-        raise InputError(f"linear: expected predictions on a log scale; found {have}: leave it out")
+        plain = {LN: "normalized"} | {logged: name for name, logged in LOG_OF.items()}
+        if self.head.kind != "regression" or have.name not in plain:
+            raise InputError(
+                f"linear: expected predictions on a log scale; found {have}: leave it out"
+            )
+        return Units(plain[have.name], have.target_sum)
 
     def predict(
         self,
@@ -355,12 +353,6 @@ class Predictor:
                 names[X.argmax(axis=1)], categories=list(self.head.names)
             )
         return obs
-
-
-def head_threads(n_features: int, n_outputs: int, config: FitConfig) -> int:
-    """Threads for the steps of a head of this size."""
-    widths = (n_features, *config.head.hidden, n_outputs)
-    return choose_threads(sum(a * b for a, b in pairwise(widths)), config.head.batch_size)
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:

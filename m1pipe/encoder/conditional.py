@@ -77,11 +77,17 @@ class Condition:
             If there is no such column, or a sample has no class or one that was not trained on;
             but for batches.
         """
+        names = self.names(obs, where)
+        if not self.is_batch:
+            return codes_of(names, self.classes, where)
+        place = {name: i for i, name in enumerate(self.classes)}
+        return np.array([place.get(name, -1) for name in names], dtype=np.int64)
+
+    def names(self, obs: pd.DataFrame, where: str) -> np.ndarray:
+        """Class of each sample as text; None where a batch is not named."""
         if self.is_batch:
-            place = {name: i for i, name in enumerate(self.classes)}
-            names = batch_names(obs, self.column.split(","))
-            return np.array([place.get(name, -1) for name in names], dtype=np.int64)
-        return codes_of(read_column(obs, self.column, where), self.classes, where)
+            return batch_names(obs, self.column.split(","))
+        return read_column(obs, self.column, where)
 
     def shift_of(self, codes: np.ndarray) -> np.ndarray:
         """The shift of each sample's class, shape (n_samples, n_genes); 0 for unknown batches."""

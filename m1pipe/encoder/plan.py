@@ -22,7 +22,6 @@ from m1pipe.encoder.conditional import (
     batch_names,
     find_batches,
     find_condition,
-    read_column,
 )
 from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning, counted
@@ -260,11 +259,7 @@ def _conditioned(plan: TrainingPlan) -> TrainingPlan:
     plan = replace(plan, condition=condition, codes=_codes(condition, plan.source, plan.rows))
     if plan.held_out is None:
         return plan
-    obs = plan.held_out.matrix.obs.iloc[plan.held_out_rows]
-    if column is None:
-        names = batch_names(obs, model.batch or ())
-    else:
-        names = read_column(obs, column, where)
+    names = condition.names(plan.held_out.matrix.obs.iloc[plan.held_out_rows], where)
     known = np.isin(names.astype(str), condition.classes)
     if not known.all():
         warnings.warn(

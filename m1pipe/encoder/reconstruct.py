@@ -1,7 +1,6 @@
 """A file put through a model: reconstructed, imputed, scored."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +17,13 @@ from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.likelihood import log_likelihood
 from m1pipe.encoder.missing import impute_array
-from m1pipe.encoder.trained import QUANTILES_FILE
+from m1pipe.encoder.trained import CHUNK_ROWS, QUANTILES_FILE, OfRows
 from m1pipe.errors import InputError, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
 from m1pipe.provenance import training_data
 
 PathLike = str | os.PathLike[str]
-Rows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-CHUNK_ROWS = 1024
 MOST_TRAINING = 1000
 QUANTILES = "log_likelihood_a_level"
 
@@ -136,7 +133,7 @@ def run_score(
 
 
 def _write_rows(
-    out: PathLike, encoder: Encoder, aligned: Aligned, change: Rows, force: bool
+    out: PathLike, encoder: Encoder, aligned: Aligned, change: OfRows, force: bool
 ) -> tuple[int, int]:
     """Write what `change` makes of each block of rows; levels that were missing, and all."""
     matrix: Matrix = aligned.matrix

@@ -22,7 +22,7 @@ from m1pipe.encoder.likelihood import DRAWS, iwae_bound
 from m1pipe.encoder.missing import impute_array
 from m1pipe.encoder.plan import OF_COUNTS, plan_training
 from m1pipe.encoder.train import train_planned
-from m1pipe.encoder.trained import MIXTURE_FILE
+from m1pipe.encoder.trained import CHUNK_ROWS, MIXTURE_FILE
 from m1pipe.errors import InputError
 from m1pipe.estimators import settings
 from m1pipe.estimators.settings import MODEL, TRAINING
@@ -33,8 +33,6 @@ from m1pipe.synthesis import latents
 from m1pipe.synthesis.config import GenerateConfig
 from m1pipe.synthesis.sample import DrawLatents, calibrated_samples
 from m1pipe.training.history import Observer, epoch_line
-
-CHUNK_ROWS = 1024
 
 
 def _has_prior(estimator: "VAE") -> bool:
@@ -171,8 +169,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             n_epochs = plan.config.training.epochs or 0
             tell = Observer(on_epoch=lambda row: log.info("%s", epoch_line(row, n_epochs)))
             self.encoder_ = train_planned(plan, observer=tell)
-        self._fitted_mixtures = None
-        self._training = None
+        self._fitted_mixtures = self._training = None
         if self.beta > 0:
             self._training = latents.aggregated_posterior(self.encoder_, matrix)
         return self

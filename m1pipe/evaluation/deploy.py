@@ -24,10 +24,10 @@ from m1pipe.evaluation.predictions import OpenShare, jobs_of
 from m1pipe.evaluation.problem import Problem, make_problem, with_series
 from m1pipe.heads.conformal import half_widths
 from m1pipe.heads.features import FeatureMap
-from m1pipe.heads.fit import fit_heads
+from m1pipe.heads.fit import fit_heads, head_threads
 from m1pipe.heads.head_data import AddedRows, HeadData
 from m1pipe.parameters import takes_settings
-from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, SOURCE_SCORE, Predictor, head_threads
+from m1pipe.predictor import GENES, LATENTS, PCA_SCORES, SOURCE_SCORE, Predictor
 from m1pipe.settings import override
 from m1pipe.source_labels import Sources
 from m1pipe.training.device import threads
@@ -214,7 +214,7 @@ def fit_model(problem: Problem, config: FitConfig) -> Predictor:
     inputs, encoders, pca = fit_inputs(problem, whole_inputs(problem), split)
     (job,) = jobs_of(model, OpenShare(0, 0, split, inputs), problem)
     design = HeadData(split.targets, split.order_seed, None, split.groups)
-    with threads(head_threads(job.X.shape[1], split.targets.n_outputs, config)):
+    with threads(head_threads(job.X.shape[1], split.targets.n_outputs, config.head)):
         (head,) = fit_heads([job], design)
     errors = None
     if split.test.size:

@@ -8,6 +8,7 @@ in one pass (`m1pipe.heads.networks`); one head alone is the plain case of it.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from m1pipe.heads.networks import (
     train_networks,
 )
 from m1pipe.models.heads import Head, linear_layers, mean_head
-from m1pipe.training.device import resolve_device, seeded
+from m1pipe.training.device import choose_threads, resolve_device, seeded
 from m1pipe.training.signals import StopFlag
 
 SMALL_CELLS = 2**22
@@ -135,6 +136,12 @@ def fit_heads(
         part.epochs = {i: c.epochs for i, c in enumerate(part.configs) if c.hidden}
     _choose(parts, tools)
     return _finish(parts, tools)
+
+
+def head_threads(n_features: int, n_outputs: int, config: HeadConfig) -> int:
+    """Threads for the steps of a head of this size."""
+    widths = (n_features, *config.hidden, n_outputs)
+    return choose_threads(sum(a * b for a, b in pairwise(widths)), config.batch_size)
 
 
 @dataclass(frozen=True, eq=False)

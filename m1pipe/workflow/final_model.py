@@ -28,8 +28,9 @@ from m1pipe.evaluation.external_validation import (
     load_rivals,
 )
 from m1pipe.evaluation.result import to_plain
+from m1pipe.heads.fit import head_threads
 from m1pipe.io.reader import open_matrix
-from m1pipe.predictor import PREDICTOR_FILES, Predictor, head_threads, load_predictor
+from m1pipe.predictor import PREDICTOR_FILES, Predictor, load_predictor
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.evaluation_report import EVALUATION_FILES, evaluation_html
 from m1pipe.settings import to_dict
@@ -127,7 +128,7 @@ def run_fit(
         if Path(item).exists():
             inputs["encoder"] = weights_file(item)
     samples, head = problem.samples, predictor.head
-    n_threads = head_threads(head.features.n_inputs, head.module.n_out, config)
+    n_threads = head_threads(head.features.n_inputs, head.module.n_out, config.head)
     provenance = make_provenance(inputs, folder=out, seed=config.seed, threads=n_threads)
     with atomic_folder(out, MODEL_FILES, what=A_MODEL, force=force) as temporary:
         predictor.write_files(temporary)
