@@ -17,12 +17,7 @@ from m1pipe.data.names import GeneMatch
 from m1pipe.data.recipe import Aligned, align, whole_recipe
 from m1pipe.data.splits import inner_split
 from m1pipe.data.unit_guess import refuse_counts
-from m1pipe.encoder.conditional import (
-    Condition,
-    batch_names,
-    find_batches,
-    find_condition,
-)
+from m1pipe.encoder.conditional import Condition, batch_names, find_batches, find_condition
 from m1pipe.encoder.missing import Missing, count_missing
 from m1pipe.errors import InputError, M1Warning, counted
 from m1pipe.io.reader import open_matrix

@@ -20,11 +20,7 @@ from m1pipe.models.pca_start import initialize_from_pca, noise_variance
 from m1pipe.models.vae import VAEModule, initialize_output_bias, network_inputs, vae_objective
 from m1pipe.training.batches import Batches, Feed, ResidentFeed, make_feed
 from m1pipe.training.device import resolve_device, seeded
-from m1pipe.training.distributed import (
-    ALONE,
-    Objective,
-    Workers,
-)
+from m1pipe.training.distributed import ALONE, Objective, Workers
 
 VALIDATION_MEMORY = 0.25
 LEAST_COUNT = 0.1  # of 10,000
@@ -255,9 +251,7 @@ def scaled_blocks(
 
 @torch.no_grad()
 def fit_count_inputs(
-    inputs: CountInputs,
-    blocks: Callable[[], Iterator[np.ndarray]],
-    codes: np.ndarray | None = None,
+    inputs: CountInputs, blocks: Callable[[], Iterator[np.ndarray]], codes: np.ndarray | None = None
 ) -> torch.Tensor:
     """Fit the inputs of an encoder of counts to the training rows.
 

@@ -77,11 +77,7 @@ def run_impute(
     encoder.refuse_centred("impute")
     with open_matrix(data, aliases=aliases) as matrix:
         aligned = align(
-            matrix,
-            encoder.recipe,
-            min_coverage=min_coverage,
-            keep_missing=True,
-            keep_lacking=True,
+            matrix, encoder.recipe, min_coverage=min_coverage, keep_missing=True, keep_lacking=True
         )
         if matrix.units.is_counts and not encoder.units.is_counts:
             raise InputError(

@@ -169,10 +169,9 @@ def measure(
     Measurement
     """
     device = next(module.parameters()).device
-    p = scale.size
     mus, by_row = [], []
-    low = np.full(p, np.inf, dtype=np.float32)
-    kl, sse, pca_sse, sst = np.zeros(module.config.n_latent), np.zeros(p), np.zeros(p), np.zeros(p)
+    low = np.full(scale.size, np.inf, dtype=np.float32)
+    kl, by_gene = np.zeros(module.config.n_latent), np.zeros((3, scale.size))
     with evaluating(module), torch.no_grad(), _watching(module) as spans:
         start = 0
         for X in blocks:
@@ -192,27 +191,33 @@ def measure(
             mus.append(mu.cpu().numpy())
             kl += kl_per_unit(mu, logvar).double().sum(0).cpu().numpy()
             left = (X - fitted, pca.residuals(X - centre), X - pca.mean)
-            three, share = [(part / scale) ** 2 for part in left], 1.0
-            if known is not None:
-                three = [np.where(known, squares, 0.0) for squares in three]
-                share = known.mean(axis=1)
-            for total, part in zip((sse, pca_sse, sst), three, strict=True):
-                total += part.sum(axis=0)
-            by_row.append([part.mean(axis=1) / share for part in three])
+            genes, rows = _squares(left, scale, known)
+            by_gene += genes
+            by_row.append(rows)
     still = [high - low <= _CONSTANT for low, high in spans.values()]
-    errors, pca_errors, deviations = (np.concatenate(parts) for parts in zip(*by_row, strict=True))
+    errors, pca_errors, deviations = np.concatenate(by_row, axis=1)
     return Measurement(
         mu=np.concatenate(mus),
         kl=kl / len(errors),
         errors=errors,
         pca_errors=pca_errors,
         deviations=deviations,
-        sse=sse,
-        pca_sse=pca_sse,
-        sst=sst,
+        sse=by_gene[0],
+        pca_sse=by_gene[1],
+        sst=by_gene[2],
         dead_share=float(torch.cat(still).double().mean()) if still else 0.0,
         low=low,
     )
+
+
+def _squares(
+    left: Iterable[np.ndarray], scale: np.ndarray, known: np.ndarray | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Squares of residuals over the scale: sums over the rows, means over a row's known genes."""
+    squares, share = [(part / scale) ** 2 for part in left], 1.0
+    if known is not None:
+        squares, share = [np.where(known, part, 0.0) for part in squares], known.mean(axis=1)
+    return [part.sum(axis=0) for part in squares], [part.mean(axis=1) / share for part in squares]
 
 
 def latent_health(found: Measurement, beta: float) -> dict[str, Any]:

@@ -28,12 +28,7 @@ from m1pipe.models.pca import PCA
 from m1pipe.models.vae import VAEModule, known_only, mask_missing, network_inputs
 from m1pipe.training.batches import Batches, whole
 from m1pipe.training.device import make_generator
-from m1pipe.training.distributed import (
-    ALONE,
-    Workers,
-    common_batch_norm,
-    peers_present,
-)
+from m1pipe.training.distributed import ALONE, Workers, common_batch_norm, peers_present
 from m1pipe.training.history import History, Observer, explain_rows
 from m1pipe.training.loop import Loop, fit
 from m1pipe.training.optimizer import vae_groups

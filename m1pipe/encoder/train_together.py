@@ -63,9 +63,7 @@ def pass_of(config: EncoderConfig) -> EncoderConfig | None:
     blank = type(training)()
     same = {name: getattr(blank, name) for name in FREE}
     return replace(
-        config,
-        model=replace(model, beta=float(model.beta > 0)),
-        training=replace(training, **same),
+        config, model=replace(model, beta=float(model.beta > 0)), training=replace(training, **same)
     )
 
 

@@ -322,10 +322,7 @@ class Encoder:
         return mu * self.latent_scale, sd * self.latent_scale
 
     def decode(
-        self,
-        Z: np.ndarray,
-        codes: np.ndarray | None = None,
-        library: np.ndarray | None = None,
+        self, Z: np.ndarray, codes: np.ndarray | None = None, library: np.ndarray | None = None
     ) -> np.ndarray:
         """Expected levels of latents.
 

@@ -27,11 +27,7 @@ from m1pipe.heads.head_data import AddedRows, HeadData, HeadJob
 from m1pipe.heads.inner_folds import is_lower
 from m1pipe.heads.linear import LinearPart
 from m1pipe.heads.linear_fit import Part, Start, constant, prepare
-from m1pipe.heads.networks import (
-    PassFile,
-    held_out_curve,
-    train_networks,
-)
+from m1pipe.heads.networks import PassFile, held_out_curve, train_networks
 from m1pipe.models.heads import Head, linear_layers, mean_head
 from m1pipe.training.device import choose_threads, resolve_device, seeded
 from m1pipe.training.signals import StopFlag

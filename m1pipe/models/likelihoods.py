@@ -16,11 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m1pipe.models.count_likelihoods import (
-    NegativeBinomial,
-    ZeroInflatedNegativeBinomial,
-    succeeds,
-)
+from m1pipe.models.count_likelihoods import NegativeBinomial, ZeroInflatedNegativeBinomial, succeeds
 from m1pipe.models.kernels import under_vmap
 
 SIGMA_BOUNDS = (0.1, 4.0)

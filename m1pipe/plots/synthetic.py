@@ -107,10 +107,7 @@ def plot_components(ax: Axes, real: np.ndarray, synthetic: np.ndarray, *, title:
     Axes
         The same axes.
     """
-    for name, rows, colour in (
-        ("hold-out", real, MUTED),
-        ("synthetic", synthetic, PALETTE[1]),
-    ):
+    for name, rows, colour in (("hold-out", real, MUTED), ("synthetic", synthetic, PALETTE[1])):
         rows = np.pad(rows[:1000], ((0, 0), (0, max(0, 2 - rows.shape[1]))))
         ax.plot(rows[:, 0], rows[:, 1], ".", ms=4, color=colour, alpha=0.55, mew=0, label=name)
     ax.set(title=title, xlabel="PC 1 of the real samples", ylabel="PC 2")

@@ -11,11 +11,7 @@ from numpy.typing import ArrayLike
 from m1pipe.plots.style import FAINT, INK, MUTED, PALETTE, grid, spread
 
 MOST_LINES = 10
-TERMS = (
-    ("loss", "loss"),
-    ("reconstruction", "reconstruction"),
-    ("kl", "KL divergence"),
-)
+TERMS = (("loss", "loss"), ("reconstruction", "reconstruction"), ("kl", "KL divergence"))
 _LOOKS: dict[str, dict[str, Any]] = {
     "train": {"linestyle": (0, (3, 2)), "alpha": 0.55, "linewidth": 1.0},
     "val": {"linestyle": "solid", "linewidth": 1.5},
@@ -220,11 +216,7 @@ def plot_unit_spectrum(
 
 
 def plot_reconstruction(
-    ax: Axes,
-    scores: Mapping[str, Sequence[ArrayLike]],
-    *,
-    label: str,
-    colours: Mapping[str, str],
+    ax: Axes, scores: Mapping[str, Sequence[ArrayLike]], *, label: str, colours: Mapping[str, str]
 ) -> Axes:
     """Share of the variance that comes back through each encoder, beside PCA of the same width.
 

@@ -26,12 +26,7 @@ from m1pipe.training.checkpoint import (
     save_checkpoint,
     unpack_state,
 )
-from m1pipe.training.device import (
-    compare_bf16,
-    make_generator,
-    resolve_precision,
-    seeded,
-)
+from m1pipe.training.device import compare_bf16, make_generator, resolve_precision, seeded
 from m1pipe.training.distributed import (
     ALONE,
     BatchTerms,
