@@ -7,7 +7,7 @@ import numpy as np
 
 from m1pipe.data.recipe import MIN_COVERAGE, Aligned
 from m1pipe.encoder.summary import gene_scale, measured_rows
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder
+from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import counted
 
 GAP_SAMPLES = 512
@@ -150,15 +150,13 @@ def encode_with_drift(
     judged[measured_rows(aligned.shape[0], seed=0)] = True
     errors: list[np.ndarray] = []
     total, n_known, n_missing = np.zeros(aligned.shape[1]), np.zeros(aligned.shape[1]), 0
-    codes = encoder.codes(aligned.matrix)
-    for start, stop, X in aligned.blocks(CHUNK_ROWS):
-        here = None if codes is None else codes[start:stop]
-        Z[start:stop] = encoder.encode_array(X, here)
+    for here, X, codes in encoder.blocks(aligned):
+        Z[here] = encoder.encode_array(X, codes)
         n_missing += int(np.isnan(X).sum())
-        some = judged[start:stop]
+        some = judged[here]
         if some.any():
-            here = None if here is None else here[some]
-            found, levels, known = _residuals(encoder, X[some], Z[start:stop][some], here, present)
+            own = None if codes is None else codes[some]
+            found, levels, known = _residuals(encoder, X[some], Z[here][some], own, present)
             errors.append(found)
             total += levels
             n_known += known

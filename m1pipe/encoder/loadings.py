@@ -14,7 +14,7 @@ from m1pipe.data.units import Units
 from m1pipe.encoder import load_encoder
 from m1pipe.encoder.conditional import class_means
 from m1pipe.encoder.summary import ACTIVE_KL, ACTIVE_VARIANCE, gene_scale
-from m1pipe.encoder.trained import CHUNK_ROWS, Encoder, OfRows
+from m1pipe.encoder.trained import Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix
@@ -139,13 +139,12 @@ def correlation_loadings(
     """
     active = _active(encoder)
     aligned = encoder.align(data, min_coverage=min_coverage)
-    codes, n_genes = encoder.codes(aligned.matrix), len(encoder.genes)
+    n_genes = len(encoder.genes)
     of_units, of_genes = np.zeros((2, active.size)), np.zeros((2, n_genes))
     cross, n = np.zeros((active.size, n_genes)), 0
-    for start, stop, X in aligned.blocks(CHUNK_ROWS):
-        here = None if codes is None else codes[start:stop]
-        Z = encoder.encode_array(X, here)[:, active].astype(np.float64)
-        X, n = encoder.inputs(X, here).astype(np.float64), n + len(Z)
+    for _, X, codes in encoder.blocks(aligned):
+        Z = encoder.encode_array(X, codes)[:, active].astype(np.float64)
+        X, n = encoder.inputs(X, codes).astype(np.float64), n + len(Z)
         of_units += Z.sum(axis=0), (Z**2).sum(axis=0)
         of_genes += X.sum(axis=0), (X**2).sum(axis=0)
         cross += Z.T @ X

@@ -17,7 +17,7 @@ from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bundle import run_files
 from m1pipe.encoder.likelihood import log_likelihood
 from m1pipe.encoder.missing import impute_array
-from m1pipe.encoder.trained import CHUNK_ROWS, QUANTILES_FILE, OfRows
+from m1pipe.encoder.trained import QUANTILES_FILE, OfRows
 from m1pipe.errors import InputError, counted
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
@@ -133,16 +133,15 @@ def _write_rows(
 ) -> tuple[int, int]:
     """Write what `change` makes of each block of rows; levels that were missing, and all."""
     matrix: Matrix = aligned.matrix
-    codes = encoder.codes(matrix)
     var = encoder.recipe.gene_names
     uns = missing_uns(aligned.match.missing, unknown_units(matrix, encoder.units))
     with MatrixWriter(
         out, obs=matrix.obs, var=var, units=encoder.units, uns=uns, force=force
     ) as writer:
         n_missing = n_levels = 0
-        for start, stop, X in aligned.blocks(CHUNK_ROWS):
+        for here, X, codes in encoder.blocks(aligned):
             n_missing, n_levels = n_missing + int(np.isnan(X).sum()), n_levels + X.size
-            writer.write(start, change(X, None if codes is None else codes[start:stop]))
+            writer.write(here.start, change(X, codes))
     return n_missing, n_levels
 
 

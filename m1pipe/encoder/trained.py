@@ -215,6 +215,13 @@ class Encoder:
         obs = matrix.obs if rows is None else matrix.obs.iloc[rows]
         return self.condition.codes(obs, str(matrix.path or "data"))
 
+    def blocks(self, aligned: Aligned) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+        """Some rows of aligned data at a time: which, their levels, their classes if any."""
+        codes = self.codes(aligned.matrix)
+        for start, stop, X in aligned.blocks(CHUNK_ROWS):
+            here = slice(start, stop)
+            yield here, X, None if codes is None else codes[here]
+
     def as_trained(self, matrix: Matrix) -> Matrix:
         """The training data as training saw them: thinned and in the units of training.
 
@@ -490,12 +497,7 @@ class Encoder:
         aligned = data
         if not isinstance(data, Aligned):
             aligned = self.align(data, min_coverage=min_coverage, keep_missing=True)
-        codes = self.codes(aligned.matrix)
-        parts = [
-            of_rows(X, None if codes is None else codes[start:stop])
-            for start, stop, X in aligned.blocks(CHUNK_ROWS)
-        ]
-        return _joined(parts, width)
+        return _joined([of_rows(X, codes) for _, X, codes in self.blocks(aligned)], width)
 
 
 def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
