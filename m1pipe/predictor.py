@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,8 @@ from m1pipe.settings import build, to_dict
 FORMAT_VERSION = 1
 # A level without an interval is NaN; the scale of a feature that is left out is infinite.
 FREE = ("predictor.errors", "scaler.scale", "own.scale")
-PREDICTOR_FILES = (
-    *("config.json", "model.json", "head.safetensors"),
-    *below("encoder", ENCODER_FILES),
-)
+FILES = ("config.json", "model.json", "head.safetensors")
+PREDICTOR_FILES = (*FILES, *below("encoder", ENCODER_FILES))
 OPTIONAL = ("own_genes", "errors", "score")
 GENES, LATENTS, PCA_SCORES, SOURCE_SCORE = "genes", "latents", "pca", "source_score"
 LINEAR = (*LOG_OF, "counts")
@@ -206,11 +205,9 @@ class Predictor:
         """
         folder = Path(folder).absolute()
         in_place = folder == Path.cwd() or foreign_file(folder, PREDICTOR_FILES) is not None
-        if folder.is_dir() and in_place:
-            self.write_files(folder)
-            return
-        with atomic_folder(folder, PREDICTOR_FILES, what="a model", force=True) as temporary:
-            self.write_files(temporary)
+        whole = atomic_folder(folder, PREDICTOR_FILES, what="a model", force=True)
+        with nullcontext(folder) if folder.is_dir() and in_place else whole as place:
+            self.write_files(place)
 
     def write_files(self, folder: Path) -> None:
         """Write the files of `save` into a folder that is there."""
@@ -224,18 +221,16 @@ class Predictor:
                 arrays[f"predictor.{name}"] = values
         write_bytes(folder / "head.safetensors", pack_arrays(arrays, free=FREE))
         write_json(folder / "config.json", to_dict(self.config))
-        write_json(
-            folder / "model.json",
-            {
-                "format_version": FORMAT_VERSION,
-                "m1pipe": __version__,
-                "config": to_dict(self.config),
-                "head": head,
-                "added": self.added,
-                "inputs": list(self.inputs),
-                "recipe": None if self._in_genes_of_encoder else self.recipe.to_dict(),
-            },
-        )
+        model = {
+            "format_version": FORMAT_VERSION,
+            "m1pipe": __version__,
+            "config": to_dict(self.config),
+            "head": head,
+            "added": self.added,
+            "inputs": list(self.inputs),
+            "recipe": None if self._in_genes_of_encoder else self.recipe.to_dict(),
+        }
+        write_json(folder / "model.json", model)
 
     @property
     def _in_genes_of_encoder(self) -> bool:
@@ -380,8 +375,7 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
     stored = read_json(path, what, remedy=remedy)
     if "head" not in stored:
         raise InputError(f"{folder}: expected a model made by m1pipe fit; found an encoder")
-    found = stored.get("format_version")
-    if found != FORMAT_VERSION:
+    if (found := stored.get("format_version")) != FORMAT_VERSION:
         raise InputError(f"{path}: expected format version {FORMAT_VERSION}; found {found}")
     arrays, _ = read_arrays(folder / "head.safetensors", what, remedy=remedy, free=FREE)
     with reading(path, what, remedy=remedy):
@@ -390,9 +384,8 @@ def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
 
 def _from_state(folder: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray]) -> Predictor:
     """Predictor of what `Predictor.save` stored."""
-    path = folder / "model.json"
     head = FittedHead.from_state(arrays, stored["head"])
-    config = build(FitConfig, stored["config"], where=str(path))
+    config = build(FitConfig, stored["config"], where=str(folder / "model.json"))
     # Models of version 0.1 name no inputs, and have either a recipe or an encoder.
     inputs = tuple(stored.get("inputs", (LATENTS,) if stored["recipe"] is None else (GENES,)))
     takes_encoder = stored["recipe"] is None or {LATENTS, PCA_SCORES} & set(inputs)

@@ -163,7 +163,9 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             model=settings.collect(self, config.ModelConfig, {}),
             training=settings.collect(self, config.TrainingConfig, {"seed": seed}),
         )
-        matrix = open_matrix((np.ascontiguousarray(X), self._genes()))
+        numbered = [f"x{j}" for j in range(self.n_features_in_)]
+        names = [str(name) for name in getattr(self, "feature_names_in_", numbered)]
+        matrix = open_matrix((np.ascontiguousarray(X), names))
         with speaking(self.verbose), settings.naming_parameters():
             plan = plan_training(matrix, chosen)
             n_epochs = plan.config.training.epochs or 0
@@ -196,8 +198,8 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         module = self._module()
         with torch.inference_mode():
             parts = [module.encode_mu(x).numpy() for x in self._chunks(X)]
-        found: np.ndarray = np.concatenate(parts) * self.encoder_.latent_scale
-        return found.astype(np.float32)
+        Z: np.ndarray = np.concatenate(parts) * self.encoder_.latent_scale
+        return Z.astype(np.float32)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Expression levels that the decoder gives to latents.
@@ -367,12 +369,6 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     @property
     def _n_features_out(self) -> int:
         return int(self.encoder_.config.model.n_latent)
-
-    def _genes(self) -> list[str]:
-        """Names of the columns; numbered where X had none."""
-        if hasattr(self, "feature_names_in_"):
-            return [str(name) for name in self.feature_names_in_]
-        return [f"x{j}" for j in range(self.n_features_in_)]
 
     def _validated(self, X: Any) -> np.ndarray:
         """Rows as they were given, float32; NaN where a level is missing."""

@@ -1,4 +1,4 @@
-"""Kernels that are not public torch: full-width float32 products, the fused AdamW step.
+"""Kernels that are not public torch: full-width float32 products, the fused AdamW step, norms.
 
 Each has a public fallback, taken where a version of torch lacks it, and the tests compare the two.
 """
@@ -126,6 +126,15 @@ def multiplies_bf16() -> bool:
     """Whether this CPU has instructions for bf16 products; False where torch cannot tell."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(probe() for name in names if (probe := getattr(torch.cpu, name, None)))
+
+
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together, shape ()."""
+    if hasattr(torch, "_foreach_norm"):
+        norms = list(torch._foreach_norm(gradients))
+    else:
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def add_to_each(counts: list[Tensor], value: Tensor) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from m1pipe.config import ModelConfig, TrainingConfig
-from m1pipe.models.kernels import add_to_each, fused_adamw
+from m1pipe.models.kernels import add_to_each, fused_adamw, gradient_norm
 from m1pipe.models.vae import VAEModule
 
 NETWORK_RATE = 10.0  # the linear maps start close to their goal, networks far from it
@@ -170,7 +170,7 @@ def _scales(module: VAEModule) -> list[tuple[Tensor, float]]:
 
 def clip_gradient(parameters: list[Tensor], most: float) -> Tensor:
     """Norm of the gradient, which is then clipped to `most`; left alone where that is 0."""
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = gradient_norm([p.grad for p in parameters if p.grad is not None])
     if most:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

@@ -13,6 +13,7 @@ from m1pipe.models.kernels import (
     add_to_each,
     float32_products,
     fused_adamw,
+    gradient_norm,
     multiplies_bf16,
     under_vmap,
 )
@@ -194,12 +195,19 @@ def test_public_adamw_agrees_with_the_fused_one(
     assert unchanged == (bad == 1.0)
 
 
-def test_public_counts_agree_with_those_of_many_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (None, "_foreach_add_"):
+def test_public_norm_and_counts_agree_with_those_of_many_tensors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gradients = _adamw_values()[1]
+    expected = torch.linalg.vector_norm(torch.cat([g.flatten() for g in gradients]))
+    found = []
+    for name in (None, "_foreach_norm", "_foreach_add_"):
         if name is not None:
             monkeypatch.delattr(torch, name)
         counts = [torch.tensor(2.0), torch.tensor(5.0)]
         add_to_each(counts, torch.tensor(1.0))
+        found.append([gradient_norm(gradients), *counts])
+        torch.testing.assert_close(found[-1][0], expected)
         assert [float(c) for c in counts] == [3.0, 6.0]
 
 
