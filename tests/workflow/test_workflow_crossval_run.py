@@ -274,7 +274,7 @@ def test_a_signal_keeps_the_finished_folds(
 def test_a_signal_while_heads_are_trained_keeps_the_pass(
     run: CrossvalRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on, epochs = networks._go_on, []
+    go_on, epochs = networks._without, []
 
     def signalled(*arguments: Any) -> Any:
         epochs.append(len(epochs))
@@ -284,9 +284,9 @@ def test_a_signal_while_heads_are_trained_keeps_the_pass(
 
     whole: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(networks, "_go_on", lambda *arguments: whole.append(1) or go_on(*arguments))
+        patch.setattr(networks, "_without", lambda *arguments: whole.append(1) or go_on(*arguments))
         unbroken = run_crossval(run, LARGER, tmp_path / "again")
-    monkeypatch.setattr(networks, "_go_on", signalled)
+    monkeypatch.setattr(networks, "_without", signalled)
     with pytest.raises(StoppedBySignalError, match="while heads were trained"):
         run_crossval(run, LARGER, tmp_path / "cv")
     shares = tmp_path / "cv" / "shares"
