@@ -125,3 +125,34 @@ notebook.cells.append(nbformat.v4.new_code_cell("import m1pipe; print(m1pipe.__f
 NotebookClient(notebook, kernel_name="python3", timeout=500).execute()
 print(notebook.cells[-1]["outputs"][0]["text"])
 """
+
+
+def test_beside_scanpy_it_lacks_nothing(home: Path) -> None:
+    """Installed with --no-deps: what is there has the versions that it asks for, and goes on."""
+    pytest.importorskip("scanpy", reason="scanpy is not installed")
+    (home / "beside.py").write_text(BESIDE, encoding="utf-8")
+    said = _run([home / "env" / "bin" / "python", "-W", "ignore", "beside.py"], home)
+    assert said.split() == ["True", "X_m1", "(60,", "60)"]
+
+
+BESIDE = """
+from importlib.metadata import requires, version
+
+import m1pipe, numpy as np, scanpy as sc
+from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
+from packaging.requirements import Requirement
+
+for need in map(Requirement, requires("m1pipe")):
+    if need.marker is None:
+        assert need.specifier.contains(version(need.name)), need
+counts = np.random.default_rng(0).poisson(5, (60, 20)).astype("f4")
+adata = sc.AnnData(counts)
+sc.pp.normalize_total(adata, target_sum=1e4)
+sc.pp.log1p(adata)
+model = ModelConfig(n_latent=2, hidden=(4,))
+encoder = m1pipe.train_encoder(adata, EncoderConfig(model=model, training=TrainingConfig(epochs=1)))
+adata.obsm["X_m1"] = encoder.transform(adata)
+sc.pp.neighbors(adata, use_rep="X_m1", method="gauss", transformer="sklearn")
+params = adata.uns["neighbors"]["params"]
+print("env" in m1pipe.__file__, params["use_rep"], adata.obsp["connectivities"].shape)
+"""
