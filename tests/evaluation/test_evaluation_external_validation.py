@@ -128,7 +128,7 @@ def test_an_encoder_far_from_the_samples_raises_an_alarm(
 def test_true_levels_and_labels_are_asked_for_by_name(model: Path) -> None:
     with pytest.raises(SettingError, match=r"the true levels of the \d+ targets .* file by y$"):
         outside(model, "--out", f"{model}/none")
-    with pytest.raises(InputError, match=r"true labels .* in a column status; found donor"):
+    with pytest.raises(InputError, match=r"true labels .* in a column status; found tissue, donor"):
         outside(model, "--label", "status", "--out", f"{model}/none")
 
 
