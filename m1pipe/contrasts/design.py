@@ -214,7 +214,10 @@ def _study(
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return None, [*reasons, (name, "the covariates cannot be told from the conditions")]
     if len(design) <= design.shape[1]:
-        return None, [*reasons, (name, f"{counted(len(design), 'sample')} left nothing for noise")]
+        return None, [
+            *reasons,
+            (name, f"{counted(len(design), 'sample leaves', 'samples leave')} nothing for noise"),
+        ]
     return study, reasons
 
 
