@@ -2,16 +2,18 @@
 
     python benchmarks/declared_null.py --runs 2000 --out benchmarks/results/declared_null.json
 
-In every run four ridge regressions of ten targets on 200 samples, named vae, ae, raw and ridge, see
-four features that all see and two of their own, which are worth the same: none is better for a new
-draw of the data, and every win of an encoder over raw or ridge is false. The mean knows nothing. A
-comparison is declared: five folds of seed 0, all targets. Then an analyst looks at twelve analyses
-(three seeds of the folds; all targets, or one of three), and picks from them by their results:
+In every run four ridge regressions of ten targets, named vae, ae, raw and ridge, see four features
+that all see and two of their own, which are worth the same: none is better for a new draw of the
+data, and every win of an encoder over raw or ridge is false. The mean knows nothing. A comparison
+is declared: five folds of seed 0, all targets. Then an analyst looks at twelve analyses of 200
+samples (three seeds of the folds; all targets, or one of three), or in half of the runs at four of
+100 samples and five repeats (one seed), where the corrected test is most liberal, and picks from
+them by their results:
 
 exploratory        the pair of encoder and rival, analysis and test (corrected resampled t, t-test
                    over samples) with the smallest p below 0.05, encoder ahead
 declared           what m1pipe says of the plan's own analysis: a declared win, or none
-declared, picked   the same of any of the twelve, run by the plan with its settings as options
+declared, picked   the same of any of them, run by the plan with its settings as options
 after the results  the same of any of them, each with a plan of its own, declared after all were run
 erased             the same of the one with the smallest p, where the folders of all were deleted
                    first, which m1pipe cannot see: no protection, shown for what it is worth
@@ -39,8 +41,9 @@ from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.workflow.declared_plan import declaration
 
 ENCODERS, RIVALS = ("vae", "ae"), ("raw", "ridge")
-N_SAMPLES, N_FOLDS, N_TARGETS, N_SHARED, N_OWN = 200, 5, 10, 4, 2
-SEEDS, PARTS = range(3), (None, *range(3))  # analyses: all targets, or one of them
+N_FOLDS, N_TARGETS, N_SHARED, N_OWN = 5, 10, 4, 2
+DESIGNS = {(200, 1, 3): 1.0, (100, 5, 1): 0.5}  # samples, repeats, seeds tried: share of the runs
+PARTS = (None, *range(3))  # all targets, or one of them
 CLAIMS: dict[str, tuple[float, tuple[str, ...]]] = {
     "default": (0.01, ()),
     "laxest": (0.0, ("vae:ridge",)),
@@ -49,27 +52,30 @@ HIGHEST = 0.05
 Analysis = tuple[dict[str, Any], CrossvalResult]
 
 
-def analyses(rng: np.random.Generator) -> list[Analysis]:
+def analyses(rng: np.random.Generator, n: int, repeats: int, n_seeds: int) -> list[Analysis]:
     """Settings and results of all that the analyst looks at, the declared one first."""
     names = (*RIVALS, *ENCODERS)
-    X = rng.normal(size=(N_SAMPLES, N_SHARED + N_OWN * len(names)))
+    X = rng.normal(size=(n, N_SHARED + N_OWN * len(names)))
     signs = rng.choice([-0.5, 0.5], size=(X.shape[1], N_TARGETS))
-    y = X @ signs + rng.normal(size=(N_SAMPLES, N_TARGETS))
+    y = X @ signs + rng.normal(size=(n, N_TARGETS))
     seen = {
         name: np.r_[:N_SHARED, N_SHARED + N_OWN * i : N_SHARED + N_OWN * (i + 1)]
         for i, name in enumerate(names)
     }
     found = []
-    for seed in SEEDS:
-        folds = rng.permutation(N_SAMPLES) % N_FOLDS
-        errors = {"mean": _errors(X[:, :0], y, folds)}
-        errors |= {name: _errors(X[:, columns], y, folds) for name, columns in seen.items()}
+    seen["mean"] = np.arange(0)
+    for seed in range(n_seeds):
+        folds = np.stack([rng.permutation(n) % N_FOLDS for _ in range(repeats)])
+        errors = {
+            name: np.stack([_errors(X[:, columns], y, row) for row in folds])
+            for name, columns in seen.items()
+        }
         for part in PARTS:
             columns = slice(None) if part is None else [part]
-            losses = {name: e[:, columns].mean(axis=1)[None] for name, e in errors.items()}
+            losses = {name: e[..., columns].mean(axis=2) for name, e in errors.items()}
             settings = {"crossval": {"seed": seed, "head": {}}, "encoders": {}}
             settings |= {} if part is None else {"targets": [f"t{part}"]}
-            result = CrossvalResult(np.arange(N_SAMPLES), folds[None], losses, pd.DataFrame())
+            result = CrossvalResult(np.arange(n), folds, losses, pd.DataFrame())
             found.append((settings, result))
     return found
 
@@ -91,9 +97,9 @@ def smallest_p(result: CrossvalResult) -> float:
     found = [1.0]
     for a in ENCODERS:
         for b in RIVALS:
-            d = result.losses[a][0] - result.losses[b][0]
+            d = (result.losses[a] - result.losses[b]).mean(axis=0)
             by_fold = fold_differences(result.losses[a], result.losses[b], result.folds)
-            units = ((by_fold, 1 / N_FOLDS + 1 / (N_FOLDS - 1)), (d, 1 / N_SAMPLES))
+            units = ((by_fold, 1 / by_fold.size + 1 / (N_FOLDS - 1)), (d, 1 / d.size))
             for values, share in units:
                 t = values.mean() / np.sqrt(share * values.var(ddof=1))
                 found += [2 * stats.t.sf(-t, len(values) - 1)] if t < 0 else []
@@ -120,7 +126,9 @@ def is_win(plan: Mapping[str, Any], analysis: Analysis) -> bool:
     return bool(said["win"])
 
 
-def measure(n_runs: int, seed: int) -> list[dict[str, Any]]:
+def measure(
+    n_runs: int, seed: int, design: tuple[int, int, int] = (200, 1, 3)
+) -> list[dict[str, Any]]:
     """Rates of false wins by claim and what the analyst does, with exact 95 % bounds."""
     family = declared_family(ENCODERS, ("mean", *RIVALS, *ENCODERS), "ridge")
     claims = {
@@ -130,7 +138,7 @@ def measure(n_runs: int, seed: int) -> list[dict[str, Any]]:
     counts: dict[tuple[str, str], int] = {}
     gc.freeze()  # Holm's adjustment by statsmodels collects garbage at every call
     for run in range(n_runs):
-        menu = analyses(np.random.default_rng([seed, run]))
+        menu = analyses(np.random.default_rng([seed, run]), *design)
         p, best = min(((smallest_p(a[1]), a) for a in menu), key=lambda found: found[0])
         for name, claim in claims.items():
             plan = declare(claim, menu[0])
@@ -148,7 +156,8 @@ def measure(n_runs: int, seed: int) -> list[dict[str, Any]]:
     for (name, what), count in counts.items():
         bounds = stats.binomtest(count, n_runs).proportion_ci(0.95)
         rate = [count / n_runs, round(bounds.low, 4), round(bounds.high, 4)]
-        lines.append({"claim": name, "what": what, "runs": n_runs, "false_wins": rate})
+        line = {"samples": design[0], "repeats": design[1], "claim": name, "what": what}
+        lines.append({**line, "runs": n_runs, "false_wins": rate})
     return lines
 
 
@@ -159,7 +168,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    lines = measure(options.runs, options.seed)
+    lines = [
+        line
+        for design, share in DESIGNS.items()
+        for line in measure(round(share * options.runs), options.seed, design)
+    ]
     for line in lines:
         print(json.dumps(line))
     if options.out is not None:
