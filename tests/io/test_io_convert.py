@@ -403,7 +403,7 @@ def test_text_among_the_genes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("frame", [COUNTS, LEVELS], ids=["counts", "levels"])
 def test_a_column_of_zeros_and_ones_is_doubted(tmp_path: Path, frame: pd.DataFrame) -> None:
     source = _write(frame.assign(case=LABELS["case"]), tmp_path / "m.tsv")
-    with pytest.warns(M1Warning, match=r"1 hold 0 and 1 only \(case\).*--obs-columns case"):
+    with pytest.warns(M1Warning, match=r"1 hold 0 and 1 only \(case\).*obs_columns case"):
         _convert(source, units="intensity")
 
 
@@ -416,7 +416,7 @@ def test_rare_genes_of_counts_are_not_doubted(tmp_path: Path) -> None:
 def test_doubtful_values_warn(tmp_path: Path) -> None:
     with pytest.warns(M1Warning, match="units are counts, but not all values are whole"):
         _convert(_write(LEVELS, tmp_path / "m.tsv"), units="counts")
-    with pytest.warns(M1Warning, match="the units are not known: say them by --units"):
+    with pytest.warns(M1Warning, match="the units are not known: say them by units"):
         _convert(_write(LEVELS, tmp_path / "m.tsv"))
 
 
