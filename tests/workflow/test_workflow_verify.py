@@ -83,7 +83,7 @@ def test_an_edited_number_is_found_with_its_place(
 ) -> None:
     cv = copy("cv")
     scores = pd.read_csv(cv / "scores.csv")
-    number = scores.loc[9, "value"] + 0.001
+    number = 0.625
     edit(cv / "scores.csv", 9, "value", number)
     model, metric = scores.loc[9, "model"], scores.loc[9, "metric"]
     place = f"scores.csv, row 10 ({model}, {metric}), column value: {number} there, "
@@ -95,10 +95,10 @@ def test_an_edited_number_is_found_with_its_place(
 def test_an_edited_summary_is_found(copy: Callable[[str], Path]) -> None:
     cv = copy("cv")
     summary = json.loads((cv / "summary.json").read_text())
-    summary["models"]["ridge"]["mse"] = 0.0
+    summary["models"]["ridge"]["mse"] = 0.5
     (cv / "summary.json").write_text(json.dumps(summary))
     verified, line = verify(cv)
-    assert not verified and "summary.json models, row" in line and "column ridge: 0.0 there" in line
+    assert not verified and "summary.json models, row" in line and "column ridge: 0.5 there" in line
 
 
 def test_a_run_is_made_again(copy: Callable[[str], Path]) -> None:
