@@ -30,7 +30,7 @@ from m1pipe.synthesis.sample import (
 )
 
 PathLike = str | os.PathLike[str]
-NOT_PRIVATE = "not private: latents of training samples, whose copies these nearly are"
+NOT_PRIVATE = "not private: nearly copies of training samples"
 
 
 def run_generate(

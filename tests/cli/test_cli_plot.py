@@ -56,8 +56,8 @@ def test_every_kind_is_drawn_and_drawn_alike_again(
     outs = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for out in outs:
         assert run(["-q", "plot", kind, *KINDS[kind], "--out", str(out)]) == 0
-        (line,) = capsys.readouterr().out.splitlines()
-        assert line.startswith(f"{out}: ")
+        said = capsys.readouterr().out
+        assert said.startswith(f"{out}: ") and said.count(str(out)) == 1
     assert outs[0].read_bytes().startswith(b"<?xml")
     assert outs[0].read_bytes() == outs[1].read_bytes()
 

@@ -147,8 +147,8 @@ def test_added_rows_are_trained_on_and_no_copy_is_held_out(
     share, seen = opened(problem), []
     network = fitting._network
 
-    def watched(part, config, seed, fold):  # type: ignore[no-untyped-def]
-        made = network(part, config, seed, fold)
+    def watched(part, which, number, fold, epochs):  # type: ignore[no-untyped-def]
+        made = network(part, which, number, fold, epochs)
         seen.append((part, made, fold))
         return made
 

@@ -97,7 +97,7 @@ def test_a_refusal_is_passed_on(file: Path, stand_in: Path) -> None:
     taken = (
         f'[ -e "{file.parent}/taken" ] && {{ {refusal}; exit 255; }}; touch "{file.parent}/taken"'
     )
-    accepts = "echo 'Job <7> is submitted to queue <hpc>.'"
+    accepts = "cat >/dev/null; echo 'Job <7> is submitted to queue <hpc>.'"
     (stand_in / "bsub").write_text(f"#!/bin/bash\n{taken}\n{accepts}\n")
     with pytest.raises(
         InputError, match=r"refused: hpc.*already submitted: convert, which bkill 7 "
