@@ -63,7 +63,8 @@ def make_folds(
     if n_groups < n_folds:
         raise InputError(
             f"folds: expected at least as many groups as folds; found {n_groups} groups for "
-            f"{n_folds} folds: lower --folds, or choose another --group"
+            f"{n_folds} folds: lower --folds, choose another --group, or say --group none where "
+            "every sample stands for itself"
         )
     if strata is not None:
         _check_strata(strata, n_folds, strata_is_label)

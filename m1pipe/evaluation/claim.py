@@ -52,14 +52,17 @@ def make_claim(
     rivals: dict[str, list[str]] = {}
     for a, b in family:
         rivals.setdefault(a, []).append(b)
-    chosen = {}
+    chosen: dict[str, list[str]] = {}
     for text in win:
         model, _, others = text.partition(":")
-        chosen[model] = [name.strip() for name in others.split(",")]
-        unknown = [name for name in chosen[model] if name not in rivals.get(model, ())]
+        named = [name.strip() for name in others.split(",")]
+        unknown = [name for name in named if name not in rivals.get(model, ())]
         if unknown:
             known = "; ".join(f"{a}:{','.join(names)}" for a, names in rivals.items())
-            raise SettingError(f"win: expected MODEL:RIVALS of the family, {known}; found {text!r}")
+            raise SettingError(
+                f"--win: expected MODEL:RIVALS of the family, {known}; found {text!r}"
+            )
+        chosen[model] = list(dict.fromkeys([*chosen.get(model, ()), *named]))
     return {
         "metric": metric,
         "test": test,

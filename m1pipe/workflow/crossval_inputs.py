@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from m1pipe.config import CrossvalConfig
 from m1pipe.data.labels import find_column
 from m1pipe.encoder.bundle import weights_file
+from m1pipe.encoder.trained import LEVELS_FILE
 from m1pipe.evaluation.encoders import FOLD_PREFIX, settings_file
 from m1pipe.evaluation.fold_results import Plan
 from m1pipe.evaluation.plan import make_plan
@@ -17,6 +19,7 @@ from m1pipe.source_labels import Sources
 from m1pipe.workflow.augment import train_generator
 
 SETTINGS = " settings"
+PARTS = ("model.json", "pca.safetensors", LEVELS_FILE)  # what an encoder is beside its weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,10 @@ class CrossvalRun:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Role to file, for everything that is read; `NAME i settings` of encoders in folds."""
+        """Role to file, for everything that decides a number.
+
+        `NAME i` and its parts of trained encoders, `NAME i settings` of encoders in folds.
+        """
         files = {"x": self.x, "y": self.y, "multilabel": self.multilabel, "aliases": self.aliases}
         if self.multilabel is not None and self.multilabel.startswith(PREFIX):
             files["multilabel"] = None  # part of x
@@ -78,6 +84,8 @@ class CrossvalRun:
             for i, item in enumerate(items, start=1):
                 if not item.startswith(FOLD_PREFIX):
                     files[f"{name} {i}"] = str(weights_file(item))
+                    parts = [path for part in PARTS if (path := Path(item, part)).is_file()]
+                    files |= {f"{name} {i} {path.stem}": str(path) for path in parts}
                 elif (file := settings_file(item)) is not None:
                     files[f"{name} {i}{SETTINGS}"] = str(file)
         return {role: path for role, path in files.items() if path is not None}

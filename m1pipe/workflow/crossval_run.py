@@ -49,6 +49,7 @@ from m1pipe.workflow.declared_plan import (
     DECLARED,
     declaration,
     earlier_results,
+    other_plans,
     plan_text,
     read_declaration,
     refuse_changed_inputs,
@@ -247,7 +248,12 @@ def _start_folder(
         stored = run.stored(config)
         if declared is not None:
             write_text(out / DECLARED, plan_text(declared))
-            provenance["earlier_results"] = earlier_results(provenance["inputs"], stored, out)
+            plans = other_plans(out / DECLARED, provenance["inputs"], stored, out)
+            on = declared["declared"]["on"]
+            provenance["earlier_results"] = [
+                *earlier_results(provenance["inputs"], stored, out),
+                *(plan for plan in plans if plan.rpartition(" of ")[2] < on),
+            ]
         write_json(out / "config.json", stored)
         write_text(out / MISSING_FILE, missing)
         write_json(out / "provenance.json", provenance)

@@ -14,7 +14,7 @@ from m1pipe._version import __version__
 from m1pipe.artefacts import SEAL, read_json, sealed
 from m1pipe.atomic import PathLike, refuse_existing, write_text
 from m1pipe.config import CrossvalConfig
-from m1pipe.errors import InputError
+from m1pipe.errors import InputError, SettingError
 from m1pipe.evaluation.claim import is_won, make_claim
 from m1pipe.evaluation.result import CrossvalResult
 from m1pipe.io.hdf5 import split_address
@@ -63,6 +63,8 @@ def declare(
         The plan.
     """
     file = refuse_existing(file, force=force)
+    if file.suffix != ".toml":
+        raise SettingError(f"--declare: expected a name that ends in .toml; found {file}")
     shares = run.plan(run.problem(config))
     claim = make_claim(
         shares.family, metric=shares.info["metric"], test=shares.headline, rope=config.rope, win=win
@@ -192,7 +194,7 @@ def other_plans(
     """Plans for the same data and label that are there: of many only the first can be won."""
     question, found = _question(inputs, stored), []
     for other in (path for folder in _folders(file.parent, out) for path in folder.glob("*.toml")):
-        if other.name != DECLARED and other != file.resolve():
+        if other.is_file() and other != file.resolve() and not _is_of_a_result(other):
             with suppress(InputError):
                 plan = read_declaration(other)
                 if _question(plan["inputs"], plan) == question:
@@ -200,9 +202,15 @@ def other_plans(
     return found
 
 
+def _is_of_a_result(plan: Path) -> bool:
+    """Whether a plan is the copy that the folder of its result keeps."""
+    return plan.name == DECLARED and (plan.parent / "provenance.json").is_file()
+
+
 def _question(inputs: Mapping[str, Any], stored: Mapping[str, Any]) -> tuple[Any, ...]:
     digests = [inputs.get(role, {}).get("sha256") for role in ("x", *ANSWERS)]
-    return (*digests, stored.get("label"), None if digests[2] else stored.get("multilabel"))
+    label = str(stored.get("label") or "").removesuffix(":class").removesuffix(":level")
+    return (*digests, label, None if digests[2] else stored.get("multilabel"))
 
 
 def _folders(*places: Path) -> list[Path]:
@@ -243,7 +251,9 @@ def declaration(
         of the same data when it was fitted), digest, claim.
     """
     departures = find_departures(plan, stored, provenance["inputs"], folds)
-    earlier, on = plan["declared"]["earlier"], plan["declared"]["on"]
+    earlier, on = list(plan["declared"]["earlier"]), plan["declared"]["on"]
+    beside = provenance.get("earlier_results") or []
+    earlier += [one for one in beside if one not in earlier and one.rpartition(" of ")[2] < on]
     if provenance["started"] < on:
         earlier = [*earlier, f"this one of {provenance['started']}"]
     status = "late" if earlier else "departed" if departures else "declared"
@@ -256,7 +266,8 @@ def declaration(
         "this is exploratory",
         "late": f"after others of the same data: {'; '.join(earlier)}; so that this is exploratory",
     }[status]
-    text += f" (plan {plan[SEAL][:12]}). Declared win: {'yes' if win else 'no'}."
+    claimed = " or ".join(f"{a} against {', '.join(b)}" for a, b in plan["claim"]["win"].items())
+    text += f" (plan {plan[SEAL][:12]}). Declared win ({claimed}): {'yes' if win else 'no'}."
     return {
         "status": status,
         "on": when,
@@ -264,7 +275,7 @@ def declaration(
         "win": win,
         "departures": departures,
         "earlier": earlier,
-        "beside": provenance.get("earlier_results") or [],
+        "beside": beside,
         "digest": plan[SEAL],
         "claim": plan["claim"],
     }

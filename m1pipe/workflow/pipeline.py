@@ -115,9 +115,15 @@ def run_study(
 def plan_lines(study: Study, tasks: Sequence[Task]) -> list[str]:
     """What `run_study` would do: a line on each task."""
     words = {"done": "done", "missing": "to do", "stale": "out of date"}
-    lines = []
+    lines: list[str] = []
+    again: dict[Path, str] = {}
     for task in tasks:
         how, why = standing(study.out, task)
+        before = [again[path] for path in task.inputs.values() if path in again]
+        if how == "done" and before:
+            how, why = "stale", f"{before[0]} is done again before"
+        if how != "done":
+            again |= dict.fromkeys(task.outputs, task.name)
         lines.append(f"{task.name}: {words[how]}{f' ({why})' if why else ''}")
     return lines
 

@@ -15,7 +15,7 @@ from m1pipe.cli.main import run as command
 from m1pipe.config import EncoderConfig, ModelConfig, TrainingConfig
 from m1pipe.data.units import Units
 from m1pipe.io.writer import write_matrix
-from m1pipe.workflow.declared_plan import _decided, read_declaration
+from m1pipe.workflow.declared_plan import _decided, _question, read_declaration
 
 pytestmark = pytest.mark.usefixtures("figures_undrawn")
 
@@ -96,7 +96,7 @@ def test_a_plan_says_what_will_be_compared_and_nothing_is_fitted(
     ]
     assert plan["design"]["models"] == ["mean", "ridge", "vae"]
     assert plan["design"]["samples"] == 60 and plan["crossval"]["folds"] == 3
-    assert set(plan["inputs"]) == {"x", "y", "vae 1"}
+    assert set(plan["inputs"]) == {"x", "y", "vae 1", "vae 1 model", "vae 1 pca"}
     assert plan["declared"]["earlier"] == []
     assert command([*WHAT, *HOW, "--out", "runs/cv", "--declare", "plan.toml"]) == 1
     assert "plan.toml exists already" in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_a_declared_win_is_what_the_plan_says(
     assert (result["status"], result["win"], result["departures"]) == ("declared", True, [])
     assert first == result["text"]
     assert first.startswith("Declared on 20") and " UTC, before the fit (plan " in first
-    assert first.endswith(f"(plan {plan['digest'][:12]}). Declared win: yes.")
+    assert first.endswith(f"(plan {plan['digest'][:12]}). Declared win (vae against mean): yes.")
     methods = f"were declared on {result['on']}, before the fit (plan {plan['digest'][:12]})."
     assert methods in Path("runs/cv/report.html").read_text(encoding="utf-8")
     table = pd.read_csv("runs/cv/comparisons.csv")
@@ -140,7 +140,7 @@ def test_departures_are_named_and_end_the_claim(
         "encoders.more: None declared, ['run 1'] run",
     ]
     assert "before the fit, which departed from it: crossval.folds" in result["text"]
-    assert result["text"].endswith("Declared win: no.")
+    assert result["text"].endswith("Declared win (vae against mean): no.")
     shutil.copy("x.h5ad", "moved.h5ad")
     options = ["--x", "moved.h5ad", "--memory", "2G", "--device", "cpu", "--out", "runs/moved"]
     assert command([*PLAN, *options]) == 0
@@ -168,6 +168,7 @@ def test_changed_inputs_and_changed_plans_are_refused(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = declare()
+    shutil.copy("y.h5ad", "kept.h5ad")
     write(study / "y.h5ad", np.random.default_rng(1).normal(size=(60, 2)) + 4, "t")
     assert command(PLAN) == 1
     line = capsys.readouterr().err
@@ -180,6 +181,11 @@ def test_changed_inputs_and_changed_plans_are_refused(
     assert f"expected the plan as it was declared, digest {plan['digest'][:12]}; found" in (
         capsys.readouterr().err
     )
+    Path("plan.toml").write_text(text)
+    shutil.copy("kept.h5ad", "y.h5ad")
+    (study / "vae" / "pca.safetensors").write_bytes(b"another")
+    assert command(PLAN) == 1
+    assert "pca.safetensors: expected the input vae 1 pca as it was decl" in capsys.readouterr().err
     Path("plan.toml").write_text('x = "x.h5ad"\n')
     assert command(PLAN) == 1
     assert "expected a plan written by m1pipe crossval --declare" in capsys.readouterr().err
@@ -203,6 +209,30 @@ def test_what_is_declared_after_results_is_exploratory(
     assert "holds a cross-validation of other plan" in capsys.readouterr().err
 
 
+def test_earlier_results_beside_the_result_and_plans_of_any_name_are_found(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command([*WHAT, *HOW, "--out", "../elsewhere/deep/first"]) == 0
+    plan = declare("--win", "vae:mean", "--win", "vae:ridge,mean")
+    assert plan["declared"]["earlier"] == []  # it lies where nobody looks
+    assert plan["claim"]["win"] == {"vae": ["mean", "ridge"]}
+    assert command([*PLAN, "--out", "../elsewhere/deep/cv"]) == 0
+    result = said("../elsewhere/deep/cv")
+    assert (result["status"], result["win"]) == ("late", False)
+    assert "deep/first of 20" in result["text"]
+    for name in ("p1", "p2"):
+        Path(name).mkdir()
+        more = ["--out", "runs/cv", "--declare", f"{name}/declared.toml"]
+        assert command([*WHAT, *HOW, *more]) == 0
+    there = tomllib.loads(Path("p2/declared.toml").read_text())["declared"]["earlier"]
+    assert {text.split(" of ")[0] for text in there} == {"p1/declared.toml", "plan.toml"}
+
+
+def test_a_label_is_the_same_with_its_kind() -> None:
+    asked = [_question({}, {"label": name}) for name in ("tissue", "tissue:class", "donor")]
+    assert asked[0] == asked[1] != asked[2]
+
+
 def test_the_folds_of_an_array_are_run_by_the_plan(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +253,7 @@ def test_the_folds_of_an_array_are_run_by_the_plan(
     [
         (["--win", "vae:raw"], 2, "expected MODEL:RIVALS of the family, vae:mean,ridge; found"),
         (["--plan", "plan.toml"], 2, "give one of them"),
+        (["--declare", "plan.txt"], 2, "expected a name that ends in .toml; found plan.txt"),
         (["--rope", "2"], 2, "expected a number in [0, 1]; found 2.0"),
     ],
 )

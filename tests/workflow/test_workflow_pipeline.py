@@ -109,6 +109,12 @@ def test_what_is_out_of_date_is_redone_only_when_told(
     with pytest.raises(InputError, match=r"train-vae1: .*n_latent: 3 there, 2 here.*force"):
         _run(file)
     assert _numbers(file) == before
+    study = read_study(file)
+    plan = plan_lines(study, choose_tasks(study))[-2:]
+    assert plan == [
+        "crossval: out of date (train-vae1 is done again before)",
+        "gather: out of date (crossval is done again before)",
+    ]
     lines = _run(file, force=True)
     again = [line.split(":")[0] for line in lines if not line.endswith(": done")]
     assert again == ["train-vae1", "train-vae2", "crossval", "gather"]
