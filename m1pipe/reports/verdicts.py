@@ -388,7 +388,7 @@ def _by_number(result: CrossvalResult, model: str, rival: str, table: pd.DataFra
     sizes = {kind: [int(n) for n in part["n_train"]] for kind, part in parts.items()}
     if len(parts["open"]) == len(table):
         return f"At none of {listing(sizes['open'])} {samples} is {model} shown to differ from " + (
-            f"{rival} ({_range(table)})."
+            f"{rival} ({_range(table)}), with p adjusted over them."
         )
     texts = []
     for kind, part in parts.items():

@@ -250,7 +250,7 @@ def test_one_sentence_says_from_where_on_an_encoder_is_ahead(result: Any) -> Non
     assert "better than logistic from 20 labelled training samples on" in said(0.9, 0.01, 0.01)
     assert said(0.9, 0.9, 0.04) == (
         "At none of 8, 20 and 60 labelled training samples is vae shown to differ from logistic "
-        "(-10.0 % to -5.0 %)."
+        "(-10.0 % to -5.0 %), with p adjusted over them."
     )
     for line in lines:
         line |= {"difference": 0.1, "ci_low": 0.09, "ci_high": 0.11, "effect": 0.05}
