@@ -19,8 +19,8 @@ EXIT_INTERRUPTED = 130
 
 
 _names_options = ContextVar("names_options", default=False)
-_OPTION = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![=\w-])")
-_COMMAND = re.compile(r"m1pipe [^:;.()]*$")
+_OPTION = re.compile(r"(?<![\w/'\"-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?![=\w-]|\.\w)")
+_COMMAND = re.compile(r"m1pipe (?:[^:;.()]|\.(?! ))*$")
 _PARAMETERS = {"latent": "n_latent", "leave-out-strata": "leave_out", "resamples": "n_resamples"}
 
 

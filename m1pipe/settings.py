@@ -18,6 +18,7 @@ from m1pipe.errors import InputError, did_you_mean
 Config = TypeVar("Config")
 MOST_RATIO = 100
 FEW_NAMES = 12
+_LARGEST_FILE = 10_000_000  # bytes of a configuration or a record of one
 _PLAIN: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 
 
@@ -104,9 +105,11 @@ def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError(f"found {path.stat().st_size:,} bytes, above {_LARGEST_FILE:,}")
         text = path.read_text(encoding="utf-8")
         value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a readable JSON or TOML file; {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a table of settings; found {type(value).__name__}")

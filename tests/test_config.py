@@ -78,6 +78,14 @@ def test_files(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(InputError, match=r"c\.json: expected a readable JSON or TOML"):
         read_config_file(broken)
+    for nested, text in (("c.toml", "x = " + "[" * 20_000), ("c.json", "[" * 200_000)):
+        (tmp_path / nested).write_text(text)
+        with pytest.raises(InputError, match="readable JSON or TOML file; maximum recursion"):
+            read_config_file(tmp_path / nested)
+    with broken.open("wb") as sparse:
+        sparse.truncate(20_000_000)
+    with pytest.raises(InputError, match=r"c\.json: .*found 20,000,000 bytes, above 10,000,000"):
+        read_config_file(broken)
     with pytest.raises(InputError, match="missing"):
         read_config_file(tmp_path / "missing.json")
     broken.write_text("[1]")

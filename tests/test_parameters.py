@@ -142,6 +142,25 @@ def test_what_is_the_users_own_keeps_its_name(tmp_path: Path, monkeypatch: Any) 
         m1pipe.load_encoder("my-run")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x/--batch-size: expected a file",
+        "found '--batch-size'",
+        'found "--batch-size"',
+        "a --thin-to.h5ad: expected a file",
+        "m1pipe encode runs/x.h5ad --latent 3",
+    ],
+)
+def test_what_only_looks_like_an_option_stays(text: str) -> None:
+    assert str(InputError(text)) == text
+
+
+def test_a_quoted_command_ends_with_its_sentence() -> None:
+    text = "do as m1pipe train x.h5ad --lr 1 does. Leave --latent out."
+    assert str(InputError(text)) == "do as m1pipe train x.h5ad --lr 1 does. Leave n_latent out."
+
+
 def test_messages_tell_options_by_their_dashes() -> None:
     """What has a hyphen and no dashes before `: expected` is a name of the user's own."""
     bare = re.compile(

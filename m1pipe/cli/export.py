@@ -13,8 +13,9 @@ from m1pipe.cli.options import FORCE, option, say
 def export(*, run: str, onnx: str | None, bundle: str | None, force: bool) -> None:
     """Write the encoder in RUN as one file.
 
-    A bundle stands for RUN in every command and in load_encoder, which compares the SHA-256 of
-    each part with the one recorded there.
+    A bundle stands for RUN wherever the encoder is wanted, in load_encoder too, which compares the
+    SHA-256 of each part with the one recorded there. verify, plot history and fold: want the
+    folder.
 
     ONNX takes levels in the units of training and gives latent means, without torch. Scaling of
     the genes is inside; gene names in their order, units and latent size are in the metadata. What

@@ -184,7 +184,7 @@ def refuse_counts(units: Units, blocks: Iterable[np.ndarray], where: str) -> Non
         raise InputError(
             f"{where}: expected logarithms for a Gaussian; found counts: m1pipe train "
             "--normalize total --log2p1 (--target-sum as the labelled samples have it), or "
-            "--thin-to their file"
+            "--thin-to their file of logarithms"
         )
     if units.is_linear:
         warnings.warn(

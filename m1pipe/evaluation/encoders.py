@@ -155,7 +155,8 @@ def settings_file(item: str) -> Path | None:
     """The file behind `fold:CONFIG`; None where there is none, as of a preset."""
     path = Path(item.removeprefix(FOLD_PREFIX))
     path = path / "config.json" if path.is_dir() else path
-    return path if path.is_file() and str(path) not in ("default", *PRESETS) else None
+    named = path.suffix == ".zip" or str(path) in ("default", *PRESETS)
+    return path if path.is_file() and not named else None
 
 
 def frozen_inputs(

@@ -172,10 +172,10 @@ def _left_out_strata(obs: pd.DataFrame, column: str, label: str | None) -> np.nd
         If there is no such column, it is the label, or a sample has no entry.
     """
     if column not in obs.columns or column == label:
-        others = ", ".join(str(name) for name in obs.columns if name != label)
+        others = [str(name) for name in obs.columns if name != label]
         raise InputError(
             f"--leave-out-strata: expected a column of obs that is not the label "
-            f"({others or 'none'}); found {column!r}{did_you_mean(column, obs)}"
+            f"({', '.join(others) or 'none'}); found {column!r}{did_you_mean(column, others)}"
         )
     read = read_column(obs, column, "--leave-out-strata")
     absent = read.isna()

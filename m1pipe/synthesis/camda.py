@@ -119,6 +119,8 @@ def _classified(
     X: np.ndarray, codes: np.ndarray, test: np.ndarray, true: np.ndarray
 ) -> tuple[dict[str, float], set[int]]:
     """What a classifier trained on X reaches on the test, and the genes that it weighs most."""
+    if len(np.unique(codes)) < 2:
+        raise ValueError("the classifier of the preset needs two classes; found one in a set")
     basis, rows = np.linalg.qr(X.T)
     model = OneVsRestClassifier(LogisticRegression(max_iter=1000)).fit(rows.T, codes)
     found, p = model.predict(test @ basis), model.predict_proba(test @ basis)

@@ -408,6 +408,9 @@ def test_fold_config_from_everywhere(tmp_path: Path, encoders: list[Encoder]) ->
     assert (found.model.n_latent, found.training.seed, found.selection.rows) == (4, 3, None)
     with pytest.raises(InputError, match="found none of these"):
         fold_config("nowhere.json")
+    (tmp_path / "run.zip").write_bytes(b"PK\x03\x04\xff")
+    with pytest.raises(InputError, match=r"run\.zip: .*a run's folder.*found none of these"):
+        fold_config(str(tmp_path / "run.zip"))
 
 
 def test_seeds_of_repeated_settings_differ() -> None:

@@ -165,6 +165,8 @@ def test_every_stratum_is_left_out_once(data: dict[str, Any]) -> None:
 def test_strata_that_cannot_be_left_out_are_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"leave_out: expected a column of obs.*found 'age'"):
         cross_validate(data["x"], data["y"], config=replace(QUICK, leave_out="age"))
+    with pytest.raises(InputError, match=r"is not the label \(.*found 'tissue'$"):
+        cross_validate(data["x"], label="tissue", config=replace(QUICK, leave_out="tissue"))
     with pytest.raises(InputError, match="expected repeats 1"):
         replace(QUICK, leave_out="tissue", repeats=2)
     with pytest.raises(InputError, match="at least two strata; found 1"):

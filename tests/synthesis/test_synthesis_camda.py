@@ -113,6 +113,14 @@ def test_discriminative_score_finds_real_samples(
     assert found["discriminative_score"] == pytest.approx(expected)
 
 
+def test_sets_of_one_class_are_refused(sets: list[ClassedRows]) -> None:
+    x, s, h = sets
+    one = s.take(np.flatnonzero(s.codes == 1))
+    for given in ((x, one, h), (one, s, h)):
+        with pytest.raises(ValueError, match="needs two classes; found one"):
+            camda_scores(*given, seed=5)
+
+
 def test_every_score_has_its_base(sets: list[ClassedRows]) -> None:
     by_name = {s.definition.name: s for s in camda_scores(*sets, seed=5)}
     assert list(by_name) == [definition.name for definition in CAMDA]

@@ -101,6 +101,13 @@ def test_jobs_ask_for_what_the_study_says(file: Path, snakemake: Snakemake) -> N
     assert asked["lsf_extra"] == '-R "select[a100]" -gpu "num=2:mode=exclusive_process"'
 
 
+def test_a_folder_with_braces_is_refused(file: Path, snakemake: Snakemake) -> None:
+    file.write_text(re.sub(r"^out = .*", 'out = "runs{x}"', file.read_text(), flags=re.M))
+    done = snakemake("--dry-run", "--cores", "1")
+    assert done.returncode != 0
+    assert "runs{x}: expected no braces, which Snakemake takes for wildcards" in done.stdout
+
+
 def test_the_profiles_are_one_but_for_the_queue() -> None:
     slurm, lsf = (FOLDER.joinpath(name, "config.yaml").read_text() for name in ("slurm", "lsf"))
     assert slurm.replace("slurm", "lsf") == lsf
