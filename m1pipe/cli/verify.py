@@ -21,10 +21,10 @@ from m1pipe.errors import EXIT_INPUT
 )
 @option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=1),
     metavar="T",
     shown="1e-6; 1e-4 with other libraries, processors or threads",
-    help="Largest difference, as a share of numbers above 1.",
+    help="Largest difference, as a share of the larger number.",
 )
 @click.pass_context
 def verify(

@@ -1,7 +1,7 @@
 """`m1pipe verify`: a result made again from its inputs, and every number of its tables compared."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,37 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from m1pipe._version import __version__
 from m1pipe.artefacts import read_arrays, read_json, read_table, reading
 from m1pipe.config import CrossvalConfig, EncoderConfig
 from m1pipe.console import log
+from m1pipe.encoder.trained import LEVELS_FILE
 from m1pipe.errors import InputError
 from m1pipe.evaluation.encoders import FOLD_PREFIX
+from m1pipe.io.hdf5 import split_address
 from m1pipe.provenance import environment_changes, find_input, read_provenance
-from m1pipe.reports.files import EXTRA_FILES, write_tables
+from m1pipe.reports.files import EXTRA_FILES, crossval_settings, write_tables
 from m1pipe.settings import build
 from m1pipe.workflow.crossval_inputs import SETTINGS, CrossvalRun
 from m1pipe.workflow.crossval_run import SHARES, gathered, run_crossval
-from m1pipe.workflow.crossval_shares import share_folder
+from m1pipe.workflow.crossval_shares import PLAN, read_plan, share_folder
+from m1pipe.workflow.declared_plan import DECLARED, declaration, read_declaration
 from m1pipe.workflow.training_run import run_training
 
 SAME, ELSEWHERE = 1e-6, 1e-4
 """Tolerances of numbers: in the same environment, and in another one."""
 TABLES = ("folds.csv", "scores.csv", "comparisons.csv", "losses.h5", *EXTRA_FILES, "summary.json")
-RUN_TABLES = ("samples.csv", "history.csv", "model.safetensors", "pca.safetensors")
+ARRAYS = ("model.safetensors", "pca.safetensors", LEVELS_FILE)
+RUN_TABLES = ("samples.csv", "history.csv", *ARRAYS, "model.json")
+COMPARED = {
+    "model.json": (
+        *("config.model", "recipe", "transform", "condition", "center_within", "latent_scale"),
+        *("thinning", "summary"),
+    ),
+    "summary.json": ("models", "comparisons", "warnings", "info.equivalence", "info.declared"),
+}
+"""Parts of the JSON files: the others hold paths and costs."""
+UNCOMPARED = ("seconds", "device", "precision", "precision_gap")
 SELECTED = {
     "validation": "validation_file",
     "dropped samples": "drop_samples_of",
@@ -54,8 +68,8 @@ def verify(
     search : Path, optional
         A folder in which inputs that were moved are looked for.
     tolerance : float, optional
-        Largest difference of two numbers, as a share of them where they are above 1. None: `SAME`,
-        or `ELSEWHERE` where the environment is another one.
+        Largest difference of two numbers, at most 1, as `distance` takes it. None: `SAME`, or
+        `ELSEWHERE` where the environment is another one.
 
     Returns
     -------
@@ -68,6 +82,8 @@ def verify(
     InputError
         If the folder holds no finished result, or an input is missing or has changed.
     """
+    if tolerance is not None and not 0 <= tolerance <= 1:
+        raise InputError(f"--tolerance: expected a number from 0 to 1; found {tolerance}")
     config, known = read_json(folder / "config.json", "a result"), read_provenance(folder)
     kind = "crossval" if "crossval" in config else "train" if "training" in config else None
     if kind is None or known is None:
@@ -80,10 +96,12 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="m1pipe-verify-") as place:
         again = Path(place) / "again"
         if kind == "train":
-            _train(config, found, again)
+            _train(config, _as_named(found, known["inputs"], Path(place)), again)
             names = list(RUN_TABLES)
         else:
             _crossval(config, found, again, only)
+            if known.get("m1pipe") == __version__:
+                _refuse_other_settings(folder, again)
             names = _tables(folder, again, only)
         changes = environment_changes(known, read_provenance(again) or {})
         for change in changes:
@@ -99,6 +117,20 @@ def _train(config: Mapping[str, Any], found: Mapping[str, str], again: Path) -> 
     files: dict[str, Any] = {name: found[role] for role, name in SELECTED.items() if role in found}
     chosen = replace(chosen, selection=replace(chosen.selection, **files))
     run_training([found[r] for r in found if r.split(" ")[0] == "data"], again, chosen)
+
+
+def _as_named(found: Mapping[str, str], inputs: Mapping[str, Any], place: Path) -> dict[str, str]:
+    """Inputs under the names that they had: those of several training files are their batches."""
+    named = {}
+    for role, address in found.items():
+        file, part = split_address(address)
+        link = place / role / Path(inputs[role]["path"]).name
+        named[role] = address
+        if file.name != link.name:
+            link.parent.mkdir()
+            link.symlink_to(file.resolve())
+            named[role] = f"{link}#{part}" if part else str(link)
+    return named
 
 
 def _crossval(
@@ -131,8 +163,38 @@ def _tables(folder: Path, again: Path, only: tuple[int, int] | None) -> list[str
         shares = [f"{SHARES}/{m}/{file}" for m in made for file in ("scores.csv", "losses.h5")]
         if not (folder / "summary.json").is_file():
             return shares
-    write_tables(gathered(again if only is None else folder), again)
+    result = gathered(again if only is None else folder)
+    digest = _marks(folder if _has_plan(folder) else again).get("plan")
+    if digest is not None and (folder / DECLARED).is_file():
+        said = declaration(
+            read_declaration(folder / DECLARED, digest),
+            result,
+            stored=crossval_settings(folder / "config.json"),
+            provenance=read_provenance(folder) or {},
+            folds=_marks(again)["folds"],
+        )
+        result = replace(result, info={**result.info, "declared": said})
+    write_tables(result, again)
     return [*shares, *TABLES]
+
+
+def _has_plan(folder: Path) -> bool:
+    return (folder / SHARES / PLAN).is_file()
+
+
+def _marks(folder: Path) -> dict[str, str]:
+    return read_plan(folder / SHARES)[1]
+
+
+def _refuse_other_settings(folder: Path, again: Path) -> None:
+    """Refuse a `config.json`, or a provenance, that is not that of the shares beside it."""
+    there, here = _marks(folder) if _has_plan(folder) else {}, _marks(again)
+    changed = [what for what in ("config", "data") if there and there.get(what) != here[what]]
+    if changed:
+        raise InputError(
+            f"{folder}: expected config.json and provenance.json as {SHARES}/{PLAN} was made with; "
+            f"found other {' and '.join(changed)}: put the files back"
+        )
 
 
 def _item(item: str, role: str, found: Mapping[str, str]) -> str:
@@ -152,8 +214,7 @@ def _parts(path: Path) -> dict[str, pd.DataFrame]:
     if path.suffix == ".csv":
         return {"": read_table(path, what).drop(columns="seconds", errors="ignore")}
     if path.suffix == ".json":
-        models = read_json(path, what)["models"]
-        return {" models": pd.DataFrame({name: _flat(row) for name, row in models.items()})}
+        return {"": _leaves(read_json(path, what), COMPARED[path.name])}
     if path.suffix == ".safetensors":
         arrays = read_arrays(path, what, finite=False)[0]
     else:
@@ -163,11 +224,23 @@ def _parts(path: Path) -> dict[str, pd.DataFrame]:
     return {f" {name}": _as_table(array) for name, array in arrays.items()}
 
 
-def _flat(row: Mapping[str, Any]) -> pd.Series:
-    """Scores of a model, and those of its folds."""
-    scores = {name: value for name, value in row.items() if not isinstance(value, list)}
-    folds = {f"fold {i}": value for i, value in enumerate(row["folds"])}
-    return pd.Series({**scores, **folds}, dtype=np.float64)
+def _leaves(stored: Mapping[str, Any], parts: tuple[str, ...]) -> pd.DataFrame:
+    """Values of nested tables and lists, by their path: a number, or a text."""
+    rows = [
+        (key, value, "") if type(value) in (int, float) else (key, np.nan, str(value))
+        for key, value in _walk(stored)
+        if f"{key}.".startswith(tuple(f"{part}." for part in parts))
+        and key.rpartition(".")[2] not in UNCOMPARED
+    ]
+    return pd.DataFrame(rows, columns=["key", "number", "text"]).astype({"number": np.float64})
+
+
+def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping | list):
+        yield key, value
+        return
+    for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from _walk(part, f"{key}.{name}" if key else str(name))
 
 
 def _array(name: str, part: h5py.Dataset | h5py.Group) -> dict[str, np.ndarray]:
@@ -191,11 +264,12 @@ def _judge(folder: Path, names: Sequence[str], again: Path, tolerance: float) ->
             if part not in there or part not in here:
                 where = "here" if part in there else "there"
                 return False, f"{folder}: not verified: {name}{part}: no such table {where}"
-            largest, place = distance(there[part], here[part], tolerance)
+            unit = _largest(here[part]) if name.endswith((".h5", ".safetensors")) else 0.0
+            largest, place = distance(there[part], here[part], tolerance, unit=unit)
             if place:
                 return False, f"{folder}: not verified: {name}{part}, {place}"
             worst, n_tables = max(worst, largest), n_tables + 1
-            n_numbers += there[part].select_dtypes("number").size
+            n_numbers += int(there[part].select_dtypes("number").count().sum())
     if n_tables == 0:
         raise InputError(f"{folder}: expected tables of a finished result; found none")
     how = f"equal to {tolerance:g} (largest difference {worst:.1g})" if worst else "equal"
@@ -203,14 +277,25 @@ def _judge(folder: Path, names: Sequence[str], again: Path, tolerance: float) ->
     return True, f"{folder}: verified: {how}, {n_numbers:,} numbers of {tables}"
 
 
-def distance(there: pd.DataFrame, here: pd.DataFrame, tolerance: float) -> tuple[float, str]:
+def _largest(array: pd.DataFrame) -> float:
+    """Size of the largest finite number; 0 where there are none."""
+    values = array.select_dtypes("number").abs().to_numpy()
+    return float(values[np.isfinite(values)].max(initial=0.0))
+
+
+def distance(
+    there: pd.DataFrame, here: pd.DataFrame, tolerance: float, *, unit: float = 0.0
+) -> tuple[float, str]:
     """How far two tables are apart.
 
     Parameters
     ----------
     there, here : DataFrame
     tolerance : float
-        Largest difference that counts as none, as a share of the numbers where they are above 1.
+        Largest difference that counts as none, as a share of the larger number. Numbers below 100
+        times the tolerance count as that: of the difference of two losses rounding leaves less.
+    unit : float
+        What smaller numbers count as, if that is more: of an array its largest number.
 
     Returns
     -------
@@ -224,26 +309,27 @@ def distance(there: pd.DataFrame, here: pd.DataFrame, tolerance: float) -> tuple
         return np.inf, f"{_shape(there)} there, {_shape(here)} made again"
     apart = np.zeros(there.shape)
     for j in range(there.shape[1]):
-        apart[:, j] = _apart(there.iloc[:, j], here.iloc[:, j])
-    beyond = np.argwhere(apart > tolerance)
+        least = max(unit, min(1.0, 100 * tolerance))
+        apart[:, j] = _apart(there.iloc[:, j], here.iloc[:, j], least)
+    beyond = np.argwhere(~(apart <= tolerance))
     if not len(beyond):
         return float(apart.max(initial=0.0)), ""
     i, j = beyond[0]
-    keys = [str(value) for value in there.iloc[i] if isinstance(value, str)]
+    keys = [str(value) for value in there.iloc[i] if isinstance(value, str) and value]
     named = f" ({', '.join(keys)})" if keys else ""
     values = f"{there.iat[i, j]!s} there, {here.iat[i, j]!s} made again"
     return float(apart.max()), f"row {i + 1}{named}, column {there.columns[j]}: {values}"
 
 
-def _apart(a: pd.Series, b: pd.Series) -> np.ndarray:
+def _apart(a: pd.Series, b: pd.Series, least: float) -> np.ndarray:
     """Distance of every pair of values."""
     if not all(pd.api.types.is_numeric_dtype(column) for column in (a, b)):
         same = a.astype(str).to_numpy() == b.astype(str).to_numpy()
         return np.where(same, 0.0, np.inf)
     x, y = a.to_numpy(float), b.to_numpy(float)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
-    with np.errstate(invalid="ignore"):
-        far = np.abs(x - y) / np.maximum(1.0, np.maximum(np.abs(x), np.abs(y)))
+    with np.errstate(invalid="ignore"):  # of what is missing, infinite, or twice 0
+        far = np.abs(x - y) / np.maximum(least, np.maximum(np.abs(x), np.abs(y)))
     return np.where(same, 0.0, np.where(np.isnan(far), np.inf, far))
 
 
