@@ -41,6 +41,8 @@ COMPARED = {
 }
 """Parts of the JSON files: the others hold paths and costs."""
 UNCOMPARED = ("seconds", "device", "precision", "precision_gap")
+UNTOLD = "copies_seen_by_encoder"
+"""A warning that is given only where the data that an encoder was trained on are there."""
 SELECTED = {
     "validation": "validation_file",
     "dropped samples": "drop_samples_of",
@@ -214,7 +216,10 @@ def _parts(path: Path) -> dict[str, pd.DataFrame]:
     if path.suffix == ".csv":
         return {"": read_table(path, what).drop(columns="seconds", errors="ignore")}
     if path.suffix == ".json":
-        return {"": _leaves(read_json(path, what), COMPARED[path.name])}
+        stored = read_json(path, what)
+        with reading(path, what):
+            told = [w for w in stored.get("warnings", ()) if w["name"] != UNTOLD]
+        return {"": _leaves({**stored, "warnings": told}, COMPARED[path.name])}
     if path.suffix == ".safetensors":
         arrays = read_arrays(path, what, finite=False)[0]
     else:

@@ -103,6 +103,10 @@ def test_edited_tests_warnings_and_verdicts_of_a_summary_are_found(
     result = gathered(cv)
     monkeypatch.setattr("m1pipe.workflow.verify.gathered", lambda folder: result)
     text = (cv / "summary.json").read_text()
+    summary = json.loads(text)
+    summary["warnings"].append({"name": "copies_seen_by_encoder", "text": "where its data are"})
+    (cv / "summary.json").write_text(json.dumps(summary))
+    assert verify(cv)[0]
     for path, value, place in (
         (("comparisons", 1, "p"), 2e-9, "(comparisons.1.p), column number: 2e-09 there, 1.33"),
         (("models", "ridge", "mse"), 1.1e-8, "(models.ridge.mse), column number: 1.1e-08 there"),
