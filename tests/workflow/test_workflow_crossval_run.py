@@ -122,7 +122,11 @@ def test_a_folder_holds_what_the_library_returns(run: CrossvalRun, tmp_path: Pat
     assert config["encoders"] == {"vae": list(run.encoders["vae"])}
     assert config["crossval"]["folds"] == 3
     inputs = json.loads((tmp_path / "cv" / "provenance.json").read_text())["inputs"]
-    assert set(inputs) == {"x", "y", "vae 1", "vae 2"}
+    assert set(inputs) == {
+        "x",
+        "y",
+        *(f"vae {i}{part}" for i in (1, 2) for part in ("", " model", " pca")),
+    }
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
