@@ -253,7 +253,7 @@ def declaration(
     departures = find_departures(plan, stored, provenance["inputs"], folds)
     earlier, on = list(plan["declared"]["earlier"]), plan["declared"]["on"]
     beside = provenance.get("earlier_results") or []
-    earlier += [one for one in beside if one not in earlier and one.rpartition(" of ")[2] <= on]
+    earlier += [one for one in beside if one not in earlier and one.rpartition(" of ")[2] < on]
     if provenance["started"] < on:
         earlier = [*earlier, f"this one of {provenance['started']}"]
     status = "late" if earlier else "departed" if departures else "declared"

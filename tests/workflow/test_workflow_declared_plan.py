@@ -213,6 +213,9 @@ def test_earlier_results_beside_the_result_and_plans_of_any_name_are_found(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command([*WHAT, *HOW, "--out", "../elsewhere/deep/first"]) == 0
+    file = Path("../elsewhere/deep/first/provenance.json")
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps({**known, "started": "2020" + known["started"][4:]}))
     plan = declare("--win", "vae:mean", "--win", "vae:ridge,mean")
     assert plan["declared"]["earlier"] == []  # it lies where nobody looks
     assert plan["claim"]["win"] == {"vae": ["mean", "ridge"]}
