@@ -97,12 +97,18 @@ def declare(
 def declared_line(file: PathLike, plan: Mapping[str, Any]) -> str:
     """What a plan says, in a line; and what was there before it."""
     claim, earlier = plan["claim"], plan["declared"]["earlier"]
-    wins = " or ".join(f"{a} against {', '.join(b)}" for a, b in claim["win"].items())
-    text = f"{file}: declared, digest {plan[SEAL][:12]}; a win: {wins} ({claim['metric']})"
+    text = (
+        f"{file}: declared, digest {plan[SEAL][:12]}; a win: {_claimed(plan)} ({claim['metric']})"
+    )
     if earlier:
         there = "; ".join(earlier)
         text += f"; nothing will be won by it, since others of the same data are there: {there}"
     return text
+
+
+def _claimed(plan: Mapping[str, Any]) -> str:
+    """What would be a win, in words."""
+    return " or ".join(f"{a} against {', '.join(b)}" for a, b in plan["claim"]["win"].items())
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -266,8 +272,7 @@ def declaration(
         "this is exploratory",
         "late": f"after others of the same data: {'; '.join(earlier)}; so that this is exploratory",
     }[status]
-    claimed = " or ".join(f"{a} against {', '.join(b)}" for a, b in plan["claim"]["win"].items())
-    text += f" (plan {plan[SEAL][:12]}). Declared win ({claimed}): {'yes' if win else 'no'}."
+    text += f" (plan {plan[SEAL][:12]}). Declared win ({_claimed(plan)}): {'yes' if win else 'no'}."
     return {
         "status": status,
         "on": when,
