@@ -1,11 +1,10 @@
 """`m1pipe export --bundle`: a run as one file that can be checked, with its card and its ONNX."""
 
-import os
 import tempfile
 from pathlib import Path
 
 from m1pipe.artefacts import file_digest
-from m1pipe.atomic import atomic_file, refuse_existing
+from m1pipe.atomic import PathLike, atomic_file, refuse_existing
 from m1pipe.console import log
 from m1pipe.encoder.bundle import COPIED, ONNX_FILE, pack, run_files
 from m1pipe.encoder.drift import drift_range
@@ -15,8 +14,6 @@ from m1pipe.encoder.trained import CARD_FILE, Encoder
 from m1pipe.errors import InputError
 from m1pipe.provenance import read_provenance
 from m1pipe.workflow.model_card import model_card
-
-PathLike = str | os.PathLike[str]
 
 
 def export_bundle(run: PathLike, path: PathLike, *, force: bool = False) -> str:

@@ -312,9 +312,8 @@ def distance(
     """
     if list(there) != list(here) or len(there) != len(here):
         return np.inf, f"{_shape(there)} there, {_shape(here)} made again"
-    apart = np.zeros(there.shape)
+    apart, least = np.zeros(there.shape), max(unit, min(1.0, 100 * tolerance))
     for j in range(there.shape[1]):
-        least = max(unit, min(1.0, 100 * tolerance))
         apart[:, j] = _apart(there.iloc[:, j], here.iloc[:, j], least)
     beyond = np.argwhere(~(apart <= tolerance))
     if not len(beyond):
