@@ -14,13 +14,13 @@ from typing import Any
 
 from m1pipe._version import __version__
 from m1pipe.artefacts import file_digest, read_json, reading
+from m1pipe.atomic import PathLike
 from m1pipe.errors import InputError
 from m1pipe.io.hdf5 import split_address
 from m1pipe.settings import read_config_file
 
 LIBRARIES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "h5py", "anndata", "safetensors")
 PACKAGE = Path(__file__).parent
-PathLike = str | os.PathLike[str]
 PROVENANCE_FILE = "provenance.json"
 REMEDY = "put the file back, or start again in another folder"
 

@@ -1,6 +1,5 @@
 """Clusters of samples in latent space: found, compared with labels and across encoders."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import kneighbors_graph
 
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.clustering.config import ClusterConfig
 from m1pipe.console import log
 from m1pipe.data.labels import listed_columns
@@ -26,7 +25,6 @@ from m1pipe.settings import in_words, optional_package, to_dict
 
 MOST_SILHOUETTE = 3000
 N_STARTS = 10
-PathLike = str | os.PathLike[str]
 CLUSTER_COLUMN = "cluster"
 
 

@@ -1,12 +1,11 @@
 """Maps of samples in two dimensions, and new samples placed on a map of old ones."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.clustering.config import NEIGHBORS, MapConfig
 from m1pipe.encoder.latent_files import Latents, latents_of, read_latents, write_latents
 from m1pipe.errors import InputError
@@ -14,7 +13,6 @@ from m1pipe.io.reader import choose_obsm, open_matrix, read_obsm
 from m1pipe.plots.embedding import METHODS, embed
 
 BEYOND = 99  # percentile of the old samples' own distances
-PathLike = str | os.PathLike[str]
 KEYS = {method: f"X_{method}" for method in METHODS} | {"diffusion": "X_diffmap"}  # as scanpy's
 
 

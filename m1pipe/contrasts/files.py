@@ -1,6 +1,5 @@
 """`m1pipe contrasts` and `m1pipe enrich`: files in, one h5ad out."""
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.console import log
 from m1pipe.contrasts.config import ContrastsConfig, EnrichConfig
 from m1pipe.contrasts.differential import Contrasts, compute_contrasts, compute_halves
@@ -21,8 +20,6 @@ from m1pipe.io.tables import read_table
 from m1pipe.io.writer import write_matrix
 from m1pipe.provenance import describe_input
 from m1pipe.settings import in_words
-
-PathLike = str | os.PathLike[str]
 
 
 def run_contrasts(

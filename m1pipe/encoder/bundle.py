@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from m1pipe.artefacts import file_digest, reading
+from m1pipe.atomic import PathLike
 from m1pipe.encoder.trained import CARD_FILE, ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE
 from m1pipe.errors import InputError
 
@@ -26,7 +27,6 @@ KIND = {"format": "m1pipe encoder bundle", "format_version": 1}
 MOST_MANIFEST = 2**26
 WHAT = "the folder of a run, or a bundle of m1pipe export"
 REMEDY = "copy the file again, or export it again"
-PathLike = str | os.PathLike[str]
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """Interpolation in latent space, between two samples or groups: `m1pipe interpolate`."""
 
-import os
-
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import match_recipe, missing_uns
 from m1pipe.encoder.load import load_encoder
@@ -13,8 +11,6 @@ from m1pipe.encoder.trained import Encoder
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix
-
-PathLike = str | os.PathLike[str]
 
 
 def run_interpolate(

@@ -1,6 +1,5 @@
 """Latent means that commands start from, of a run's encoder or of a file, and that they write."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
+from m1pipe.atomic import PathLike
 from m1pipe.data.matrix import Matrix, check_finite
 from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
@@ -20,7 +20,6 @@ from m1pipe.io.hdf5 import open_hdf5, reading
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix
 
-PathLike = str | os.PathLike[str]
 DIGEST = "encoder"
 SCALE = "latent_scale"
 

@@ -1,13 +1,12 @@
 """Loadings of the latent units on the genes, by the decoder or by correlation over samples."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.console import log
 from m1pipe.data.recipe import MIN_COVERAGE
 from m1pipe.data.units import Units
@@ -18,8 +17,6 @@ from m1pipe.encoder.trained import Encoder, OfRows
 from m1pipe.errors import InputError
 from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import write_matrix
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

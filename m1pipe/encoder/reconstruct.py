@@ -1,6 +1,5 @@
 """A file put through a model: reconstructed, imputed, scored."""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe.artefacts import read_json, reading
-from m1pipe.atomic import refuse_existing, write_json
+from m1pipe.atomic import PathLike, refuse_existing, write_json
 from m1pipe.console import log
 from m1pipe.data.matrix import Matrix
 from m1pipe.data.recipe import Aligned, align, match_recipe, missing_uns, unknown_units
@@ -23,7 +22,6 @@ from m1pipe.io.reader import open_matrix
 from m1pipe.io.writer import MatrixWriter, write_matrix
 from m1pipe.provenance import training_data
 
-PathLike = str | os.PathLike[str]
 MOST_TRAINING = 1000
 QUANTILES = "log_likelihood_a_level"
 

@@ -1,6 +1,5 @@
 """Figures of a trained encoder: training curves, layers, latent space, interpolation, maps."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from m1pipe.artefacts import read_json
+from m1pipe.atomic import PathLike
 from m1pipe.data.labels import listed_columns
 from m1pipe.data.matrix import Matrix
 from m1pipe.encoder import Encoder
@@ -38,7 +38,6 @@ MOST_LATENTS = 2000
 N_GENES = 40
 TRIALS = "trials"  # of a sweep's folder
 WIDTH = 9.2
-PathLike = str | os.PathLike[str]
 
 
 def history(runs: Sequence[PathLike]) -> Figure:

@@ -1,6 +1,5 @@
 """What `m1pipe generate` does: draw latents, decode them, write an h5ad of the samples."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from m1pipe import seeds
-from m1pipe.atomic import refuse_existing
+from m1pipe.atomic import PathLike, refuse_existing
 from m1pipe.console import log, over_rows
 from m1pipe.encoder import Encoder, load_encoder
 from m1pipe.encoder.bundle import run_files
@@ -29,7 +28,6 @@ from m1pipe.synthesis.sample import (
     totals,
 )
 
-PathLike = str | os.PathLike[str]
 NOT_PRIVATE = "not private: nearly copies of training samples"
 
 

@@ -1,14 +1,13 @@
 """The final head: fitted into a folder that stands alone, and evaluated on outside samples."""
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 
 import pandas as pd
 
 from m1pipe.artefacts import read_table
-from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
+from m1pipe.atomic import PathLike, atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.config import FitConfig
 from m1pipe.console import log
 from m1pipe.data.recipe import MISSING_FILE, missing_table
@@ -43,7 +42,6 @@ A_MODEL = "a model"
 MODEL_FILES = (
     *(*PREDICTOR_FILES, *RIVAL_FILES, SAMPLES, "provenance.json", MISSING_FILE, CARD_FILE),
 )
-PathLike = str | os.PathLike[str]
 PAGE, AN_EVALUATION = "evaluate.html", "an evaluation"
 SCORES_FILES = (*EVALUATION_FILES, "provenance.json", PAGE)
 

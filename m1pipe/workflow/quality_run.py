@@ -1,10 +1,8 @@
 """What `m1pipe quality` does: scores, and a folder with the report around them."""
 
-import os
-
 import pandas as pd
 
-from m1pipe.atomic import atomic_folder, refuse_folder, write_json, write_text
+from m1pipe.atomic import PathLike, atomic_folder, refuse_folder, write_json, write_text
 from m1pipe.data.recipe import MISSING_FILE
 from m1pipe.provenance import make_provenance
 from m1pipe.reports.quality_report import PAGE, QUALITY_FILES, summary_line, write_quality
@@ -14,7 +12,6 @@ from m1pipe.synthesis.quality import QualityReport, quality
 
 WHAT = "a quality report"
 OWN_FILES = (*QUALITY_FILES, PAGE, "config.json", "provenance.json", MISSING_FILE)
-PathLike = str | os.PathLike[str]
 
 
 def run_quality(

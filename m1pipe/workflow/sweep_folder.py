@@ -1,7 +1,6 @@
 """The folder of a sweep: what each trial found, the encoder of the best, tables of the folds."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ import pandas as pd
 
 from m1pipe.artefacts import pack_arrays, read_arrays, read_json, reading, sealed
 from m1pipe.atomic import (
+    PathLike,
     atomic_file,
     atomic_folder,
     foreign_file,
@@ -56,7 +56,6 @@ RUN_FILES = (
     "provenance.json",
     CARD_FILE,
 )
-PathLike = str | os.PathLike[str]
 TABLES = ("sweep.csv", "summary.csv", "comparisons.csv", "genes.csv.gz", "contrasts.csv.gz")
 SHARED = ("deviations", "sst", "samples", "genes")
 

@@ -1,7 +1,6 @@
 """What `m1pipe sweep` does: a folder with every trial, resumed trial by trial."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +12,16 @@ from typing import Any
 import pandas as pd
 
 from m1pipe.artefacts import read_json, reading
-from m1pipe.atomic import atomic_file, below, clear, locked, make_folder, refuse_folder, write_json
+from m1pipe.atomic import (
+    PathLike,
+    atomic_file,
+    below,
+    clear,
+    locked,
+    make_folder,
+    refuse_folder,
+    write_json,
+)
 from m1pipe.console import log, progress
 from m1pipe.data.groups import resolve_groups
 from m1pipe.data.matrix import Matrix
@@ -52,7 +60,6 @@ from m1pipe.workflow.sweep_folder import (
     trial_file,
 )
 
-PathLike = str | os.PathLike[str]
 Trial = dict[str, Any] | FoldTrial
 Unit = list[tuple[int, Trial]]
 CONFIG_FILE, TABLE_FILE, RESULT_FILE, BEST_FILE = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from m1pipe.artefacts import reading
-from m1pipe.atomic import write_text
+from m1pipe.atomic import PathLike, write_text
 from m1pipe.config import EncoderConfig, SelectionConfig
 from m1pipe.console import log
 from m1pipe.data.choose_samples import matching_samples
@@ -45,7 +45,6 @@ from m1pipe.workflow.progress import STEPS_FILE, Watcher
 from m1pipe.workflow.run_folder import RunFolder
 from m1pipe.workflow.trackers import TRACKER_FILES, Tracker, load_tracker, tracked
 
-PathLike = str | os.PathLike[str]
 RESULTS = (*ENCODER_FILES, MIXTURE_FILE, QUANTILES_FILE, STEPS_FILE, CARD_FILE, *TRACKER_FILES)
 
 
